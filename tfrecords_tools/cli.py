@@ -1,0 +1,88 @@
+"""Command lines: parsed flags in, exit code out.
+
+Exit codes: 0 done, 1 the data or the run is bad (`DataError`: one clear line), 2 usage
+(`UsageError` and whatever absl finds wrong in the flags), 130 interrupted.
+
+Every command keeps its flags in a `flags.FlagValues()` of its own, so that several commands
+can be imported into one process, and parses them before it imports TensorFlow, so that
+`--help` and a mistyped flag answer at once.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import flags
+
+
+class DataError(Exception):
+    """The data or the run is bad. The message says what, where, the rule and the remedy."""
+
+
+class UsageError(Exception):
+    """The command was called wrongly. The message says which flag, the rule and the remedy."""
+
+
+def quiet_tensorflow() -> None:
+    """Keeps TensorFlow's start-up chatter out of the output; call before importing it.
+
+    A user's own TF_CPP_MIN_LOG_LEVEL wins. At 2, errors are still shown.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+
+def run(
+    main: Callable[[flags.FlagValues], None],
+    flag_values: flags.FlagValues,
+    *,
+    name: str,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parses `argv` (default: sys.argv), calls `main(flag_values)`, returns the exit code.
+
+    Args:
+      main: the command; its module's docstring is the head of `--help`.
+      flag_values: the flags that the command defined.
+      name: the command's name in messages, for example "deepduel.train".
+      argv: the command line, program name first.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    if any(word in ("--help", "-help", "-h", "--helpfull", "--helpshort") for word in argv[1:]):
+        print(_help(main, flag_values, name))
+        return 0
+    try:
+        rest = flag_values(argv)[1:]
+        if rest:
+            raise UsageError(f"does not take the argument {rest[0]!r}; flags are written --flag=value")
+        main(flag_values)
+    except (flags.Error, UsageError) as error:
+        return _say(name, f"{error}\nSee python -m {name} --help", 2)
+    except DataError as error:
+        return _say(name, str(error), 1)
+    except KeyboardInterrupt:
+        return _say(name, "interrupted", 130)
+    except BrokenPipeError:
+        sys.stdout = None  # the reader of our output is gone: nothing is left to tell it
+        return 1
+    return 0
+
+
+def _say(name: str, message: str, code: int) -> int:
+    sys.stdout.flush()
+    print(f"{name}: {message}", file=sys.stderr)
+    return code
+
+
+def _help(main: Callable, flag_values: flags.FlagValues, name: str) -> str:
+    text = (sys.modules[main.__module__].__doc__ or "").strip()
+    lines = [text, "", f"Flags of python -m {name}:"]
+    for key in sorted(flag_values):
+        flag = flag_values[key]
+        if key != flag.name:
+            continue
+        default = "" if flag.default_as_str in (None, "None") else f" (default: {flag.default_as_str})"
+        value = "" if flag.boolean else "=VALUE"
+        lines += [f"  --{'[no]' if flag.boolean else ''}{key}{value}", f"      {flag.help}{default}"]
+    lines += ["  --flagfile=FILE", "      Reads further flags from FILE, one a line; # starts a comment."]
+    return "\n".join(lines)

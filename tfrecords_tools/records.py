@@ -1,0 +1,151 @@
+"""One record, byte by byte: what a shard holds and where each part of it lies.
+
+A shard is a TFRecord file: records one after another, each
+
+    length    8 bytes, little-endian   bytes of payload
+    crc       4 bytes                  masked CRC-32C of the length
+    payload   length bytes             a serialized tf.train.Example
+    crc       4 bytes                  masked CRC-32C of the payload
+
+and its Example holds
+
+    image     bytes   the encoded image (JPEG, PNG), or H*W*3 raw uint8
+    key       bytes   path relative to the input folder, `/`-separated, as the file system gave it
+    AXIS      int64   one per label axis, -1 where the image has no label on it
+
+Beside `SHARD` lie two files that make it addressable by record number:
+
+    SHARD.idx   text, a line per record: `offset size` of the whole record in bytes
+                (DALI's tfrecord2idx form, so that DALI reads the shard too)
+    SHARD.npy   NumPy array [records] of `table_dtype(axes)`: where in the shard the encoded
+                image lies, its height and width, its encoding, its labels
+"""
+
+import struct
+
+import google_crc32c
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+ENCODINGS = ("jpeg", "png", "raw")  # `table["encoding"]` is an index into this
+NO_LABEL = -1
+LENGTH_BYTES = 12  # before the payload: length and its checksum
+FOOTER_BYTES = 4  # after the payload: its checksum
+_CRC_MASK = 0xA282EAD8  # tensorflow/core/lib/hash/crc32c.h, kMaskDelta
+
+
+def table_dtype(axes: int) -> np.dtype:
+    """The row of `SHARD.npy` for a data set of `axes` label axes; offsets and sizes in bytes.
+
+    `offset`, `size`: the whole record in the shard. `image_offset`, `image_size`: the encoded
+    image in the shard. `height`, `width`: upright pixels. `labels`: in the manifest's order of axes.
+    """
+    return np.dtype(
+        [
+            ("offset", "<i8"),
+            ("size", "<i8"),
+            ("image_offset", "<i8"),
+            ("image_size", "<i8"),
+            ("height", "<i4"),
+            ("width", "<i4"),
+            ("encoding", "<i4"),
+            ("labels", "<i4", (axes,)),
+        ]
+    )
+
+
+def masked_crc(data: bytes) -> int:
+    """TFRecord's checksum: CRC-32C, rotated right by 15 bits, plus a constant."""
+    crc = google_crc32c.value(bytes(data))
+    return (((crc >> 15) | (crc << 17)) + _CRC_MASK) & 0xFFFFFFFF
+
+
+def frame(payload: bytes) -> bytes:
+    """A payload as a whole TFRecord record."""
+    length = struct.pack("<Q", len(payload))
+    return b"".join(
+        (length, struct.pack("<I", masked_crc(length)), payload, struct.pack("<I", masked_crc(payload)))
+    )
+
+
+def serialize(image: bytes, key: bytes, labels: dict[str, int]) -> bytes:
+    """One Example as bytes; the same arguments always give the same bytes."""
+    example = _Example()
+    feature = example.features.feature
+    feature["image"].bytes_list.value.append(image)
+    feature["key"].bytes_list.value.append(key)
+    for axis, label in labels.items():
+        feature[axis].int64_list.value.append(label)
+    return example.SerializeToString(deterministic=True)
+
+
+def parse(payload: bytes) -> tuple[bytes, bytes, dict[str, int]]:
+    """The inverse of `serialize`: (image, key, labels). Raises ValueError when it is not one."""
+    try:
+        feature = _Example.FromString(bytes(payload)).features.feature
+    except Exception as error:  # protobuf's DecodeError has a different home in each version
+        raise ValueError(f"not a serialized tf.train.Example: {error}") from error
+    labels = {
+        name: value.int64_list.value[0] for name, value in feature.items() if value.int64_list.value
+    }
+    images, keys = (feature[name].bytes_list.value if name in feature else () for name in ("image", "key"))
+    if len(images) != 1 or len(keys) != 1:
+        raise ValueError("the Example has no single `image` and `key`")
+    return images[0], keys[0], labels
+
+
+def image_span(payload: bytes, image: bytes) -> int:
+    """Where `image` starts in the serialized Example that holds it, in bytes."""
+    return payload.index(image)
+
+
+def key_text(key: bytes) -> str:
+    """A key for people: UTF-8, other bytes as backslash escapes."""
+    return key.decode("utf-8", "backslashreplace")
+
+
+def _example_class():
+    """tf.train.Example from its published schema, without importing TensorFlow.
+
+    Source: tensorflow/core/example/{example,feature}.proto. A pool of its own, so that it never
+    meets TensorFlow's registration of the same names.
+    """
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="tensorflow", syntax="proto3")
+
+    def message(name, *fields, parent=None):
+        made = (parent.nested_type if parent else file.message_type).add(name=name)
+        for field_name, number, kind, label, type_name in fields:
+            made.field.add(name=field_name, number=number, type=kind, label=label, type_name=type_name)
+        return made
+
+    one, many = field.LABEL_OPTIONAL, field.LABEL_REPEATED
+    message("BytesList", ("value", 1, field.TYPE_BYTES, many, None))
+    message("FloatList", ("value", 1, field.TYPE_FLOAT, many, None))
+    message("Int64List", ("value", 1, field.TYPE_INT64, many, None))
+    feature = message(
+        "Feature",
+        ("bytes_list", 1, field.TYPE_MESSAGE, one, ".tensorflow.BytesList"),
+        ("float_list", 2, field.TYPE_MESSAGE, one, ".tensorflow.FloatList"),
+        ("int64_list", 3, field.TYPE_MESSAGE, one, ".tensorflow.Int64List"),
+    )
+    feature.oneof_decl.add(name="kind")
+    for member in feature.field:
+        member.oneof_index = 0
+    features = message(
+        "Features", ("feature", 1, field.TYPE_MESSAGE, many, ".tensorflow.Features.FeatureEntry")
+    )
+    entry = message(
+        "FeatureEntry",
+        ("key", 1, field.TYPE_STRING, one, None),
+        ("value", 2, field.TYPE_MESSAGE, one, ".tensorflow.Feature"),
+        parent=features,
+    )
+    entry.options.map_entry = True
+    message("Example", ("features", 1, field.TYPE_MESSAGE, one, ".tensorflow.Features"))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))
+
+
+_Example = _example_class()
