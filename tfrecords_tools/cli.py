@@ -10,6 +10,7 @@ can be imported into one process, and parses them before it imports TensorFlow, 
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 
 from absl import flags
@@ -24,12 +25,38 @@ class UsageError(Exception):
 
 
 def quiet_tensorflow() -> None:
-    """Keeps TensorFlow's start-up chatter out of the output; call before importing it.
+    """Imports TensorFlow and finds its devices, without the start-up chatter.
 
-    A user's own TF_CPP_MIN_LOG_LEVEL wins. At 2, errors are still shown.
+    TensorFlow's C++ side logs to file descriptor 2 before any level is in force, whatever
+    TF_CPP_MIN_LOG_LEVEL says; what it prints in this window is held back, and shown only when
+    the import fails. A user's own TF_CPP_MIN_LOG_LEVEL wins: then nothing is held back.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if "tensorflow" in sys.modules:
+        return
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        _start_tensorflow()
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # errors are still shown
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            _start_tensorflow()
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _start_tensorflow() -> None:
+    import tensorflow as tf
+
+    tf.constant(0)  # creates the devices, which has messages of its own
 
 
 def run(

@@ -1,0 +1,60 @@
+"""(seed, epoch) -> the order in which an epoch visits its records.
+
+The order is a pure function of (seed, epoch) and the number of records: the same on every
+machine, for any reader, batch size and number of threads. An epoch is a permutation, cut
+into batches; the last batch holds what is left over.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """Where a run stands. The whole state of the input pipeline.
+
+    Attributes:
+      seed: of the run, 0 <= seed < 2**63.
+      epoch: counted from 0.
+      step: the next batch of that epoch, counted from 0.
+    """
+
+    seed: int = 0
+    epoch: int = 0
+    step: int = 0
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not 0 <= value < 2**63:
+                raise ValueError(f"{field.name} must be from 0 to 2**63 - 1, got {value}")
+
+
+def steps_per_epoch(records: int, batch_size: int) -> int:
+    """How many batches an epoch has, the last, partial one included."""
+    return math.ceil(records / batch_size)
+
+
+def permutation(records: int, *, seed: int, epoch: int) -> np.ndarray:
+    """The order of one epoch: [records] int64, each record number once.
+
+    Sorts one 64-bit random key per record. The keys are the raw stream of NumPy's Philox
+    bit generator, which NumPy keeps fixed for ever (its `Generator.permutation` is not).
+    """
+    keys = np.random.Philox(key=[seed, epoch]).random_raw(records)
+    return np.argsort(keys, kind="stable")
+
+
+def image_seeds(records: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
+    """The random state of each image in one epoch: [B, 2] int32.
+
+    The second word is the record number and the first is drawn from (seed, epoch), so an
+    image's augmentation does not depend on which batch, worker or reader it came through.
+    """
+    word = np.random.Philox(key=[seed, epoch]).jumped().random_raw() & 0x7FFFFFFF
+    seeds = np.empty((len(records), 2), np.int32)
+    seeds[:, 0] = word
+    seeds[:, 1] = records & 0x7FFFFFFF
+    return seeds
