@@ -47,14 +47,23 @@ def permutation(records: int, *, seed: int, epoch: int) -> np.ndarray:
     return np.argsort(keys, kind="stable")
 
 
-def image_seeds(records: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
-    """The random state of each image in one epoch: [B, 2] int32.
+def epoch_word(seed: int, epoch: int) -> int:
+    """(seed, epoch) in 31 bits: differs from epoch to epoch of a seed, and between nearby seeds.
 
-    The second word is the record number and the first is drawn from (seed, epoch), so an
-    image's augmentation does not depend on which batch, worker or reader it came through.
+    Plain 64-bit arithmetic, so that it is the same in Python, NumPy and a TensorFlow graph
+    (where `epoch` may be an int64 tensor). The multipliers are odd: for one seed, 2**31 epochs
+    give 2**31 words. Mixing the bits is the random generator's work.
     """
-    word = np.random.Philox(key=[seed, epoch]).jumped().random_raw() & 0x7FFFFFFF
+    return (seed % 2**31 * 0x9E3779B1 + epoch * 0x85EBCA77) % 2**31
+
+
+def image_seeds(records: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
+    """The random state of each image in one epoch: [B, 2] int32, (epoch_word, record number).
+
+    An image's augmentation therefore does not depend on which batch, worker or reader it
+    came through.
+    """
     seeds = np.empty((len(records), 2), np.int32)
-    seeds[:, 0] = word
-    seeds[:, 1] = records & 0x7FFFFFFF
+    seeds[:, 0] = epoch_word(seed, epoch)
+    seeds[:, 1] = records % 2**31
     return seeds

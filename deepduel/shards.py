@@ -38,9 +38,7 @@ class Split:
         tables = [self._table(shard) for shard in self.shards]
         table = np.concatenate(tables) if tables else np.empty(0, self._dtype())
         self._maps = [self._map(shard) for shard in self.shards]
-        self._shard = np.repeat(
-            np.arange(len(tables), dtype=np.int32), [len(part) for part in tables]
-        )
+        self._shard = np.repeat(np.arange(len(tables), dtype=np.int32), [len(part) for part in tables])
         self._spans = np.stack(
             [table["offset"], table["size"], table["image_offset"], table["image_size"]], axis=1
         )

@@ -1,0 +1,245 @@
+"""Backbones, heads and the models that are saved.
+
+A task's model is two Keras models over the same pixels:
+
+    extractor   float32 [B, S, S, 3] pixels 0..255 -> features [B, …]: preprocessing, backbone, pooling
+    head        features -> float32 logits [B, classes]
+
+Training needs the two apart (a frozen extractor runs in micro-batches, without gradients);
+`saved_model` joins them, ends in float32 probabilities, and holds nothing but Keras' own
+layers, so that `keras.models.load_model` needs no import of ours.
+"""
+
+import dataclasses
+import inspect
+import pathlib
+
+import keras
+import numpy as np
+from keras import layers
+
+from tfrecords_tools.cli import DataError, UsageError
+
+SMALL_CNN = "small_cnn"
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+ORIGINAL = {  # backbone and head of the two models of Deepfake Duel
+    "category": ("xception", "avg,dropout:0.5,dense:512"),
+    "authenticity": ("vgg16", "flatten,dense:2048,dense:2048"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """One task's network.
+
+    Attributes:
+      backbone: a network of keras.applications by name, in any case ("xception",
+        "EfficientNetV2S"), or "small_cnn".
+      head: pooling ("avg", "max", "flatten"), then any of "dropout:RATE" and "dense:UNITS" (relu),
+        separated by commas; the last layer, one logit per class, is added.
+      image_size: side of the square input, pixels.
+      weights: of the backbone: "imagenet", "none", or a weights file (.weights.h5 or .keras).
+      trainable: train the backbone too; frozen, it runs in inference mode.
+      precision: "float32", "mixed_float16", "mixed_bfloat16": of the backbone. The head is float32.
+    """
+
+    backbone: str
+    head: str = "avg"
+    image_size: int = 224
+    weights: str = "none"
+    trainable: bool = False
+    precision: str = "float32"
+
+    def __post_init__(self):
+        _parse_head(self.head)
+        if self.backbone != SMALL_CNN:
+            _application(self.backbone)
+        elif self.weights == "imagenet":
+            raise UsageError("small_cnn has no ImageNet weights; use --weights=none or --weights=FILE")
+        if self.image_size < 1:
+            raise UsageError(f"image_size must be at least 1 pixel, got {self.image_size}")
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskModel:
+    """A built task: `extractor`, `head` (see the module) and their joint `saved_model`."""
+
+    architecture: Architecture
+    classes: tuple[str, ...]
+    extractor: keras.Model
+    head: keras.Model
+    saved_model: keras.Model
+
+
+def build(name: str, architecture: Architecture, classes: tuple[str, ...], *, seed: int = 0) -> TaskModel:
+    """Builds one task's model; the same seed gives the same initial weights.
+
+    Raises:
+      UsageError: the backbone cannot be built at this size.
+      DataError: the weights cannot be downloaded or do not fit.
+    """
+    keras.utils.set_random_seed(seed % 2**32)
+    pixels = keras.Input((architecture.image_size, architecture.image_size, 3), name="pixels")
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(architecture.precision)
+    try:
+        backbone, preprocess = _backbone(architecture)
+        backbone.trainable = architecture.trainable
+        features = backbone(preprocess(pixels), training=None if architecture.trainable else False)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    pooling, hidden = _parse_head(architecture.head)
+    features = pooling(features)
+    extractor = keras.Model(pixels, features, name=f"{name}_extractor")
+
+    inputs = keras.Input(features.shape[1:], name="features", dtype="float32")
+    outputs = inputs
+    for layer in hidden:
+        outputs = layer(outputs)
+    logits = layers.Dense(len(classes), dtype="float32", name="logits")(outputs)
+    head = keras.Model(inputs, logits, name=f"{name}_head")
+
+    joint = head(layers.Activation("linear", dtype="float32", name="features_float32")(extractor(pixels)))
+    probabilities = layers.Softmax(dtype="float32", name="probabilities")(joint)
+    saved_model = keras.Model(pixels, probabilities, name=name)
+    return TaskModel(architecture, classes, extractor, head, saved_model)
+
+
+def backbone_names() -> list[str]:
+    """What `Architecture.backbone` may be."""
+    names = (
+        n
+        for n in dir(keras.applications)
+        if inspect.isclass(getattr(keras.applications, n)) or n[0].isupper()
+    )
+    return [SMALL_CNN, *sorted(name.lower() for name in names)]
+
+
+def small_cnn(image_size: int) -> keras.Model:
+    """A small residual network, 0.7 million parameters, to be trained from scratch.
+
+    The traces that give a generated image away are a few pixels wide, so the first stage
+    works at full resolution; images above 64 px are halved once on entry by a strided
+    convolution, to keep a CPU's pace.
+    """
+    inputs = keras.Input((image_size, image_size, 3))
+    x = layers.Conv2D(32, 3, strides=2 if image_size > 64 else 1, padding="same", use_bias=False)(inputs)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    for stage, filters in enumerate((32, 64, 128)):
+        x = _residual(x, filters, strides=1 if stage == 0 else 2)
+    return keras.Model(inputs, x, name=SMALL_CNN)
+
+
+def _residual(x, filters: int, *, strides: int):
+    """Two 3x3 convolutions beside a shortcut (He et al. 2016, batch norm after each)."""
+    shortcut = x
+    if strides > 1 or x.shape[-1] != filters:
+        shortcut = layers.Conv2D(filters, 1, strides=strides, use_bias=False)(x)
+        shortcut = layers.BatchNormalization()(shortcut)
+    y = layers.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)(x)
+    y = layers.ReLU()(layers.BatchNormalization()(y))
+    y = layers.Conv2D(filters, 3, padding="same", use_bias=False)(y)
+    y = layers.BatchNormalization()(y)
+    return layers.ReLU()(layers.Add()([y, shortcut]))
+
+
+def _backbone(architecture: Architecture):
+    """(backbone model, function pixels -> its input)."""
+    size = architecture.image_size
+    if architecture.backbone == SMALL_CNN:
+        backbone = small_cnn(size)
+        preprocess = layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32", name="preprocess")
+    else:
+        factory, preprocess_input = _application(architecture.backbone)
+        weights = "imagenet" if architecture.weights == "imagenet" else None
+        try:
+            backbone = factory(include_top=False, weights=weights, input_shape=(size, size, 3))
+        except ValueError as error:
+            raise UsageError(f"{architecture.backbone} cannot be built at {size} px: {error}") from error
+        except Exception as error:  # Keras raises a bare Exception when a download fails
+            if weights is None:
+                raise
+            reason = str(error).splitlines()[0]
+            raise DataError(
+                f"the ImageNet weights of {architecture.backbone} cannot be downloaded ({reason}); connect to "
+                "the internet once (they are then kept in ~/.keras/models), or give a file with "
+                "--weights=FILE, or start from random weights with --weights=none"
+            ) from error
+        preprocess = _preprocessing_layers(preprocess_input)
+    if architecture.weights not in ("none", "imagenet"):
+        _load_weights(backbone, architecture)
+    return backbone, preprocess
+
+
+def _load_weights(backbone: keras.Model, architecture: Architecture) -> None:
+    path = pathlib.Path(architecture.weights)
+    if not path.is_file():
+        raise DataError(
+            f"--weights={path}: there is no such file; give imagenet, none, or a .weights.h5 or .keras file"
+        )
+    try:
+        if path.suffix == ".keras":
+            backbone.set_weights(keras.models.load_model(path, compile=False).get_weights())
+        else:
+            backbone.load_weights(path)
+    except (ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"{path}: not weights of {architecture.backbone} without its top ({reason})"
+        ) from error
+
+
+def _application(name: str):
+    """(network factory, its module's preprocess_input) for a name of keras.applications."""
+    for candidate in dir(keras.applications):
+        factory = getattr(keras.applications, candidate)
+        if candidate.lower() == name.lower() and inspect.isfunction(factory):
+            return factory, inspect.getmodule(factory).preprocess_input
+    raise UsageError(f"there is no backbone {name!r}; it must be one of {', '.join(backbone_names())}")
+
+
+def _preprocessing_layers(preprocess_input):
+    """A network's preprocess_input as plain Keras layers.
+
+    Every preprocess_input of keras.applications is affine in the pixel, perhaps with the
+    channels in reverse. It is measured on four pixels instead of copied, so that it is right
+    for each network.
+    """
+    probe = np.zeros((1, 4, 1, 3), np.float32)
+    probe[0, 1:, 0] = 255 * np.eye(3)
+    measured = np.asarray(preprocess_input(probe.copy()), np.float32)[0, :, 0]
+    offset, matrix = measured[0], (measured[1:] - measured[0]) / 255  # matrix[in, out]
+    reverse = bool(abs(matrix[0, 2]) > abs(matrix[0, 0]))
+    scale = np.diag(matrix[::-1] if reverse else matrix)
+    rescale = layers.Rescaling(scale.tolist(), offset=offset.tolist(), dtype="float32", name="preprocess")
+    if reverse:
+        return lambda pixels: rescale(keras.ops.flip(pixels, axis=-1))
+    return rescale
+
+
+def _parse_head(head: str):
+    """ "avg,dropout:0.5,dense:512" -> (pooling layer, hidden layers)."""
+    poolings = {
+        "avg": layers.GlobalAveragePooling2D,
+        "max": layers.GlobalMaxPooling2D,
+        "flatten": layers.Flatten,
+    }
+    first, *rest = [part.strip() for part in head.split(",")]
+    try:
+        hidden = []
+        for part in rest:
+            kind, value = part.split(":")
+            if kind == "dropout":
+                hidden.append(layers.Dropout(float(value), dtype="float32"))
+            elif kind == "dense":
+                hidden.append(layers.Dense(int(value), activation="relu", dtype="float32"))
+            else:
+                raise ValueError(kind)
+        return poolings[first](), hidden
+    except (KeyError, ValueError) as error:
+        raise UsageError(
+            f"head {head!r}: must be avg, max or flatten, then dropout:RATE or dense:UNITS, separated by "
+            f"commas, for example avg,dropout:0.5,dense:512 (wrong: {error})"
+        ) from error

@@ -1,0 +1,203 @@
+"""Trains one image classifier per label axis, all from one read of the shards.
+
+    python -m deepduel.train --flagfile=experiments/original_both.flags --data_dir=SHARDS --workdir=RUN
+
+Flags written TASK=VALUE concern one task, a plain VALUE concerns all; the later one wins:
+
+    --backbone=efficientnetv2s --backbone=category=xception
+
+The same command goes on where a run was left. Watch it with: tensorboard --logdir=RUN/tensorboard
+"""
+
+import sys
+
+from absl import flags
+
+from tfrecords_tools import cli
+
+FLAGS = flags.FlagValues()
+
+
+def _per_task(name: str, default, help_text: str) -> None:
+    flags.DEFINE_multi_string(
+        name, default, f"{help_text} VALUE or TASK=VALUE; may be repeated.", flag_values=FLAGS
+    )
+
+
+flags.DEFINE_string("data_dir", None, "Folder of shards to train on.", flag_values=FLAGS, required=True)
+flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=FLAGS, required=True)
+flags.DEFINE_list("tasks", None, "Label axes to learn; default: all of the data.", flag_values=FLAGS)
+flags.DEFINE_string("train_split", "train", "Split to train on.", flag_values=FLAGS)
+flags.DEFINE_string("validation_split", "validation", "Split to validate on.", flag_values=FLAGS)
+_per_task("backbone", "xception", "A network of keras.applications, or small_cnn.")
+_per_task("head", "avg,dropout:0.5,dense:512", "avg, max or flatten, then dropout:RATE and dense:UNITS.")
+_per_task("weights", "imagenet", "Of the backbone: imagenet, none, or a file. small_cnn: none or a file.")
+_per_task("fine_tune", "none", "Train the backbone too: none or all. small_cnn is always trained.")
+_per_task("image_size", "224", "Side of the network's square input, pixels.")
+_per_task("augmentation", "original", "Preset: original (Deepfake Duel's), forensic, light or none.")
+_per_task("learning_rate", "0.001", "Of Adam.")
+_per_task("precision", "float32", "float32, mixed_float16 or mixed_bfloat16.")
+flags.DEFINE_integer("batch_size", 512, "Images per update.", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "micro_batch", 32, "Images per pass through frozen backbones: decides the memory.", flag_values=FLAGS
+)
+flags.DEFINE_integer("epochs", 1, "To train in all.", flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "Of weights, order and augmentation.", lower_bound=0, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "host_size", 0, "Side in pixels that images of differing sizes are brought to on the host; 0: the "
+    "largest image_size. Images of one size are left alone.", lower_bound=0, flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_enum(
+    "fit", "crop", ["crop", "pad"], "How they are brought there, aspect kept.", flag_values=FLAGS
+)
+flags.DEFINE_enum(
+    "reader", "random", ["random", "sequential"],
+    "random: memory-mapped shards, a true shuffle. sequential: for remote storage.", flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_bool("fast_decode", False, "Approximate JPEG decoding, a tenth faster.", flag_values=FLAGS)
+flags.DEFINE_integer("threads", 0, "That decode; 0: all cores.", lower_bound=0, flag_values=FLAGS)
+
+_NOT_OF_THE_RUN = ("data_dir", "workdir", "reader", "threads", "flagfile", "undefok")
+
+
+def main(options: flags.FlagValues) -> None:
+    cli.quiet_tensorflow()
+    import tensorflow as tf
+
+    from deepduel import run
+
+    run_options = _run_options(options)
+    axes = _axes(options)
+    tasks = _tasks(options, axes)
+    try:
+        row = run.train(run_options, tasks, flags=flagfile(options))
+    except tf.errors.OpError as error:
+        raise run.data_error(error) or error from error
+    accuracies = ", ".join(f"{axis} {row[f'val_{axis}_accuracy']:.2%}" for axis in axes)
+    print(f"validation accuracy after epoch {row['epoch']}: {accuracies}")
+    print(f"models: {', '.join(f'{options.workdir}/{axis}/best.keras' for axis in axes)}")
+    print(f"evaluate: python -m deepduel.evaluate --workdir={options.workdir} --data_dir={options.data_dir}")
+
+
+def per_task(name: str, values: list[str], axes: list[str]) -> dict[str, str]:
+    """["a", "category=b"] -> {axis: value}; a later entry wins over an earlier one.
+
+    Raises:
+      UsageError: an entry names a task that is not trained, or a task gets no value.
+    """
+    chosen: dict[str, str] = {}
+    for entry in values:
+        task, equals, value = entry.partition("=")
+        if not equals:
+            chosen = dict.fromkeys(axes, entry)
+        elif task in axes:
+            chosen[task] = value
+        else:
+            raise cli.UsageError(f"--{name}={entry}: {task!r} is not one of the tasks ({', '.join(axes)})")
+    missing = [axis for axis in axes if axis not in chosen]
+    if missing:
+        raise cli.UsageError(f"--{name}: no value for {', '.join(missing)}; add a plain --{name}=VALUE first")
+    return chosen
+
+
+def flagfile(options: flags.FlagValues) -> str:
+    """A flagfile that gives the same run: every flag that differs from its default."""
+    lines = [f"# python -m deepduel.train --flagfile={options.workdir}/train.flags"]
+    for name in sorted(options):
+        flag = options[name]
+        if name in ("flagfile", "undefok") or (flag.using_default_value and not flag.value):
+            continue
+        values = flag.value if flag.multi else [",".join(flag.value) if name == "tasks" else flag.value]
+        lines += [f"--{name}={_text(value)}" for value in values]
+    return "\n".join(lines) + "\n"
+
+
+def _text(value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _axes(options: flags.FlagValues) -> list[str]:
+    from tfrecords_tools import manifest
+
+    known = list(manifest.load(options.data_dir).axes)
+    axes = known if options.tasks is None else options.tasks
+    if not axes:
+        raise cli.DataError(
+            f"{options.data_dir}: has no label axis to learn; convert with a --layout that names one"
+        )
+    for axis in axes:
+        if axis not in known:
+            raise cli.UsageError(
+                f"--tasks: {options.data_dir} has no label axis {axis!r}; it has {', '.join(known)}"
+            )
+    if len(set(axes)) < len(axes):
+        raise cli.UsageError(f"--tasks={','.join(axes)}: names a task twice")
+    return axes
+
+
+def _run_options(options: flags.FlagValues):
+    from deepduel import pipeline, run
+
+    side = options.host_size
+    reading = pipeline.Reading(
+        batch_size=options.batch_size,
+        size=(side, side) if side else None,
+        fit=options.fit,
+        fast_decode=options.fast_decode,
+        reader=options.reader,
+        threads=options.threads or None,
+    )
+    return run.RunOptions(
+        options.data_dir, options.workdir, options.train_split, options.validation_split, reading,
+        epochs=options.epochs, micro_batch=options.micro_batch, seed=options.seed,
+    )  # fmt: skip
+
+
+def _tasks(options: flags.FlagValues, axes: list[str]) -> list:
+    from deepduel import augment, models, run
+
+    names = (
+        "backbone",
+        "head",
+        "weights",
+        "fine_tune",
+        "image_size",
+        "augmentation",
+        "learning_rate",
+        "precision",
+    )
+    chosen = {name: per_task(name, options[name].value, axes) for name in names}
+    tasks = []
+    for axis in axes:
+        value = {name: chosen[name][axis] for name in names}
+        small = value["backbone"] == models.SMALL_CNN
+        if value["fine_tune"] not in ("none", "all"):
+            raise cli.UsageError(f"--fine_tune must be none or all, got {value['fine_tune']!r}")
+        if value["augmentation"] not in augment.PRESETS:
+            raise cli.UsageError(
+                f"--augmentation must be one of {', '.join(augment.PRESETS)}, got {value['augmentation']!r}"
+            )
+        architecture = models.Architecture(
+            backbone=value["backbone"],
+            head=value["head"],
+            image_size=_number("image_size", value["image_size"], int),
+            weights="none" if small and options["weights"].using_default_value else value["weights"],
+            trainable=small or value["fine_tune"] == "all",
+            precision=value["precision"],
+        )
+        rate = _number("learning_rate", value["learning_rate"], float)
+        tasks.append(run.TaskOptions(axis, architecture, augment.PRESETS[value["augmentation"]], rate))
+    return tasks
+
+
+def _number(name: str, text: str, kind: type):
+    try:
+        return kind(text)
+    except ValueError:
+        raise cli.UsageError(f"--{name} must be a number, got {text!r}") from None
+
+
+def entry() -> int:
+    return cli.run(main, FLAGS, name="deepduel.train")
+
+
+if __name__ == "__main__":
+    sys.exit(entry())

@@ -1,0 +1,227 @@
+"""The training step: one uint8 batch trains every task's model.
+
+    batch (see pipeline)
+      │  micro-batch by micro-batch:
+      │    augment   uint8 [m, H, W, 3] -> float32 [m, S, S, 3]   once per (augmentation, size)
+      │    extract   -> features [m, …]                            each frozen task, no gradients
+      ▼
+    the whole batch: head -> logits, loss, gradients, one update   each task
+
+With a frozen backbone in inference mode the features of a batch are exactly the features of
+its micro-batches, so the batch size costs the memory of the heads only. A backbone that is
+trained sees the whole batch at once.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+import keras
+import tensorflow as tf
+
+from deepduel.augment import Augmentation, augment
+from deepduel.models import TaskModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is trained for one label axis.
+
+    Attributes:
+      name: the label axis.
+      model: its networks.
+      augmentation: of its training images.
+      optimizer: its own; one that scales the loss where the backbone is trained in float16.
+    """
+
+    name: str
+    model: TaskModel
+    augmentation: Augmentation
+    optimizer: keras.optimizers.Optimizer
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the backbone is trained too."""
+        return self.model.architecture.trainable
+
+    @property
+    def size(self) -> int:
+        return self.model.architecture.image_size
+
+
+class Duel(keras.Model):
+    """Several tasks on the same images. Use: compile(), then fit() on pipeline batches.
+
+    Each task has its own optimizer, loss and metrics and shares no variable with the others,
+    so it trains to the same weights as it would alone.
+    """
+
+    def __init__(self, tasks: Sequence[Task], *, micro_batch: int, **kwargs):
+        """Args:
+        micro_batch: images per pass through augmentation and frozen backbones, >= 1.
+        """
+        super().__init__(**kwargs)
+        self.tasks = tuple(tasks)
+        self.micro_batch = micro_batch
+        self.task_models = [layer for task in tasks for layer in (task.model.extractor, task.model.head)]
+        self._task_metrics = {
+            task.name: (
+                keras.metrics.Mean(f"{task.name}_loss"),
+                keras.metrics.SparseCategoricalAccuracy(f"{task.name}_accuracy"),
+            )
+            for task in tasks
+        }
+        self.input_seconds = 0.0  # spent waiting for batches since the last reading of the clock
+        self.built = True
+
+    def compile(self):
+        # XLA slows convolutions on a CPU tenfold; the augmentation compiles itself.
+        super().compile(optimizer=None, loss=None, jit_compile=False)
+        for task in self.tasks:
+            task.optimizer.build(self.trained_variables(task))
+
+    @property
+    def metrics(self):
+        return [metric for pair in self._task_metrics.values() for metric in pair]
+
+    def trained_variables(self, task: Task) -> list:
+        """The variables that the task's gradients go to."""
+        variables = list(task.model.head.trainable_variables)
+        return list(task.model.extractor.trainable_variables) + variables if task.trainable else variables
+
+    def state_variables(self) -> list:
+        """All that changes in training: weights, batch norm, dropout seeds, optimizers, metrics."""
+        variables = []
+        for task in self.tasks:
+            if task.trainable:
+                variables += task.model.extractor.variables
+            variables += task.model.head.variables + task.optimizer.variables
+        return variables + [variable for metric in self.metrics for variable in metric.variables]
+
+    def train_step(self, batch):
+        inputs = self._inputs(batch, training=True)
+        for task in self.tasks:
+            self._update(task, inputs[task.name], batch)
+        return self._results()
+
+    def test_step(self, batch):
+        inputs = self._inputs(batch, training=False)
+        for task in self.tasks:
+            features = inputs[task.name]
+            if task.trainable:
+                features = task.model.extractor(features, training=False)
+            logits = task.model.head(tf.cast(features, tf.float32), training=False)
+            self._measure(task, batch, logits)
+        return self._results()
+
+    def make_train_function(self, force=False):
+        self.train_function = self._timed(self.train_step)
+        return self.train_function
+
+    def make_test_function(self, force=False):
+        self.test_function = self._timed(self.test_step)
+        return self.test_function
+
+    def _timed(self, step: Callable) -> Callable:
+        """Keras' train_function, with the wait for the batch outside the graph, where a clock sees it."""
+        compiled = None
+
+        def function(iterator):
+            nonlocal compiled
+            started = time.perf_counter()
+            batch = next(iterator)
+            self.input_seconds += time.perf_counter() - started
+            if compiled is None:  # one trace for whole and partial batches
+                compiled = tf.function(step, input_signature=[iterator.element_spec])
+            return compiled(batch)
+
+        return function
+
+    def _update(self, task: Task, inputs: tf.Tensor, batch) -> None:
+        variables = self.trained_variables(task)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([variable.value for variable in variables])
+            features = task.model.extractor(inputs, training=True) if task.trainable else inputs
+            logits = task.model.head(tf.cast(features, tf.float32), training=True)
+            loss = self._loss(task, batch, logits)
+            scaled = task.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, [variable.value for variable in variables])
+        task.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        self._measure(task, batch, logits)
+
+    def _loss(self, task: Task, batch, logits: tf.Tensor) -> tf.Tensor:
+        """Mean cross-entropy over the images that have a label on this axis."""
+        labels, weight = self._labels(task, batch)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        return tf.math.divide_no_nan(tf.reduce_sum(losses * weight), tf.reduce_sum(weight))
+
+    def _measure(self, task: Task, batch, logits: tf.Tensor) -> None:
+        labels, weight = self._labels(task, batch)
+        mean, accuracy = self._task_metrics[task.name]
+        mean.update_state(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits), weight)
+        accuracy.update_state(labels, logits, weight)
+
+    def _labels(self, task: Task, batch) -> tuple[tf.Tensor, tf.Tensor]:
+        labels = batch["labels"][task.name]
+        return tf.maximum(labels, 0), batch["weight"] * tf.cast(labels >= 0, tf.float32)
+
+    def _results(self) -> dict:
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def _inputs(self, batch, *, training: bool) -> dict[str, tf.Tensor]:
+        """Per task what its trained part takes: features, or the augmented images [B, …]."""
+
+        def extract(images, seeds):
+            augmented, inputs = {}, {}
+            for task in self.tasks:
+                augmentation = task.augmentation if training else Augmentation()
+                key = augmentation, task.size
+                if key not in augmented:
+                    augmented[key] = augment(images, seeds, augmentation, task.size)
+                inputs[task.name] = augmented[key]
+                if not task.trainable:
+                    features = task.model.extractor(augmented[key], training=False)
+                    inputs[task.name] = tf.stop_gradient(features)
+            return inputs
+
+        signature = {task.name: self._input_spec(task) for task in self.tasks}
+        return in_micro_batches(
+            extract, batch["images"], batch["seeds"], signature=signature, micro_batch=self.micro_batch
+        )
+
+    def _input_spec(self, task: Task) -> tf.TensorSpec:
+        if task.trainable:
+            return tf.TensorSpec((task.size, task.size, 3), tf.float32)
+        features = task.model.extractor.output
+        return tf.TensorSpec(features.shape[1:], features.dtype)
+
+
+def in_micro_batches(function: Callable, images: tf.Tensor, seeds: tf.Tensor, *, signature, micro_batch: int):
+    """`function` over [micro_batch, …] slices, one after the other, its results joined to [B, …].
+
+    Every slice has exactly `micro_batch` images (the last is filled up with black ones, whose
+    results are cut off again), so that whatever `function` compiles is compiled once.
+
+    Args:
+      function: (images [m, H, W, 3], seeds [m, 2]) -> a nest of tensors [m, …].
+      signature: the same nest of tf.TensorSpec, for one image.
+    """
+    count = tf.shape(images)[0]
+
+    def one(number):
+        start = number * micro_batch
+        part = images[start : start + micro_batch]
+        missing = micro_batch - tf.shape(part)[0]
+        part = tf.pad(part, [[0, missing], [0, 0], [0, 0], [0, 0]])
+        part_seeds = tf.pad(seeds[start : start + micro_batch], [[0, missing], [0, 0]])
+        return function(
+            tf.ensure_shape(part, (micro_batch, *images.shape[1:])),
+            tf.ensure_shape(part_seeds, (micro_batch, 2)),
+        )
+
+    specs = tf.nest.map_structure(
+        lambda spec: tf.TensorSpec((micro_batch, *spec.shape), spec.dtype), signature
+    )
+    steps = (count + micro_batch - 1) // micro_batch
+    stacked = tf.map_fn(one, tf.range(steps), fn_output_signature=specs, parallel_iterations=1)
+    return tf.nest.map_structure(lambda part: tf.reshape(part, (-1, *part.shape[2:]))[:count], stacked)

@@ -1,0 +1,118 @@
+"""Draws a folder of toy images in ArtiFact_240K's layout, to try everything out without a data set.
+
+    OUTPUT/train|validation/real|fake/animals|human_faces|vehicles/NAME.jpg
+    OUTPUT/test/NAME.jpg          without labels
+    OUTPUT/metadata.csv           image_path,label,class
+
+The category is the shape (animals: blob with legs, human faces: ellipse with eyes, vehicles: box
+on wheels), on a noisy gradient. A fake is drawn at half size and enlarged twofold with a
+generator's checkerboard: the periodic trace of transposed convolutions. Sensor noise and JPEG
+quality vary alike for both labels, so neither size nor quality gives the label away. Seeded.
+"""
+
+import csv
+import pathlib
+import shutil
+import sys
+
+import numpy as np
+from absl import flags
+from PIL import Image, ImageDraw
+
+from tfrecords_tools import cli, progress
+
+CATEGORIES = ("animals", "human_faces", "vehicles")
+LABELS = ("real", "fake")
+CHECKERBOARD = 0.03, 0.05  # share by which a fake's pixels alternate
+NOISE = 5.0, 12.0  # standard deviation, grey levels
+QUALITY = 85, 97  # JPEG
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("output_dir", None, "Folder to draw into; made anew.", flag_values=FLAGS, required=True)
+flags.DEFINE_integer("count", 3000, "How many images.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("size", 48, "Side of an image, pixels.", lower_bound=16, flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "Of the drawing.", lower_bound=0, flag_values=FLAGS)
+
+
+def draw(category: str, fake: bool, size: int, rng: np.random.Generator) -> np.ndarray:
+    """One image, uint8 [size, size, 3]."""
+    scene = _scene(category, size, rng)
+    if fake:
+        half = scene[::2, ::2]
+        scene = np.repeat(np.repeat(half, 2, axis=0), 2, axis=1)[:size, :size]
+        weights = 1 + rng.uniform(*CHECKERBOARD) * np.array([[1, -1], [-1, 1]])
+        scene = scene * np.tile(weights, (size // 2 + 1, size // 2 + 1))[:size, :size, None]
+    noise = rng.normal(0, rng.uniform(*NOISE), scene.shape)
+    return np.clip(np.rint(scene + noise), 0, 255).astype(np.uint8)
+
+
+def _scene(category: str, size: int, rng: np.random.Generator) -> np.ndarray:
+    """The picture without noise, float [size, size, 3] 0..255, drawn fourfold and averaged down."""
+    big = 4 * size
+    corners = Image.fromarray(rng.uniform(60, 200, (2, 2, 3)).astype(np.uint8))
+    picture = corners.resize((big, big), Image.Resampling.BILINEAR)
+    pen = ImageDraw.Draw(picture)
+    colour, detail = (
+        tuple(int(v) for v in rng.integers(low, high, 3)) for low, high in ((150, 250), (0, 70))
+    )
+    unit = big * rng.uniform(0.55, 0.85)
+    left, top = rng.uniform(0.05, 0.95, 2) * (big - unit)
+    frame = lambda x0, y0, x1, y1: [left + x0 * unit, top + y0 * unit, left + x1 * unit, top + y1 * unit]
+    if category == "animals":
+        for leg in (0.1, 0.3, 0.6, 0.8):
+            pen.rectangle(frame(leg, 0.6, leg + 0.08, 1.0), fill=colour)
+        pen.ellipse(frame(0, 0.3, 0.9, 0.75), fill=colour)
+        pen.ellipse(frame(0.7, 0.05, 1.0, 0.4), fill=colour)
+    elif category == "human_faces":
+        pen.ellipse(frame(0.12, 0, 0.88, 1), fill=colour)
+        for eye in (0.3, 0.6):
+            pen.ellipse(frame(eye, 0.3, eye + 0.12, 0.42), fill=detail)
+        pen.arc(frame(0.32, 0.5, 0.68, 0.8), 20, 160, fill=detail, width=max(1, big // 48))
+    else:
+        pen.rectangle(frame(0, 0.3, 1, 0.75), fill=colour)
+        pen.rectangle(frame(0.2, 0.05, 0.75, 0.3), fill=colour)
+        for wheel in (0.12, 0.64):
+            pen.ellipse(frame(wheel, 0.62, wheel + 0.26, 0.88), fill=detail)
+    return np.asarray(picture.resize((size, size), Image.Resampling.BOX), float)
+
+
+def write_folder(output_dir: pathlib.Path, *, count: int, size: int, seed: int) -> None:
+    """Draws `count` images: 70 % train, 25 % validation, 5 % test; every cell of both tasks alike."""
+    rng = np.random.default_rng(seed)
+    partial = output_dir.with_name(f".{output_dir.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    rows = []
+    bar = progress.Progress("drawing", total=count)
+    for number in range(count):
+        bar.update(number)
+        category, fake = CATEGORIES[number % 3], number // 3 % 2
+        share = (number // 6 * 37 % 100) / 100  # stratified: each cell fills the splits alike
+        split = "train" if share < 0.70 else "validation" if share < 0.95 else "test"
+        if split == "test":
+            path = pathlib.PurePosixPath(split, f"test_{number:05d}.jpg")
+        else:
+            path = pathlib.PurePosixPath(split, LABELS[fake], category, f"{category}_{number:05d}.jpg")
+            rows.append((path, fake, category))
+        target = partial / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw(category, bool(fake), size, rng)).save(
+            target, quality=int(rng.integers(*QUALITY))
+        )
+    bar.close()
+    with (partial / "metadata.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("image_path", "label", "class"), *rows])
+    if output_dir.exists():
+        shutil.rmtree(output_dir)
+    partial.rename(output_dir)
+
+
+def main(options: flags.FlagValues) -> None:
+    output_dir = pathlib.Path(options.output_dir)
+    if output_dir.exists() and not (output_dir / "metadata.csv").is_file() and any(output_dir.iterdir()):
+        raise cli.DataError(f"{output_dir}: is not empty and holds no toy images; give another --output_dir")
+    write_folder(output_dir, count=options.count, size=options.size, seed=options.seed)
+    print(f"{options.count} toy images of {options.size}x{options.size} pixels in {output_dir}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, FLAGS, name="experiments.toy_images"))
