@@ -64,6 +64,7 @@ class Manifest:
       rejected: how many images are listed in rejected.csv.
       options: the conversion's options that decide the shards' bytes.
       source: SHA-256 over the input (keys, sizes, labels), hex.
+      reencoded: images whose own bytes could not be kept, per reason.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Manifest:
     rejected: int
     options: dict[str, object]
     source: str
+    reencoded: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def label_name(self, axis: str, label: int) -> str:
         """The name of a label; "?" for no label (-1)."""
@@ -86,7 +88,7 @@ def save(manifest: Manifest, data_dir: str | os.PathLike) -> None:
     path = pathlib.Path(data_dir, FILE_NAME)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def load(data_dir: str | os.PathLike) -> Manifest:

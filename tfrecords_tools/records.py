@@ -79,15 +79,19 @@ def serialize(image: bytes, key: bytes, labels: dict[str, int]) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
+def build(image: bytes, key: bytes, labels: dict[str, int]) -> tuple[bytes, int]:
+    """A whole record, and where in it the image's bytes start."""
+    payload = serialize(image, key, labels)
+    return frame(payload), LENGTH_BYTES + image_span(payload, image)
+
+
 def parse(payload: bytes) -> tuple[bytes, bytes, dict[str, int]]:
     """The inverse of `serialize`: (image, key, labels). Raises ValueError when it is not one."""
     try:
         feature = _Example.FromString(bytes(payload)).features.feature
     except Exception as error:  # protobuf's DecodeError has a different home in each version
         raise ValueError(f"not a serialized tf.train.Example: {error}") from error
-    labels = {
-        name: value.int64_list.value[0] for name, value in feature.items() if value.int64_list.value
-    }
+    labels = {name: value.int64_list.value[0] for name, value in feature.items() if value.int64_list.value}
     images, keys = (feature[name].bytes_list.value if name in feature else () for name in ("image", "key"))
     if len(images) != 1 or len(keys) != 1:
         raise ValueError("the Example has no single `image` and `key`")

@@ -1,0 +1,151 @@
+"""Converts a folder of images to indexed TFRecord shards, once.
+
+    python -m tfrecords_tools.convert --input_dir=IMAGES --output_dir=SHARDS
+
+Every image is decoded in full before it enters; what cannot enter is listed in
+SHARDS/rejected.csv. Interrupted, the same command goes on where it was, to the same bytes.
+"""
+
+import os
+import sys
+
+from absl import flags
+
+from tfrecords_tools import cli, folder, image, progress, writer
+
+FLAGS = flags.FlagValues()
+_TEXT = (
+    ("input_dir", None, "Folder of images."),
+    ("output_dir", None, "Folder for the shards: new, empty, or left by an interrupted run."),
+    (
+        "layout",
+        None,
+        "What the directories mean, from the top: {split}, {authenticity}, {category} or any other axis, "
+        "* for any, or a fixed name. Default: detected.",
+    ),
+    (
+        "metadata",
+        None,
+        "CSV file in --input_dir with image_path, label (0 real, 1 fake), class, or columns named after axes. "
+        "Default: metadata.csv if there; empty: none.",
+    ),
+    ("name", None, "Of the data set. Default: the input folder's name."),
+)
+_NUMBERS = (
+    ("image_size", 0, "Side in pixels of stored images; 0 leaves sizes alone."),
+    ("quality", 95, "Of --encoding=jpeg, 1 to 100."),
+    ("max_pixels", image.MAX_PIXELS, "Larger images are rejected undecoded."),
+    ("shard_mb", 128, "Size of a shard at most, in megabytes."),
+    ("num_shards", 0, "Shards per split; 0 follows --shard_mb."),
+    ("workers", 0, "Processes; 0 takes one per core."),
+    ("seed", 0, "Of the order of images in the shards."),
+)
+for _name, _default, _help in _TEXT:
+    flags.DEFINE_string(_name, _default, _help, flag_values=FLAGS)
+for _name, _default, _help in _NUMBERS:
+    flags.DEFINE_integer(_name, _default, _help, flag_values=FLAGS)
+flags.DEFINE_enum(
+    "encoding",
+    "keep",
+    image.ENCODINGS,
+    "keep: the files' own bytes where they decode to upright RGB, else PNG; "
+    "or every image as jpeg, png or raw.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "fit",
+    "resize",
+    image.FITS,
+    "How images get --image_size: resize ignores aspect, crop cuts the centre, pad adds black.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_float(
+    "max_rejected", 0.01, "Share of the images that may be rejected, 0 to 1.", flag_values=FLAGS
+)
+flags.DEFINE_boolean(
+    "allow_missing_classes", False, "Let a split have no image of some class.", flag_values=FLAGS
+)
+
+
+def main(options: flags.FlagValues) -> None:
+    """Scans, plans, writes, and says what came out."""
+    _require(options)
+    chosen = writer.Options(
+        name=options.name if options.name is not None else writer.clean_name(options.input_dir),
+        recipe=image.Recipe(
+            options.encoding, options.image_size, options.fit, options.quality, options.max_pixels
+        ),
+        shard_mb=options.shard_mb,
+        num_shards=options.num_shards,
+        seed=options.seed,
+    )
+    with progress.Progress("listing", unit="files") as bar:
+        listing = folder.scan(
+            options.input_dir, layout=options.layout, metadata=options.metadata, seed=options.seed,
+            allow_missing_classes=options.allow_missing_classes, on_progress=bar.update,
+        )  # fmt: skip
+    plan = writer.plan(listing, chosen)
+    print(f"{len(listing):,} images in {options.input_dir}, layout {listing.layout.template or 'flat'}, "
+          f"to {len(plan.files)} shards in {options.output_dir}", flush=True)  # fmt: skip
+    whole, seconds = _write(plan, options)
+    _summary(whole, seconds, options.output_dir)
+
+
+def _require(options: flags.FlagValues) -> None:
+    for name in ("input_dir", "output_dir"):
+        if not options[name].value:
+            raise cli.UsageError(f"--{name} is needed")
+    source, target = (os.path.realpath(path) for path in (options.input_dir, options.output_dir))
+    if target == source or target.startswith(source + os.sep):
+        raise cli.UsageError("--output_dir must lie outside --input_dir: shards are no images")
+    if not 0 <= options.workers <= 1024:
+        raise cli.UsageError(f"--workers is 1 to 1024, or 0 for one per core, not {options.workers}")
+    if not 0 <= options.max_rejected <= 1:
+        raise cli.UsageError(f"--max_rejected is a share, 0 to 1, not {options.max_rejected}")
+
+
+def _write(plan: writer.Plan, options: flags.FlagValues):
+    earlier = 0
+    with progress.Progress("converting", total=len(plan.listing)) as bar:
+
+        def on_resume(shards: int, images: int) -> None:
+            nonlocal earlier
+            earlier = images
+            bar.start_from(images)
+            print(f"going on after {shards} finished shards ({images:,} images)", flush=True)
+
+        def on_progress(images: int, size: int, rejected: int) -> None:
+            bar.update(earlier + images, f"{size / 1e6:,.0f} MB read, {rejected:,} rejected")
+
+        return writer.write(
+            plan, options.output_dir, processes=options.workers or len(os.sched_getaffinity(0)),
+            max_rejected=options.max_rejected, on_progress=on_progress, on_resume=on_resume,
+        )  # fmt: skip
+
+
+def _summary(whole, seconds: float, output_dir: str) -> None:
+    if not seconds:
+        print(f"{output_dir} holds exactly this conversion already: nothing to do")
+    images = size = 0
+    for name, split in whole.splits.items():
+        held = sum(shard.bytes for shard in split.shards)
+        images, size = images + split.records, size + held
+        print(f"  {name}: {split.records:,} images, {len(split.shards)} shards, {held / 1e6:,.1f} MB")
+        for cell, count in split.cells.items():
+            print(f"    {cell if cell.strip('?/') else 'without labels'}: {count:,}")
+    for reason, count in whole.reencoded.items():
+        print(f"  stored as PNG for {reason}: {count:,}")
+    if whole.rejected:
+        print(f"  rejected: {whole.rejected:,}, see {output_dir}/{writer.REJECTED_FILE}")
+    rate = f" in {progress.duration(seconds)} ({images / seconds:,.0f} images/s)" if seconds else ""
+    print(f"{images:,} images, {size / 1e6:,.1f} MB in {output_dir}{rate}")
+    print(f"next: python -m tfrecords_tools.inspect --data_dir={output_dir}")
+
+
+def entry() -> int:
+    """The console script."""
+    return cli.run(main, FLAGS, name="tfrecords_tools.convert")
+
+
+if __name__ == "__main__":
+    sys.exit(entry())

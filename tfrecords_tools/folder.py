@@ -1,0 +1,411 @@
+"""An image folder -> a listing: every image's key, size, split and labels.
+
+A listing is compact (keys in one temporary file, numbers in arrays, about 60 bytes of memory an
+image), so that a million paths are no matter. Label maps are decided here: `authenticity` is
+real = 0, fake = 1; every other axis has its names sorted.
+"""
+
+import collections
+import csv
+import dataclasses
+import hashlib
+import io
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from tfrecords_tools import layout as layouts
+from tfrecords_tools import records, storage
+from tfrecords_tools.cli import DataError
+from tfrecords_tools.layout import AUTHENTICITY, CATEGORY, DEFAULT_SPLIT, SPLIT, Layout
+
+METADATA = "metadata.csv"
+TRUTH = ("real", "fake")  # label 0, label 1
+_TRUTH_WORDS = {"0": "real", "1": "fake", "real": "real", "fake": "fake"}
+_PATH_COLUMNS = ("image_path", "path", "file", "image", "filename")
+_AXIS_COLUMNS = {"label": AUTHENTICITY, "class": CATEGORY}
+_ROW = np.dtype([("start", "<i8"), ("length", "<i4"), ("folder", "<i4"), ("size", "<i8"), ("order", "<u8")])
+_CHUNK = 65_536
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One image: its key, bytes on disk, split, and labels by axis (-1: none)."""
+
+    key: bytes
+    size: int
+    split: str
+    labels: dict[str, int]
+
+
+@dataclasses.dataclass
+class Listing:
+    """All images of a folder.
+
+    Attributes:
+      root: the folder, as given.
+      layout: which part of a path says what.
+      splits: names, sorted.
+      axes: label names per axis, in label order.
+      rows: [images]: where each key lies, its bytes on disk (`size`), its place in the order of
+        writing (`order`: a seeded 64-bit hash of the key).
+      split: [images] int16, index into `splits`.
+      labels: [images, axes] int32, -1 for none.
+      rejected: (key, reason) of whatever cannot enter, found while listing.
+      skipped: how many of those are no images by their names.
+    """
+
+    root: str
+    layout: Layout
+    splits: tuple[str, ...]
+    axes: dict[str, tuple[str, ...]]
+    rows: np.ndarray
+    split: np.ndarray
+    labels: np.ndarray
+    rejected: list[tuple[bytes, str]]
+    skipped: int
+    keys: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def key(self, index: int) -> bytes:
+        row = self.rows[index]
+        return self.keys[row["start"] : row["start"] + row["length"]].tobytes()
+
+    def example(self, index: int) -> Example:
+        labels = dict(zip(self.axes, self.labels[index].tolist(), strict=True))
+        return Example(self.key(index), int(self.rows["size"][index]), self.splits[self.split[index]], labels)
+
+    def examples(self) -> Iterator[Example]:
+        return (self.example(index) for index in range(len(self)))
+
+    def labelled(self, split: int) -> bool:
+        """Whether the images of a split have labels."""
+        return bool((self.labels[self.split == split] >= 0).any())
+
+    def fingerprint(self) -> str:
+        """SHA-256 over keys, sizes, splits and labels, in an order of their own; hex."""
+        digest = hashlib.sha256(repr((self.splits, self.axes)).encode("utf-8", "backslashreplace"))
+        for index in np.argsort(self.rows["order"], kind="stable"):
+            row = self.rows[index]
+            digest.update(self.keys[row["start"] : row["start"] + row["length"]])
+            digest.update(b"\0%d %d " % (row["size"], self.split[index]))
+            digest.update(self.labels[index].tobytes())
+        return digest.hexdigest()
+
+
+def order_hash(key: bytes, seed: int) -> int:
+    """An image's place in the order of writing: uniform in 64 bits, the same for all time."""
+    digest = hashlib.blake2b(key, digest_size=8, key=seed.to_bytes(8, "little", signed=True))
+    return int.from_bytes(digest.digest(), "little")
+
+
+def scan(
+    folder: str,
+    *,
+    layout: str | None = None,
+    metadata: str | None = None,
+    seed: int = 0,
+    allow_missing_classes: bool = False,
+    on_progress: Callable[[int], None] = lambda count: None,
+) -> Listing:
+    """Lists an image folder.
+
+    Args:
+      folder: its path.
+      layout: a template such as "{split}/{authenticity}/{category}"; None detects it.
+      metadata: name of a CSV file in the folder; None reads metadata.csv when there is one,
+        "" reads none.
+      seed: of the order of writing.
+      allow_missing_classes: let a labelled split lack images of some class.
+      on_progress: called with the number of images found so far, now and then.
+
+    Raises:
+      DataError: no such folder, no images, no layout, a contradiction, a missing class.
+    """
+    store = storage.open_folder(folder)
+    if not store.exists():
+        raise DataError(f"{folder}: there is no such folder; --input_dir names a folder of images")
+    name = METADATA if metadata is None else metadata
+    walk = _Walk(store, name, seed, on_progress)
+    if not len(walk.rows):
+        raise DataError(_nothing(folder, walk))
+    chosen = Layout(layout) if layout is not None else layouts.detect(walk.counts())
+    table = _Table(walk, chosen, folder)
+    if name and store.size(name) is not None:
+        table.read_metadata(store.read(name), name, seed)
+    elif metadata:
+        raise DataError(f"{folder}/{name}: there is no such file; --metadata names a CSV file in --input_dir")
+    listing = table.finish()
+    if not allow_missing_classes:
+        _require_all_classes(listing)
+    return listing
+
+
+class _Walk:
+    """The first pass: keys and numbers of all files, before anything is known of labels."""
+
+    def __init__(self, store, metadata: str, seed: int, on_progress: Callable[[int], None]):
+        self.folders: list[layouts.Folder] = []
+        self.rejected: list[tuple[bytes, str]] = []
+        self.skipped = 0
+        # Temporary files, mapped: pages that the system can drop when memory is short.
+        keys, rows = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
+        start, last, chunk = 0, None, []
+        for count, found in enumerate(store.walk()):
+            if count % 5_000 == 4_999:
+                on_progress(count + 1)
+            reason = found.problem or _no_image(found.key)
+            if reason:
+                if found.problem or found.key not in (metadata.encode(), METADATA.encode()):
+                    self.rejected.append((found.key, reason))
+                    self.skipped += not found.problem
+                continue
+            above = found.key.rpartition(b"/")[0]
+            if above != last:
+                last = above
+                self.folders.append(tuple(records.key_text(part) for part in above.split(b"/") if part))
+            keys.write(found.key)
+            chunk.append(
+                (start, len(found.key), len(self.folders) - 1, found.size, order_hash(found.key, seed))
+            )
+            start += len(found.key)
+            if len(chunk) == _CHUNK:
+                rows.write(np.array(chunk, _ROW).tobytes())
+                chunk = []
+        rows.write(np.array(chunk, _ROW).tobytes())
+        self.keys, self.rows = _mapped(keys, np.uint8), _mapped(rows, _ROW)
+
+    def counts(self) -> dict[layouts.Folder, int]:
+        """Images by directory."""
+        counts = collections.Counter()
+        for folder, count in zip(
+            self.folders, np.bincount(self.rows["folder"], minlength=len(self.folders)), strict=True
+        ):
+            counts[folder] += int(count)
+        return counts
+
+    def key(self, index: int) -> bytes:
+        row = self.rows[index]
+        return self.keys[row["start"] : row["start"] + row["length"]].tobytes()
+
+
+class _Table:
+    """The second pass: what the directories and the metadata say of each image, by name."""
+
+    def __init__(self, walk: _Walk, layout: Layout, root: str):
+        self.walk, self.layout, self.root = walk, layout, root
+        self.names: dict[str, dict[str, int]] = {}  # per column, name -> id, in the order seen
+        self.columns: dict[str, np.ndarray] = {}  # per column, [images] int32 ids, -1 unknown
+        self.outside = np.zeros(len(walk.rows), bool)
+        values = [layout.match(folder) for folder in walk.folders]
+        folder = walk.rows["folder"]
+        for column in (SPLIT, *layout.axes):
+            ids = [-2 if value is None else self._id(column, value.get(column)) for value in values]
+            self.columns[column] = np.array(ids, np.int32)[folder]
+        self.outside = self.columns[SPLIT] == -2
+        if not layout.has_split:
+            self.columns[SPLIT] = np.where(self.outside, -2, -1).astype(np.int32)
+        if layout.axes:
+            self._only_labelled_or_only_not()
+        if self.outside.all():
+            shown = records.key_text(walk.key(0))
+            raise DataError(f"{root}: no image fits --layout={layout.template}; the first one is {shown}")
+
+    def _id(self, column: str, name: str | None) -> int:
+        if name is None:
+            return -1
+        if column == AUTHENTICITY:
+            name = _TRUTH_WORDS.get(name.casefold(), name)
+            if name not in TRUTH:
+                raise DataError(
+                    f"{self.root}: the layout {self.layout.template} makes {name!r} an authenticity, "
+                    "which is only real or fake; rename the directory, or name that level otherwise in --layout"
+                )
+        names = self.names.setdefault(column, {})
+        return names.setdefault(name, len(names))
+
+    def _only_labelled_or_only_not(self) -> None:
+        """Images right in a split's directory: a split without labels, or strays among labelled ones."""
+        split, axis = self.columns[SPLIT], self.columns[self.layout.axes[0]]
+        for index in range(len(self.names.get(SPLIT, ()))):
+            here = split == index
+            if (here & (axis >= 0)).any():
+                self.outside |= here & (axis < 0)
+
+    def read_metadata(self, data: bytes, name: str, seed: int) -> None:
+        """Checks the directories' labels against a CSV file, and takes from it what they do not say."""
+        text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", "surrogateescape", newline="")
+        reader = csv.reader(text)
+        header = [column.strip() for column in next(reader, [])]
+        path = next((header.index(column) for column in _PATH_COLUMNS if column in header), None)
+        where = f"{self.root}/{name}"
+        if path is None:
+            raise DataError(f"{where}: no column {' or '.join(_PATH_COLUMNS)}; its columns are {header}")
+        wanted = self._wanted(header)
+        given = set(self.columns) if self.layout.has_split else set(self.columns) - {SPLIT}
+        order = np.argsort(self.walk.rows["order"], kind="stable")
+        hashes = self.walk.rows["order"][order]
+        seen = np.zeros(len(self.walk.rows), bool)
+        for row in reader:
+            if not row:
+                continue
+            line = f"{where}: row {reader.line_num}"
+            if len(row) != len(header):
+                raise DataError(f"{line} has {len(row)} fields, but the header has {len(header)}")
+            index = self._find(row[path], order, hashes, seed)
+            if index is None:
+                raise DataError(
+                    f"{line} names {row[path]!r}, but {self.root} has no such image; "
+                    "correct the row, or pass --metadata= to leave the file unread"
+                )
+            if seen[index]:
+                raise DataError(f"{line} names {row[path]!r} a second time; keep one of the rows")
+            seen[index] = True
+            for column, position in wanted.items():
+                self._take(column, row[position].strip(), index, column in given, line, row[path])
+        self._require_rows(seen, set(wanted) - given, where)
+
+    def _wanted(self, header: list[str]) -> dict[str, int]:
+        """Axis (or split) -> position of its column."""
+        axes = {SPLIT, AUTHENTICITY, CATEGORY, *self.layout.axes}
+        wanted = {}
+        for position, column in enumerate(header):
+            axis = column if column in axes else _AXIS_COLUMNS.get(column)
+            if axis is not None and axis not in wanted:
+                wanted[axis] = position
+                if axis not in self.columns:
+                    self.columns[axis] = np.full(len(self.walk.rows), -1, np.int32)
+        return wanted
+
+    def _find(self, path: str, order: np.ndarray, hashes: np.ndarray, seed: int) -> int | None:
+        key = path.strip().removeprefix("./").encode("utf-8", "surrogateescape")
+        place = int(np.searchsorted(hashes, np.uint64(order_hash(key, seed))))
+        if place == len(order) or self.walk.key(order[place]) != key:
+            return None
+        return int(order[place])
+
+    def _take(self, column: str, value: str, index: int, given: bool, line: str, path: str) -> None:
+        if value == "":
+            return
+        if column == AUTHENTICITY:
+            word = _TRUTH_WORDS.get(value.casefold())
+            if word is None:
+                raise DataError(f"{line}: {value!r} is no authenticity label, which is 0 (real) or 1 (fake); "
+                                "a column of other labels must be called class")  # fmt: skip
+            value = word
+        if not given:
+            self.columns[column][index] = self._id(column, value)
+            return
+        held = self.columns[column][index]
+        if held >= 0 and self.names[column].get(value) != held:
+            raise DataError(
+                f"{line} says {path!r} is {value!r} ({column}), but its directory says "
+                f"{list(self.names[column])[held]!r}; correct the row or move the image"
+            )
+
+    def _require_rows(self, seen: np.ndarray, supplied: set[str], where: str) -> None:
+        """Where only the CSV file gives labels, every image of a split has them or none has."""
+        for column in supplied - {SPLIT}:
+            for split in np.unique(self.columns[SPLIT][~self.outside]):
+                here = (self.columns[SPLIT] == split) & ~self.outside
+                missing = here & (self.columns[column] < 0)
+                if missing.any() and not missing[here].all():
+                    index = int(np.flatnonzero(missing)[0])
+                    why = "leaves it empty" if seen[index] else "has no row for it"
+                    raise DataError(
+                        f"{where}: {records.key_text(self.walk.key(index))} has no {column}: the file {why}; "
+                        "label all images of a split or none"
+                    )
+
+    def finish(self) -> Listing:
+        """Final numbers of splits and labels, without what lies outside the layout."""
+        walk = self.walk
+        rejected = list(walk.rejected)
+        for index in np.flatnonzero(self.outside):
+            rejected.append((walk.key(index), f"outside the layout {self.layout.template}"))
+        keep = slice(None) if not self.outside.any() else ~self.outside
+        axes = [axis for axis in self.columns if axis != SPLIT and (self.columns[axis][keep] >= 0).any()]
+        axes.sort(key=lambda axis: axis != AUTHENTICITY)
+        if not axes:
+            raise DataError(
+                f"{self.root}: no image has a label; put images into one folder per class "
+                "(train/cats, train/dogs, …), or add a metadata.csv with the columns image_path,class"
+            )
+        maps = {axis: TRUTH if axis == AUTHENTICITY else tuple(sorted(self.names[axis])) for axis in axes}
+        labels = np.stack(
+            [_renumber(self.columns[axis][keep], self.names[axis], maps[axis]) for axis in axes], 1
+        )
+        split, splits = self._splits(keep)
+        return Listing(
+            root=self.root, layout=self.layout, splits=splits, axes=maps, rows=walk.rows[keep],
+            split=split, labels=labels, rejected=rejected, skipped=walk.skipped, keys=walk.keys,
+        )  # fmt: skip
+
+    def _splits(self, keep) -> tuple[np.ndarray, tuple[str, ...]]:
+        ids = self.columns[SPLIT][keep]
+        names = list(self.names.get(SPLIT, []))
+        if (ids < 0).any():
+            if DEFAULT_SPLIT not in names:
+                names.append(DEFAULT_SPLIT)
+            ids = np.where(ids < 0, names.index(DEFAULT_SPLIT), ids)
+        clean = [re.sub(r"\W", "_", name, flags=re.ASCII) for name in names]
+        for name, first, again in zip(clean, names, map(clean.index, clean), strict=True):
+            if names[again] != first:
+                raise DataError(
+                    f"{self.root}: the splits {names[again]!r} and {first!r} would both be stored as {name!r}; "
+                    "rename one of the directories"
+                )
+        used = np.unique(ids)
+        order = sorted(used, key=lambda index: clean[index])
+        lookup = np.full(len(names), -1, np.int16)
+        lookup[order] = np.arange(len(order))
+        return lookup[ids], tuple(clean[index] for index in order)
+
+
+def _renumber(ids: np.ndarray, seen: list[str], names: tuple[str, ...]) -> np.ndarray:
+    lookup = np.array([names.index(name) for name in seen] + [-1], np.int32)
+    return lookup[ids]  # id -1 picks the last entry: no label
+
+
+def _mapped(file, dtype) -> np.ndarray:
+    size = file.tell()
+    file.flush()
+    return np.memmap(file, dtype, mode="r") if size else np.empty(0, dtype)
+
+
+def _no_image(key: bytes) -> str:
+    """Why a file is no image by its name; "" when it may be one (files without any ending may)."""
+    name = key.rpartition(b"/")[2]
+    ending = storage.suffix(name)
+    if name.startswith((b".", b"~")) or name in (b"Thumbs.db", b"desktop.ini"):
+        return "not an image by its name"
+    if ending and ending not in storage.IMAGE_SUFFIXES:
+        return f"not an image by its name ({records.key_text(ending)})"
+    return ""
+
+
+def _nothing(folder: str, walk: _Walk) -> str:
+    if not walk.rejected:
+        return f"{folder}: the folder is empty; --input_dir names a folder of images"
+    key, reason = walk.rejected[0]
+    shown = f"{records.key_text(key)} ({reason})"
+    return f"{folder}: no images in it, only {len(walk.rejected)} other files, such as {shown}"
+
+
+def _require_all_classes(listing: Listing) -> None:
+    for number, split in enumerate(listing.splits):
+        if not listing.labelled(number):
+            continue
+        labels = listing.labels[listing.split == number]
+        for position, (axis, names) in enumerate(listing.axes.items()):
+            counts = np.bincount(labels[:, position][labels[:, position] >= 0], minlength=len(names))
+            if counts.any() and not counts.all():
+                name = names[int(np.flatnonzero(counts == 0)[0])]
+                raise DataError(
+                    f"{listing.root}: split {split!r} has no image of {axis} {name!r}; add some, "
+                    "or pass --allow_missing_classes if that is meant"
+                )

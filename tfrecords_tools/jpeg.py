@@ -1,0 +1,88 @@
+"""What a JPEG's markers say, without decoding it.
+
+Layout: ITU-T T.81, annex B: FFD8, then segments `FF kind length(2) …`, the frame header (SOF)
+among them, up to the first scan (SOS). Orientation: Exif 2.3, tag 0x0112 of IFD0 in APP1.
+"""
+
+import dataclasses
+import struct
+
+_CODINGS = {
+    0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive", 0xC3: "lossless",
+    0xC9: "arithmetic-coded", 0xCA: "arithmetic-coded", 0xCB: "lossless",
+}  # fmt: skip
+_OTHER_FRAMES = frozenset((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF))  # hierarchical
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Header:
+    """A JPEG's frame header.
+
+    Attributes:
+      height, width: pixels as stored, before any rotation.
+      components: 1 gray, 3 colour, 4 CMYK or YCCK.
+      precision: bits per sample.
+      coding: "baseline", "progressive", "arithmetic-coded", …
+      orientation: Exif's, 1 (upright) to 8.
+    """
+
+    height: int
+    width: int
+    components: int
+    precision: int
+    coding: str
+    orientation: int
+
+    @property
+    def plain(self) -> bool:
+        """Whether every common decoder gives upright RGB from these bytes."""
+        return (
+            self.coding in ("baseline", "extended", "progressive")
+            and self.precision == 8
+            and self.components in (1, 3)
+            and self.orientation == 1
+            and self.height > 0
+            and self.width > 0
+        )
+
+
+def scan(data: bytes) -> Header | None:
+    """The header of a JPEG; None when its markers make no sense or end before the first scan."""
+    position, end, orientation, frame = 2, len(data) - 4, 1, None
+    while position < end:
+        if data[position] != 0xFF:
+            return None
+        kind = data[position + 1]
+        if kind == 0xFF:  # fill byte
+            position += 1
+            continue
+        if kind == 0xDA:
+            return None if frame is None else Header(*frame, orientation)
+        (length,) = struct.unpack_from(">H", data, position + 2)
+        if kind in _CODINGS or kind in _OTHER_FRAMES:
+            if position + 10 > len(data):
+                return None
+            precision, height, width, components = struct.unpack_from(">BHHB", data, position + 4)
+            frame = height, width, components, precision, _CODINGS.get(kind, "hierarchical")
+        elif kind == 0xE1 and data[position + 4 : position + 10] == b"Exif\0\0":
+            orientation = _orientation(data[position + 10 : position + 2 + length])
+        position += 2 + length
+    return None
+
+
+def _orientation(tiff: bytes) -> int:
+    """Orientation in an Exif block; 1 when there is none or the block is damaged."""
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(order + "I", tiff, 4)
+        (count,) = struct.unpack_from(order + "H", tiff, start)
+        for entry in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(order + "HH", tiff, entry)
+            if tag == 0x0112:
+                (value,) = struct.unpack_from(order + ("I" if kind == 4 else "H"), tiff, entry + 8)
+                return value if 1 <= value <= 8 else 1
+    except struct.error:
+        pass
+    return 1

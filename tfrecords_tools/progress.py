@@ -1,0 +1,106 @@
+"""Progress for whatever takes longer than two seconds: a bar in a terminal, plain lines elsewhere.
+
+with progress.Progress("converting", total=5200) as bar:
+    bar.update(images_done, "3 rejected")
+"""
+
+import sys
+import time
+from typing import TextIO
+
+QUIET_SECONDS = 2.0  # what is over sooner says nothing
+LINE_SECONDS = 5.0  # between two lines when the output is a file or a pipe
+
+
+class Progress:
+    """Shows how far a task has come, its rate and the time left. A context manager.
+
+    Args:
+      title: what is being done, for example "converting".
+      total: how many units there are; None when nobody knows yet.
+      unit: of `total`, for example "images", "steps".
+      stream: where to show it; default: standard error.
+      clock: seconds, rising; for tests.
+    """
+
+    def __init__(self, title: str, *, total: int | None = None, unit: str = "images",
+                 stream: TextIO | None = None, clock=time.monotonic):  # fmt: skip
+        self._title, self._total, self._unit = title, total, unit
+        self._stream = sys.stderr if stream is None else stream
+        self._clock = clock
+        self._start = clock()
+        self._said = self._start + QUIET_SECONDS - LINE_SECONDS
+        self._bar = None
+        self._done = self._first = 0
+        self._note = ""
+        self._spoke = False
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def start_from(self, done: int) -> None:
+        """Units that an earlier run has done: they count as done but not in the rate."""
+        self._first = self._done = done
+
+    def update(self, done: int, note: str = "") -> None:
+        """Tells that `done` units in all are finished; `note` is shown behind the rate."""
+        self._done, self._note = done, note
+        if self._clock() - self._start < QUIET_SECONDS:
+            return
+        if _is_terminal(self._stream):
+            self._draw()
+        elif self._clock() - self._said >= LINE_SECONDS:
+            self._said = self._clock()
+            self._line()
+
+    def close(self) -> None:
+        """Shows the last state, if any was shown before."""
+        if self._bar is not None:
+            self._draw()
+            self._bar.close()
+            self._bar = None
+        elif self._spoke:
+            self._line()
+        self._spoke = False
+
+    def _draw(self) -> None:
+        if self._bar is None:
+            import tqdm  # only who watches a terminal pays for it
+
+            self._bar = tqdm.tqdm(
+                total=self._total, desc=self._title, unit=f" {self._unit}", initial=self._first,
+                file=self._stream, dynamic_ncols=True, mininterval=0.2,
+            )  # fmt: skip
+            self._bar.start_t -= self._clock() - self._start
+        self._bar.set_postfix_str(self._note, refresh=False)
+        self._bar.update(self._done - self._bar.n)
+
+    def _line(self) -> None:
+        self._spoke = True
+        elapsed = max(self._clock() - self._start, 1e-9)
+        rate = (self._done - self._first) / elapsed
+        amount = f"{self._done:,}" if self._total is None else f"{self._done:,} of {self._total:,}"
+        words = [f"{self._title}: {amount} {self._unit}", f"{rate:,.{0 if rate >= 10 else 1}f}/s"]
+        if self._total and rate and self._done < self._total:
+            words.append(f"{duration((self._total - self._done) / rate)} left")
+        print(", ".join([*words, *([self._note] if self._note else [])]), file=self._stream, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: "42 s", "3 min 05 s", "2 h 10 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except (AttributeError, ValueError):  # no stream at all, or a closed one
+        return False

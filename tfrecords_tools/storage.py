@@ -1,0 +1,159 @@
+"""Where images come from and shards go to: a local folder.
+
+Names are `/`-separated bytes for images (a file system promises no encoding), text for shards.
+Whatever is published appears whole under its name, or not at all.
+"""
+
+import errno
+import os
+import pathlib
+import stat
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tfrecords_tools.cli import DataError
+
+IMAGE_SUFFIXES = frozenset(
+    b".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .jp2 .j2k .ppm .pgm .pbm "
+    b".pnm .ico .tga .mpo .apng".split()
+)
+
+
+class Found(NamedTuple):
+    """A file of an input folder: its key, its size in bytes, and why it cannot be read ("" if it can)."""
+
+    key: bytes
+    size: int
+    problem: str
+
+
+class Local:
+    """A folder on this machine."""
+
+    def __init__(self, root: str | os.PathLike):
+        self.root = os.fspath(root)
+        self._root = os.fsencode(root)
+
+    def exists(self) -> bool:
+        return os.path.isdir(self.root)  # noqa: PTH112
+
+    def walk(self) -> Iterator[Found]:
+        """Every file below the folder, links followed, in sorted order within each directory."""
+        top = os.stat(self._root)  # noqa: PTH116
+        yield from self._walk(b"", ((top.st_dev, top.st_ino),))
+
+    def _walk(self, folder: bytes, above: tuple[tuple[int, int], ...]) -> Iterator[Found]:
+        try:
+            with os.scandir(os.path.join(self._root, folder)) as entries:  # noqa: PTH118
+                listed = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            yield Found(folder, 0, f"unreadable directory: {error.strerror}")
+            return
+        for entry in listed:
+            key = folder + entry.name
+            try:
+                status = entry.stat()
+            except OSError as error:
+                yield Found(key, 0, _broken(entry, error))
+                continue
+            if stat.S_ISREG(status.st_mode):
+                yield Found(key, status.st_size, "")
+            elif not stat.S_ISDIR(status.st_mode):
+                yield Found(key, 0, "not a regular file")
+            elif suffix(key) in IMAGE_SUFFIXES:
+                yield Found(key, 0, "a directory named like an image; not looked into")
+            elif (status.st_dev, status.st_ino) in above:
+                yield Found(key, 0, "link loop: the directory contains itself")
+            else:
+                yield from self._walk(key + b"/", (*above, (status.st_dev, status.st_ino)))
+
+    def read_image(self, key: bytes) -> bytes:
+        """A file's bytes. Raises PermissionError, other OSError."""
+        with open(self._root + b"/" + key, "rb", buffering=0) as file:  # noqa: PTH123
+            return file.readall()
+
+    def path(self, name: str) -> pathlib.Path:
+        return pathlib.Path(self.root, name)
+
+    def size(self, name: str) -> int | None:
+        """A published file's bytes; None when there is none."""
+        try:
+            return self.path(name).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def names(self, folder: str = "") -> list[str]:
+        """Names of what lies in the folder, sorted; empty when it does not exist."""
+        try:
+            return sorted(os.listdir(self.path(folder)))  # noqa: PTH208
+        except FileNotFoundError:
+            return []
+
+    def read(self, name: str) -> bytes:
+        return self.path(name).read_bytes()
+
+    def write(self, name: str, data: bytes, *, synced: bool = True) -> None:
+        """Publishes bytes under a name; not `synced`, a power cut may leave the file empty."""
+        partial = self.path(f".{pathlib.PurePosixPath(name).name}.{os.getpid()}.partial")
+        with partial.open("wb") as file:
+            file.write(data)
+            if synced:
+                sync(file)
+        partial.replace(self.path(name))
+
+    def publish(self, file: pathlib.Path, name: str) -> None:
+        """Moves a finished, synced file of the same file system to its name."""
+        file.replace(self.path(name))
+
+    def remove(self, name: str) -> None:
+        self.path(name).unlink(missing_ok=True)
+
+
+def open_folder(url: str) -> Local:
+    """The folder that a path names."""
+    return Local(url)
+
+
+def suffix(key: bytes) -> bytes:
+    """A key's file ending in lower case, with the dot: b".jpg"."""
+    return os.path.splitext(key)[1].lower()  # noqa: PTH122
+
+
+def sync(file) -> None:
+    """Flushes an open file to the disk, so that its rename never outruns its bytes."""
+    file.flush()
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems without fsync
+            raise
+
+
+def lock(path: pathlib.Path) -> object:
+    """Takes the lock of an output folder; it falls with the process, however that ends.
+
+    Raises:
+      DataError: another process holds it.
+    """
+    import fcntl
+
+    file = path.open("a")
+    for _ in range(5):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError:
+            time.sleep(0.2)  # the workers of a killed conversion take a moment to follow it
+        except OSError:
+            return file  # a file system without locks: unfinished files have names of their own
+    file.close()
+    raise DataError(f"{path.parent.parent}: another conversion is writing here; wait for it, or stop it")
+
+
+def _broken(entry: os.DirEntry, error: OSError) -> str:
+    if error.errno == errno.ELOOP:
+        return "link loop"
+    if entry.is_symlink():
+        return f"broken link: {error.strerror}"
+    return f"unreadable: {error.strerror}"
