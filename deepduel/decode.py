@@ -7,6 +7,7 @@ flight does not grow with the number of cores.
 
 import concurrent.futures
 import dataclasses
+import math
 import os
 import sys
 import threading
@@ -95,10 +96,10 @@ class BatchDecoder:
         """
         rows = len(records) if rows is None else rows
         batch = self._buffers.take((rows, *self._decoding.size, 3))
-        numbers = records.tolist()
+        numbers, filled = records.tolist(), batch[: len(records)]
         starts = range(0, len(numbers), _CHUNK)
         tasks = [
-            self._pool.submit(self._decode, numbers[at : at + _CHUNK], batch[at : at + _CHUNK])
+            self._pool.submit(self._decode, numbers[at : at + _CHUNK], filled[at : at + _CHUNK])
             for at in starts
         ]
         try:
@@ -140,27 +141,31 @@ class _Buffers:
     """Batch buffers that are used again once nobody refers to them.
 
     A fresh 15 MB array for each batch costs a page fault per 4 kB; memory that was touched
-    before costs none. An array is free when only this list refers to it: TensorFlow holds a
-    reference for as long as a tensor shares the memory.
+    before costs none. NumPy lets every view refer to the array that owns the memory, and
+    TensorFlow holds on to the view for as long as a tensor shares it, so memory is free when
+    only this list refers to its owner.
     """
 
-    _LISTED = 3  # references to a free array: the list, the loop variable, getrefcount's argument
+    _FREE = 3  # references to a free owner: the list, the loop variable, getrefcount's argument
 
     def __init__(self):
-        self._arrays: list[np.ndarray] = []
+        self._owners: list[np.ndarray] = []
         self._lock = threading.Lock()
 
     def take(self, shape: tuple[int, ...]) -> np.ndarray:
-        size = int(np.prod(shape))
+        """An array with undefined contents, aligned for TensorFlow."""
+        size = math.prod(shape)
         with self._lock:
-            self._arrays = [
-                array for array in self._arrays if array.size == size or sys.getrefcount(array) > self._LISTED
-            ]
-            for array in self._arrays:
-                if array.size == size and sys.getrefcount(array) == self._LISTED:
-                    return array.reshape(shape)
-            memory = np.empty(size + _ALIGNMENT, np.uint8)
-            skip = -memory.ctypes.data % _ALIGNMENT
-            array = np.ndarray((size,), np.uint8, memory, skip)
-            self._arrays.append(array)
-            return array.reshape(shape)
+            for number, owner in enumerate(self._owners):
+                if sys.getrefcount(owner) == self._FREE:
+                    if owner.size == size + _ALIGNMENT:
+                        return _aligned(owner, shape)
+                    del self._owners[number]  # of another batch size
+                    break
+            self._owners.append(np.empty(size + _ALIGNMENT, np.uint8))
+            return _aligned(self._owners[-1], shape)
+
+
+def _aligned(owner: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    skip = -owner.ctypes.data % _ALIGNMENT
+    return owner[skip : skip + math.prod(shape)].reshape(shape)

@@ -165,6 +165,7 @@ def _random(
     decode = BatchDecoder(split, decoding, threads=reading.threads)
     labels = np.stack([split.labels[axis] for axis in split.manifest.axes], 1) if split.labels else None
 
+    @tf.autograph.experimental.do_not_convert
     def load(number):
         records, seeds = take(number)
         pad = (rows or len(records)) - len(records)
@@ -235,7 +236,7 @@ def _stream(split: Split, shards: tf.Tensor, interleave: int = _INTERLEAVE) -> t
         return tf.data.Dataset.zip(numbers, tf.data.TFRecordDataset(files[number]))
 
     numbers = tf.data.Dataset.from_tensor_slices(shards)
-    return numbers.interleave(shard, cycle_length=interleave, block_length=_BLOCK, deterministic=True)
+    return numbers.interleave(shard, cycle_length=interleave, block_length=_BLOCK)
 
 
 def _windowed_shuffle(records: tf.data.Dataset, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
