@@ -1,10 +1,16 @@
 """Image folders to TFRecord shards. Knows nothing of models.
 
 cli        flags in, exit code out; the errors that a user sees
-folder     image folder -> examples (key, path, split, labels)
+layout     which part of a path says what
+folder     image folder -> listing (keys, sizes, splits, labels)
 image      bytes -> checked bytes | Rejected;  bytes -> upright RGB pixels
+planning   listing -> which image goes into which shard
+shard      one shard, from its images to its files
+workers    several processes at one list of jobs
+writer     plan -> whole data folder
 records    one record, byte by byte
-writer     examples -> shards, index and table
 manifest   what a data folder holds
+audit      whether a data folder is what its manifest says
+mending    damaged shards rebuilt, new images appended
 convert, verify, inspect: the commands
 """

@@ -9,9 +9,10 @@ SHARDS/rejected.csv. Interrupted, the same command goes on where it was, to the 
 import os
 import sys
 
+import numpy as np
 from absl import flags
 
-from tfrecords_tools import cli, folder, image, progress, writer
+from tfrecords_tools import cli, folder, image, manifest, mending, planning, progress, shard, writer
 
 FLAGS = flags.FlagValues()
 _TEXT = (
@@ -26,7 +27,7 @@ _TEXT = (
     (
         "metadata",
         None,
-        "CSV file in --input_dir with image_path, label (0 real, 1 fake), class, or columns named after axes. "
+        "CSV file in --input_dir with image_path, label (0 real, 1 fake), class, or axes. "
         "Default: metadata.csv if there; empty: none.",
     ),
     ("name", None, "Of the data set. Default: the input folder's name."),
@@ -62,6 +63,13 @@ flags.DEFINE_enum(
 flags.DEFINE_float(
     "max_rejected", 0.01, "Share of the images that may be rejected, 0 to 1.", flag_values=FLAGS
 )
+flags.DEFINE_boolean("dry_run", False, "Print the plan and write nothing.", flag_values=FLAGS)
+flags.DEFINE_boolean(
+    "append", False, "Write what is new in --input_dir as further shards of --output_dir.", flag_values=FLAGS
+)
+flags.DEFINE_boolean(
+    "repair", False, "Rebuild the damaged files of --output_dir, and only these.", flag_values=FLAGS
+)
 flags.DEFINE_boolean(
     "allow_missing_classes", False, "Let a split have no image of some class.", flag_values=FLAGS
 )
@@ -70,8 +78,8 @@ flags.DEFINE_boolean(
 def main(options: flags.FlagValues) -> None:
     """Scans, plans, writes, and says what came out."""
     _require(options)
-    chosen = writer.Options(
-        name=options.name if options.name is not None else writer.clean_name(options.input_dir),
+    chosen = planning.Options(
+        name=options.name if options.name is not None else planning.clean_name(options.input_dir),
         recipe=image.Recipe(
             options.encoding, options.image_size, options.fit, options.quality, options.max_pixels
         ),
@@ -79,16 +87,77 @@ def main(options: flags.FlagValues) -> None:
         num_shards=options.num_shards,
         seed=options.seed,
     )
+    base = manifest.load(options.output_dir) if options.append else None
     with progress.Progress("listing", unit="files") as bar:
         listing = folder.scan(
-            options.input_dir, layout=options.layout, metadata=options.metadata, seed=options.seed,
-            allow_missing_classes=options.allow_missing_classes, on_progress=bar.update,
-        )  # fmt: skip
-    plan = writer.plan(listing, chosen)
-    print(f"{len(listing):,} images in {options.input_dir}, layout {listing.layout.template or 'flat'}, "
-          f"to {len(plan.files)} shards in {options.output_dir}", flush=True)  # fmt: skip
+            options.input_dir,
+            layout=base.options["layout"] if base and options.layout is None else options.layout,
+            metadata=options.metadata,
+            seed=options.seed,
+            allow_missing_classes=options.allow_missing_classes or options.append or options.repair,
+            axes=base.axes if base else None,
+            on_progress=bar.update,
+        )
+    if options.repair:
+        _repair(listing, chosen, options)
+        return
+    plan = mending.append(listing, chosen, options.output_dir) if base else planning.plan(listing, chosen)
+    if plan is None:
+        print(
+            f"{options.output_dir} has all {len(listing):,} images of {options.input_dir}: nothing to append"
+        )
+        return
+    print(
+        f"{len(plan.listing):,} images in {options.input_dir}, layout {listing.layout.template or 'flat'}, "
+        f"to {len(plan.files)} shards in {options.output_dir}",
+        flush=True,
+    )
+    if options.dry_run:
+        _show(plan)
+        return
     whole, seconds = _write(plan, options)
     _summary(whole, seconds, options.output_dir)
+
+
+def _show(plan: planning.Plan) -> None:
+    """The plan of a dry run."""
+    listing = plan.listing
+    for split, order in plan.order.items():
+        size = int(listing.rows["size"][order].sum())
+        shards = len(plan.shards[split])
+        print(f"  {split}: {len(order):,} images, {shards} shards, {size / 1e6:,.1f} MB of files")
+        cells, counts = np.unique(listing.labels[order], axis=0, return_counts=True)
+        for cell, count in zip(cells.tolist(), counts.tolist(), strict=True):
+            name = shard.cell(listing.axes, cell)
+            print(f"    {name if name.strip('?/') else 'without labels'}: {count:,}")
+    for axis, names in listing.axes.items():
+        shown = ", ".join(f"{number} {name}" for number, name in enumerate(names[:20]))
+        print(f"  labels of {axis}: {shown}{', …' if len(names) > 20 else ''}")
+    print(f"  rejected so far: {len(listing.rejected):,}; other files: {len(listing.skipped):,}")
+    print("dry run: nothing was written")
+
+
+def _repair(listing: folder.Listing, chosen: planning.Options, options: flags.FlagValues) -> None:
+    if options.append or options.dry_run:
+        raise cli.UsageError("--repair goes with neither --append nor --dry_run")
+    with progress.Progress("rebuilding") as bar:
+        whole, mended = mending.repair(
+            listing,
+            chosen,
+            options.output_dir,
+            processes=_processes(options),
+            on_progress=lambda images, size, rejected: bar.update(images),
+        )
+    for name in mended:
+        print(f"  rebuilt {name}")
+    print(
+        f"{options.output_dir}: {f'{len(mended)} files rebuilt' if mended else 'sound, nothing to rebuild'}"
+    )
+    print(f"next: python -m tfrecords_tools.verify --data_dir={options.output_dir}")
+
+
+def _processes(options: flags.FlagValues) -> int:
+    return options.workers or len(os.sched_getaffinity(0))
 
 
 def _require(options: flags.FlagValues) -> None:
@@ -104,7 +173,7 @@ def _require(options: flags.FlagValues) -> None:
         raise cli.UsageError(f"--max_rejected is a share, 0 to 1, not {options.max_rejected}")
 
 
-def _write(plan: writer.Plan, options: flags.FlagValues):
+def _write(plan: planning.Plan, options: flags.FlagValues):
     earlier = 0
     with progress.Progress("converting", total=len(plan.listing)) as bar:
 
@@ -118,7 +187,7 @@ def _write(plan: writer.Plan, options: flags.FlagValues):
             bar.update(earlier + images, f"{size / 1e6:,.0f} MB read, {rejected:,} rejected")
 
         return writer.write(
-            plan, options.output_dir, processes=options.workers or len(os.sched_getaffinity(0)),
+            plan, options.output_dir, processes=_processes(options),
             max_rejected=options.max_rejected, on_progress=on_progress, on_resume=on_resume,
         )  # fmt: skip
 

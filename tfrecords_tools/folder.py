@@ -53,8 +53,9 @@ class Listing:
         writing (`order`: a seeded 64-bit hash of the key).
       split: [images] int16, index into `splits`.
       labels: [images, axes] int32, -1 for none.
-      rejected: (key, reason) of whatever cannot enter, found while listing.
-      skipped: how many of those are no images by their names.
+      keys: all keys, one after another, bytes.
+      rejected: (key, reason) of images that cannot enter, as far as listing shows it.
+      skipped: (key, reason) of files that are no images by their names.
     """
 
     root: str
@@ -65,7 +66,7 @@ class Listing:
     split: np.ndarray
     labels: np.ndarray
     rejected: list[tuple[bytes, str]]
-    skipped: int
+    skipped: list[tuple[bytes, str]]
     keys: np.ndarray
 
     def __len__(self) -> int:
@@ -81,6 +82,12 @@ class Listing:
 
     def examples(self) -> Iterator[Example]:
         return (self.example(index) for index in range(len(self)))
+
+    def only(self, keep: np.ndarray) -> "Listing":
+        """The images of a mask."""
+        return dataclasses.replace(
+            self, rows=self.rows[keep], split=self.split[keep], labels=self.labels[keep]
+        )
 
     def labelled(self, split: int) -> bool:
         """Whether the images of a split have labels."""
@@ -110,6 +117,7 @@ def scan(
     metadata: str | None = None,
     seed: int = 0,
     allow_missing_classes: bool = False,
+    axes: dict[str, tuple[str, ...]] | None = None,
     on_progress: Callable[[int], None] = lambda count: None,
 ) -> Listing:
     """Lists an image folder.
@@ -121,7 +129,8 @@ def scan(
         "" reads none.
       seed: of the order of writing.
       allow_missing_classes: let a labelled split lack images of some class.
-      on_progress: called with the number of images found so far, now and then.
+      axes: label maps to use, of a folder that this is to be added to; None makes them.
+      on_progress: called with the number of files found so far, now and then.
 
     Raises:
       DataError: no such folder, no images, no layout, a contradiction, a missing class.
@@ -139,7 +148,7 @@ def scan(
         table.read_metadata(store.read(name), name, seed)
     elif metadata:
         raise DataError(f"{folder}/{name}: there is no such file; --metadata names a CSV file in --input_dir")
-    listing = table.finish()
+    listing = table.finish(axes)
     if not allow_missing_classes:
         _require_all_classes(listing)
     return listing
@@ -151,7 +160,7 @@ class _Walk:
     def __init__(self, store, metadata: str, seed: int, on_progress: Callable[[int], None]):
         self.folders: list[layouts.Folder] = []
         self.rejected: list[tuple[bytes, str]] = []
-        self.skipped = 0
+        self.skipped: list[tuple[bytes, str]] = []
         # Temporary files, mapped: pages that the system can drop when memory is short.
         keys, rows = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
         start, last, chunk = 0, None, []
@@ -160,9 +169,10 @@ class _Walk:
                 on_progress(count + 1)
             reason = found.problem or _no_image(found.key)
             if reason:
-                if found.problem or found.key not in (metadata.encode(), METADATA.encode()):
+                if found.problem:
                     self.rejected.append((found.key, reason))
-                    self.skipped += not found.problem
+                elif found.key not in (metadata.encode(), METADATA.encode()):
+                    self.skipped.append((found.key, reason))
                 continue
             above = found.key.rpartition(b"/")[0]
             if above != last:
@@ -223,7 +233,7 @@ class _Table:
             if name not in TRUTH:
                 raise DataError(
                     f"{self.root}: the layout {self.layout.template} makes {name!r} an authenticity, "
-                    "which is only real or fake; rename the directory, or name that level otherwise in --layout"
+                    "which is only real or fake; rename the directory, or call that level otherwise"
                 )
         names = self.names.setdefault(column, {})
         return names.setdefault(name, len(names))
@@ -321,13 +331,38 @@ class _Table:
                         "label all images of a split or none"
                     )
 
-    def finish(self) -> Listing:
+    def finish(self, given: dict[str, tuple[str, ...]] | None = None) -> Listing:
         """Final numbers of splits and labels, without what lies outside the layout."""
         walk = self.walk
         rejected = list(walk.rejected)
         for index in np.flatnonzero(self.outside):
             rejected.append((walk.key(index), f"outside the layout {self.layout.template}"))
         keep = slice(None) if not self.outside.any() else ~self.outside
+        maps = self._maps(keep) if given is None else given
+        for axis in set(self.names) - {SPLIT}:
+            unknown = sorted(set(self.names[axis]) - set(maps.get(axis, ())))
+            if unknown and given is not None:
+                raise DataError(
+                    f"{self.root}: {axis} {unknown[0]!r} is not among the labels of the folder to append to, "
+                    f"{', '.join(maps.get(axis, ())) or 'which has no such axis'}; convert into a new folder"
+                )
+        none = np.full(len(walk.rows[keep]), -1, np.int32)
+        labels = np.stack(
+            [
+                _renumber(self.columns[axis][keep], self.names.get(axis, {}), maps[axis])
+                if axis in self.columns
+                else none
+                for axis in maps
+            ],
+            axis=1,
+        )
+        split, splits = self._splits(keep)
+        return Listing(
+            root=self.root, layout=self.layout, splits=splits, axes=maps, rows=walk.rows[keep],
+            split=split, labels=labels, rejected=rejected, skipped=walk.skipped, keys=walk.keys,
+        )  # fmt: skip
+
+    def _maps(self, keep) -> dict[str, tuple[str, ...]]:
         axes = [axis for axis in self.columns if axis != SPLIT and (self.columns[axis][keep] >= 0).any()]
         axes.sort(key=lambda axis: axis != AUTHENTICITY)
         if not axes:
@@ -335,15 +370,7 @@ class _Table:
                 f"{self.root}: no image has a label; put images into one folder per class "
                 "(train/cats, train/dogs, …), or add a metadata.csv with the columns image_path,class"
             )
-        maps = {axis: TRUTH if axis == AUTHENTICITY else tuple(sorted(self.names[axis])) for axis in axes}
-        labels = np.stack(
-            [_renumber(self.columns[axis][keep], self.names[axis], maps[axis]) for axis in axes], 1
-        )
-        split, splits = self._splits(keep)
-        return Listing(
-            root=self.root, layout=self.layout, splits=splits, axes=maps, rows=walk.rows[keep],
-            split=split, labels=labels, rejected=rejected, skipped=walk.skipped, keys=walk.keys,
-        )  # fmt: skip
+        return {axis: TRUTH if axis == AUTHENTICITY else tuple(sorted(self.names[axis])) for axis in axes}
 
     def _splits(self, keep) -> tuple[np.ndarray, tuple[str, ...]]:
         ids = self.columns[SPLIT][keep]
@@ -356,8 +383,8 @@ class _Table:
         for name, first, again in zip(clean, names, map(clean.index, clean), strict=True):
             if names[again] != first:
                 raise DataError(
-                    f"{self.root}: the splits {names[again]!r} and {first!r} would both be stored as {name!r}; "
-                    "rename one of the directories"
+                    f"{self.root}: the splits {names[again]!r} and {first!r} would both be stored "
+                    f"as {name!r}; rename one of the directories"
                 )
         used = np.unique(ids)
         order = sorted(used, key=lambda index: clean[index])
@@ -366,7 +393,7 @@ class _Table:
         return lookup[ids], tuple(clean[index] for index in order)
 
 
-def _renumber(ids: np.ndarray, seen: list[str], names: tuple[str, ...]) -> np.ndarray:
+def _renumber(ids: np.ndarray, seen: dict[str, int], names: tuple[str, ...]) -> np.ndarray:
     lookup = np.array([names.index(name) for name in seen] + [-1], np.int32)
     return lookup[ids]  # id -1 picks the last entry: no label
 
@@ -389,11 +416,11 @@ def _no_image(key: bytes) -> str:
 
 
 def _nothing(folder: str, walk: _Walk) -> str:
-    if not walk.rejected:
+    others = walk.rejected + walk.skipped
+    if not others:
         return f"{folder}: the folder is empty; --input_dir names a folder of images"
-    key, reason = walk.rejected[0]
-    shown = f"{records.key_text(key)} ({reason})"
-    return f"{folder}: no images in it, only {len(walk.rejected)} other files, such as {shown}"
+    shown = f"{records.key_text(others[0][0])} ({others[0][1]})"
+    return f"{folder}: no images in it, only {len(others)} other files, such as {shown}"
 
 
 def _require_all_classes(listing: Listing) -> None:

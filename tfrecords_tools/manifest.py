@@ -5,6 +5,7 @@ the shards with their record counts, byte sizes and SHA-256 sums.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -65,6 +66,9 @@ class Manifest:
       options: the conversion's options that decide the shards' bytes.
       source: SHA-256 over the input (keys, sizes, labels), hex.
       reencoded: images whose own bytes could not be kept, per reason.
+      generations: one per conversion that added to the folder: `{"source": fingerprint, "images": count,
+        "shards": {split: count}}`, and `images-00001.npy` (files) has its images' order hashes.
+      files: SHA-256 of each other file of the folder (rejected.csv, TFDS's metadata), hex.
     """
 
     name: str
@@ -76,6 +80,8 @@ class Manifest:
     options: dict[str, object]
     source: str
     reencoded: dict[str, int] = dataclasses.field(default_factory=dict)
+    generations: tuple[dict, ...] = ()
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def label_name(self, axis: str, label: int) -> str:
         """The name of a label; "?" for no label (-1)."""
@@ -84,15 +90,26 @@ class Manifest:
 
 def save(manifest: Manifest, data_dir: str | os.PathLike) -> None:
     """Publishes manifest.json by rename."""
-    document = {"format": FORMAT, "format_version": FORMAT_VERSION} | dataclasses.asdict(manifest)
     path = pathlib.Path(data_dir, FILE_NAME)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    partial.write_bytes(dumps(manifest))
     partial.replace(path)
 
 
-def load(data_dir: str | os.PathLike) -> Manifest:
-    """Reads manifest.json and checks that each shard is there with its size.
+def dumps(manifest: Manifest) -> bytes:
+    """The manifest as the bytes of manifest.json; they end with a checksum over themselves."""
+    document = {"format": FORMAT, "format_version": FORMAT_VERSION} | dataclasses.asdict(manifest)
+    document["checksum"] = _checksum(document)
+    return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def _checksum(document: dict) -> str:
+    rest = {key: value for key, value in document.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, ensure_ascii=False).encode()).hexdigest()
+
+
+def load(data_dir: str | os.PathLike, *, shards: bool = True) -> Manifest:
+    """Reads manifest.json and checks (`shards`) that each shard is there with its size.
 
     Raises:
       DataError: no such folder, no manifest, another format, a missing or resized shard.
@@ -109,14 +126,21 @@ def load(data_dir: str | os.PathLike) -> Manifest:
         ) from None
     except (ValueError, OSError) as error:
         raise DataError(f"{path}: unreadable ({error}); convert again") from error
+    if not isinstance(document, dict):
+        raise DataError(f"{path}: not a manifest; convert again")
     found = document.get("format"), document.get("format_version")
     if found != (FORMAT, FORMAT_VERSION):
         raise DataError(
             f"{path}: format {found[0]!r} version {found[1]!r}, but this version reads "
             f"{FORMAT!r} version {FORMAT_VERSION}; convert again"
         )
+    if document.get("checksum") != _checksum(document):
+        raise DataError(
+            f"{path}: its checksum does not fit, so it was damaged or edited; copy it again, or rebuild it: "
+            "run python -m tfrecords_tools.convert as before, with --repair"
+        )
     manifest = _from_document(document, path)
-    for name, split in manifest.splits.items():
+    for name, split in manifest.splits.items() if shards else ():
         for shard in split.shards:
             _check_shard(path.parent, name, shard)
     return manifest
@@ -132,7 +156,9 @@ def _from_document(document: dict, path: pathlib.Path) -> Manifest:
         axes = {axis: tuple(names) for axis, names in document["axes"].items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: incomplete ({error!r}); convert again") from error
-    return Manifest(**fields | {"splits": splits, "axes": axes})
+    return Manifest(
+        **fields | {"splits": splits, "axes": axes, "generations": tuple(document["generations"])}
+    )
 
 
 def _check_shard(folder: pathlib.Path, split: str, shard: Shard) -> None:

@@ -33,7 +33,7 @@ class Progress:
         self._bar = None
         self._done = self._first = 0
         self._note = ""
-        self._spoke = False
+        self._spoke, self._told = False, -1
 
     def __enter__(self) -> "Progress":
         return self
@@ -62,7 +62,7 @@ class Progress:
             self._draw()
             self._bar.close()
             self._bar = None
-        elif self._spoke:
+        elif self._spoke and self._done != self._told:
             self._line()
         self._spoke = False
 
@@ -79,7 +79,7 @@ class Progress:
         self._bar.update(self._done - self._bar.n)
 
     def _line(self) -> None:
-        self._spoke = True
+        self._spoke, self._told = True, self._done
         elapsed = max(self._clock() - self._start, 1e-9)
         rate = (self._done - self._first) / elapsed
         amount = f"{self._done:,}" if self._total is None else f"{self._done:,} of {self._total:,}"

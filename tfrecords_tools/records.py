@@ -21,7 +21,9 @@ Beside `SHARD` lie two files that make it addressable by record number:
                 image lies, its height and width, its encoding, its labels
 """
 
+import io
 import struct
+from collections.abc import Iterator
 
 import google_crc32c
 import numpy as np
@@ -52,6 +54,14 @@ def table_dtype(axes: int) -> np.dtype:
             ("labels", "<i4", (axes,)),
         ]
     )
+
+
+def load_table(data: bytes, axes: int) -> np.ndarray:
+    """The contents of `SHARD.npy` -> [records] of `table_dtype(axes)`. Raises ValueError."""
+    table = np.load(io.BytesIO(data), allow_pickle=False)
+    if table.dtype != table_dtype(axes) or table.ndim != 1:
+        raise ValueError(f"a table of {table.dtype} {table.shape}, not of {table_dtype(axes)}")
+    return table
 
 
 def masked_crc(data: bytes) -> int:
@@ -96,6 +106,20 @@ def parse(payload: bytes) -> tuple[bytes, bytes, dict[str, int]]:
     if len(images) != 1 or len(keys) != 1:
         raise ValueError("the Example has no single `image` and `key`")
     return images[0], keys[0], labels
+
+
+def read_payloads(data) -> Iterator[bytes]:
+    """The payloads of a sound shard, one after another, checksums unread."""
+    offset = 0
+    while offset < len(data):
+        (length,) = struct.unpack_from("<Q", data, offset)
+        yield bytes(data[offset + LENGTH_BYTES : offset + LENGTH_BYTES + length])
+        offset += LENGTH_BYTES + length + FOOTER_BYTES
+
+
+def read_keys(data) -> Iterator[bytes]:
+    """The keys of a sound shard's records."""
+    return (parse(payload)[1] for payload in read_payloads(data))
 
 
 def image_span(payload: bytes, image: bytes) -> int:

@@ -5,6 +5,7 @@ Whatever is published appears whole under its name, or not at all.
 """
 
 import errno
+import mmap
 import os
 import pathlib
 import stat
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tfrecords_tools.cli import DataError
+
+WORK = ".convert"  # in an output folder: what is unfinished
 
 IMAGE_SUFFIXES = frozenset(
     b".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .jp2 .j2k .ppm .pgm .pbm "
@@ -93,9 +96,25 @@ class Local:
     def read(self, name: str) -> bytes:
         return self.path(name).read_bytes()
 
+    def view(self, name: str) -> mmap.mmap | bytes:
+        """A file's bytes without reading them all into memory."""
+        with self.path(name).open("rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                return b""
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def alias(self, name: str, other: str) -> None:
+        """Makes a published file known by another name too; a copy where links are not possible."""
+        self.remove(other)
+        try:
+            os.link(self.path(name), self.path(other))
+        except OSError:
+            self.write(other, self.read(name))
+
     def write(self, name: str, data: bytes, *, synced: bool = True) -> None:
         """Publishes bytes under a name; not `synced`, a power cut may leave the file empty."""
-        partial = self.path(f".{pathlib.PurePosixPath(name).name}.{os.getpid()}.partial")
+        partial = self.path(f"{WORK}/{pathlib.PurePosixPath(name).name}.{os.getpid()}.partial")
+        partial.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
             file.write(data)
             if synced:

@@ -9,22 +9,21 @@ import tempfile
 
 import numpy as np
 
+from tfrecords_tools import planning
 from tfrecords_tools.manifest import Manifest
 
 
-def write(whole: Manifest, target) -> None:
-    """Publishes the metadata files of a manifest's folder.
-
-    Args:
-      whole: the manifest.
-      target: the folder, see `storage`.
-    """
+def files(whole: Manifest) -> dict[str, bytes]:
+    """The metadata files of a manifest's folder, by name."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import dataset_info, splits, utils
 
     with tempfile.TemporaryDirectory() as folder:
         identity = dataset_info.DatasetIdentity(
-            name=whole.name, version=utils.Version("1.0.0"), data_dir=folder, module_name=""
+            name=whole.name,
+            version=utils.Version(f"1.0.{max(0, len(whole.generations) - 1)}"),
+            data_dir=folder,
+            module_name="",
         )
         info = dataset_info.DatasetInfo(builder=identity, features=_features(tfds, whole))
         info.set_file_format(tfds.core.FileFormat.TFRECORD)
@@ -45,8 +44,22 @@ def write(whole: Manifest, target) -> None:
             )
         )
         info.write_to_directory(folder)
-        for file in sorted(pathlib.Path(folder).iterdir()):
-            target.write(file.name, file.read_bytes())
+        return {file.name: file.read_bytes() for file in sorted(pathlib.Path(folder).iterdir())}
+
+
+def aliases(whole: Manifest) -> dict[str, str]:
+    """Further names of shards, name -> shard, by which TFDS finds them after something was appended.
+
+    TFDS derives all names of a split from the number of its shards, `-of-00010`; shards that were
+    written when there were 8 keep their names and get these beside them.
+    """
+    names = {}
+    for name, split in whole.splits.items():
+        for index, part in enumerate(split.shards):
+            alias = planning.shard_name(whole.name, name, index, len(split.shards))
+            if alias != part.file:
+                names[alias] = part.file
+    return names
 
 
 def _features(tfds, whole: Manifest):

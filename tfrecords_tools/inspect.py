@@ -1,0 +1,71 @@
+"""Shows what a folder of shards holds: counts per split and label, sizes, encodings, disk use.
+
+    python -m tfrecords_tools.inspect --data_dir=SHARDS
+
+Draws a contact sheet per split and combination of labels, a PNG each, into --sheet_dir.
+"""
+
+import os
+import pathlib
+import sys
+
+from absl import flags
+
+from tfrecords_tools import cli, contents, manifest, progress
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("data_dir", None, "Folder of shards, as convert wrote it.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "sheet_dir", None, "Folder for the contact sheets. Default: --data_dir with -sheets.", flag_values=FLAGS
+)
+flags.DEFINE_integer("per_sheet", 36, "Images per contact sheet; 0 draws none.", flag_values=FLAGS)
+
+
+def main(options: flags.FlagValues) -> None:
+    """Prints the tables and draws the sheets."""
+    if not options.data_dir:
+        raise cli.UsageError("--data_dir is needed")
+    if not 0 <= options.per_sheet <= 10_000:
+        raise cli.UsageError(f"--per_sheet is 0 to 10,000 images, not {options.per_sheet}")
+    whole = manifest.load(options.data_dir)
+    _tables(whole, options.data_dir)
+    if options.per_sheet:
+        sheet_dir = options.sheet_dir or options.data_dir.rstrip("/") + "-sheets"
+        if os.path.realpath(sheet_dir) == os.path.realpath(options.data_dir):
+            raise cli.UsageError("--sheet_dir must not be --data_dir, which holds shards only")
+        with progress.Progress("drawing contact sheets", unit="sheets") as bar:
+            sheets = contents.draw_sheets(
+                whole, options.data_dir, sheet_dir, per_sheet=options.per_sheet, on_progress=bar.update
+            )
+        print(f"{len(sheets)} contact sheets in {sheet_dir}")
+
+
+def _tables(whole: manifest.Manifest, data_dir: str) -> None:
+    print(f"{whole.name} in {data_dir}")
+    for axis, names in whole.axes.items():
+        print(f"  {axis}: {', '.join(f'{number} {name}' for number, name in enumerate(names))}")
+    print(f"  {'split':<12} {'labels':<32} {'images':>12} {'mean kB':>10}")
+    for name, split in whole.splits.items():
+        for cell, (count, mean) in contents.cells(whole, data_dir, name).items():
+            shown = cell if cell.strip("?/") else "without labels"
+            print(f"  {name:<12} {shown:<32} {count:>12,} {mean / 1e3:>10,.1f}")
+        print(f"  {name:<12} {'all':<32} {split.records:>12,}   in {len(split.shards)} shards")
+    total = sum(whole.image_sizes.values())
+    sizes = ", ".join(f"{size} {count / total:.1%}" for size, count in list(whole.image_sizes.items())[:5])
+    print(f"  sizes (height x width), {len(whole.image_sizes):,} in all: {sizes}")
+    print(f"  encodings: {', '.join(f'{name} {count:,}' for name, count in whole.encodings.items())}")
+    for reason, count in whole.reencoded.items():
+        print(f"  stored as PNG for {reason}: {count:,}")
+    print(f"  rejected: {whole.rejected:,}")
+    shards = sum(part.bytes for split in whole.splits.values() for part in split.shards)
+    disk = sum(file.stat().st_size for file in pathlib.Path(data_dir).iterdir() if file.is_file())
+    print(f"  disk: {disk / 1e6:,.1f} MB, of them shards {shards / 1e6:,.1f} MB")
+
+
+def entry() -> int:
+    """The console script."""
+    return cli.run(main, FLAGS, name="tfrecords_tools.inspect")
+
+
+if __name__ == "__main__":
+    sys.exit(entry())

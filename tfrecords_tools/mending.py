@@ -1,0 +1,142 @@
+"""What is done to a finished data folder: damaged shards rebuilt, new images appended."""
+
+import io
+
+import numpy as np
+
+from tfrecords_tools import audit, manifest, planning, records, shard, storage, writer
+from tfrecords_tools.cli import DataError
+from tfrecords_tools.folder import Listing
+from tfrecords_tools.manifest import Manifest
+from tfrecords_tools.planning import Options, Plan
+
+
+def append(listing: Listing, options: Options, output_dir: str) -> Plan | None:
+    """Plans further shards for the images that a data folder does not have; None when there are none.
+
+    Raises:
+      DataError: the folder was made with other options.
+    """
+    base = manifest.load(output_dir)
+    target = storage.open_folder(output_dir)
+    held = np.concatenate([_members(target, base, number) for number in range(len(base.generations))])
+    fresh = ~np.isin(listing.rows["order"], held)
+    if not fresh.any():
+        return None
+    made = planning.plan(listing.only(fresh), options, base=base)
+    _require_same_options(target.root, base, made)
+    return made
+
+
+def repair(
+    listing: Listing,
+    options: Options,
+    output_dir: str,
+    *,
+    processes: int,
+    on_progress: writer.Progress = lambda images, size, rejected: None,
+) -> tuple[Manifest, list[str]]:
+    """Rebuilds whatever `audit` finds damaged, from the images it was made of.
+
+    Returns:
+      The manifest and the names of the rebuilt files.
+
+    Raises:
+      DataError: the images or the options are not those that the folder was made with.
+    """
+    target = storage.open_folder(output_dir)
+    whole, damages = audit.audit(output_dir, processes=processes)
+    if not damages:
+        return whole, []
+    plans = _plans(listing, options, target, whole)
+    damaged = set(audit.damaged_shards(whole, damages))
+    target.path(storage.WORK).mkdir(exist_ok=True)
+    lock = storage.lock(target.path(writer.LOCK_FILE))
+    expected = {part.file: part for split in whole.splits.values() for part in split.shards}
+    for made in plans:
+        own = damaged & set(made.files)
+        writer.run(made, output_dir, made.jobs(own), min(processes, len(own)), on_progress)
+        for file in sorted(own):
+            if writer.read_report(target, file)["sha256"] != expected[file].sha256:
+                raise DataError(
+                    f"{output_dir}/{file}: rebuilt, but not to the same bytes; an image changed since, or "
+                    "another version of Pillow or simplejpeg is installed; convert into a new folder"
+                )
+    companions = _companions(target, plans, whole, {damage.file for damage in damages})
+    whole = writer.publish(target, whole, companions)
+    del lock
+    return whole, sorted({damage.file for damage in damages})
+
+
+def _plans(listing: Listing, options: Options, target, whole: Manifest) -> list[Plan]:
+    """The plans of a folder's generations, again. Raises DataError where they are not the same."""
+    plans, base = [], None
+    for number, generation in enumerate(whole.generations):
+        if len(whole.generations) == 1:
+            chosen = listing
+        else:
+            chosen = listing.only(np.isin(listing.rows["order"], _members(target, whole, number)))
+        made = planning.plan(chosen, options, base=base)
+        _require_same_options(target.root, whole, made)
+        found = generation | {"axes": {axis: list(names) for axis, names in whole.axes.items()}}
+        wanted = {key: made.description[key] for key in found}
+        writer.require_same(target.root, found, wanted)
+        plans.append(made)
+        base = _upto(whole, plans)
+    return plans
+
+
+def _upto(whole: Manifest, plans: list[Plan]) -> Manifest:
+    """A manifest as far as planning looks at it: how many shards each split has so far."""
+    splits = {}
+    for name, split in whole.splits.items():
+        count = sum(len(made.shards.get(name, ())) for made in plans)
+        if count:
+            splits[name] = manifest.Split(split.shards[:count], {})
+    return manifest.Manifest(whole.name, whole.axes, splits, {}, {}, 0, {}, "")
+
+
+def _companions(target, plans: list[Plan], whole: Manifest, damaged: set[str]) -> dict[str, bytes]:
+    """The files beside the shards, TFDS's metadata apart: made again where damaged."""
+    companions = {}
+    for number, made in enumerate(plans, 1):
+        stream = io.BytesIO()
+        np.save(stream, np.sort(made.listing.rows["order"]), allow_pickle=False)
+        companions[writer.members_file(number)] = stream.getvalue()
+    if writer.REJECTED_FILE not in damaged:
+        companions[writer.REJECTED_FILE] = target.read(writer.REJECTED_FILE)
+        return companions
+    table = b""
+    for made in plans:
+        table = writer.rejected_table(made, _rejected_again(target, made), table)
+    return companions | {writer.REJECTED_FILE: table}
+
+
+def _rejected_again(target, made: Plan) -> list[tuple[str, str]]:
+    """Planned images that are in no shard, with the reasons found by checking them again."""
+    source = storage.open_folder(made.listing.root)
+    common = shard.Common(made.listing.root, target.root, made.listing.axes, made.options.recipe)
+    rows = []
+    for job in made.jobs(set(made.files)):
+        held = set(records.read_keys(target.view(job.file)))
+        for key, size, _ in job.images:
+            if key not in held:
+                checked = shard.fetch(source, key, size, common)
+                rows.append((records.key_text(key), getattr(checked, "reason", "")))
+    return rows
+
+
+def _members(target, whole: Manifest, generation: int) -> np.ndarray:
+    name = writer.members_file(generation + 1)
+    try:
+        return np.load(io.BytesIO(target.read(name)), allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{target.root}/{name}: unreadable ({error}); without it nobody can tell which images "
+            "belong to which shards; copy it again, or convert into a new folder"
+        ) from error
+
+
+def _require_same_options(root: str, held: Manifest, made: Plan) -> None:
+    found = {"name": held.name, **held.options}
+    writer.require_same(root, found, {key: made.description[key] for key in found} | {"source": None})

@@ -1,0 +1,58 @@
+"""Checks a folder of shards: sums, record checksums, indices, counts; with --decode every image.
+
+    python -m tfrecords_tools.verify --data_dir=SHARDS
+
+Exit code 0: sound. 1: damage, each named by file, record number and key, with the command that
+rebuilds just the damaged shards. 2: wrong usage.
+"""
+
+import os
+import sys
+
+from absl import flags
+
+from tfrecords_tools import audit, cli, progress
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("data_dir", None, "Folder of shards, as convert wrote it.", flag_values=FLAGS)
+flags.DEFINE_boolean("decode", False, "Also decode every image.", flag_values=FLAGS)
+flags.DEFINE_integer("workers", 0, "Processes; 0 takes one per core.", flag_values=FLAGS)
+
+
+def main(options: flags.FlagValues) -> None:
+    """Prints each damage; raises when there is one."""
+    if not options.data_dir:
+        raise cli.UsageError("--data_dir is needed")
+    if not 0 <= options.workers <= 1024:
+        raise cli.UsageError(f"--workers is 1 to 1024, or 0 for one per core, not {options.workers}")
+    with progress.Progress("verifying") as bar:
+        whole, damages = audit.audit(
+            options.data_dir,
+            decode=options.decode,
+            processes=options.workers or len(os.sched_getaffinity(0)),
+            on_progress=lambda images, size, damaged: bar.update(
+                images, f"{size / 1e6:,.0f} MB, {damaged:,} damaged"
+            ),
+        )
+    for name in audit.strays(options.data_dir, whole):
+        print(f"{options.data_dir}/{name}: not in the manifest; no reader looks at it")
+    for damage in damages:
+        print(f"{options.data_dir}/{damage}")
+    if damages:
+        raise cli.DataError(
+            f"{options.data_dir}: {len(damages)} damages; rebuild just the damaged files with: "
+            f"{audit.rebuild_command(whole, options.data_dir)}"
+        )
+    count = sum(split.records for split in whole.splits.values())
+    shards = sum(len(split.shards) for split in whole.splits.values())
+    decoded = ", every image decodes" if options.decode else ""
+    print(f"{options.data_dir}: sound, {count:,} images in {shards} shards{decoded}")
+
+
+def entry() -> int:
+    """The console script."""
+    return cli.run(main, FLAGS, name="tfrecords_tools.verify")
+
+
+if __name__ == "__main__":
+    sys.exit(entry())
