@@ -1,0 +1,191 @@
+"""What happens to pixels in place: brightness, blur, JPEG. float32 [B, H, W, 3] 0..255 in and out.
+
+Each takes one value per image, compiles with XLA and runs on the device.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+# ITU-T T.81, tables K.1 and K.2, as in libjpeg's jcparam.c.
+_LUMA = np.array(
+    [
+        "16",
+        "11",
+        "10",
+        "16",
+        "24",
+        "40",
+        "51",
+        "61",
+        "12",
+        "12",
+        "14",
+        "19",
+        "26",
+        "58",
+        "60",
+        "55",
+        "14",
+        "13",
+        "16",
+        "24",
+        "40",
+        "57",
+        "69",
+        "56",
+        "14",
+        "17",
+        "22",
+        "29",
+        "51",
+        "87",
+        "80",
+        "62",
+        "18",
+        "22",
+        "37",
+        "56",
+        "68",
+        "109",
+        "103",
+        "77",
+        "24",
+        "35",
+        "55",
+        "64",
+        "81",
+        "104",
+        "113",
+        "92",
+        "49",
+        "64",
+        "78",
+        "87",
+        "103",
+        "121",
+        "120",
+        "101",
+        "72",
+        "92",
+        "95",
+        "98",
+        "112",
+        "100",
+        "103",
+        "99",
+    ],
+    np.float32,
+).reshape(8, 8)
+_CHROMA = np.full((8, 8), 99, np.float32)
+_CHROMA[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
+
+
+def brightness(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Multiplies 8-bit pixels by a factor per image [B], as Pillow's ImageEnhance.Brightness does.
+
+    ImageDataGenerator goes through 8-bit Pillow images, which cuts the fraction off twice: before,
+    and after the product. Whole numbers 0..255 come out.
+    """
+    whole = tf.floor(tf.clip_by_value(images, 0.0, 255.0))
+    return tf.floor(tf.minimum(whole * tf.cast(factor, tf.float32)[:, None, None, None], 255.0))
+
+
+def blur(images: tf.Tensor, sigma: tf.Tensor, radius: int) -> tf.Tensor:
+    """Gaussian blur, one standard deviation in pixels per image [B]; 0 leaves the image as it is.
+
+    Args:
+      radius: taps to each side; at three times the largest sigma the rest is below 0.3 %.
+    """
+    if radius == 0:
+        return images
+    offsets = np.arange(-radius, radius + 1, dtype=np.float32)
+    width = tf.maximum(tf.cast(sigma, tf.float32), 1e-3)[:, None]  # a spike: exp underflows beside it
+    weights = tf.exp(-0.5 * tf.square(offsets[None, :] / width))
+    weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
+    for axis in (1, 2):
+        side = images.shape[axis]
+        padded = tf.gather(images, np.clip(np.arange(-radius, side + radius), 0, side - 1), axis=axis)
+        parts = [
+            weights[:, k, None, None, None]
+            * (padded[:, k : k + side] if axis == 1 else padded[:, :, k : k + side])
+            for k in range(2 * radius + 1)
+        ]
+        images = tf.add_n(parts)
+    return images
+
+
+def jpeg(images: tf.Tensor, quality: tf.Tensor) -> tf.Tensor:
+    """What a JPEG compression (4:2:0, libjpeg's tables) at a quality per image [B] leaves; 0 leaves all.
+
+    Only the lossy steps: colour conversion, halved chroma, cosine transform, quantisation, and back
+    with libjpeg's triangle upsampling. Whole numbers 0..255 come out where quality is above 0.
+    """
+    height, width = images.shape[1:3]
+    rows = np.minimum(np.arange(-(-height // 16) * 16), height - 1)
+    columns = np.minimum(np.arange(-(-width // 16) * 16), width - 1)
+    pixels = tf.round(tf.clip_by_value(images, 0.0, 255.0))
+    pixels = tf.gather(tf.gather(pixels, rows, axis=1), columns, axis=2)
+    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
+    luma = tf.round(0.299 * red + 0.587 * green + 0.114 * blue)
+    blueness = tf.round(128 - 0.168735892 * red - 0.331264108 * green + 0.5 * blue)
+    redness = tf.round(128 + 0.5 * red - 0.418687589 * green - 0.081312411 * blue)
+    scale = tf.cast(quality, tf.float32)
+    known = tf.maximum(scale, 1.0)
+    percent = tf.where(known < 50, tf.floor(5000 / known), 200 - 2 * known)[:, None, None]
+
+    def table(base):
+        return tf.clip_by_value(tf.floor((base * percent + 50) / 100), 1.0, 255.0)
+
+    luma = _quantise(luma, table(_LUMA))
+    blueness, redness = (
+        _double(_quantise(_halve(plane), table(_CHROMA))) - 128 for plane in (blueness, redness)
+    )
+    rgb = tf.stack(
+        (
+            luma + 1.402 * redness,
+            luma - 0.344136286 * blueness - 0.714136286 * redness,
+            luma + 1.772 * blueness,
+        ),
+        axis=-1,
+    )
+    rgb = tf.clip_by_value(tf.round(rgb), 0.0, 255.0)[:, :height, :width]
+    return tf.where(scale[:, None, None, None] > 0, rgb, images)
+
+
+def _quantise(plane, table):
+    """One plane [B, H, W] through the 8x8 cosine transform, quantised and back."""
+    batch = tf.shape(plane)[0]
+    height, width = plane.shape[1:]
+    k = np.arange(8)
+    basis = np.cos((2 * k[None] + 1) * k[:, None] * np.pi / 16) / 2
+    basis[0] /= np.sqrt(2)
+    # Both sides of the transform at once: 64 pixels to 64 coefficients, one matrix product.
+    matrix = tf.constant(np.kron(basis, basis), tf.float32)
+    blocks = tf.reshape(plane - 128, [batch, height // 8, 8, width // 8, 8])
+    blocks = tf.reshape(tf.transpose(blocks, [0, 1, 3, 2, 4]), [batch, -1, 64])
+    steps = tf.reshape(table, [-1, 1, 64])
+    coefficients = tf.round(tf.einsum("bnp,cp->bnc", blocks, matrix) / steps) * steps
+    blocks = tf.einsum("bnc,cp->bnp", coefficients, matrix)
+    blocks = tf.reshape(blocks, [batch, height // 8, width // 8, 8, 8])
+    plane = tf.reshape(tf.transpose(blocks, [0, 1, 3, 2, 4]), [batch, height, width])
+    return tf.clip_by_value(tf.round(plane + 128), 0.0, 255.0)
+
+
+def _halve(plane):
+    """Means of 2x2 pixels, rounded up and down in turn (libjpeg's jcsample.c, h2v2_downsample)."""
+    sums = plane[:, ::2, ::2] + plane[:, 1::2, ::2] + plane[:, ::2, 1::2] + plane[:, 1::2, 1::2]
+    bias = 1.0 + tf.cast(tf.range(sums.shape[2]) % 2, tf.float32)
+    return tf.floor((sums + bias) / 4)
+
+
+def _double(plane):
+    """Twice the size with weights 3/4 and 1/4 each way (libjpeg's jdsample.c, h2v2_fancy_upsample)."""
+    for axis in (1, 2):
+        side = plane.shape[axis]
+        before = tf.gather(plane, np.maximum(np.arange(side) - 1, 0), axis=axis)
+        after = tf.gather(plane, np.minimum(np.arange(side) + 1, side - 1), axis=axis)
+        pair = tf.stack((plane * 0.75 + before * 0.25, plane * 0.75 + after * 0.25), axis=axis + 1)
+        shape = list(plane.shape[1:])
+        shape[axis - 1] *= 2
+        plane = tf.reshape(pair, [-1, *shape])
+    return tf.round(plane)
