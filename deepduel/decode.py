@@ -146,7 +146,7 @@ class _Buffers:
     only this list refers to its owner.
     """
 
-    _FREE = 3  # references to a free owner: the list, the loop variable, getrefcount's argument
+    _FREE = 3  # references to a free owner: the list, the local name, getrefcount's argument
 
     def __init__(self):
         self._owners: list[np.ndarray] = []
@@ -156,7 +156,8 @@ class _Buffers:
         """An array with undefined contents, aligned for TensorFlow."""
         size = math.prod(shape)
         with self._lock:
-            for number, owner in enumerate(self._owners):
+            for number in range(len(self._owners)):
+                owner = self._owners[number]
                 if sys.getrefcount(owner) == self._FREE:
                     if owner.size == size + _ALIGNMENT:
                         return _aligned(owner, shape)

@@ -126,10 +126,15 @@ def small_cnn(image_size: int) -> keras.Model:
     """
     inputs = keras.Input((image_size, image_size, 3))
     x = layers.Conv2D(32, 3, strides=2 if image_size > 64 else 1, padding="same", use_bias=False)(inputs)
-    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.ReLU()(_batch_norm()(x))
     for stage, filters in enumerate((32, 64, 128)):
         x = _residual(x, filters, strides=1 if stage == 0 else 2)
     return keras.Model(inputs, x, name=SMALL_CNN)
+
+
+def _batch_norm() -> layers.Layer:
+    # Keras' momentum of 0.99 needs hundreds of steps before inference works; small data has fewer.
+    return layers.BatchNormalization(momentum=0.9)
 
 
 def _residual(x, filters: int, *, strides: int):
@@ -137,11 +142,11 @@ def _residual(x, filters: int, *, strides: int):
     shortcut = x
     if strides > 1 or x.shape[-1] != filters:
         shortcut = layers.Conv2D(filters, 1, strides=strides, use_bias=False)(x)
-        shortcut = layers.BatchNormalization()(shortcut)
+        shortcut = _batch_norm()(shortcut)
     y = layers.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)(x)
-    y = layers.ReLU()(layers.BatchNormalization()(y))
+    y = layers.ReLU()(_batch_norm()(y))
     y = layers.Conv2D(filters, 3, padding="same", use_bias=False)(y)
-    y = layers.BatchNormalization()(y)
+    y = _batch_norm()(y)
     return layers.ReLU()(layers.Add()([y, shortcut]))
 
 

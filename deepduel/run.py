@@ -157,6 +157,7 @@ def train(options: RunOptions, tasks: list[TaskOptions], *, flags: str) -> dict[
     position = order.Position(options.seed, stand.epoch, 0)
     batches = pipeline.train_batches(train_split, reading, position)
     validation = pipeline.eval_batches(validation_split, reading)
+    clock = _Clock(duel, len(train_split))
     keeper = _Keeper(duel, workdir, stand, options.epochs)
     board = tensorboard.Board(
         duel, workdir / "tensorboard", train_split, batch_size=reading.batch_size, steps=steps, flags=flags
@@ -168,8 +169,14 @@ def train(options: RunOptions, tasks: list[TaskOptions], *, flags: str) -> dict[
         steps_per_epoch=steps,
         initial_epoch=stand.epoch,
         epochs=options.epochs,
+        shuffle=False,  # the pipeline has its own order
         verbose=0,
-        callbacks=[_Console(duel, train_split, validation_split, steps, options.epochs), board, keeper],
+        callbacks=[
+            clock,
+            _Console(duel, train_split, validation_split, steps, options.epochs),
+            board,
+            keeper,
+        ],
     )
     return keeper.history[-1]
 
@@ -273,6 +280,29 @@ def _say_plan(train_split, validation_split, duel: Duel, reading: pipeline.Readi
         )
 
 
+class _Clock(keras.callbacks.Callback):
+    """Adds to an epoch's logs what it cost, for the callbacks behind it to show and keep."""
+
+    def __init__(self, duel: Duel, images: int):
+        super().__init__()
+        self._duel = duel
+        self._images = images
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._started = time.perf_counter()
+        self._waited = self._duel.input_seconds
+        self._trained = None
+
+    def on_test_begin(self, logs=None):
+        self._trained = time.perf_counter() - self._started
+        self._waited = self._duel.input_seconds - self._waited
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["seconds"] = time.perf_counter() - self._started
+        logs["images_per_second"] = self._images / self._trained
+        logs["input_wait_share"] = self._waited / self._trained
+
+
 class _Keeper(keras.callbacks.Callback):
     """After each epoch: model files, history.csv, then the state that says they are there."""
 
@@ -284,12 +314,8 @@ class _Keeper(keras.callbacks.Callback):
         self.history = list(stand.history)
         self._best = dict(stand.best)
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self._started = time.perf_counter()
-
     def on_epoch_end(self, epoch, logs=None):
         row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
-        row["seconds"] = round(time.perf_counter() - self._started, 3)
         self.history.append(row)
         for task in self._duel.tasks:
             self._save_model(task, epoch + 1, row[f"val_{task.name}_accuracy"])
@@ -342,8 +368,6 @@ class _Console(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch + 1
-        self._started = time.perf_counter()
-        self._trained = None
         self._bar = Progress(f"epoch {self._epoch}/{self._epochs}", total=self._images)
 
     def on_train_batch_end(self, batch, logs=None):
@@ -351,25 +375,20 @@ class _Console(keras.callbacks.Callback):
         self._bar.update(done, self._accuracies(logs))
 
     def on_test_begin(self, logs=None):
-        self._trained = time.perf_counter()
         self._bar.close()
         self._bar = Progress("validating", total=self._validation_images)
-        self._done = 0
 
     def on_test_batch_end(self, batch, logs=None):
-        self._done = min((batch + 1) * self._batch_size, self._validation_images)
-        self._bar.update(self._done, self._accuracies(logs))
+        done = min((batch + 1) * self._batch_size, self._validation_images)
+        self._bar.update(done, self._accuracies(logs))
 
     def on_epoch_end(self, epoch, logs=None):
         self._bar.close()
-        trained = (self._trained or time.perf_counter()) - self._started
         parts = [f"epoch {self._epoch}/{self._epochs}"]
         for task in self._duel.tasks:
             loss, accuracy = logs[f"{task.name}_loss"], logs[f"val_{task.name}_accuracy"]
             parts.append(f"{task.name} loss {loss:.4f}, validation {accuracy:.2%}")
-        parts.append(
-            f"{self._images / trained:,.0f} images/s, {duration(time.perf_counter() - self._started)}"
-        )
+        parts.append(f"{logs['images_per_second']:,.0f} images/s, {duration(logs['seconds'])}")
         print(" | ".join(parts), flush=True)
 
     def _accuracies(self, logs) -> str:

@@ -31,7 +31,9 @@ flags.DEFINE_string("train_split", "train", "Split to train on.", flag_values=FL
 flags.DEFINE_string("validation_split", "validation", "Split to validate on.", flag_values=FLAGS)
 _per_task("backbone", "xception", "A network of keras.applications, or small_cnn.")
 _per_task("head", "avg,dropout:0.5,dense:512", "avg, max or flatten, then dropout:RATE and dense:UNITS.")
-_per_task("weights", "imagenet", "Of the backbone: imagenet, none, or a file. small_cnn: none or a file.")
+_per_task(
+    "weights", "auto", "Of the backbone: imagenet, none, a file, or auto: none for small_cnn, else imagenet."
+)
 _per_task("fine_tune", "none", "Train the backbone too: none or all. small_cnn is always trained.")
 _per_task("image_size", "224", "Side of the network's square input, pixels.")
 _per_task("augmentation", "original", "Preset: original (Deepfake Duel's), forensic, light or none.")
@@ -54,8 +56,6 @@ flags.DEFINE_enum(
     "random: memory-mapped shards, a true shuffle. sequential: for remote storage.", flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_bool("fast_decode", False, "Approximate JPEG decoding, a tenth faster.", flag_values=FLAGS)
 flags.DEFINE_integer("threads", 0, "That decode; 0: all cores.", lower_bound=0, flag_values=FLAGS)
-
-_NOT_OF_THE_RUN = ("data_dir", "workdir", "reader", "threads", "flagfile", "undefok")
 
 
 def main(options: flags.FlagValues) -> None:
@@ -99,18 +99,20 @@ def per_task(name: str, values: list[str], axes: list[str]) -> dict[str, str]:
 
 
 def flagfile(options: flags.FlagValues) -> str:
-    """A flagfile that gives the same run: every flag that differs from its default."""
+    """A flagfile that gives the same run, defaults included."""
     lines = [f"# python -m deepduel.train --flagfile={options.workdir}/train.flags"]
     for name in sorted(options):
         flag = options[name]
-        if name in ("flagfile", "undefok") or (flag.using_default_value and not flag.value):
+        if name in ("flagfile", "undefok") or flag.value is None:
             continue
-        values = flag.value if flag.multi else [",".join(flag.value) if name == "tasks" else flag.value]
+        values = flag.value if isinstance(flag, flags.MultiFlag) else [flag.value]
         lines += [f"--{name}={_text(value)}" for value in values]
     return "\n".join(lines) + "\n"
 
 
 def _text(value) -> str:
+    if isinstance(value, list):
+        return ",".join(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -169,6 +171,7 @@ def _tasks(options: flags.FlagValues, axes: list[str]) -> list:
     for axis in axes:
         value = {name: chosen[name][axis] for name in names}
         small = value["backbone"] == models.SMALL_CNN
+        weights = value["weights"] if value["weights"] != "auto" else "none" if small else "imagenet"
         if value["fine_tune"] not in ("none", "all"):
             raise cli.UsageError(f"--fine_tune must be none or all, got {value['fine_tune']!r}")
         if value["augmentation"] not in augment.PRESETS:
@@ -179,7 +182,7 @@ def _tasks(options: flags.FlagValues, axes: list[str]) -> list:
             backbone=value["backbone"],
             head=value["head"],
             image_size=_number("image_size", value["image_size"], int),
-            weights="none" if small and options["weights"].using_default_value else value["weights"],
+            weights=weights,
             trainable=small or value["fine_tune"] == "all",
             precision=value["precision"],
         )

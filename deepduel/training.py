@@ -132,7 +132,7 @@ class Duel(keras.Model):
             batch = next(iterator)
             self.input_seconds += time.perf_counter() - started
             if compiled is None:  # one trace for whole and partial batches
-                compiled = tf.function(step, input_signature=[iterator.element_spec])
+                compiled = tf.function(step, input_signature=[iterator.element_spec], autograph=False)
             return compiled(batch)
 
         return function
@@ -184,12 +184,12 @@ class Duel(keras.Model):
                     inputs[task.name] = tf.stop_gradient(features)
             return inputs
 
-        signature = {task.name: self._input_spec(task) for task in self.tasks}
+        signature = {task.name: self._extracted_spec(task) for task in self.tasks}
         return in_micro_batches(
             extract, batch["images"], batch["seeds"], signature=signature, micro_batch=self.micro_batch
         )
 
-    def _input_spec(self, task: Task) -> tf.TensorSpec:
+    def _extracted_spec(self, task: Task) -> tf.TensorSpec:
         if task.trainable:
             return tf.TensorSpec((task.size, task.size, 3), tf.float32)
         features = task.model.extractor.output

@@ -23,14 +23,14 @@ from tfrecords_tools import cli, progress
 
 CATEGORIES = ("animals", "human_faces", "vehicles")
 LABELS = ("real", "fake")
-CHECKERBOARD = 0.03, 0.05  # share by which a fake's pixels alternate
+CHECKERBOARD = 0.025, 0.045  # share by which a fake's pixels alternate
 NOISE = 5.0, 12.0  # standard deviation, grey levels
 QUALITY = 85, 97  # JPEG
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("output_dir", None, "Folder to draw into; made anew.", flag_values=FLAGS, required=True)
 flags.DEFINE_integer("count", 3000, "How many images.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("size", 48, "Side of an image, pixels.", lower_bound=16, flag_values=FLAGS)
+flags.DEFINE_integer("size", 32, "Side of an image, pixels.", lower_bound=16, flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "Of the drawing.", lower_bound=0, flag_values=FLAGS)
 
 

@@ -1,0 +1,86 @@
+"""Runs the whole route on toy images: draw, convert, train both tasks, evaluate, predict.
+
+Each step is one of the project's commands, shown before it runs, so that it can be run by hand.
+"""
+
+import csv
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+from absl import flags
+
+from tfrecords_tools import cli
+from tfrecords_tools.progress import duration
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string(
+    "output_dir", "quickstart", "Folder for everything that is made; made anew.", flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "flags_file", "experiments/quickstart.flags", "Flagfile of the training.", flag_values=FLAGS
+)
+flags.DEFINE_integer("count", 3000, "Toy images to draw.", lower_bound=60, flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "Of the drawing.", lower_bound=0, flag_values=FLAGS)
+
+
+def main(options: flags.FlagValues) -> None:
+    started = time.monotonic()
+    root = pathlib.Path(options.output_dir)
+    if not pathlib.Path(options.flags_file).is_file():
+        raise cli.UsageError(
+            f"--flags_file={options.flags_file}: there is no such file; run this in the project's folder"
+        )
+    for part in ("shards", "run"):  # the images look after themselves
+        shutil.rmtree(root / part, ignore_errors=True)
+    root.mkdir(parents=True, exist_ok=True)
+    images, shards, run = (root / part for part in ("images", "shards", "run"))
+    _run(
+        "experiments.toy_images",
+        f"--output_dir={images}",
+        f"--count={options.count}",
+        f"--seed={options.seed}",
+    )
+    _run("tfrecords_tools.convert", f"--input_dir={images}", f"--output_dir={shards}")
+    _run("deepduel.train", f"--flagfile={options.flags_file}", f"--data_dir={shards}", f"--workdir={run}")
+    _run("deepduel.evaluate", f"--workdir={run}", f"--data_dir={shards}", "--split=validation")
+    _run(
+        "deepduel.predict",
+        f"--workdir={run}",
+        f"--images={images / 'test'}",
+        f"--output={root / 'submission.csv'}",
+    )
+    print(_summary(root, run, time.monotonic() - started))
+
+
+def _run(module: str, *words: str) -> None:
+    print(f"\n$ python -m {module} {' '.join(words)}", flush=True)
+    code = subprocess.run([sys.executable, "-m", module, *words]).returncode
+    if code:
+        raise cli.DataError(f"{module} ended with exit code {code}; its message is above")
+
+
+def _summary(root: pathlib.Path, run: pathlib.Path, seconds: float) -> str:
+    metrics = json.loads((run / "evaluation" / "validation" / "metrics.json").read_text("utf-8"))
+    with (run / "history.csv").open(newline="") as file:
+        rates = sorted(float(row["images_per_second"]) for row in csv.DictReader(file))
+    tasks = metrics["tasks"]
+    accuracies = ", ".join(f"{task} {tasks[task]['accuracy']:.2%}" for task in tasks)
+    return "\n".join(
+        [
+            f"\nDone in {duration(seconds)}.",
+            f"  validation accuracy   {accuracies}",
+            f"  training              {rates[len(rates) // 2]:,.0f} images/s (median epoch, both tasks at once)",
+            f"  report                {run / 'evaluation' / 'validation' / 'report.html'}",
+            f"  models                {', '.join(str(run / task / 'best.keras') for task in tasks)}",
+            f"  predictions           {root / 'submission.csv'}",
+            f"  watch the training    {pathlib.Path(sys.executable).parent / 'tensorboard'} --logdir={run / 'tensorboard'}",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, FLAGS, name="experiments.quickstart"))

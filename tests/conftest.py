@@ -1,0 +1,37 @@
+"""Image folders and shards that the tests share. Everything is drawn here; nothing is downloaded."""
+
+import pathlib
+
+import pytest
+
+from experiments import toy_images
+from tfrecords_tools import cli, convert
+
+TOY_COUNT, TOY_SIZE = 240, 32
+
+
+def run_command(module, *words: str) -> int:
+    """Runs a command in this process, as its console script would; returns its exit code."""
+    module.FLAGS.unparse_flags()
+    for name in module.FLAGS:
+        module.FLAGS[name].unparse()
+    return cli.run(module.main, module.FLAGS, name=module.__name__, argv=[module.__name__, *map(str, words)])
+
+
+@pytest.fixture(scope="session")
+def toy_folder(tmp_path_factory) -> pathlib.Path:
+    """240 toy images of 32x32 pixels: train 168, validation 54, test 18; do not write to it."""
+    folder = tmp_path_factory.mktemp("toy") / "images"
+    toy_images.write_folder(folder, count=TOY_COUNT, size=TOY_SIZE, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_shards(toy_folder) -> pathlib.Path:
+    """The same as shards, three per split; do not write to it."""
+    folder = toy_folder.parent / "shards"
+    code = run_command(
+        convert, f"--input_dir={toy_folder}", f"--output_dir={folder}", "--num_shards=3", "--workers=1"
+    )
+    assert code == 0
+    return folder

@@ -1,0 +1,133 @@
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from deepduel import models
+from deepduel.models import Architecture
+from tfrecords_tools.cli import DataError, UsageError
+
+CLASSES = {"category": ("animals", "human_faces", "vehicles"), "authenticity": ("real", "fake")}
+
+
+def trained(task: models.TaskModel) -> int:
+    variables = task.head.trainable_variables + task.extractor.trainable_variables
+    return sum(int(np.prod(variable.shape)) for variable in variables)
+
+
+@pytest.mark.parametrize(
+    ("task", "parameters", "trainable"),
+    [("category", 21_912_107, 1_050_627), ("authenticity", 70_297_410, 55_582_722)],
+)
+def test_the_originals_models_have_their_parameters(task, parameters, trainable):
+    backbone, head = models.ORIGINAL[task]
+    built = models.build(task, Architecture(backbone, head, 224), CLASSES[task])
+    assert built.saved_model.count_params() == parameters
+    assert trained(built) == trainable
+
+
+@pytest.mark.parametrize("name", ["xception", "vgg16", "densenet121", "mobilenetv3small", "efficientnetv2b0"])
+def test_preprocessing_equals_the_networks_own(name):
+    _, preprocess_input = models._application(name)
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 5, 7, 3)).astype(np.float32)
+    ours = np.asarray(models._preprocessing_layers(preprocess_input)(pixels))
+    np.testing.assert_allclose(ours, preprocess_input(pixels.copy()), atol=2e-6)
+
+
+def test_a_saved_model_needs_nothing_of_ours(tmp_path):
+    built = models.build(
+        "category", Architecture("vgg16", "avg,dropout:0.5,dense:8", 32), CLASSES["category"]
+    )
+    pixels = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype(np.float32)
+    expected = built.saved_model.predict(pixels, verbose=0)
+    np.testing.assert_allclose(expected.sum(axis=1), 1, rtol=1e-6)
+    built.saved_model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "pixels.npz", pixels=pixels, expected=expected)
+    code = (
+        "import sys, numpy, keras; kept = numpy.load('pixels.npz'); model = keras.models.load_model('model.keras');"
+        "found = model.predict(kept['pixels'], verbose=0); assert found.dtype == numpy.float32;"
+        "numpy.testing.assert_allclose(found, kept['expected'], rtol=1e-5);"
+        "assert not [name for name in sys.modules if name.startswith(('deepduel', 'tfrecords_tools', 'keras_cv'))]"
+    )
+    subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, check=True)
+
+
+def test_extractor_and_head_are_the_saved_model():
+    built = models.build("a", Architecture("small_cnn", "avg,dense:8", 32, trainable=True), ("x", "y"))
+    pixels = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype(np.float32)
+    logits = built.head(built.extractor(pixels))
+    np.testing.assert_allclose(keras.ops.softmax(logits), built.saved_model(pixels), rtol=1e-5)
+
+
+def test_the_seed_decides_the_weights():
+    def weights(seed):
+        return models.build(
+            "a", Architecture("small_cnn", image_size=16), ("x", "y"), seed=seed
+        ).saved_model.get_weights()
+
+    assert all((a == b).all() for a, b in zip(weights(1), weights(1), strict=True))
+    assert any((a != b).any() for a, b in zip(weights(1), weights(2), strict=True))
+
+
+@pytest.mark.parametrize("precision", models.PRECISIONS)
+def test_heads_and_outputs_are_float32(precision):
+    architecture = Architecture("small_cnn", "avg,dense:8", 16, precision=precision)
+    built = models.build("a", architecture, ("x", "y"))
+    assert {layer.compute_dtype for layer in built.head.layers} == {"float32"}
+    assert built.saved_model.output.dtype == "float32"
+    assert keras.config.dtype_policy().name == "float32"
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
+def test_weights_from_a_file(tmp_path, suffix):
+    source = models.small_cnn(16)
+    path = tmp_path / f"backbone{suffix}"
+    source.save_weights(path) if suffix == ".weights.h5" else source.save(path)
+    built = models.build("a", Architecture("small_cnn", image_size=16, weights=str(path)), ("x", "y"), seed=5)
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3)).astype(np.float32)
+    expected = source(pixels / 127.5 - 1, training=False)
+    np.testing.assert_allclose(built.extractor(pixels), np.mean(expected, axis=(1, 2)), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(tmp_path / "other.keras")
+    with pytest.raises(DataError, match="other.keras: not weights of small_cnn"):
+        models.build(
+            "a", Architecture("small_cnn", image_size=16, weights=str(tmp_path / "other.keras")), ("x", "y")
+        )
+    with pytest.raises(DataError, match="there is no such file; give imagenet, none, or"):
+        models.build("a", Architecture("small_cnn", image_size=16, weights="nowhere.keras"), ("x", "y"))
+
+
+def test_a_failed_download_is_one_line_with_the_remedy(monkeypatch):
+    def factory(**kwargs):
+        raise Exception("URL fetch failure on https://example.org/x.h5: None -- no route\nmore")
+
+    monkeypatch.setattr(models, "_application", lambda name: (factory, lambda pixels: pixels))
+    with pytest.raises(DataError, match="cannot be downloaded .*--weights=FILE.*--weights=none") as caught:
+        models.build("a", Architecture("xception", image_size=96, weights="imagenet"), ("x", "y"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"backbone": "resnet51"}, "no backbone 'resnet51'; it must be one of small_cnn, convnext"),
+        ({"backbone": "vgg16", "head": "mean"}, "must be avg, max or flatten"),
+        ({"backbone": "vgg16", "head": "avg,dense"}, "must be avg, max or flatten"),
+        ({"backbone": "vgg16", "head": "avg,dropout:2"}, "must be avg, max or flatten"),
+        ({"backbone": "vgg16", "precision": "float8"}, "precision must be one of"),
+        ({"backbone": "vgg16", "image_size": 0}, "image_size must be at least 1"),
+        ({"backbone": "small_cnn", "weights": "imagenet"}, "small_cnn has no ImageNet weights"),
+    ],
+)
+def test_bad_architectures_are_refused_at_birth(fields, message):
+    with pytest.raises(UsageError, match=message):
+        Architecture(**fields)
+
+
+def test_a_size_too_small_for_the_network():
+    with pytest.raises(UsageError, match="vgg16 cannot be built at 8 px"):
+        models.build("a", Architecture("vgg16", image_size=8), ("x", "y"))

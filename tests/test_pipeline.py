@@ -1,0 +1,179 @@
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deepduel import order, pipeline
+from deepduel.pipeline import Reading
+from deepduel.shards import Split
+from tests.conftest import run_command
+from tfrecords_tools import convert
+from tfrecords_tools.cli import UsageError
+
+READERS = pipeline.READERS
+BATCH = 50  # 168 images: three whole batches and one of 18
+
+
+def numpy_batches(batches, count=None):
+    """Copies: what NumPy shows of a tensor is the tensor's own memory."""
+    taken = itertools.islice(batches, count)
+    return [tf.nest.map_structure(lambda tensor: tensor.numpy().copy(), batch) for batch in taken]
+
+
+def same(one, other) -> bool:
+    pairs = zip(tf.nest.flatten(one), tf.nest.flatten(other), strict=True)
+    return all(a.shape == b.shape and (a == b).all() for a, b in pairs)
+
+
+@pytest.fixture(scope="module")
+def split(toy_shards):
+    return Split(toy_shards, "train")
+
+
+@pytest.fixture(scope="module")
+def mixed_shards(tmp_path_factory):
+    """Images of three sizes, one of them PNG."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("mixed")
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        width, height = [(40, 20), (20, 40), (30, 30)][number % 3]
+        path = (
+            folder / "images" / "train" / "ab"[number % 2] / f"{number:02d}.{'png' if number % 3 else 'jpg'}"
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
+        coarse.resize((width, height), Image.Resampling.BICUBIC).save(path)
+    words = f"--input_dir={folder}/images", f"--output_dir={folder}/shards", "--workers=1"
+    assert run_command(convert, *words) == 0
+    return folder / "shards"
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_an_epoch_holds_every_record_once_with_its_labels(split, reader):
+    batches = numpy_batches(pipeline.train_batches(split, Reading(BATCH, reader=reader), order.Position()), 4)
+    assert [len(batch["images"]) for batch in batches] == [50, 50, 50, 18]
+    records = np.concatenate([batch["records"] for batch in batches])
+    assert sorted(records) == list(range(168))
+    for axis in ("authenticity", "category"):
+        labels = np.concatenate([batch["labels"][axis] for batch in batches])
+        assert (labels == split.labels[axis][records]).all()
+    assert all(batch["weight"].all() for batch in batches)
+
+
+def test_both_readers_give_the_same_images_and_seeds(split):
+    by_record = []
+    for reader in READERS:
+        reading = Reading(BATCH, reader=reader)
+        batches = numpy_batches(pipeline.train_batches(split, reading, order.Position(3, 1)), 4)
+        images, seeds, records = (
+            np.concatenate([batch[name] for batch in batches]) for name in ("images", "seeds", "records")
+        )
+        by_record.append((images[np.argsort(records)], seeds[np.argsort(records)]))
+    assert same(*by_record)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_starting_anywhere_gives_the_rest_of_the_run(split, reader):
+    reading = Reading(BATCH, reader=reader)
+    whole = numpy_batches(pipeline.train_batches(split, reading, order.Position(5)), 9)
+    for start in range(9):
+        position = order.Position(5, *divmod(start, 4))
+        rest = numpy_batches(pipeline.train_batches(split, reading, position), 9 - start)
+        assert same(whole[start:], rest)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_the_order_is_the_same_whatever_the_threads(split, threads):
+    expected = numpy_batches(pipeline.train_batches(split, Reading(BATCH), order.Position(1)), 6)
+    reading = Reading(BATCH, threads=threads)
+    assert same(expected, numpy_batches(pipeline.train_batches(split, reading, order.Position(1)), 6))
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_epochs_and_seeds_have_orders_of_their_own(split, reader):
+    def records(seed, epoch):
+        batches = pipeline.train_batches(split, Reading(168, reader=reader), order.Position(seed, epoch))
+        return next(iter(batches))["records"].numpy()
+
+    orders = [records(0, 0), records(0, 1), records(1, 0)]
+    assert all((a != b).mean() > 0.9 for a, b in itertools.combinations(orders, 2))
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("batch_size", [1, 16, 54, 55, 1000])
+def test_evaluation_sees_every_record_exactly_once(toy_shards, reader, batch_size):
+    split = Split(toy_shards, "validation")
+    batches = numpy_batches(pipeline.eval_batches(split, Reading(batch_size, reader=reader)))
+    assert len({batch["images"].shape for batch in batches}) == 1
+    weights = np.concatenate([batch["weight"] for batch in batches])
+    records = np.concatenate([batch["records"] for batch in batches])
+    assert records[weights == 1].tolist() == list(range(54))
+    assert (records[weights == 0] == -1).all()
+    assert all(not batch["images"][batch["weight"] == 0].any() for batch in batches)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_differing_sizes_are_brought_to_one_alike_by_both_readers(mixed_shards, fit):
+    split = Split(mixed_shards, "train")
+    assert split.one_size is None
+    images = [
+        numpy_batches(pipeline.eval_batches(split, Reading(24, size=(28, 28), fit=fit, reader=reader)))[0][
+            "images"
+        ]
+        for reader in READERS
+    ]
+    assert images[0].shape == (24, 28, 28, 3)
+    difference = np.abs(images[0].astype(int) - images[1])
+    assert difference.mean() < 1  # grey levels; Pillow rounds between its two passes
+
+
+def test_differing_sizes_need_a_size(mixed_shards):
+    split = Split(mixed_shards, "train")
+    with pytest.raises(UsageError, match="have 3 different sizes; say with size"):
+        pipeline.train_batches(split, Reading(8), order.Position())
+
+
+def test_make_train_and_make_eval_fit_any_keras_model(toy_shards):
+    import keras
+
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Flatten(),
+            keras.layers.Dense(2),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, weighted_metrics=["accuracy"])
+    train = pipeline.make_train(toy_shards, batch_size=32, labels="authenticity")
+    validation = pipeline.make_eval(toy_shards, batch_size=32, labels="authenticity")
+    history = model.fit(train, steps_per_epoch=6, epochs=2, validation_data=validation, verbose=0)
+    assert np.isfinite(history.history["val_loss"]).all()
+    wrong = 1 - history.history["val_accuracy"][-1]
+    assert wrong * 54 == pytest.approx(round(wrong * 54), abs=1e-3)  # 54 images counted, no padding
+
+
+def test_without_an_axis_labels_are_a_dict(toy_shards):
+    _, labels = next(iter(pipeline.make_train(toy_shards, batch_size=8)))
+    assert set(labels) == {"authenticity", "category"}
+
+
+def test_unlabelled_images_weigh_nothing(toy_shards):
+    _, labels, weight = next(
+        iter(pipeline.make_eval(toy_shards, batch_size=18, labels="category", split="test"))
+    )
+    assert labels.numpy().tolist() == [0] * 18
+    assert weight.numpy().tolist() == [0] * 18
+
+
+def test_bad_options_say_so(toy_shards):
+    with pytest.raises(UsageError, match="no label axis 'colour'; it has authenticity, category"):
+        pipeline.make_train(toy_shards, batch_size=8, labels="colour")
+    with pytest.raises(UsageError, match="batch_size must be at least 1"):
+        pipeline.make_train(toy_shards, batch_size=0)
+    with pytest.raises(UsageError, match="reader must be one of"):
+        pipeline.make_train(toy_shards, batch_size=8, reader="fast")

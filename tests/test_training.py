@@ -1,0 +1,160 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deepduel import models, order, pipeline
+from deepduel.augment import PRESETS, Augmentation, augment
+from deepduel.shards import Split
+from deepduel.training import Duel, Task, in_micro_batches
+
+FROZEN = models.Architecture("mobilenetv2", "avg,dropout:0.5,dense:8", 32)
+SMALL = models.Architecture("small_cnn", "avg", 32, trainable=True)
+
+
+def make_task(axis, split, architecture=FROZEN, augmentation="original", rate=0.01, seed=0):
+    model = models.build(axis, architecture, split.manifest.axes[axis], seed=seed)
+    optimizer = keras.optimizers.Adam(rate)
+    if architecture.trainable and architecture.precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    return Task(axis, model, PRESETS[augmentation], optimizer)
+
+
+def fit(tasks, split, *, steps=4, batch_size=50, micro_batch=16):
+    duel = Duel(tasks, micro_batch=micro_batch)
+    duel.compile()
+    batches = pipeline.train_batches(split, pipeline.Reading(batch_size), order.Position(3))
+    duel.fit(batches, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0)
+    return duel
+
+
+def weights(task):
+    return [*task.model.extractor.get_weights(), *task.model.head.get_weights()]
+
+
+def assert_same(one, other, **tolerance):
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_allclose(a, b, **tolerance)
+
+
+@pytest.fixture(scope="module")
+def split(toy_shards):
+    return Split(toy_shards, "train")
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 24])
+def test_micro_batches_join_to_the_whole(count):
+    images = tf.constant(np.random.default_rng(0).integers(0, 256, (count, 4, 4, 3), np.uint8))
+    seeds = tf.stack([tf.range(count), tf.range(count)], axis=1)
+
+    def function(images, seeds):
+        assert images.shape == (8, 4, 4, 3)
+        return {"sum": tf.reduce_sum(tf.cast(images, tf.float32), axis=(1, 2, 3)), "seed": seeds}
+
+    signature = {"sum": tf.TensorSpec((), tf.float32), "seed": tf.TensorSpec((2,), tf.int32)}
+    joined = in_micro_batches(function, images, seeds, signature=signature, micro_batch=8)
+    assert (joined["sum"].numpy() == images.numpy().astype(np.float32).sum(axis=(1, 2, 3))).all()
+    assert (joined["seed"].numpy() == seeds.numpy()).all()
+
+
+def test_a_frozen_backbone_trains_as_in_plain_keras_on_the_full_batch(split):
+    """Head weights after 6 steps, partial batch and dropout included, against Model.fit."""
+    ours = make_task("category", split)
+    fit([ours], split, steps=6)
+
+    plain = make_task("category", split)
+    inputs = plain.model.extractor.input
+    model = keras.Model(inputs, plain.model.head(plain.model.extractor(inputs, training=False)))
+    model.compile(
+        plain.optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False
+    )
+
+    def prepared(batch):
+        return augment(batch["images"], batch["seeds"], plain.augmentation, 32), batch["labels"]["category"]
+
+    batches = pipeline.train_batches(split, pipeline.Reading(50), order.Position(3)).take(6).map(prepared)
+    model.fit(batches, epochs=1, verbose=0, shuffle=False)
+    assert_same(plain.model.head.get_weights(), ours.model.head.get_weights(), atol=1e-5)
+    untouched = make_task("category", split).model.extractor.get_weights()
+    assert_same(ours.model.extractor.get_weights(), untouched, atol=0)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 50, 64])
+def test_the_micro_batch_does_not_show(split, micro_batch):
+    expected, found = make_task("category", split), make_task("category", split)
+    fit([expected], split)
+    fit([found], split, micro_batch=micro_batch)
+    assert_same(expected.model.head.get_weights(), found.model.head.get_weights(), atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", [FROZEN, SMALL], ids=["frozen", "trained"])
+def test_two_tasks_train_to_the_weights_that_each_has_alone(split, architecture):
+    axes = ("category", "authenticity")
+    together = [make_task(axis, split, architecture, "forensic") for axis in axes]
+    fit(together, split)
+    for axis, task in zip(axes, together, strict=True):
+        alone = make_task(axis, split, architecture, "forensic")
+        fit([alone], split)
+        assert_same(weights(task), weights(alone), atol=1e-6)
+
+
+def test_tasks_may_differ_in_size_augmentation_and_training(split):
+    small = models.Architecture("small_cnn", "avg", 24, trainable=True)
+    tasks = [
+        make_task("category", split, FROZEN, "original"),
+        make_task("authenticity", split, small, "none"),
+    ]
+    before = [np.copy(weight) for weight in weights(tasks[1])]
+    results = fit(tasks, split).get_metrics_result()
+    assert np.isfinite(list(results.values())).all()
+    assert any((a != b).any() for a, b in zip(before, weights(tasks[1]), strict=True))
+
+
+def test_images_without_a_label_do_not_count(split):
+    task, expected = make_task("category", split, SMALL, "none"), make_task("category", split, SMALL, "none")
+    batch = next(iter(pipeline.train_batches(split, pipeline.Reading(8), order.Position())))
+    labels = batch["labels"]["category"].numpy().copy()
+    labels[3:] = -1
+    for trained, weight, label in (
+        (task, np.ones(8), labels),
+        (expected, [1] * 3 + [0] * 5, np.maximum(labels, 0)),
+    ):
+        duel = Duel([trained], micro_batch=8)
+        duel.compile()
+        one = batch | {"labels": {"category": tf.constant(label)}, "weight": tf.constant(weight, tf.float32)}
+        results = duel.train_step(one)
+    assert_same(weights(task), weights(expected), atol=1e-7)
+    assert 0 <= float(results["category_accuracy"]) <= 1
+
+
+def test_a_batch_without_any_label_leaves_the_loss_finite(split):
+    task = make_task("category", split, SMALL, "none")
+    duel = Duel([task], micro_batch=8)
+    duel.compile()
+    batch = next(iter(pipeline.train_batches(split, pipeline.Reading(8), order.Position())))
+    duel.train_step(batch | {"labels": {"category": tf.fill([8], -1)}})
+    assert all(np.isfinite(weight).all() for weight in weights(task))
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_trains_in_float32_variables(split, precision):
+    architecture = models.Architecture("small_cnn", "avg", 16, trainable=True, precision=precision)
+    task = make_task("authenticity", split, architecture, "none")
+    duel = fit([task], split, steps=3)
+    assert all(variable.dtype == "float32" for variable in duel.trained_variables(task))
+    assert np.isfinite(float(duel.get_metrics_result()["authenticity_loss"]))
+
+
+def test_validation_counts_every_image_once_and_is_not_augmented(split, toy_shards):
+    validation = Split(toy_shards, "validation")
+    task = make_task("category", split, SMALL)
+    duel = Duel([task], micro_batch=16)
+    duel.compile()
+    results = duel.evaluate(
+        pipeline.eval_batches(validation, pipeline.Reading(50)), verbose=0, return_dict=True
+    )
+    batch = next(iter(pipeline.eval_batches(validation, pipeline.Reading(54))))
+    plain = augment(batch["images"], batch["seeds"], Augmentation(), 32)
+    predicted = task.model.saved_model(plain).numpy().argmax(axis=1)
+    correct = (predicted == batch["labels"]["category"].numpy()).mean()
+    assert results["category_accuracy"] == pytest.approx(correct, abs=1e-6)
