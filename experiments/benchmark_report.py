@@ -1,0 +1,266 @@
+"""Runs of `benchmark_throughput` -> one document (JSON), its tables and its bar chart."""
+
+import datetime
+import io
+import os
+import pathlib
+import platform
+import statistics
+import sys
+
+from experiments import benchmark_contenders as contenders
+from experiments.benchmark_job import Job
+
+FORMAT_VERSION = 1
+_OURS, _OTHERS, _LIMIT = "#0b6e8f", "#b9c2c9", "#e3e6e8"
+
+
+def document(job: Job, settings, runs: list[dict]) -> dict:
+    """Everything that is worth keeping, from the runs of `benchmark_throughput.measure_all`."""
+    return {
+        "format": "deepduel-benchmark",
+        "format_version": FORMAT_VERSION,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join([pathlib.Path(sys.executable).name, "-m", "experiments.benchmark_throughput"]
+                            + sys.argv[1:]),
+        "machine": machine(),
+        "images": {"split": job.split, "count": len(job.files), "bytes": job.bytes, "size": list(job.size)},
+        "settings": {
+            "threads": list(settings.threads), "cache": list(settings.caches), "rounds": settings.rounds,
+            "seconds": settings.seconds, "warmup_seconds": settings.warmup_seconds,
+            "batch_size": settings.batch_size, "image_size": settings.image_size,
+        },
+        "contenders": [_entry(contender, runs) for contender in settings.contenders],
+        "ratios": _ratios(settings, runs),
+    }  # fmt: skip
+
+
+def machine() -> dict:
+    """Processor, cores in use, memory in bytes, kernel, and how busy the machine was besides."""
+    information = pathlib.Path("/proc/cpuinfo")
+    models = [
+        line.partition(":")[2].strip()
+        for line in (information.read_text().splitlines() if information.exists() else [])
+        if line.startswith("model name")
+    ]
+    return {
+        "processor": models[0] if models else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "system": platform.platform(),
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def _entry(contender: contenders.Contender, runs: list[dict]) -> dict:
+    own = [run for run in runs if run["contender"] == contender.name]
+    entry = {
+        "name": contender.name,
+        "title": contender.title,
+        "group": contender.group,
+        "note": contender.note,
+    }
+    for run in own:
+        if "missing" in run:
+            return entry | {"status": "not installed", "reason": f"needs {', '.join(run['missing'])}"}
+        if "failed" in run:
+            return entry | {"status": "failed", "reason": run["failed"], "runs": own}
+    measured = [run for run in own if run["round"] is not None]
+    last = measured[-1]
+    entry |= {
+        "status": "measured",
+        "versions": last["versions"],
+        "batch": last["batch"],
+        "bytes": last["bytes"],
+    }
+    entry["results"] = []
+    for threads, cache in dict.fromkeys((run["threads"], run["cache"]) for run in measured):
+        rates = _rates(runs, contender.name, threads, cache).values()
+        entry["results"].append(
+            {
+                "threads": threads,
+                "cache": cache,
+                "images_per_second": statistics.median(rates),
+                "lowest": min(rates),
+                "highest": max(rates),
+                "peak_rss_bytes": max(
+                    run["peak_rss_bytes"]
+                    for run in measured
+                    if (run["threads"], run["cache"]) == (threads, cache)
+                ),
+            }
+        )
+    return entry | {"runs": own}
+
+
+def _rates(runs: list[dict], name: str, threads: int, cache: str) -> dict[int, float]:
+    """images/s by round."""
+    return {
+        run["round"]: run["images_per_second"]
+        for run in runs
+        if (run["contender"], run["threads"], run["cache"]) == (name, threads, cache)
+        and "images_per_second" in run
+    }
+
+
+def _ratios(settings, runs: list[dict]) -> list[dict]:
+    """Ratios are taken within each round, where machine and neighbours were the same."""
+    ratios = []
+    for cache in settings.caches:
+        for threads in settings.threads:
+            for pair in contenders.RATIOS:
+                ours, theirs = (_rates(runs, name, threads, cache) for name in pair)
+                values = [ours[turn] / theirs[turn] for turn in ours.keys() & theirs.keys()]
+                if values:
+                    ratios.append(
+                        {
+                            "of": pair[0],
+                            "over": pair[1],
+                            "threads": threads,
+                            "cache": cache,
+                            "ratio": statistics.median(values),
+                            "lowest": min(values),
+                            "highest": max(values),
+                        }
+                    )
+    return ratios
+
+
+def text(document: dict) -> str:
+    """The tables for the terminal."""
+    host, images, settings = (document[key] for key in ("machine", "images", "settings"))
+    height, width = images["size"]
+    lines = [
+        f"{host['processor']}, {host['cores']} cores, {host['memory_bytes'] / 2**30:.0f} GB, {host['system']}",
+        f"{images['count']:,} JPEG images {width}x{height}, {images['bytes'] / 1e6:.1f} MB; batches of "
+        f"{settings['batch_size']}; median (lowest - highest) of {settings['rounds']} rounds",
+    ]
+    for group in contenders.GROUPS:
+        entries = [entry for entry in document["contenders"] if entry["group"] == group]
+        if entries:
+            lines += ["", group, *_rows(entries)]
+    if document["ratios"]:
+        lines += ["", "Ratios, taken within each round"]
+        lines += _columns([_ratio_row(ratio) for ratio in document["ratios"]])
+    lines += ["", "Versions"] + _versions(document)
+    return "\n".join(lines)
+
+
+def _rows(entries: list[dict]) -> list[str]:
+    rows = [("", "threads", "cache", "images/s", "", "batches", "data set", "peak memory")]
+    for entry in entries:
+        if entry["status"] != "measured":
+            rows.append((entry["title"], "", "", entry["status"], "", entry["reason"][:60], "", ""))
+            continue
+        for result in entry["results"]:
+            rows.append(
+                (
+                    entry["title"],
+                    str(result["threads"]),
+                    result["cache"],
+                    f"{result['images_per_second']:,.0f}",
+                    f"({result['lowest']:,.0f} - {result['highest']:,.0f})",
+                    entry["batch"],
+                    f"{entry['bytes'] / 1e6:,.0f} MB",
+                    f"{result['peak_rss_bytes'] / 2**20:,.0f} MB",
+                )
+            )
+    notes = [f"    {entry['title']}: {entry['note']}" for entry in entries if entry["note"]]
+    return _columns(rows) + notes
+
+
+def _ratio_row(ratio: dict) -> tuple[str, ...]:
+    of, over = (contenders.by_name(ratio[key]).title for key in ("of", "over"))
+    return (
+        of,
+        f"over {over}",
+        f"{ratio['threads']} threads",
+        ratio["cache"],
+        f"{ratio['ratio']:.3g}x",
+        f"({ratio['lowest']:.3g} - {ratio['highest']:.3g})",
+    )
+
+
+def _versions(document: dict) -> list[str]:
+    found = {}
+    for entry in document["contenders"]:
+        for name, version in entry.get("versions", {}).items():
+            found.setdefault(name, set()).add(version)
+    return ["  " + ", ".join(f"{name} {' and '.join(sorted(v))}" for name, v in sorted(found.items()))]
+
+
+def _columns(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    numbers = {column for column in range(len(rows[0])) if _is_number(rows[-1][column])}
+    return [
+        "  " + "  ".join(
+            cell.rjust(width) if column in numbers else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]  # fmt: skip
+
+
+def _is_number(cell: str) -> bool:
+    return cell.rstrip("xMB ").replace(",", "").replace(".", "").isdigit()
+
+
+def chart(document: dict) -> bytes:
+    """A PNG: images/s, a panel per group, warm cache, most threads; whiskers from lowest to highest."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    panels = [(group, bars) for group in contenders.GROUPS if (bars := _bars(document, group))]
+    if not panels:
+        panels = [("nothing was measured", [])]
+    heights = [max(len(bars), 1) + 1.2 for _, bars in panels]
+    figure, axes = pyplot.subplots(
+        len(panels), 1, figsize=(10, 0.34 * sum(heights) + 0.6), height_ratios=heights, squeeze=False
+    )
+    for axis, (group, bars) in zip(axes[:, 0], panels, strict=True):
+        _panel(axis, group, bars)
+    host = document["machine"]
+    axes[-1, 0].set_xlabel(f"images/s on {host['cores']} cores, {host['processor']}", fontsize=8)
+    figure.tight_layout()
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=144)
+    pyplot.close(figure)
+    return stream.getvalue()
+
+
+def _bars(document: dict, group: str) -> list[tuple[dict, dict]]:
+    """(entry, result), fastest first."""
+    threads = max(document["settings"]["threads"])
+    bars = [
+        (entry, result)
+        for entry in document["contenders"]
+        if entry["group"] == group and entry["status"] == "measured"
+        for result in entry["results"]
+        if result["threads"] == threads and result["cache"] == document["settings"]["cache"][0]
+    ]
+    return sorted(bars, key=lambda bar: -bar[1]["images_per_second"])
+
+
+def _panel(axis, group: str, bars: list[tuple[dict, dict]]) -> None:
+    rates = [result["images_per_second"] for _, result in bars]
+    spread = [
+        [result["images_per_second"] - result["lowest"] for _, result in bars],
+        [result["highest"] - result["images_per_second"] for _, result in bars],
+    ]
+    colours = [
+        _OURS if entry["name"].startswith("ours") else _LIMIT if entry["name"].startswith("bare") else _OTHERS
+        for entry, _ in bars
+    ]
+    places = range(len(bars))
+    axis.barh(places, rates, color=colours, xerr=spread, error_kw={"elinewidth": 0.8, "ecolor": "#555"})
+    for place, result in zip(places, (result for _, result in bars), strict=True):
+        axis.text(result["highest"], place, f"  {result['images_per_second']:,.0f}", va="center", fontsize=8)
+    axis.set_yticks(places, [entry["title"] for entry, _ in bars], fontsize=8)
+    axis.invert_yaxis()
+    axis.set_title(group, loc="left", fontsize=9, fontweight="bold")
+    axis.tick_params(axis="x", labelsize=7)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.margins(x=0.12)
+    axis.set_xlim(left=0)
