@@ -264,7 +264,8 @@ def _require_shape(out: np.ndarray, height: int, width: int) -> None:
 
 
 def _formats() -> tuple[str, ...]:
-    return (*FORMATS, "HEIF") if "HEIF" in Image.OPEN else FORMATS
+    Image.init()  # Pillow loads most of its formats late, and knows no format before
+    return tuple(name for name in (*FORMATS, "HEIF") if name in Image.OPEN)
 
 
 def _register_heif() -> bool:
