@@ -104,9 +104,11 @@ def check(data: bytes, recipe: Recipe = KEEP) -> Checked | Rejected:
         header = jpeg.scan(data)
         if header is not None and header.height * header.width > recipe.max_pixels:
             return _too_large(header.height, header.width, recipe)
+    else:
+        header = None
+    try:
         if header is not None and header.plain:
             return _check_plain_jpeg(data, header, recipe)
-    try:
         return _check_other(data, recipe)
     except MemoryError:
         return Rejected("decoding it takes more memory than there is")
@@ -151,9 +153,9 @@ def _check_plain_jpeg(data: bytes, header: jpeg.Header, recipe: Recipe) -> Check
             data, "RGB", fastdct=keep, fastupsample=keep, buffer=_buffer(header.height * header.width * 3)
         )
     except ValueError as error:
-        if not str(error).startswith(_HARMLESS):
-            return Rejected(f"damaged JPEG: {_one_line(error)}")
-        pixels = simplejpeg.decode_jpeg(data, "RGB", strict=False)
+        if str(error).startswith(_HARMLESS):  # and fatal to simplejpeg: only Pillow reads on
+            return _check_other(data, recipe)
+        return Rejected(f"damaged JPEG: {_one_line(error)}")
     if keep:
         return Checked(data, header.height, header.width, "jpeg")
     return _encode(Image.fromarray(pixels), recipe.encoding, recipe, "")
@@ -167,6 +169,8 @@ def _check_other(data: bytes, recipe: Recipe) -> Checked | Rejected:
         warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata, and its own bomb limit
         try:
             opened = Image.open(io.BytesIO(data), formats=_formats())
+        except Image.DecompressionBombError as error:
+            return Rejected(f"over the limit of {recipe.max_pixels:,} pixels: {_one_line(error)}")
         except UnidentifiedImageError:
             return Rejected(f"not an image (begins with {bytes(data[:8])!r})")
         with opened:
