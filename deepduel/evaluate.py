@@ -1,0 +1,107 @@
+"""Evaluates a run's models on a labelled split: metrics.json, report.html and predictions.csv.
+
+    python -m deepduel.evaluate --workdir=RUN --data_dir=SHARDS --split=validation
+
+The files lie in RUN/evaluation/<split>/. Every record counts exactly once, whatever the batch size;
+records without a label on an axis (-1) are left out of that axis' figures.
+"""
+
+import pathlib
+import sys
+
+from absl import flags
+
+from tfrecords_tools import cli
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=FLAGS, required=True)
+flags.DEFINE_string("data_dir", None, "Folder of shards.", flag_values=FLAGS, required=True)
+flags.DEFINE_string("split", "validation", "Split to evaluate on.", flag_values=FLAGS)
+flags.DEFINE_list("tasks", None, "Tasks to evaluate; default: all of the run.", flag_values=FLAGS)
+flags.DEFINE_string("model", "best", "Which model of each task: best, or epoch-NN.", flag_values=FLAGS)
+flags.DEFINE_integer("batch_size", 256, "Images read at a time.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "micro_batch",
+    32,
+    "Images per pass through the models: decides the memory.",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "reader", "random", ["random", "sequential"],
+    "random: memory-mapped shards. sequential: for remote storage.", flag_values=FLAGS)  # fmt: skip
+
+
+def main(options: flags.FlagValues) -> None:
+    cli.quiet_tensorflow()
+    import tensorflow as tf
+
+    from deepduel import run
+
+    try:
+        _evaluate(options)
+    except tf.errors.OpError as error:
+        raise run.data_error(error) or error from error
+
+
+def _evaluate(options: flags.FlagValues) -> None:
+    from deepduel import evaluation, provenance, report
+    from deepduel.pipeline import Reading
+    from deepduel.predictor import Predictor
+
+    predictor = Predictor(
+        options.workdir, tasks=options.tasks, model=options.model, micro_batch=options.micro_batch
+    )
+    split, labels = evaluation.open_split(options.data_dir, options.split, predictor)
+    for axis, numbers in labels.items():
+        if (numbers < 0).all():
+            print(f"{axis}: split {options.split!r} has no labels for it; it is left out")
+    card = predictor.card
+    reading = Reading(options.batch_size, card.size, card.fit, card.fast_decode, options.reader)
+    predictions = evaluation.predict(split, labels, predictor, reading)
+    about = provenance.about(predictor, predictions, workdir=options.workdir, flags=_given(options))
+    document = evaluation.document(predictions, about)
+    folder = pathlib.Path(options.workdir, "evaluation", options.split)
+    evaluation.save(folder, document, predictions, report.render(document))
+    print(table(document))
+    print(f"report: {folder / 'report.html'}")
+
+
+def table(document: dict) -> str:
+    """The main figures of each task, as lines for a terminal."""
+    rows = [("task", "images", "accuracy", "balanced", "AUC", "log loss")]
+    for axis, task in document["tasks"].items():
+        overall = task["overall"]
+        auc = "-" if overall["auc"] is None else f"{overall['auc']:.4f}"
+        rows.append((
+            axis, f"{task['images']:,}", f"{overall['accuracy']:.2%}", f"{overall['balanced_accuracy']:.2%}",
+            auc, f"{overall['log_loss']:.4f}",
+        ))  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)),
+            ]
+        )
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def _given(options: flags.FlagValues) -> list[str]:
+    """The flags that differ from their defaults, as they would be written."""
+    return [
+        flag.serialize()
+        for flag in (options[name] for name in sorted(options))
+        if not flag.using_default_value
+    ]
+
+
+def entry() -> int:
+    return cli.run(main, FLAGS, name="deepduel.evaluate")
+
+
+if __name__ == "__main__":
+    sys.exit(entry())

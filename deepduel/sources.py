@@ -1,0 +1,222 @@
+"""Images to predict -> uint8 batches, in the order of their names.
+
+A batch is a dict:
+
+    images   uint8  [B, H, W, 3]   upright RGB; black where the image is unreadable or padding
+    numbers  int64  [B]            number of the image in its source; -1 for padding
+    reasons  string [B]            why an image is unreadable; b"" for a good one
+
+Files and shards give the same pixels for the same image, those that training saw.
+"""
+
+import concurrent.futures
+import glob
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import simplejpeg
+import tensorflow as tf
+
+from deepduel.decode import BatchDecoder, Decoding, fit_image
+from deepduel.shards import Split
+from tfrecords_tools import image as images
+from tfrecords_tools import jpeg, manifest, records, storage
+from tfrecords_tools.cli import DataError, UsageError
+
+_LARGE_BATCH_BYTES = 64 << 20  # from here on, one batch is decoded at a time
+
+
+class Source(Protocol):
+    """Images 0 … len - 1, sorted by name."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, number: int) -> str:
+        """What identifies the image in the output."""
+
+    def read(self, numbers: np.ndarray, rows: int) -> tuple[np.ndarray, list[str]]:
+        """Image numbers [n <= rows] -> (uint8 [rows, H, W, 3], n reasons, "" for a good image)."""
+
+
+def batches(source: Source, batch_size: int, decoding: Decoding) -> tf.data.Dataset:
+    """Every image once, in order, in batches of one shape."""
+    rows = max(1, min(batch_size, len(source)))
+    height, width = decoding.size
+
+    def load(number: np.ndarray):
+        numbers = np.arange(number * rows, min((number + 1) * rows, len(source)), dtype=np.int64)
+        pixels, reasons = source.read(numbers, rows)
+        pad = rows - len(numbers)
+        coded = [reason.encode("utf-8", "backslashreplace") for reason in reasons] + [b""] * pad
+        return pixels, np.pad(numbers, (0, pad), constant_values=-1), np.array(coded, object)
+
+    def batch(number):
+        pixels, numbers, reasons = tf.numpy_function(
+            load, [number], (tf.uint8, tf.int64, tf.string), stateful=False
+        )
+        pixels.set_shape((rows, height, width, 3))
+        numbers.set_shape((rows,))
+        reasons.set_shape((rows,))
+        return {"images": pixels, "numbers": numbers, "reasons": reasons}
+
+    # As in the pipeline: one call decodes a batch with all cores, a second one hides its end.
+    parallel = 2 if rows * height * width * 3 < _LARGE_BATCH_BYTES else 1
+    numbers = tf.data.Dataset.range(-(-len(source) // rows))
+    return numbers.map(batch, num_parallel_calls=parallel, deterministic=True).prefetch(1)
+
+
+class Files:
+    """Image files, read and decoded by a pool of threads.
+
+    Attributes:
+      rejected: (name, reason) of what was found but is no readable file, sorted by name.
+    """
+
+    def __init__(self, patterns: Sequence[str], decoding: Decoding, *, threads: int | None = None):
+        """Finds the files.
+
+        Args:
+          patterns: folders (searched with all they hold; names are relative to the folder), files and
+            glob patterns (names are the paths as given or matched).
+
+        Raises:
+          DataError: a pattern matches nothing, there are no images, or two have one name.
+        """
+        self.rejected: list[tuple[str, str]] = []
+        found: dict[bytes, bytes] = {}
+        for pattern in patterns:
+            for name, path in self._find(pattern):
+                if found.get(name, path) != path:
+                    raise DataError(
+                        f"--images: two images are called {records.key_text(name)}, in different folders; "
+                        "predict them in one folder above both, or one after the other"
+                    )
+                found[name] = path
+        if not found:
+            also = f", only {len(self.rejected)} other files" if self.rejected else ""
+            raise DataError(f"--images={','.join(patterns)}: there are no images there{also}")
+        self._names = sorted(found)
+        self._paths = [found[name] for name in self._names]
+        self.rejected.sort()
+        self._decoding = decoding
+        threads = threads or len(os.sched_getaffinity(0))
+        self._pool = concurrent.futures.ThreadPoolExecutor(threads, "read")
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def name(self, number: int) -> str:
+        return records.key_text(self._names[number])
+
+    def read(self, numbers: np.ndarray, rows: int) -> tuple[np.ndarray, list[str]]:
+        batch = np.empty((rows, *self._decoding.size, 3), np.uint8)
+        tasks = [
+            self._pool.submit(self._read_one, number, out)
+            for number, out in zip(numbers.tolist(), batch, strict=False)
+        ]
+        batch[len(numbers) :] = 0
+        return batch, [task.result() for task in tasks]
+
+    def _read_one(self, number: int, out: np.ndarray) -> str:
+        out[...] = 0
+        try:
+            path = pathlib.Path(os.fsdecode(self._paths[number]))
+            if path.stat().st_size > images.MAX_FILE_BYTES:
+                return f"{path.stat().st_size:,} bytes: over the limit of {images.MAX_FILE_BYTES:,} bytes"
+            pixels = upright(path.read_bytes(), fast=self._decoding.fast)
+        except OSError as error:
+            return f"unreadable file: {error.strerror or error}"
+        if isinstance(pixels, images.Rejected):
+            return pixels.reason
+        out[...] = fit_image(pixels, self._decoding)
+        return ""
+
+    def _find(self, pattern: str):
+        """(name, path) of the images that a pattern stands for."""
+        if pathlib.Path(pattern).is_dir():
+            for found in storage.open_folder(pattern).walk():
+                reason = found.problem or _no_image(found.key)
+                if reason:
+                    self.rejected.append((records.key_text(found.key), reason))
+                else:
+                    yield found.key, os.fsencode(pattern) + b"/" + found.key
+            return
+        literal = pathlib.Path(pattern).exists()
+        matches = [pattern] if literal else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
+        if not matches:
+            raise DataError(
+                f"--images={pattern}: there is no such folder or file, and as a pattern it matches nothing"
+            )
+        for match in matches:
+            if pathlib.Path(match).is_file():
+                yield os.fsencode(match), os.fsencode(match)
+            elif not pathlib.Path(match).is_dir():
+                self.rejected.append((match, "not a regular file"))
+
+
+class Shards:
+    """The records of one split, by name (key) and not by place."""
+
+    def __init__(self, split: Split, decoding: Decoding, *, threads: int | None = None):
+        if not len(split):
+            raise DataError(f"{split.data_dir}: split {split.name!r} holds no image")
+        self.rejected: list[tuple[str, str]] = []
+        keys = [split.key(number) for number in range(len(split))]
+        self._order = np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
+        self._split = split
+        self._decode = BatchDecoder(split, decoding, threads=threads)
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def name(self, number: int) -> str:
+        return records.key_text(self._split.key(int(self._order[number])))
+
+    def read(self, numbers: np.ndarray, rows: int) -> tuple[np.ndarray, list[str]]:
+        return self._decode(self._order[numbers], rows=rows), [""] * len(numbers)
+
+
+def open_source(patterns: Sequence[str], decoding: Decoding, *, split: str | None = None) -> Files | Shards:
+    """The source that `--images` names: folders, files and patterns, or one folder of shards with `split`."""
+    shards = [pattern for pattern in patterns if pathlib.Path(pattern, manifest.FILE_NAME).is_file()]
+    if not shards:
+        if split is not None:
+            raise UsageError(
+                f"--split={split} is for a folder of shards, and --images={','.join(patterns)} is none"
+            )
+        return Files(patterns, decoding)
+    if len(patterns) > 1:
+        raise UsageError(f"--images: a folder of shards ({shards[0]}) must stand alone")
+    if split is None:
+        names = ", ".join(sorted(manifest.load(shards[0]).splits))
+        raise UsageError(
+            f"--images={shards[0]} is a folder of shards: name one of its splits with --split ({names})"
+        )
+    return Shards(Split(shards[0], split), decoding)
+
+
+def upright(data: bytes, *, fast: bool = False) -> np.ndarray | images.Rejected:
+    """A file's bytes -> the pixels that its conversion and the pipeline would give, uint8 [h, w, 3]."""
+    if data[:3] == b"\xff\xd8\xff":
+        header = jpeg.scan(data)
+        if header is not None and header.plain and header.height * header.width <= images.MAX_PIXELS:
+            try:
+                return simplejpeg.decode_jpeg(data, "RGB", fast, fast)
+            except ValueError:
+                pass  # `check` knows which damage is harmless
+    found = images.check(data)
+    return found if isinstance(found, images.Rejected) else images.decode(found.data, fast=fast)
+
+
+def _no_image(key: bytes) -> str:
+    """Why a file is no image by its name, as in conversion; "" when it may be one."""
+    name = key.rpartition(b"/")[2]
+    ending = storage.suffix(name)
+    if name.startswith((b".", b"~")) or name in (b"Thumbs.db", b"desktop.ini"):
+        return "not an image by its name"
+    if ending and ending not in storage.IMAGE_SUFFIXES:
+        return f"not an image by its name ({records.key_text(ending)})"
+    return ""

@@ -1,0 +1,124 @@
+"""The report: one file, whole without anything else, safe with any names."""
+
+import html.parser
+import re
+
+import numpy as np
+import pytest
+
+from deepduel import charts, evaluation, metrics, report
+
+
+def task(classes=("real", "fake"), count=300, seed=0) -> dict:
+    """A task's part of metrics.json, from random predictions."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, len(classes), count)
+    probabilities = rng.dirichlet(np.ones(len(classes)), count)
+    predicted = probabilities.argmax(1)
+    return {
+        "classes": list(classes),
+        "positive": classes[1] if len(classes) == 2 else None,
+        "images": count,
+        "unlabelled": 3,
+        "overall": metrics.score(labels, probabilities, classes).document(),
+        "class_scores": metrics.class_scores(labels, predicted, classes),
+        "confusion": metrics.confusion(labels, predicted, len(classes)).tolist(),
+        "groups": {},
+        "cells": {
+            "real/<b>cats</b>": {
+                "images": 7,
+                "accuracy": 1.0,
+                "interval": (0.64, 1.0),
+                "mean_probability": 0.9,
+            }
+        },
+        "curves": evaluation.curves(labels, probabilities),
+    }
+
+
+def document(**tasks) -> dict:
+    return {
+        "format": evaluation.FORMAT, "format_version": 1, "split": "validation", "records": 303,
+        "tasks": tasks or {"authenticity": task(), "category": task(("a", "b", "c"))},
+        "about": {"run": "<run>", "data_name": "toy", "date": "2026-01-01", "versions": {"keras": "3"}},
+    }  # fmt: skip
+
+
+class _Balance(html.parser.HTMLParser):
+    """Checks that every element that opens closes again."""
+
+    VOID = {"meta", "br", "img", "path", "rect", "circle", "link", "input", "hr"}
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.links = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+
+def test_the_page_is_well_formed_and_refers_to_nothing_outside_itself():
+    page = report.render(document())
+    parser = _Balance()
+    parser.feed(page)
+    assert parser.open == []
+    assert parser.links and all(link.startswith(("#", "data:")) for link in parser.links)
+    assert not re.search(r"https?://|@import|url\(", page)
+
+
+def test_names_from_the_data_cannot_break_the_page():
+    page = report.render(document())
+    assert "<b>cats</b>" not in page and "&lt;b&gt;cats&lt;/b&gt;" in page
+    assert "&lt;run&gt;" in page
+
+
+def test_the_page_shows_the_figures_of_the_document():
+    made = document()
+    page = report.render(made)
+    overall = made["tasks"]["authenticity"]["overall"]
+    assert report.percent(overall["accuracy"]) in page
+    assert f"ROC: AUC {overall['auc']:.3f}" in page
+    assert page.count("<svg") == 5
+
+
+def test_a_single_class_gives_a_page_without_a_roc_that_says_why():
+    one = task()
+    labels, probabilities = np.ones(20, int), np.tile([0.3, 0.7], (20, 1))
+    one["overall"] = metrics.score(labels, probabilities, ("real", "fake")).document()
+    one["curves"] = evaluation.curves(labels, probabilities)
+    page = report.render(document(authenticity=one))
+    assert "AUC needs images of every class, and there are none of real" in page
+    assert "ROC: AUC" not in page
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1.0, "100.0 %"), (0.99999, "> 99.9 %"), (0.5, "50.0 %"), (0.0, "0.0 %"), (None, "–")],
+)
+def test_percent_never_rounds_up_to_all(value, text):
+    assert report.percent(value) == text
+
+
+def test_points_lie_where_the_axes_say():
+    x, y = charts.percent_axis("x"), charts.percent_axis("y")
+    assert x.place(0, 10, 110) == 10 and x.place(0.5, 10, 110) == 60 and x.place(7, 10, 110) == 110
+    drawn = charts.lines([charts.Series("", [0, 1], [0, 1])], x, y, label="line")
+    left, right = charts.LEFT, charts.WIDTH - charts.RIGHT
+    top, bottom = charts.TOP, charts.HEIGHT - charts.BOTTOM
+    assert f'd="M{left:.1f} {bottom:.1f}L{right:.1f} {top:.1f}"' in drawn
+
+
+def test_the_axis_of_shares_reaches_below_the_smallest():
+    for low in (0.0, 0.3, 0.55, 0.83, 0.95, 1.0):
+        axis = charts.span_axis("y", [low, 1.0])
+        assert axis.ticks[0][0] <= low
+        assert axis.ticks[-1][0] == 1.0
