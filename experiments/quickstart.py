@@ -68,7 +68,7 @@ def _summary(root: pathlib.Path, run: pathlib.Path, seconds: float) -> str:
     with (run / "history.csv").open(newline="") as file:
         rates = sorted(float(row["images_per_second"]) for row in csv.DictReader(file))
     tasks = metrics["tasks"]
-    accuracies = ", ".join(f"{task} {tasks[task]['accuracy']:.2%}" for task in tasks)
+    accuracies = ", ".join(f"{task} {tasks[task]['overall']['accuracy']:.2%}" for task in tasks)
     return "\n".join(
         [
             f"\nDone in {duration(seconds)}.",

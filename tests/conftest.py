@@ -8,6 +8,14 @@ from experiments import toy_images
 from tfrecords_tools import cli, convert
 
 TOY_COUNT, TOY_SIZE = 240, 32
+TOY_TRAINING = (
+    "--tasks=category,authenticity",
+    "--backbone=small_cnn",
+    "--head=avg",
+    "--image_size=16",
+    "--augmentation=forensic",
+    "--batch_size=64",
+)
 
 
 def run_command(module, *words: str) -> int:
@@ -35,3 +43,14 @@ def toy_shards(toy_folder) -> pathlib.Path:
     )
     assert code == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def toy_run(toy_shards) -> pathlib.Path:
+    """Both tasks trained on `toy_shards` for two short epochs; do not write to it."""
+    from deepduel import train
+
+    workdir = toy_shards.parent / "run"
+    words = f"--data_dir={toy_shards}", f"--workdir={workdir}", *TOY_TRAINING, "--epochs=2"
+    assert run_command(train, *words) == 0
+    return workdir

@@ -1,0 +1,181 @@
+import csv
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from deepduel import train
+from deepduel.run import RunCard
+from tests.conftest import TOY_TRAINING, run_command
+from tfrecords_tools import cli
+
+FLAGFILES = sorted(pathlib.Path(__file__).parents[1].glob("experiments/*.flags"))
+
+
+def rows(workdir):
+    with (workdir / "history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def final_weights(workdir, epoch):
+    return [
+        weight
+        for task in ("category", "authenticity")
+        for weight in keras.models.load_model(workdir / task / f"epoch-{epoch:02d}.keras").get_weights()
+    ]
+
+
+def test_a_run_leaves_its_models_history_and_card(toy_run, toy_shards):
+    for task in ("category", "authenticity"):
+        names = sorted(path.name for path in (toy_run / task).iterdir())
+        assert names == ["best.keras", "epoch-01.keras", "epoch-02.keras"]
+    history = rows(toy_run)
+    assert [row["epoch"] for row in history] == ["1", "2"]
+    for name in ("category_loss", "val_authenticity_accuracy", "images_per_second", "input_wait_share"):
+        assert all(float(row[name]) >= 0 for row in history)
+    card = RunCard.load(toy_run)
+    assert card.size == (32, 32)
+    assert card.tasks["authenticity"] == {"classes": ["real", "fake"], "image_size": 16}
+    assert card.data_source == json.loads((toy_shards / "manifest.json").read_text())["source"]
+
+
+def test_best_is_the_epoch_with_the_best_validation_accuracy(toy_run):
+    for task in ("category", "authenticity"):
+        accuracies = [float(row[f"val_{task}_accuracy"]) for row in rows(toy_run)]
+        best = toy_run / task / f"epoch-{1 + int(np.argmax(accuracies)):02d}.keras"
+        assert (toy_run / task / "best.keras").read_bytes() == best.read_bytes()
+
+
+def test_tensorboard_has_scalars_samples_and_flags(toy_run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(toy_run / "tensorboard"), size_guidance={"tensors": 0})
+    events.Reload()
+    tags = set(events.Tags()["tensors"])
+    assert {"epoch/category_loss", "epoch/val_authenticity_accuracy", "epoch/images_per_second"} <= tags
+    assert {"augmented/category", "augmented/authenticity", "flags"} <= tags
+    assert [point.step for point in events.Tensors("epoch/category_loss")] == [168, 336]
+
+
+def test_going_on_ends_where_the_uninterrupted_run_ends(toy_run, toy_shards, tmp_path):
+    words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *TOY_TRAINING
+    assert run_command(train, *words, "--epochs=1") == 0
+    assert run_command(train, *words, "--epochs=2") == 0
+    for a, b in zip(final_weights(toy_run, 2), final_weights(tmp_path / "run", 2), strict=True):
+        assert (a == b).all()
+    assert [row["val_category_loss"] for row in rows(toy_run)] == [
+        row["val_category_loss"] for row in rows(tmp_path / "run")
+    ]
+
+
+def test_train_flags_reproduces_the_run(toy_run):
+    train.FLAGS.unparse_flags()
+    train.FLAGS(["train", f"--flagfile={toy_run}/train.flags"])
+    assert train.flagfile(train.FLAGS) == (toy_run / "train.flags").read_text()
+
+
+def test_a_finished_run_is_left_alone(toy_run, toy_shards, capsys):
+    before = {path: path.stat().st_mtime_ns for path in toy_run.rglob("*.keras")}
+    words = f"--data_dir={toy_shards}", f"--workdir={toy_run}", *TOY_TRAINING, "--epochs=2"
+    assert run_command(train, *words) == 0
+    assert "has all its 2 epochs already; raise --epochs" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in toy_run.rglob("*.keras")} == before
+
+
+def test_a_run_of_other_settings_is_refused(toy_run, toy_shards, capsys):
+    words = f"--data_dir={toy_shards}", f"--workdir={toy_run}", *TOY_TRAINING, "--learning_rate=0.5"
+    assert run_command(train, *words) == 1
+    error = capsys.readouterr().err
+    assert "holds a run of other settings (--learning_rate=0.001; --learning_rate=0.5)" in error
+
+
+def test_a_folder_of_other_things_is_refused(toy_shards, tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("all of it")
+    words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}", *TOY_TRAINING
+    assert run_command(train, *words) == 1
+    assert "is not empty and holds no run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "message"),
+    [
+        ("--backbone=resnet51", 2, "there is no backbone 'resnet51'"),
+        ("--backbone=colour=vgg16", 2, "'colour' is not one of the tasks (authenticity, category)"),
+        ("--tasks=colour", 2, "has no label axis 'colour'; it has authenticity, category"),
+        ("--tasks=category,category", 2, "names a task twice"),
+        ("--augmentation=wild", 2, "--augmentation must be one of "),
+        ("--fine_tune=some", 2, "--fine_tune must be none or all"),
+        ("--image_size=big", 2, "--image_size must be a number, got 'big'"),
+        ("--learning_rate=0", 2, "learning_rate must be above 0"),
+        ("--epochs=0", 2, "epochs must be at least 1"),
+        ("--batch_size=0", 2, "batch_size must be at least 1"),
+        ("--micro_batch=0", 2, "micro_batch must be at least 1"),
+        ("--train_split=dev", 2, "no split 'dev'"),
+        ("--train_split=test", 1, "no image of split 'test' has a label"),
+        ("--fit=stretch", 2, "value should be one of <crop|pad>"),
+        ("--data_dir=nowhere", 1, "there is no such folder of shards"),
+        ("--no_such_flag", 2, "Unknown command line flag 'no_such_flag'"),
+        ("extra", 2, "does not take the argument 'extra'"),
+    ],
+)
+def test_bad_input_is_one_clear_line(toy_shards, tmp_path, capsys, word, code, message):
+    words = [f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", "--backbone=small_cnn", word]
+    assert run_command(train, *words) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_damage_in_the_data_is_one_clear_line(toy_shards, tmp_path, capsys):
+    folder = shutil.copytree(toy_shards, tmp_path / "shards")
+    shard = next(folder.glob("*-train.*-00001-of-00003"))
+    data = bytearray(shard.read_bytes())
+    data[2000:-2000] = bytes(len(data) - 4000)
+    shard.write_bytes(data)
+    words = f"--data_dir={folder}", f"--workdir={tmp_path}/run", *TOY_TRAINING
+    assert run_command(train, *words) == 1
+    error = capsys.readouterr().err
+    assert f"{shard.name}, record" in error
+    assert "does not decode" in error
+    assert "Traceback" not in error
+
+
+def test_help_does_not_wait_for_tensorflow():
+    code = (
+        "import sys; from deepduel import train; sys.argv = ['train', '--help']; assert train.entry() == 0;"
+        "sys.argv = ['train', '--oops']; assert train.entry() == 2; assert 'tensorflow' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--micro_batch=VALUE" in done.stdout
+    assert "Unknown command line flag 'oops'" in done.stderr
+
+
+@pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.name)
+def test_every_flagfile_is_accepted(path):
+    from deepduel import augment, models
+
+    train.FLAGS.unparse_flags()
+    train.FLAGS(["train", f"--flagfile={path}", "--data_dir=SHARDS", "--workdir=RUN"])
+    tasks = train._tasks(train.FLAGS, train.FLAGS.tasks)
+    assert [task.axis for task in tasks] == train.FLAGS.tasks
+    assert all(isinstance(task.augmentation, augment.Augmentation) for task in tasks)
+    if path.name.startswith("original"):
+        for task in tasks:
+            architecture = task.architecture
+            assert (architecture.backbone, architecture.head) == models.ORIGINAL[task.axis]
+            assert task.augmentation == augment.PRESETS["original"]
+
+
+def test_a_later_value_wins_over_an_earlier_one():
+    axes = ["category", "authenticity"]
+    assert train.per_task("x", ["a", "category=b"], axes) == {"category": "b", "authenticity": "a"}
+    assert train.per_task("x", ["category=b", "a"], axes) == {"category": "a", "authenticity": "a"}
+    with pytest.raises(cli.UsageError, match="--x: no value for authenticity"):
+        train.per_task("x", ["category=b"], axes)
