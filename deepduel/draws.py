@@ -10,7 +10,8 @@ import math
 
 import tensorflow as tf
 
-MAX_ZOOM = 16.0  # the warp's fixed-point coordinates reach 32 image sides; see deepduel.warp
+from deepduel.warp import MAX_ZOOM
+
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _KEY_PARITY = 0x1BD11BDA
 
@@ -97,6 +98,9 @@ class Augmentation:
             raise ValueError(f"zoom_range={self.zoom_range!r}: the lowest factor must be above 0")
         if self.brightness_range is not None:
             _check_pair("brightness_range", self.brightness_range, 0, math.inf)
+        for name in ("horizontal_flip", "vertical_flip", "quarter_turns"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}={getattr(self, name)!r}: must be True or False")
         if self.fill_mode != "nearest":
             raise ValueError(f"fill_mode={self.fill_mode!r}: only 'nearest' is there")
         for name in ("shift_pixels", "crop_size"):
@@ -247,7 +251,7 @@ def draw(augmentation: Augmentation, seeds: tf.Tensor, height: int, width: int) 
     ):
         if isinstance(reach, int) and reach >= 1:  # as np.random.choice(int) times a random sign
             whole(name, 0, reach - 1)
-            out[name] *= tf.where(uniform[f"{name}_sign"] < 0.5, -1.0, 1.0)
+            out[name] *= 1 - 2 * tf.cast(uniform[f"{name}_sign"] < 0.5, tf.float64)
         elif reach:
             limit = float(reach) * (side if reach < 1 else 1)
             between(name, -limit, limit)

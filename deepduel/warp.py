@@ -20,7 +20,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-MAX_ZOOM = 16.0
+MAX_ZOOM = 16.0  # beyond these limits fixed-point coordinates could leave their 32 image sides
 MAX_SHIFT = 4.0  # image sides
 _WEIGHT_BITS = 8
 _RANGE_BITS = 26  # leaves 2**5 image sides on each side of zero in an int32
