@@ -70,7 +70,8 @@ def _ours(name: str, title: str, group: str = DECODE, function: str = "batches",
 
 
 def _keras(name: str, title: str, function: str, group: str = DECODE, *, reads: str | None = "files",
-           single: bool = False, note: str = "", more: tuple[str, ...] = (), **options) -> Contender:  # fmt: skip
+           single: bool = False, note: str = "", more: tuple[str, ...] = (),
+           **options) -> Contender:  # fmt: skip
     return Contender(
         name, title, group, _KERAS, function, options, imports=(*_TENSORFLOW, *more), reads=reads,
         distributions=("tensorflow", "keras", *(m.replace("_", "-") for m in more)), single=single, note=note,

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 
 import numpy as np
+import tensorflow as tf
 
+from deepduel import augment, order, pipeline, shards
 from experiments.benchmark_job import Job
 
 
@@ -15,39 +17,31 @@ def batches(job: Job, *, fast: bool, reader: str) -> Iterator[tuple[int, object]
 
 def augmented(job: Job, *, fast: bool) -> Iterator[tuple[int, object]]:
     """float32 [B, S, S, 3], 0..255, the original's augmentation."""
-    augment = _augment(job)
+    warp = _warp(job)
     # One compilation per batch size: the epoch's last batch must not be compiled in the measured time.
     for rows in {job.batch_size, len(job.files) % job.batch_size or job.batch_size}:
-        augment(np.zeros((rows, *job.size, 3), np.uint8), np.zeros((rows, 2), np.int32))
+        warp(np.zeros((rows, *job.size, 3), np.uint8), np.zeros((rows, 2), np.int32))
     for batch in _dataset(job, fast, "random"):
-        yield len(batch["images"]), augment(batch["images"], batch["seeds"])
+        yield len(batch["images"]), warp(batch["images"], batch["seeds"])
 
 
 def augmentation_alone(job: Job) -> Iterator[tuple[int, object]]:
     """float32 [B, S, S, 3] from one decoded batch, with other draws each time."""
-    import tensorflow as tf
-
-    augment = _augment(job)
+    warp = _warp(job)
     batch = next(iter(_dataset(job, False, "random")))
     images, number = batch["images"], 0
     rows = len(images)
     while True:
         seeds = tf.stack([tf.fill([rows], number), tf.range(rows)], axis=1)
-        yield rows, augment(images, seeds)
+        yield rows, warp(images, seeds)
         number += 1
 
 
 def _dataset(job: Job, fast: bool, reader: str):
-    from deepduel import order, pipeline, shards
-
     reading = pipeline.Reading(job.batch_size, fast_decode=fast, reader=reader, threads=job.threads)
     return pipeline.train_batches(shards.Split(job.data_dir, job.split), reading, order.Position())
 
 
-def _augment(job: Job):
-    import tensorflow as tf
-
-    from deepduel import augment
-
+def _warp(job: Job):
     preset = augment.PRESETS["original"]
     return tf.function(lambda images, seeds: augment.augment(images, seeds, preset, job.target_size))

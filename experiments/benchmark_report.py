@@ -131,7 +131,8 @@ def text(document: dict) -> str:
     host, images, settings = (document[key] for key in ("machine", "images", "settings"))
     height, width = images["size"]
     lines = [
-        f"{host['processor']}, {host['cores']} cores, {host['memory_bytes'] / 2**30:.0f} GB, {host['system']}",
+        f"{host['processor']}, {host['cores']} cores, {host['memory_bytes'] / 2**30:.0f} GB, "
+        f"{host['system']}",
         f"{images['count']:,} JPEG images {width}x{height}, {images['bytes'] / 1e6:.1f} MB; batches of "
         f"{settings['batch_size']}; median (lowest - highest) of {settings['rounds']} rounds",
     ]

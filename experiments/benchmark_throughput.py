@@ -168,11 +168,12 @@ def dataset(options: flags.FlagValues, scratch: str) -> Job:
         folder = pathlib.Path(scratch, "files", str(labels[record]))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{record:08d}.jpg").symlink_to(path)
+    links = str(pathlib.Path(scratch, "files"))
     shards = [str((split.data_dir / shard.file).resolve()) for shard in split.shards]
     total = sum(len(split.image(record)) for record in range(len(split)))
     return Job(
-        contender="", prepare=False, data_dir=str(split.data_dir.resolve()), split=options.split, shards=shards,
-        files=files, folder=str(pathlib.Path(scratch, "files")), labels=labels, scratch=scratch,
+        contender="", prepare=False, data_dir=str(split.data_dir.resolve()), split=options.split,
+        shards=shards, files=files, folder=links, labels=labels, scratch=scratch,
         size=split.one_size, target_size=options.image_size, batch_size=options.batch_size, threads=1,
         seconds=options.seconds, warmup_seconds=options.warmup_seconds, cold=False, bytes=total,
     )  # fmt: skip
@@ -221,32 +222,33 @@ def _plan(settings: Settings) -> Iterator[tuple[contenders.Contender, int, str, 
 
 def run(job: Job, python: str, workspace: pathlib.Path) -> dict:
     """One contender in a process of its own: its answer, {"missing": […]} or {"failed": reason}."""
-    told = workspace.parent / "job.json"
+    told, answer = workspace.parent / "job.json", workspace.parent / "answer.json"
     told.write_text(json.dumps(dataclasses.asdict(job)))
+    answer.unlink(missing_ok=True)
     environment = os.environ | {
         "CUDA_VISIBLE_DEVICES": "-1",  # the host is measured
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "OMP_NUM_THREADS": str(job.threads),
         "PYTHONPATH": "",  # a peer's environment must not see this one's packages
     }
-    with tempfile.TemporaryFile() as errors:
+    with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
-            [python, "-m", "experiments.benchmark_worker", str(told)],
-            cwd=workspace, env=environment, stdout=subprocess.PIPE, stderr=errors, start_new_session=True,
+            [python, "-m", "experiments.benchmark_worker", str(told), str(answer)],
+            cwd=workspace, env=environment, stdout=said, stderr=said, start_new_session=True,
         )  # fmt: skip
         limit = _GRACE_SECONDS + job.seconds + job.warmup_seconds
         try:
-            answer, _ = process.communicate(timeout=limit)
+            process.wait(limit)
         except subprocess.TimeoutExpired:
             return {"failed": f"no answer within {limit:.0f} s"}
         finally:
-            with contextlib.suppress(ProcessLookupError):  # its own children too: data loaders' workers
+            with contextlib.suppress(ProcessLookupError):  # with its own children: data loaders' workers
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        if process.returncode == 0 and answer.strip():
-            return json.loads(answer.splitlines()[-1])
-        errors.seek(0)
-        lines = errors.read().decode("utf-8", "replace").strip().splitlines()
+        if process.returncode == 0:
+            return json.loads(answer.read_text())
+        said.seek(0)
+        lines = said.read().decode("utf-8", "replace").strip().splitlines()
         return {"failed": lines[-1] if lines else f"ended with code {process.returncode}"}
 
 
@@ -257,7 +259,7 @@ def _python(contender: contenders.Contender, settings: Settings) -> str:
 def _publish(path: pathlib.Path, data: bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_bytes(data)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def entry() -> int:

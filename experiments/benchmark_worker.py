@@ -1,12 +1,11 @@
-"""One contender in a process of its own: a job in, one line of JSON on standard output.
+"""One contender in a process of its own: a job in, an answer out, both JSON files.
 
-    python -m experiments.benchmark_worker JOB.json
+    python -m experiments.benchmark_worker JOB.json ANSWER.json
 
-Needs only the standard library, so that it runs in any peer's environment. What libraries print
-goes to standard error. The line is one of
+Needs only the standard library, so that it runs in any peer's environment. The answer is one of
 
-    {"images_per_second": …, "images": …, "seconds": …, "first_batch_seconds": …, "batch": "uint8 [128, …]",
-     "bytes": …, "peak_rss_bytes": …, "versions": {…}}
+    {"images_per_second": …, "images": …, "seconds": …, "cpu_seconds": …, "first_batch_seconds": …,
+     "batch": "uint8 [128, …]", "bytes": …, "peak_rss_bytes": …, "versions": {…}}
     {"prepared_seconds": …, "bytes": …}
     {"missing": ["ffcv"]}
 """
@@ -26,9 +25,7 @@ from experiments import benchmark_contenders as contenders
 from experiments.benchmark_job import Job
 
 
-def main(path: str) -> None:
-    answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+def main(path: str, answer: str) -> None:
     job = Job(**json.loads(pathlib.Path(path).read_text()))
     cores = sorted(os.sched_getaffinity(0))[: job.threads]
     os.sched_setaffinity(0, cores)
@@ -49,7 +46,8 @@ def main(path: str) -> None:
             result = measure(batches, job)
             result |= {"bytes": _size(job, contender), "peak_rss_bytes": peak_rss_bytes()}
             result["versions"] = versions(contender.distributions)
-    print(json.dumps(result), file=answer, flush=True)
+    # A file and not a pipe: a loader's worker processes would hold the pipe open.
+    pathlib.Path(answer).write_text(json.dumps(result))
     os._exit(0)  # loaders' threads and processes need no farewell; some would hang
 
 
@@ -66,7 +64,7 @@ def measure(batches: Iterator[tuple[int, object]], job: Job, clock=time.perf_cou
     start = clock()
     while not job.cold and clock() - start < job.warmup_seconds:
         next(batches)
-    images, start = 0, clock()
+    images, cpu, start = 0, cpu_seconds(), clock()
     while True:
         images += next(batches)[0]
         seconds = clock() - start
@@ -76,6 +74,7 @@ def measure(batches: Iterator[tuple[int, object]], job: Job, clock=time.perf_cou
         "images_per_second": images / seconds,
         "images": images,
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds() - cpu,
         "first_batch_seconds": first,
         "batch": described,
     }
@@ -100,16 +99,30 @@ def evict(paths: list[str]) -> None:
 
 def peak_rss_bytes() -> int:
     """Peak resident memory of this process and its living children, summed (Linux; else 0)."""
-    own = os.getpid()
     total = 0
-    for status in pathlib.Path("/proc").glob("[0-9]*/status"):
-        try:
-            fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-        except OSError:
-            continue  # it has just ended
-        if own in (int(fields["Pid"]), int(fields["PPid"])) and "VmHWM" in fields:
-            total += int(fields["VmHWM"].split()[0]) * 1024
+    for process in _family():
+        for line in (process / "status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                total += int(line.split()[1]) * 1024
     return total
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and its living children so far (Linux; else 0)."""
+    ticks = 0
+    for process in _family():
+        fields = (process / "stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])  # utime and stime, proc(5)
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _family() -> list[pathlib.Path]:
+    """/proc folders of this process and its living children."""
+    own = pathlib.Path("/proc/self")
+    children = own / "task" / str(os.getpid()) / "children"
+    if not children.exists():
+        return []
+    return [own, *(pathlib.Path("/proc", child) for child in children.read_text().split())]
 
 
 def versions(distributions: tuple[str, ...]) -> dict[str, str]:
@@ -137,4 +150,4 @@ def _importable(name: str) -> bool:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
