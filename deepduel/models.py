@@ -168,8 +168,8 @@ def _backbone(architecture: Architecture):
                 raise
             reason = str(error).splitlines()[0]
             raise DataError(
-                f"the ImageNet weights of {architecture.backbone} cannot be downloaded ({reason}); connect to "
-                "the internet once (they are then kept in ~/.keras/models), or give a file with "
+                f"the ImageNet weights of {architecture.backbone} cannot be downloaded ({reason}); connect "
+                "to the internet once (they are then kept in ~/.keras/models), or give a file with "
                 "--weights=FILE, or start from random weights with --weights=none"
             ) from error
         preprocess = _preprocessing_layers(preprocess_input)

@@ -185,7 +185,8 @@ def _check_labels(split: Split, tasks: list[TaskOptions]) -> None:
     for task in tasks:
         if task.axis not in split.labels:
             raise UsageError(
-                f"{split.data_dir} has no label axis {task.axis!r}; it has {', '.join(split.labels) or 'none'}"
+                f"{split.data_dir} has no label axis {task.axis!r}; "
+                f"it has {', '.join(split.labels) or 'none'}"
             )
         labels = split.labels[task.axis]
         if not len(labels):
@@ -267,8 +268,8 @@ def _duel(options: RunOptions, tasks: list[TaskOptions], split: Split) -> Duel:
 def _say_plan(train_split, validation_split, duel: Duel, reading: pipeline.Reading) -> None:
     height, width = reading.decoding(train_split).size
     print(
-        f"{len(train_split):,} training and {len(validation_split):,} validation images, {height}x{width} pixels, "
-        f"batch {reading.batch_size}, micro-batch {duel.micro_batch}"
+        f"{len(train_split):,} training and {len(validation_split):,} validation images, "
+        f"{height}x{width} pixels, batch {reading.batch_size}, micro-batch {duel.micro_batch}"
     )
     for task in duel.tasks:
         trained = sum(int(np.prod(variable.shape)) for variable in duel.trained_variables(task))

@@ -53,7 +53,7 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_enum(
     "reader", "random", ["random", "sequential"],
-    "random: memory-mapped shards, a true shuffle. sequential: for remote storage.", flag_values=FLAGS)  # fmt: skip
+    "random: memory-mapped shards, a true shuffle. sequential: remote storage.", flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_bool("fast_decode", False, "Approximate JPEG decoding, a tenth faster.", flag_values=FLAGS)
 flags.DEFINE_integer("threads", 0, "That decode; 0: all cores.", lower_bound=0, flag_values=FLAGS)
 

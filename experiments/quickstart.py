@@ -68,16 +68,18 @@ def _summary(root: pathlib.Path, run: pathlib.Path, seconds: float) -> str:
     with (run / "history.csv").open(newline="") as file:
         rates = sorted(float(row["images_per_second"]) for row in csv.DictReader(file))
     tasks = metrics["tasks"]
+    evaluation = run / "evaluation" / "validation"
+    tensorboard = pathlib.Path(sys.executable).parent / "tensorboard"
     accuracies = ", ".join(f"{task} {tasks[task]['overall']['accuracy']:.2%}" for task in tasks)
     return "\n".join(
         [
             f"\nDone in {duration(seconds)}.",
             f"  validation accuracy   {accuracies}",
-            f"  training              {rates[len(rates) // 2]:,.0f} images/s (median epoch, both tasks at once)",
-            f"  report                {run / 'evaluation' / 'validation' / 'report.html'}",
+            f"  training              {rates[len(rates) // 2]:,.0f} images/s (both tasks at once)",
+            f"  report                {evaluation / 'report.html'}",
             f"  models                {', '.join(str(run / task / 'best.keras') for task in tasks)}",
             f"  predictions           {root / 'submission.csv'}",
-            f"  watch the training    {pathlib.Path(sys.executable).parent / 'tensorboard'} --logdir={run / 'tensorboard'}",
+            f"  watch the training    {tensorboard} --logdir={run / 'tensorboard'}",
         ]
     )
 

@@ -45,12 +45,15 @@ def test_a_saved_model_needs_nothing_of_ours(tmp_path):
     np.testing.assert_allclose(expected.sum(axis=1), 1, rtol=1e-6)
     built.saved_model.save(tmp_path / "model.keras")
     np.savez(tmp_path / "pixels.npz", pixels=pixels, expected=expected)
-    code = (
-        "import sys, numpy, keras; kept = numpy.load('pixels.npz'); model = keras.models.load_model('model.keras');"
-        "found = model.predict(kept['pixels'], verbose=0); assert found.dtype == numpy.float32;"
-        "numpy.testing.assert_allclose(found, kept['expected'], rtol=1e-5);"
-        "assert not [name for name in sys.modules if name.startswith(('deepduel', 'tfrecords_tools', 'keras_cv'))]"
-    )
+    code = """
+import sys, keras, numpy
+kept = numpy.load("pixels.npz")
+found = keras.models.load_model("model.keras").predict(kept["pixels"], verbose=0)
+assert found.dtype == numpy.float32
+numpy.testing.assert_allclose(found, kept["expected"], rtol=1e-5)
+ours = ("deepduel", "tfrecords_tools", "keras_cv")
+assert not [name for name in sys.modules if name.startswith(ours)]
+"""
     subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, check=True)
 
 

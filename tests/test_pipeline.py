@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepduel import order, pipeline
-from deepduel.pipeline import Reading
+from deepduel import order, pipeline, reading
+from deepduel.reading import Reading
 from deepduel.shards import Split
 from tests.conftest import run_command
 from tfrecords_tools import convert
 from tfrecords_tools.cli import UsageError
 
-READERS = pipeline.READERS
+READERS = reading.READERS
 BATCH = 50  # 168 images: three whole batches and one of 18
 
 

@@ -1,0 +1,97 @@
+"""The random-access reader: batch numbers -> batches, out of memory-mapped shards."""
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from deepduel import order
+from deepduel.decode import BatchDecoder
+from deepduel.reading import Reading, as_batch, options
+from deepduel.shards import Split
+from tfrecords_tools import records as record_format
+
+_LARGE_BATCH_BYTES = 64 << 20  # from here on, one batch is decoded at a time
+
+
+def train(split: Split, reading: Reading, position: order.Position) -> tf.data.Dataset:
+    """Endless training batches from `position` on."""
+    steps = order.steps_per_epoch(len(split), reading.batch_size)
+    orders = _Orders(len(split), position.seed)
+    first = position.epoch * steps + position.step
+
+    def take(number: np.ndarray):
+        epoch, step = divmod(int(number), steps)
+        records = orders.epoch(epoch)[step * reading.batch_size : (step + 1) * reading.batch_size]
+        return records, order.image_seeds(records, seed=position.seed, epoch=epoch)
+
+    numbers = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
+    return _batches(numbers, split, reading, take, rows=None)
+
+
+def evaluate(split: Split, reading: Reading, *, rows: int) -> tf.data.Dataset:
+    """Every record once, in order, in batches of `rows`."""
+
+    def take(number: np.ndarray):
+        records = np.arange(number * rows, min((number + 1) * rows, len(split)), dtype=np.int64)
+        return records, order.image_seeds(records, seed=0, epoch=0)
+
+    numbers = tf.data.Dataset.range(order.steps_per_epoch(len(split), rows))
+    return _batches(numbers, split, reading, take, rows=rows)
+
+
+def _batches(
+    numbers: tf.data.Dataset, split: Split, reading: Reading, take: Callable, *, rows: int | None
+) -> tf.data.Dataset:
+    """Batch numbers -> batches; `take` gives the records and seeds of a batch."""
+    decoding = reading.decoding(split)
+    decode = BatchDecoder(split, decoding, threads=reading.threads)
+    labels = np.stack([split.labels[axis] for axis in split.manifest.axes], 1) if split.labels else None
+
+    @tf.autograph.experimental.do_not_convert
+    def load(number):
+        records, seeds = take(number)
+        pad = (rows or len(records)) - len(records)
+        picked = labels[records] if labels is not None else np.empty((len(records), 0), np.int32)
+        return (
+            decode(records, rows=len(records) + pad),
+            np.pad(picked, ((0, pad), (0, 0)), constant_values=record_format.NO_LABEL),
+            np.pad(seeds, ((0, pad), (0, 0))),
+            np.pad(records, (0, pad), constant_values=-1),
+        )
+
+    def batch(number):
+        images, labels, seeds, records = tf.numpy_function(
+            load, [number], (tf.uint8, tf.int32, tf.int32, tf.int64), stateful=False
+        )
+        images.set_shape((rows, *decoding.size, 3))
+        labels.set_shape((rows, len(split.manifest.axes)))
+        seeds.set_shape((rows, 2))
+        records.set_shape((rows,))
+        return as_batch(split, images, labels, seeds, records)
+
+    # Batch numbers, not images, travel through tf.data: one call decodes a batch with all
+    # cores. A second batch under way hides the end of the first; for large batches the
+    # prefetched one does that alone, since each costs its full memory.
+    batch_bytes = reading.batch_size * decoding.size[0] * decoding.size[1] * 3
+    parallel = 2 if batch_bytes < _LARGE_BATCH_BYTES else 1
+    batches = numbers.map(batch, num_parallel_calls=parallel, deterministic=True)
+    return batches.prefetch(1).with_options(options())
+
+
+class _Orders:
+    """The permutations of the epochs being read; batches of two epochs may be under way."""
+
+    def __init__(self, records: int, seed: int):
+        self._records = records
+        self._seed = seed
+        self._epochs: dict[int, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def epoch(self, epoch: int) -> np.ndarray:
+        with self._lock:
+            if epoch not in self._epochs:
+                self._epochs = {number: kept for number, kept in self._epochs.items() if number >= epoch - 1}
+                self._epochs[epoch] = order.permutation(self._records, seed=self._seed, epoch=epoch)
+            return self._epochs[epoch]

@@ -1,0 +1,82 @@
+"""How a split is read, and what a batch is.
+
+A batch is a dict:
+
+    images   uint8   [B, H, W, 3]   upright RGB, 0..255
+    labels   {axis: int32 [B]}      -1 where an image has none
+    seeds    int32   [B, 2]         random state of each image for its augmentation
+    records  int64   [B]            record numbers within the split; -1 for padding
+    weight   float32 [B]            1; 0 for the padding that fills up the last evaluation batch
+"""
+
+import dataclasses
+
+import tensorflow as tf
+
+from deepduel.decode import Decoding
+from deepduel.shards import Split
+from tfrecords_tools.cli import UsageError
+
+READERS = ("random", "sequential")
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How a split is read.
+
+    Attributes:
+      batch_size: images per batch, >= 1.
+      size: (height, width) of the batches; None takes the images' own, if they have one size.
+      fit: "crop" or "pad", see Decoding.
+      fast_decode: approximate JPEG decoding, see Decoding.
+      reader: "random" takes records by number out of memory-mapped shards, in a true global
+        shuffle. "sequential" streams the shards (any file system that TensorFlow knows) and
+        shuffles shards and windows of 8,192 records.
+      threads: that decode; None takes all cores.
+    """
+
+    batch_size: int
+    size: tuple[int, int] | None = None
+    fit: str = "crop"
+    fast_decode: bool = False
+    reader: str = "random"
+    threads: int | None = None
+
+    def __post_init__(self):
+        if self.batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, got {self.batch_size}")
+        if self.reader not in READERS:
+            raise UsageError(f"reader must be one of {', '.join(READERS)}, got {self.reader!r}")
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"threads must be at least 1, got {self.threads}")
+
+    def decoding(self, split: Split) -> Decoding:
+        """Raises UsageError when the images differ in size and no size was asked for."""
+        size = self.size or split.one_size
+        if size is None:
+            sizes = split.manifest.image_sizes
+            raise UsageError(
+                f"the images of {split.data_dir} have {len(sizes)} different sizes; say with size=(height, "
+                "width) what they are to be brought to"
+            )
+        return Decoding(size, self.fit, self.fast_decode)
+
+
+def as_batch(split: Split, images, labels, seeds, records) -> dict[str, tf.Tensor]:
+    """The dict above, from labels [B, axes] and the other parts."""
+    return {
+        "images": images,
+        "labels": {axis: labels[:, column] for column, axis in enumerate(split.manifest.axes)},
+        "seeds": seeds,
+        "records": records,
+        "weight": tf.cast(records >= 0, tf.float32),
+    }
+
+
+def options() -> tf.data.Options:
+    """Of every data set here: in order, and left whole by distribution strategies."""
+    options = tf.data.Options()
+    options.deterministic = True
+    # The batches are whole already: nothing for the auto-sharding of a strategy to divide.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return options
