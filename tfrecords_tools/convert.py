@@ -138,8 +138,6 @@ def _show(plan: planning.Plan) -> None:
 
 
 def _repair(listing: folder.Listing, chosen: planning.Options, options: flags.FlagValues) -> None:
-    if options.append or options.dry_run:
-        raise cli.UsageError("--repair goes with neither --append nor --dry_run")
     with progress.Progress("rebuilding") as bar:
         whole, mended = mending.repair(
             listing,
@@ -169,6 +167,8 @@ def _require(options: flags.FlagValues) -> None:
         raise cli.UsageError("--output_dir must lie outside --input_dir: shards are no images")
     if not 0 <= options.workers <= 1024:
         raise cli.UsageError(f"--workers is 1 to 1024, or 0 for one per core, not {options.workers}")
+    if options.repair and (options.append or options.dry_run):
+        raise cli.UsageError("--repair goes with neither --append nor --dry_run")
     if not 0 <= options.max_rejected <= 1:
         raise cli.UsageError(f"--max_rejected is a share, 0 to 1, not {options.max_rejected}")
 

@@ -94,13 +94,13 @@ class Listing:
         return bool((self.labels[self.split == split] >= 0).any())
 
     def fingerprint(self) -> str:
-        """SHA-256 over keys, sizes, splits and labels, in an order of their own; hex."""
+        """SHA-256 over keys (by their order hashes), sizes, splits and labels; hex."""
         digest = hashlib.sha256(repr((self.splits, self.axes)).encode("utf-8", "backslashreplace"))
-        for index in np.argsort(self.rows["order"], kind="stable"):
-            row = self.rows[index]
-            digest.update(self.keys[row["start"] : row["start"] + row["length"]])
-            digest.update(b"\0%d %d " % (row["size"], self.split[index]))
-            digest.update(self.labels[index].tobytes())
+        order = np.argsort(self.rows["order"], kind="stable")
+        for start in range(0, len(order), _CHUNK):
+            chosen = order[start : start + _CHUNK]
+            for values in (self.rows["order"], self.rows["size"], self.split, self.labels):
+                digest.update(np.ascontiguousarray(values[chosen]))
         return digest.hexdigest()
 
 
@@ -255,8 +255,8 @@ class _Table:
         where = f"{self.root}/{name}"
         if path is None:
             raise DataError(f"{where}: no column {' or '.join(_PATH_COLUMNS)}; its columns are {header}")
-        wanted = self._wanted(header)
         given = set(self.columns) if self.layout.has_split else set(self.columns) - {SPLIT}
+        wanted = self._wanted(header)
         order = np.argsort(self.walk.rows["order"], kind="stable")
         hashes = self.walk.rows["order"][order]
         seen = np.zeros(len(self.walk.rows), bool)

@@ -157,16 +157,18 @@ def lock(path: pathlib.Path) -> object:
     """
     import fcntl
 
-    file = path.open("a")
     for _ in range(5):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
+            if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+                return file  # and not one that a conversion deleted when it was done
         except BlockingIOError:
-            time.sleep(0.2)  # the workers of a killed conversion take a moment to follow it
+            time.sleep(0.2)  # the one that was killed just now takes a moment to let go
         except OSError:
             return file  # a file system without locks: unfinished files have names of their own
-    file.close()
+        file.close()
     raise DataError(f"{path.parent.parent}: another conversion is writing here; wait for it, or stop it")
 
 

@@ -174,7 +174,7 @@ def _serve(pipe, function: Callable, common: Any, array) -> None:
     while True:
         try:
             job = pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):  # the parent has no more work, or is gone
             return
         try:
             answer = "done", function(common, job, counts)

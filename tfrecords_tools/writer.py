@@ -66,8 +66,13 @@ def write(
     if whole is not None:
         return whole, 0.0
     start = time.monotonic()
-    _prepare(target, made)
+    _require_ours(target, made)
     lock = storage.lock(target.path(LOCK_FILE))
+    whole = finished(target, made)
+    if whole is not None:  # by the conversion that had the lock
+        return whole, 0.0
+    _require_ours(target, made)
+    target.write(PLAN_FILE, json.dumps(made.description, indent=1).encode())
     done = {file: report for file in made.files if (report := read_report(target, file)) is not None}
     if done:
         seen = sum(report["records"] + len(report["rejected"]) for report in done.values())
@@ -129,8 +134,8 @@ def require_same(root: str, found: dict, wanted: dict) -> None:
         raise DataError(f"{root}: holds another conversion, which differs in {'; '.join(told)}; {remedy}")
 
 
-def _prepare(target, made: Plan) -> None:
-    """Makes the output folder ours, or finds it ours already."""
+def _require_ours(target, made: Plan) -> None:
+    """Raises DataError unless the folder is new, empty, or left by a run of this plan."""
     if target.size(PLAN_FILE) is None:
         names = [name for name in target.names() if name != WORK]
         if names and made.base is None:
@@ -138,7 +143,6 @@ def _prepare(target, made: Plan) -> None:
                 f"{target.root}: is not empty (it holds {names[0]!r}) and no conversion of ours; "
                 "choose a new or empty --output_dir"
             )
-        target.write(PLAN_FILE, json.dumps(made.description, indent=1).encode())
         return
     try:
         found = json.loads(target.read(PLAN_FILE))
