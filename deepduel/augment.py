@@ -46,9 +46,9 @@ def apply_transform(
     """Applies given parameters, in ImageDataGenerator.apply_transform's order and meaning.
 
     Pixel by pixel the result is ImageDataGenerator's up to the rounding of the interpolation's
-    weights to 1/256 (a thousand draws on photographs: mean difference 0.02, worst draw 0.05 grey levels). Two deliberate
-    differences on images that are not square: the centre is the image's (Keras swaps its two
-    coordinates), and quarter turns are refused.
+    weights to 1/256 (a thousand draws on photographs: mean difference 0.02, worst draw 0.05 grey
+    levels). Two deliberate differences on images that are not square: the centre is the image's
+    (Keras swaps its two coordinates), and quarter turns are refused.
 
     Args:
       images: [B, H, W, C], uint8 or float, 0..255; H and W must be known statically.

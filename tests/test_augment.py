@@ -228,7 +228,7 @@ def test_images_that_are_not_square_turn_about_their_centre():
     image = np.zeros((1, 21, 31, 3), np.uint8)
     image[0, 10, 13] = 200  # two columns left of the centre
     turned = apply_transform(image, {"theta": 90.0}).numpy()[0, ..., 0]
-    assert np.argwhere(turned > 100).tolist() == [[8, 15]] or np.argwhere(turned > 100).tolist() == [[12, 15]]
+    assert np.argwhere(turned > 100).tolist() == [[12, 15]]
     square = apply_transform(image[:, :, 5:26], {"theta": 90.0}).numpy()[0, ..., 0]
     np.testing.assert_allclose(turned[:, 5:26], square, atol=1)
 
