@@ -36,7 +36,7 @@ _per_task(
 )
 _per_task("fine_tune", "none", "Train the backbone too: none or all. small_cnn is always trained.")
 _per_task("image_size", "224", "Side of the network's square input, pixels.")
-_per_task("augmentation", "original", "Preset: original (Deepfake Duel's), forensic, light or none.")
+_per_task("augmentation", "original", "Preset: original (Deepfake Duel's), forensic, robust, light or none.")
 _per_task("learning_rate", "0.001", "Of Adam.")
 _per_task("precision", "float32", "float32, mixed_float16 or mixed_bfloat16.")
 flags.DEFINE_integer("batch_size", 512, "Images per update.", flag_values=FLAGS)

@@ -75,8 +75,17 @@ def run(
       argv: the command line, program name first.
     """
     argv = list(sys.argv if argv is None else argv)
+    try:
+        return _run(main, flag_values, name, argv)
+    except BrokenPipeError:
+        # The reader of our output is gone (`| head`). Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+
+
+def _run(main: Callable, flag_values: flags.FlagValues, name: str, argv: list[str]) -> int:
     if any(word in ("--help", "-help", "-h", "--helpfull", "--helpshort") for word in argv[1:]):
-        print(_help(main, flag_values, name))
+        print(_help(main, flag_values, name), flush=True)
         return 0
     try:
         rest = flag_values(argv)[1:]
@@ -89,9 +98,6 @@ def run(
         return _say(name, str(error), 1)
     except KeyboardInterrupt:
         return _say(name, "interrupted", 130)
-    except BrokenPipeError:
-        sys.stdout = None  # the reader of our output is gone: nothing is left to tell it
-        return 1
     return 0
 
 
