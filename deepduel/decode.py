@@ -1,8 +1,8 @@
 """Record numbers -> one uint8 batch, decoded by a pool of threads into one buffer.
 
 simplejpeg releases the interpreter lock while libjpeg-turbo works, so plain threads use all
-cores. The threads share the images of one batch (and not one batch each), so the memory in
-flight does not grow with the number of cores.
+cores. Each caller decodes its own batch, and all further threads help whichever batch is under
+way, so the memory in flight does not grow with the number of cores.
 """
 
 import concurrent.futures
@@ -11,6 +11,7 @@ import math
 import os
 import sys
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 import simplejpeg
@@ -75,17 +76,18 @@ def fit_image(pixels: np.ndarray, decoding: Decoding) -> np.ndarray:
 
 
 class BatchDecoder:
-    """Callable: record numbers int64 [B] -> uint8 [B, H, W, 3].
+    """Callable: record numbers int64 [B] -> uint8 [B, H, W, 3]. May be called by several threads at once.
 
     The returned array may be handed to TensorFlow, which takes it without a copy. Its memory
     is used again only once nothing refers to it any more.
     """
 
-    def __init__(self, split: Split, decoding: Decoding, *, threads: int | None = None):
+    def __init__(self, split: Split, decoding: Decoding, *, threads: int | None = None, callers: int = 1):
+        """Decodes with `threads` in all (default: all cores), the `callers` that call at once among them."""
         self._split = split
         self._decoding = decoding
-        self._threads = threads or len(os.sched_getaffinity(0))
-        self._pool = concurrent.futures.ThreadPoolExecutor(self._threads, "decode")
+        self._helpers = max((threads or len(os.sched_getaffinity(0))) - callers, 0)
+        self._pool = concurrent.futures.ThreadPoolExecutor(max(self._helpers, 1), "decode")
         self._buffers = _Buffers()
 
     def __call__(self, records: np.ndarray, *, rows: int | None = None) -> np.ndarray:
@@ -96,44 +98,49 @@ class BatchDecoder:
         """
         rows = len(records) if rows is None else rows
         batch = self._buffers.take((rows, *self._decoding.size, 3))
-        numbers, filled = records.tolist(), batch[: len(records)]
-        starts = range(0, len(numbers), _CHUNK)
-        tasks = [
-            self._pool.submit(self._decode, numbers[at : at + _CHUNK], filled[at : at + _CHUNK])
-            for at in starts
-        ]
+        batch[len(records) :] = 0
+        plain = self._split.encoding[records] == _JPEG
+        plain &= (self._split.sizes[records] == self._decoding.size).all(axis=1)
+        encoded = self._split.images(records)
+        todo = list(zip(records.tolist(), encoded, plain.tolist(), batch[: len(records)], strict=True))
+        # The caller and its helpers take chunks off one iterator: nobody waits for a hand-over, and
+        # a helper that is still busy with another batch is not missed.
+        chunks = iter([todo[at : at + _CHUNK] for at in range(0, len(todo), _CHUNK)])
+        helpers = [self._pool.submit(self._decode, chunks) for _ in range(self._helpers)]
         try:
-            for task in tasks:
-                task.result()
+            self._decode(chunks)
         finally:
-            concurrent.futures.wait(tasks)  # never give away a buffer that is still written to
-        batch[len(numbers) :] = 0
+            started = [helper for helper in helpers if not helper.cancel()]
+            concurrent.futures.wait(started)  # never give away a buffer that is still written to
+        for helper in started:
+            helper.result()
         return batch
 
-    def _decode(self, numbers: list[int], out: np.ndarray) -> None:
-        for number, pixels in zip(numbers, out, strict=True):
-            try:
-                self._decode_one(number, pixels)
-            except (ValueError, OSError) as error:
-                raise DataError(
-                    f"{self._split.where(number)}: does not decode ({error}); "
-                    "run python -m tfrecords_tools.verify on the data folder"
-                ) from error
-
-    def _decode_one(self, number: int, out: np.ndarray) -> None:
-        data = self._split.image(number)
-        encoding = self._split.encoding[number]
+    def _decode(self, chunks: Iterator[list[tuple]]) -> None:
         fast = self._decoding.fast
-        same_size = (self._split.sizes[number] == out.shape[:2]).all()
-        if encoding == _JPEG and same_size:
-            pixels = simplejpeg.decode_jpeg(data, "RGB", fast, fast, buffer=out)
-            if pixels.shape != out.shape:
-                raise ValueError(f"{pixels.shape[:2]} pixels, the index says {out.shape[:2]}")
-            return
-        if encoding == _RAW:
-            pixels = np.frombuffer(data, np.uint8).reshape(*self._split.sizes[number], 3)
+        for chunk in chunks:
+            for record, data, plain, out in chunk:
+                try:
+                    if plain:
+                        self._check(simplejpeg.decode_jpeg(data, "RGB", fast, fast, buffer=out), out)
+                    else:
+                        self._decode_other(record, data, out)
+                except (ValueError, OSError) as error:
+                    raise DataError(
+                        f"{self._split.where(record)}: does not decode ({error}); "
+                        "run python -m tfrecords_tools.verify on the data folder"
+                    ) from error
+
+    def _check(self, pixels: np.ndarray, out: np.ndarray) -> None:
+        if pixels.shape != out.shape:
+            raise ValueError(f"{pixels.shape[:2]} pixels, the index says {out.shape[:2]}")
+
+    def _decode_other(self, record: int, data: memoryview, out: np.ndarray) -> None:
+        """An image that is no JPEG, or of another size than the batch."""
+        if self._split.encoding[record] == _RAW:
+            pixels = np.frombuffer(data, np.uint8).reshape(*self._split.sizes[record], 3)
         else:
-            pixels = images.decode(data, fast=fast)
+            pixels = images.decode(data, fast=self._decoding.fast)
         out[:] = fit_image(pixels, self._decoding)
 
 
@@ -159,9 +166,9 @@ class _Buffers:
             for number in range(len(self._owners)):
                 owner = self._owners[number]
                 if sys.getrefcount(owner) == self._FREE:
-                    if owner.size == size + _ALIGNMENT:
+                    if owner.size >= size + _ALIGNMENT:  # larger: an epoch's last batch is smaller
                         return _aligned(owner, shape)
-                    del self._owners[number]  # of another batch size
+                    del self._owners[number]
                     break
             self._owners.append(np.empty(size + _ALIGNMENT, np.uint8))
             return _aligned(self._owners[-1], shape)

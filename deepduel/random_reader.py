@@ -1,5 +1,6 @@
 """The random-access reader: batch numbers -> batches, out of memory-mapped shards."""
 
+import os
 import threading
 from collections.abc import Callable
 
@@ -46,7 +47,12 @@ def _batches(
 ) -> tf.data.Dataset:
     """Batch numbers -> batches; `take` gives the records and seeds of a batch."""
     decoding = reading.decoding(split)
-    decode = BatchDecoder(split, decoding, threads=reading.threads)
+    # Batch numbers, not images, travel through tf.data. Two batches under way keep all cores busy
+    # while one ends; of large ones a single one does, since each costs its full memory.
+    threads = reading.threads or len(os.sched_getaffinity(0))
+    batch_bytes = reading.batch_size * decoding.size[0] * decoding.size[1] * 3
+    parallel = min(2 if batch_bytes < _LARGE_BATCH_BYTES else 1, threads)
+    decode = BatchDecoder(split, decoding, threads=threads, callers=parallel)
     labels = np.stack([split.labels[axis] for axis in split.manifest.axes], 1) if split.labels else None
 
     @tf.autograph.experimental.do_not_convert
@@ -71,11 +77,6 @@ def _batches(
         records.set_shape((rows,))
         return as_batch(split, images, labels, seeds, records)
 
-    # Batch numbers, not images, travel through tf.data: one call decodes a batch with all
-    # cores. A second batch under way hides the end of the first; for large batches the
-    # prefetched one does that alone, since each costs its full memory.
-    batch_bytes = reading.batch_size * decoding.size[0] * decoding.size[1] * 3
-    parallel = 2 if batch_bytes < _LARGE_BATCH_BYTES else 1
     batches = numbers.map(batch, num_parallel_calls=parallel, deterministic=True)
     return batches.prefetch(1).with_options(options())
 

@@ -57,6 +57,15 @@ class Split:
         _, _, start, size = self._spans[record].tolist()
         return self._maps[self._shard[record]][start : start + size]
 
+    def images(self, records: np.ndarray) -> list[memoryview]:
+        """`image` of many records at once, without NumPy's overhead for each."""
+        spans = self._spans[records, 2:].tolist()
+        shards = self._shard[records].tolist()
+        return [
+            self._maps[shard][start : start + size]
+            for shard, (start, size) in zip(shards, spans, strict=True)
+        ]
+
     def key(self, record: int) -> bytes:
         """The key of one record: its path relative to the folder that was converted."""
         start, size, _, _ = self._spans[record].tolist()
