@@ -139,26 +139,23 @@ def text(document: dict) -> str:
     for group in contenders.GROUPS:
         entries = [entry for entry in document["contenders"] if entry["group"] == group]
         if entries:
-            lines += ["", group, *_rows(entries)]
+            lines += ["", group, *_rows(entries, settings)]
     if document["ratios"]:
         lines += ["", "Ratios, taken within each round"]
-        lines += _columns([_ratio_row(ratio) for ratio in document["ratios"]])
+        lines += _columns([_ratio_row(ratio, settings) for ratio in document["ratios"]], right=(0,))
     lines += ["", "Versions"] + _versions(document)
     return "\n".join(lines)
 
 
-def _rows(entries: list[dict]) -> list[str]:
-    rows = [("", "threads", "cache", "images/s", "", "batches", "data set", "peak memory")]
+def _rows(entries: list[dict], settings: dict) -> list[str]:
+    rows = [("", "images/s", "", "batches", "data set", "peak memory")]
     for entry in entries:
         if entry["status"] != "measured":
-            rows.append((entry["title"], "", "", entry["status"], "", entry["reason"][:60], "", ""))
-            continue
-        for result in entry["results"]:
+            rows.append((entry["title"], entry["status"], "", entry["reason"][:60], "", ""))
+        for result in entry.get("results", []):
             rows.append(
                 (
-                    entry["title"],
-                    str(result["threads"]),
-                    result["cache"],
+                    entry["title"] + _where(result, settings),
                     f"{result['images_per_second']:,.0f}",
                     f"({result['lowest']:,.0f} - {result['highest']:,.0f})",
                     entry["batch"],
@@ -167,18 +164,22 @@ def _rows(entries: list[dict]) -> list[str]:
                 )
             )
     notes = [f"    {entry['title']}: {entry['note']}" for entry in entries if entry["note"]]
-    return _columns(rows) + notes
+    return _columns(rows, right=(1, 4, 5)) + notes
 
 
-def _ratio_row(ratio: dict) -> tuple[str, ...]:
+def _where(result: dict, settings: dict) -> str:
+    """What distinguishes a row, if there is more than one kind: ", 2 cores, cold"."""
+    cores = f", {result['threads']} cores" if len(settings["threads"]) > 1 else ""
+    return cores + (f", {result['cache']}" if len(settings["cache"]) > 1 else "")
+
+
+def _ratio_row(ratio: dict, settings: dict) -> tuple[str, ...]:
     of, over = (contenders.by_name(ratio[key]).title for key in ("of", "over"))
     return (
-        of,
-        f"over {over}",
-        f"{ratio['threads']} threads",
-        ratio["cache"],
         f"{ratio['ratio']:.3g}x",
         f"({ratio['lowest']:.3g} - {ratio['highest']:.3g})",
+        of,
+        f"over {over}{_where(ratio, settings)}",
     )
 
 
@@ -190,20 +191,16 @@ def _versions(document: dict) -> list[str]:
     return ["  " + ", ".join(f"{name} {' and '.join(sorted(v))}" for name, v in sorted(found.items()))]
 
 
-def _columns(rows: list[tuple[str, ...]]) -> list[str]:
+def _columns(rows: list[tuple[str, ...]], *, right: tuple[int, ...]) -> list[str]:
+    """Rows as lines, in columns as wide as need be; those in `right` are aligned to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    numbers = {column for column in range(len(rows[0])) if _is_number(rows[-1][column])}
     return [
         "  " + "  ".join(
-            cell.rjust(width) if column in numbers else cell.ljust(width)
+            cell.rjust(width) if column in right else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]  # fmt: skip
-
-
-def _is_number(cell: str) -> bool:
-    return cell.rstrip("xMB ").replace(",", "").replace(".", "").isdigit()
 
 
 def chart(document: dict) -> bytes:

@@ -52,7 +52,7 @@ flags.DEFINE_list(
 flags.DEFINE_integer("rounds", 3, "Measurements of each contender.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_float("seconds", 5.0, "Length of one measurement.", lower_bound=0.1, flag_values=FLAGS)
 flags.DEFINE_float("warmup_seconds", 2.0, "Not counted before it.", lower_bound=0.0, flag_values=FLAGS)
-flags.DEFINE_list("threads", "", "Cores to use, for example 1,2; default: all.", flag_values=FLAGS)
+flags.DEFINE_list("threads", [], "Cores to use, for example 1,2; default: all.", flag_values=FLAGS)
 flags.DEFINE_list(
     "cache", "warm", "Page cache: warm, or cold (emptied first; one epoch instead of --seconds).",
     flag_values=FLAGS)  # fmt: skip
@@ -117,9 +117,12 @@ def main(options: flags.FlagValues) -> None:
 def _settings(options: flags.FlagValues) -> Settings:
     try:
         chosen = contenders.select(options.contenders)
-        threads = tuple(int(count) for count in options.threads if count)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    for count in options.threads:
+        if not count.isdecimal():
+            raise UsageError(f"--threads takes numbers of cores such as 1,2, not {count!r}")
+    threads = tuple(int(count) for count in options.threads)
     pythons = dict(entry.partition("=")[::2] for entry in options.peer_python if entry)
     return Settings(
         chosen, pythons, threads or (len(os.sched_getaffinity(0)),), tuple(options.cache), options.rounds,
