@@ -124,7 +124,11 @@ def read_keys(data) -> Iterator[bytes]:
 
 def image_span(payload: bytes, image: bytes) -> int:
     """Where `image` starts in the serialized Example that holds it, in bytes."""
-    return payload.index(image)
+    head = image[:64]  # a search for all of it would first study all of it
+    start = payload.index(head)
+    while not payload.startswith(image, start):
+        start = payload.index(head, start + 1)
+    return start
 
 
 def key_text(key: bytes) -> str:
