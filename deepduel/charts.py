@@ -54,9 +54,9 @@ class Axis:
         return start + (1 - share if self.reverse else share) * (end - start)
 
 
-def percent_axis(title: str, values: Sequence[float] = UNIT) -> Axis:
+def percent_axis(title: str, values: Sequence[float] = UNIT, *, reverse: bool = False) -> Axis:
     """An axis of shares, labelled in percent."""
-    return Axis(title, tuple((value, f"{value * 100:.3g}") for value in values))
+    return Axis(title, tuple((value, f"{value * 100:.3g}") for value in values), reverse)
 
 
 def span_axis(title: str, values: Sequence[float]) -> Axis:
@@ -66,6 +66,11 @@ def span_axis(title: str, values: Sequence[float]) -> Axis:
     step = (1 - start) / 5 if start in (0.0, 0.5) else (1 - start) / 4
     count = round((1 - start) / step)
     return percent_axis(title, [round(start + number * step, 6) for number in range(count + 1)])
+
+
+def ticks(*values: float) -> tuple[tuple[float, str], ...]:
+    """Ticks labelled with their values."""
+    return tuple((value, f"{value:.3g}") for value in values)
 
 
 def lines(

@@ -4,8 +4,13 @@
 
 The files lie in RUN/evaluation/<split>/. Every record counts exactly once, whatever the batch size;
 records without a label on an axis (-1) are left out of that axis' figures.
+
+    python -m deepduel.evaluate --compare=RUN_A,RUN_B --split=validation
+
+compares two runs that were evaluated on the same split, image by image (McNemar's test).
 """
 
+import json
 import pathlib
 import sys
 
@@ -14,8 +19,8 @@ from absl import flags
 from tfrecords_tools import cli
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=FLAGS, required=True)
-flags.DEFINE_string("data_dir", None, "Folder of shards.", flag_values=FLAGS, required=True)
+flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=FLAGS)
+flags.DEFINE_string("data_dir", None, "Folder of shards.", flag_values=FLAGS)
 flags.DEFINE_string("split", "validation", "Split to evaluate on.", flag_values=FLAGS)
 flags.DEFINE_list("tasks", None, "Tasks to evaluate; default: all of the run.", flag_values=FLAGS)
 flags.DEFINE_string("model", "best", "Which model of each task: best, or epoch-NN.", flag_values=FLAGS)
@@ -30,9 +35,31 @@ flags.DEFINE_integer(
 flags.DEFINE_enum(
     "reader", "random", ["random", "sequential"],
     "random: memory-mapped shards. sequential: for remote storage.", flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_integer(
+    "bootstrap", 1000, "Drawings behind each 95 % interval; 0 leaves the intervals out.", lower_bound=0,
+    flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_bool(
+    "robustness", False, "Also measure on recompressed, blurred, shrunk and cropped images: "
+    "22 passes over --robustness_images.", flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_integer(
+    "robustness_images", 2000, "Images to damage, evenly from the split; 0: all.", lower_bound=0,
+    flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_list(
+    "compare", None, "Two run folders, RUN_A,RUN_B, to compare instead of evaluating one.", flag_values=FLAGS
+)
+flags.DEFINE_string("output", None, "With --compare: also write the comparison to this JSON file.",
+                    flag_values=FLAGS)  # fmt: skip
 
 
 def main(options: flags.FlagValues) -> None:
+    if options.compare is not None:
+        _compare(options)
+        return
+    if options.output is not None:
+        raise cli.UsageError("--output goes with --compare; an evaluation is written into its run")
+    for name in ("workdir", "data_dir"):
+        if not options[name].value:
+            raise cli.UsageError(f"--{name} is missing; it must name the {options[name].help[:-1].lower()}")
     cli.quiet_tensorflow()
     import tensorflow as tf
 
@@ -45,7 +72,7 @@ def main(options: flags.FlagValues) -> None:
 
 
 def _evaluate(options: flags.FlagValues) -> None:
-    from deepduel import evaluation, provenance, report
+    from deepduel import evaluation, gallery, provenance, report, robustness
     from deepduel.pipeline import Reading
     from deepduel.predictor import Predictor
 
@@ -60,11 +87,39 @@ def _evaluate(options: flags.FlagValues) -> None:
     reading = Reading(options.batch_size, card.size, card.fit, card.fast_decode, options.reader)
     predictions = evaluation.predict(split, labels, predictor, reading)
     about = provenance.about(predictor, predictions, workdir=options.workdir, flags=_given(options))
-    document = evaluation.document(predictions, about)
+    document = evaluation.document(predictions, about, replicates=options.bootstrap)
+    if options.robustness:
+        found = robustness.curves(
+            split, labels, predictor, images=options.robustness_images, batch_size=options.batch_size
+        )
+        for axis, curves in found.items():
+            document["tasks"][axis]["robustness"] = curves
+    galleries = {axis: gallery.galleries(predictions, predictor, axis) for axis in document["tasks"]}
     folder = pathlib.Path(options.workdir, "evaluation", options.split)
-    evaluation.save(folder, document, predictions, report.render(document))
+    evaluation.save(folder, document, predictions, report.render(document, galleries))
     print(table(document))
+    for axis, task in document["tasks"].items():
+        if task["shortcuts"].get("alarm"):
+            best = max(task["shortcuts"]["balanced_accuracy"].values())
+            print(
+                f"careful: file size, image size, JPEG tables and mean colour alone tell {axis} "
+                f"with {best:.1%} balanced accuracy; see the report"
+            )
     print(f"report: {folder / 'report.html'}")
+
+
+def _compare(options: flags.FlagValues) -> None:
+    from deepduel import compare
+
+    if len(options.compare) != 2 or options.workdir:
+        raise cli.UsageError("--compare takes two run folders, RUN_A,RUN_B, and no --workdir")
+    found = compare.document(*options.compare, options.split)
+    print(compare.table(found))
+    if options.output:
+        from deepduel.publish import published
+
+        with published(pathlib.Path(options.output)) as file:
+            file.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
 
 def table(document: dict) -> str:

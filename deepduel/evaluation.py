@@ -16,8 +16,9 @@ import time
 
 import numpy as np
 
-from deepduel import metrics, pipeline
+from deepduel import bootstrap, calibration, metrics, pipeline, shortcuts
 from deepduel.predictor import Predictor
+from deepduel.publish import published
 from deepduel.shards import Split
 from tfrecords_tools import records
 from tfrecords_tools.cli import DataError, UsageError
@@ -38,6 +39,7 @@ class Predictions:
       classes: label names by axis, as the run numbers them.
       labels: {axis: int64 [N]} in the run's numbers, -1 for no label.
       probabilities: {axis: float32 [N, classes]}.
+      colours: float32 [N, 6], mean and standard deviation of each channel, 0..255.
       seconds: that reading and predicting took, the first batch (compilation) left out where there are more.
       images: that were predicted in those seconds.
     """
@@ -46,6 +48,7 @@ class Predictions:
     classes: dict[str, tuple[str, ...]]
     labels: dict[str, np.ndarray]
     probabilities: dict[str, np.ndarray]
+    colours: np.ndarray
     seconds: float
     images: int
 
@@ -103,6 +106,7 @@ def predict(
         axis: np.full((len(split), len(names)), np.nan, np.float32)
         for axis, names in predictor.classes.items()
     }
+    colours = np.zeros((len(split), 6), np.float32)
     seen = np.zeros(len(split), np.int64)
     started, timed = time.perf_counter(), 0
     with Progress("evaluating", total=len(split)) as bar:
@@ -111,6 +115,7 @@ def predict(
             numbers = batch["records"].numpy()
             real = numbers >= 0
             seen[numbers[real]] += 1
+            colours[numbers[real]] = _colours(batch["images"])[real]
             for axis, part in found.items():
                 probabilities[axis][numbers[real]] = part[real]
             if number == 0 and len(split) > len(numbers):
@@ -120,8 +125,15 @@ def predict(
             bar.update(int(seen.sum()))
     if not (seen == 1).all():
         raise RuntimeError(f"{(seen != 1).sum()} of {len(split)} records were not read exactly once")
+    seconds = time.perf_counter() - started
     _require_finite(probabilities, split)
-    return Predictions(split, predictor.classes, labels, probabilities, time.perf_counter() - started, timed)
+    return Predictions(split, predictor.classes, labels, probabilities, colours, seconds, timed)
+
+
+def _colours(images) -> np.ndarray:
+    """uint8 [B, H, W, 3] -> [B, 6]; every fourth pixel tells it well enough."""
+    pixels = images[:, ::2, ::2].numpy().astype(np.float32)
+    return np.hstack([pixels.mean((1, 2)), pixels.std((1, 2))])
 
 
 def _require_finite(probabilities: dict[str, np.ndarray], split: Split) -> None:
@@ -135,64 +147,82 @@ def _require_finite(probabilities: dict[str, np.ndarray], split: Split) -> None:
             )
 
 
-def document(predictions: Predictions, about: dict) -> dict:
+def document(predictions: Predictions, about: dict, *, replicates: int = bootstrap.REPLICATES) -> dict:
     """The content of metrics.json.
 
     Args:
       about: where the figures come from; stands under "about".
+      replicates: of the bootstrap; 0 leaves the intervals out.
 
     Returns:
       {"format", "format_version", "about",
        "split", "records", "tasks": {AXIS: {
           "classes", "positive": the positive class' name, None with more than two,
           "images": with a label on the axis, "unlabelled": without (left out of everything),
-          "overall": figures, see `metrics.Score.document`,
-          "classes_scores": {CLASS: {"images", "precision", "recall", "f1"}},
+          "overall": figures, see `metrics.Score.document`, and "intervals": {figure: [low, high]}, 95 %,
+          "class_scores": {CLASS: {"images", "precision", "recall", "f1"}},
           "confusion": [[images of class (row) predicted as class (column)]],
-          "groups": {OTHER_AXIS: {LABEL: figures}},
+          "groups": {OTHER_AXIS: {LABEL: figures and intervals}},
           "cells": {"real/animals": {"images", "accuracy", "interval", "mean_probability"}},
-          "curves": {…}: what the report draws}}}
+          "calibration": see `calibration.document`, "shortcuts": see `shortcuts.document`,
+          "curves": {…}: what the report draws}},
+       "duplicates": see `shortcuts.duplicates`}
     """
-    tasks = {}
-    for axis in predictions.axes:
-        if (predictions.labels[axis] >= 0).any():
-            tasks[axis] = _task(predictions, axis)
+    split = predictions.split
+    tuning = calibration.tuning_slice([split.key(number) for number in range(len(split))])
+    tasks = {
+        axis: _task(predictions, axis, tuning, replicates)
+        for axis in predictions.axes
+        if (predictions.labels[axis] >= 0).any()
+    }
+    others = [Split(split.data_dir, name) for name in split.manifest.splits if name != split.name]
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "split": predictions.split.name,
-        "records": len(predictions.split),
+        "split": split.name,
+        "records": len(split),
         "tasks": tasks,
+        "duplicates": shortcuts.duplicates(split, others),
         "about": about,
     }
 
 
-def _task(predictions: Predictions, axis: str) -> dict:
+def _task(predictions: Predictions, axis: str, tuning: np.ndarray, replicates: int) -> dict:
     classes = predictions.classes[axis]
     known = predictions.labels[axis] >= 0
     labels, probabilities = metrics.checked(
         predictions.labels[axis][known], predictions.probabilities[axis][known]
     )
     predicted = probabilities.argmax(1)
+    overall = _figures(labels, probabilities, classes, replicates)
     return {
         "classes": list(classes),
         "positive": classes[1] if len(classes) == 2 else None,
         "images": int(known.sum()),
         "unlabelled": int((~known).sum()),
-        "overall": metrics.score(labels, probabilities, classes).document(),
+        "overall": overall,
         "class_scores": metrics.class_scores(labels, predicted, classes),
         "confusion": metrics.confusion(labels, predicted, len(classes)).tolist(),
         "groups": {
             other: {
-                name: metrics.score(labels[here], probabilities[here], classes).document()
+                name: _figures(labels[here], probabilities[here], classes, replicates)
                 for name, here in _members(predictions.split, other, known)
             }
             for other in predictions.split.manifest.axes
             if other != axis
         },
         "cells": _cells(predictions, known, labels, probabilities),
+        "calibration": calibration.document(labels, probabilities, tuning[known]),
+        "shortcuts": shortcuts.document(
+            predictions.split, known, labels, predictions.colours, overall["balanced_accuracy"]
+        ),
         "curves": curves(labels, probabilities),
     }
+
+
+def _figures(labels: np.ndarray, probabilities: np.ndarray, classes: tuple, replicates: int) -> dict:
+    found = metrics.score(labels, probabilities, classes).document()
+    return found | {"intervals": bootstrap.intervals(labels, probabilities, replicates=replicates)}
 
 
 def _members(split: Split, axis: str, known: np.ndarray):
@@ -253,11 +283,11 @@ def save(folder: pathlib.Path, document: dict, predictions: Predictions, report:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _published(folder / "predictions.csv") as file:
+        with published(folder / "predictions.csv") as file:
             _write_rows(file, predictions)
-        with _published(folder / "metrics.json") as file:
+        with published(folder / "metrics.json") as file:
             file.write(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-        with _published(folder / "report.html") as file:
+        with published(folder / "report.html") as file:
             file.write(report)
     except OSError as error:
         raise DataError(
@@ -278,22 +308,3 @@ def _write_rows(file, predictions: Predictions) -> None:
             label = int(predictions.labels[axis][number])
             row += ["" if label < 0 else names[label], names[int(part.argmax())], *(f"{p:.6g}" for p in part)]
         writer.writerow(row)
-
-
-class _published:
-    """A text file that appears under its name when the block ends well."""
-
-    def __init__(self, path: pathlib.Path):
-        self._path = path
-        self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-
-    def __enter__(self):
-        self._file = self._partial.open("w", encoding="utf-8", newline="")
-        return self._file
-
-    def __exit__(self, kind, *rest) -> None:
-        self._file.close()
-        if kind is None:
-            self._partial.replace(self._path)
-        else:
-            self._partial.unlink(missing_ok=True)

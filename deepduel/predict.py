@@ -8,6 +8,10 @@ ArtiFact's submissions; any other label axis has a column named after it with th
 
 Images may have any size and format. What cannot be read is no row, but is counted, said, and
 listed with the reason in a second file beside the output: submission.rejected.csv (image,reason).
+
+    python -m deepduel.predict --workdir=RUN --export=savedmodel --output=FOLDER
+
+writes the models for programs without Keras instead.
 """
 
 import sys
@@ -21,8 +25,10 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=FLAGS, required=True)
 flags.DEFINE_multi_string(
     "images", None, "A folder of images (with all below it), a file, a glob pattern in quotes, or a "
-    "folder of shards (with --split). May be repeated.", flag_values=FLAGS, required=True)  # fmt: skip
-flags.DEFINE_string("output", None, "File to write.", flag_values=FLAGS, required=True)
+    "folder of shards (with --split). May be repeated.", flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_string(
+    "output", None, "File to write; with --export a folder.", flag_values=FLAGS, required=True
+)
 flags.DEFINE_enum(
     "format", None, ["csv", "jsonl"], "csv, or jsonl (one JSON object a line); default: jsonl for an "
     "--output that ends in .jsonl, else csv.", flag_values=FLAGS)  # fmt: skip
@@ -34,6 +40,13 @@ flags.DEFINE_string("model", "best", "Which model of each task: best, or epoch-N
 flags.DEFINE_bool(
     "probabilities", False, "Add a column p_AXIS_NAME with the probability of each label.", flag_values=FLAGS
 )
+flags.DEFINE_string(
+    "calibration", None, "Split whose evaluation calibrated these models (deepduel.evaluate): probabilities "
+    "are tempered and decisions use its threshold. Default: the label of the largest probability.",
+    flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_enum(
+    "export", None, ["savedmodel", "onnx"], "Write the models in this format instead of predicting.",
+    flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_integer("batch_size", 256, "Images read at a time.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer(
     "micro_batch",
@@ -45,32 +58,51 @@ flags.DEFINE_integer(
 
 
 def main(options: flags.FlagValues) -> None:
+    if options.export is None and not options.images:
+        raise cli.UsageError("--images is missing; it must name a folder, file or pattern of images")
     cli.quiet_tensorflow()
     import tensorflow as tf
 
     from deepduel import run
 
     try:
-        _predict(options)
+        if options.export is None:
+            _predict(options)
+        else:
+            _export(options)
     except tf.errors.OpError as error:
         raise run.data_error(error) or error from error
 
 
+def _export(options: flags.FlagValues) -> None:
+    from deepduel.export import export
+    from deepduel.predictor import Predictor
+
+    for name in ("images", "split", "calibration", "format"):
+        if options[name].value:
+            raise cli.UsageError(f"--export predicts nothing, so it does not go with --{name}")
+    predictor = Predictor(options.workdir, tasks=options.tasks, model=options.model)
+    for path in export(predictor, options.output, options.export):
+        print(path)
+
+
 def _predict(options: flags.FlagValues) -> None:
-    from deepduel import sources, submission
-    from deepduel.decode import Decoding
+    from deepduel import calibration, provenance, sources, submission
     from deepduel.predictor import Predictor
 
     predictor = Predictor(
         options.workdir, tasks=options.tasks, model=options.model, micro_batch=options.micro_batch
     )
+    calibrations = {}
+    if options.calibration is not None:
+        hashes = {axis: provenance.sha256(path) for axis, path in predictor.files.items()}
+        calibrations = calibration.load(options.workdir, options.calibration, hashes)
     columns = submission.Columns(predictor.classes, probabilities=options.probabilities)
     form = options.format or ("jsonl" if options.output.endswith(".jsonl") else "csv")
-    card = predictor.card
-    decoding = Decoding(card.size, card.fit, card.fast_decode)
+    decoding = predictor.decoding
     source = sources.open_source(options.images, decoding, split=options.split)
     with submission.Writer(options.output, columns.header, form=form) as writer:
-        seconds = _write(source, predictor, columns, writer, options.batch_size, decoding)
+        seconds = _write(source, predictor, calibrations, columns, writer, options.batch_size)
         if not writer.rows:
             raise cli.DataError(
                 f"--images={','.join(options.images)}: none of {writer.rejected} files is a readable image "
@@ -87,7 +119,7 @@ def _predict(options: flags.FlagValues) -> None:
         )
 
 
-def _write(source, predictor, columns, writer, batch_size: int, decoding) -> float:
+def _write(source, predictor, calibrations: dict, columns, writer, batch_size: int) -> float:
     """Predicts the whole source into the writer. Returns the seconds it took."""
     from deepduel import sources
 
@@ -96,9 +128,12 @@ def _write(source, predictor, columns, writer, batch_size: int, decoding) -> flo
     started = time.perf_counter()
     done = 0
     with progress.Progress("predicting", total=len(source)) as bar:
-        for batch in sources.batches(source, batch_size, decoding):
+        for batch in sources.batches(source, batch_size, predictor.decoding):
             probabilities = predictor(batch["images"])
             decisions = {axis: part.argmax(1) for axis, part in probabilities.items()}
+            for axis, fitted in calibrations.items():
+                probabilities[axis] = fitted.probabilities(probabilities[axis])
+                decisions[axis] = fitted.decide(probabilities[axis])
             rows = zip(batch["numbers"].numpy().tolist(), batch["reasons"].numpy(), strict=True)
             for place, (number, reason) in enumerate(rows):
                 if number < 0:

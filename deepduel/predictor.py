@@ -4,6 +4,7 @@ Every image is brought to each task's input exactly as validation does during tr
 `RunCard.size` first (the reader's part), then the augmentation layer with nothing to augment.
 """
 
+import functools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from deepduel.augment import Augmentation, augment
-from deepduel.run import RunCard
+from deepduel.card import RunCard
+from deepduel.decode import Decoding
 from deepduel.training import in_micro_batches
 from tfrecords_tools.cli import DataError, UsageError
 
@@ -26,8 +28,7 @@ class Predictor:
     Attributes:
       card: of the run.
       classes: label names by axis, in the order of the probabilities.
-      models: the Keras models by axis.
-      files: where they were loaded from, by axis.
+      files: the model files, by axis.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class Predictor:
         model: str = BEST,
         micro_batch: int = 32,
     ):
-        """Loads the models.
+        """Opens a run; the models are loaded when they are first needed.
 
         Args:
           workdir: folder of the run.
@@ -47,7 +48,7 @@ class Predictor:
           micro_batch: images per pass through the models, >= 1.
 
         Raises:
-          DataError: the folder holds no run, or a model file is damaged.
+          DataError: the folder holds no run.
           UsageError: the run has no such task or model.
         """
         if micro_batch < 1:
@@ -63,13 +64,23 @@ class Predictor:
             raise UsageError(f"--tasks={','.join(chosen)}: must name each task once, and at least one")
         self.classes = {axis: tuple(self.card.tasks[axis]["classes"]) for axis in chosen}
         self.files = {axis: model_file(workdir, axis, model) for axis in chosen}
-        self.models = {axis: self._load(axis) for axis in chosen}
         self._micro_batch = micro_batch
         spec = tf.TensorSpec((None, *self.card.size, 3), tf.uint8)
         self._run = tf.function(self._probabilities, input_signature=[spec])
 
+    @functools.cached_property
+    def models(self) -> dict[str, keras.Model]:
+        """The Keras models by axis. Raises DataError when a file is damaged or belongs to another run."""
+        return {axis: self._load(axis) for axis in self.files}
+
+    @property
+    def decoding(self) -> Decoding:
+        """How an image must be decoded to be given to it."""
+        return Decoding(self.card.size, self.card.fit, self.card.fast_decode)
+
     def __call__(self, images: np.ndarray | tf.Tensor) -> dict[str, np.ndarray]:
         """uint8 [B, H, W, 3] of `card.size` -> {axis: float32 [B, classes]}."""
+        _ = self.models  # loaded outside of the graph
         return {axis: part.numpy() for axis, part in self._run(images).items()}
 
     def inputs(self, images: np.ndarray | tf.Tensor, axis: str) -> tf.Tensor:

@@ -6,16 +6,50 @@ import jinja2
 
 from deepduel import charts, metrics
 
+SHORT = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced",
+    "auc": "AUC",
+    "log_loss": "log loss",
+    "ece": "ECE",
+    "tpr_at_fpr_5": "found at 5 % false alarms",
+}
+DAMAGES = {  # title; axis, which begins with the undamaged image
+    "jpeg": (
+        "Recompressed as JPEG",
+        charts.Axis("quality (100: as it is)", charts.ticks(30, 50, 70, 85, 100), reverse=True),
+    ),
+    "blur": ("Blurred", charts.Axis("standard deviation, pixels", charts.ticks(0, 1, 2, 3))),
+    "resize": (
+        "Shrunk and enlarged again",
+        charts.percent_axis("% of the side", (0.25, 0.5, 0.75, 1), reverse=True),
+    ),
+    "crop": (
+        "Cropped and enlarged",
+        charts.percent_axis("% of the side", (0.5, 0.6, 0.7, 0.8, 0.9, 1), reverse=True),
+    ),
+}
 
-def render(document: dict) -> str:
-    """The page. The same document gives the same page."""
+
+def render(document: dict, galleries: dict[str, list[dict]] | None = None) -> str:
+    """The page. The same arguments give the same page.
+
+    Args:
+      document: see `evaluation.document`, perhaps with "robustness" in its tasks.
+      galleries: {axis: see `gallery.galleries`}.
+    """
     template = importlib.resources.files("deepduel").joinpath("report.html").read_text("utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"percent": percent, "number": number, "count": count, "figure": figure}
-    environment.globals |= {"titles": metrics.TITLES, "plots": plots}
-    return environment.from_string(template).render(document)
+    environment.globals |= {
+        "titles": metrics.TITLES,
+        "plots": plots,
+        "damage_plots": damage_plots,
+        "short": SHORT,
+    }
+    return environment.from_string(template).render(document, galleries=galleries or {})
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -89,5 +123,30 @@ def plots(task: dict) -> list[dict]:
                 curves["histogram"], charts.percent_axis(f"probability of {positive}, %"),
                 label=f"histogram of the probability of {positive}, by true class"),
             "legend": task["classes"], "caption": "Each colour: the images that truly are so.",
+        })  # fmt: skip
+    return found
+
+
+def damage_plots(robustness: dict, chance: float) -> list[dict]:
+    """The plots of a task's robustness: accuracy and, where there is one, AUC over the damage."""
+    found = []
+    for kind, rows in robustness["kinds"].items():
+        title, axis = DAMAGES[kind]
+        clean = axis.ticks[-1 if axis.reverse else 0][0]
+        places = [clean if row["level"] is None else row["level"] for row in rows]
+        names = [name for name in ("accuracy", "auc") if all(row[name] is not None for row in rows)]
+        series = [
+            charts.Series(metrics.TITLES[name], places, [row[name] for row in rows], dots=True)
+            for name in names
+        ]
+        lowest = min(min(one.y) for one in series)
+        start, end = (rows[0]["accuracy"], rows[-1]["accuracy"])
+        label = f"{title}: accuracy falls from {percent(start)} to {percent(end)}"
+        found.append({
+            "title": title,
+            "svg": charts.lines(
+                series, axis, charts.span_axis("%", [lowest, chance]), label=label, level=chance),
+            "legend": [one.name for one in series],
+            "caption": f"Accuracy {percent(start)} on the left, {percent(end)} on the right. Dashed: chance.",
         })  # fmt: skip
     return found

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 from deepduel import models
-from deepduel.run import RunCard
+from deepduel.card import RunCard
 from deepduel.shards import Split
 
 SIZE = 24

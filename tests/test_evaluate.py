@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics as sk
 
 from deepduel import evaluate
-from deepduel.run import RunCard
+from deepduel.card import RunCard
 from deepduel.shards import Split
 from tests.conftest import run_command
 from tests.fake_runs import write_run

@@ -245,5 +245,42 @@ def test_the_predictor_does_not_mind_the_micro_batch(run_folder):
     images = np.random.default_rng(0).integers(0, 255, (10, 32, 32, 3), dtype=np.uint8)
     one, other = (Predictor(run_folder, micro_batch=size)(images) for size in (3, 64))
     for axis in one:
-        assert one[axis].shape == (10, len(Predictor(run_folder).classes[axis]))
+        assert one[axis].shape == (10, {"authenticity": 2, "category": 3}[axis])
         np.testing.assert_allclose(one[axis], other[axis], atol=1e-5)
+
+
+def test_calibrated_decisions_follow_the_evaluations_threshold(run_folder, toy_folder, toy_shards, tmp_path):
+    """A threshold that calls nothing fake must reach the output."""
+    from deepduel import calibration, provenance
+
+    card_models = Predictor(run_folder).files
+    folder = run_folder / "evaluation" / "validation"
+    folder.mkdir(parents=True, exist_ok=True)
+    fitted = {
+        "authenticity": {"temperature": 2.0, "threshold": 1.0},
+        "category": {"temperature": 0.5, "threshold": None},
+    }
+    document = {
+        "about": {"model_sha256": {axis: provenance.sha256(path) for axis, path in card_models.items()}},
+        "tasks": {axis: {"calibration": one} for axis, one in fitted.items()},
+    }
+    (folder / "metrics.json").write_text(json.dumps(document))
+    images = toy_folder / "test"
+    assert _predict(run_folder, images, tmp_path / "raw.csv", "--probabilities") == 0
+    assert (
+        _predict(run_folder, images, tmp_path / "cal.csv", "--probabilities", "--calibration=validation") == 0
+    )
+    raw, calibrated = _rows(tmp_path / "raw.csv"), _rows(tmp_path / "cal.csv")
+    assert {row["label"] for row in calibrated} == {"0"} != {row["label"] for row in raw}
+    assert [row["class"] for row in raw] == [row["class"] for row in calibrated]
+    for one, other in zip(raw, calibrated, strict=True):
+        said = np.array([[float(one["p_authenticity_real"]), float(one["p_authenticity_fake"])]])
+        expected = calibration.tempered(said, 2.0)[0, 1]
+        assert float(other["p_authenticity_fake"]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_calibration_that_is_not_there_names_the_command_that_makes_it(
+    run_folder, toy_folder, tmp_path, capsys
+):
+    _fails(capsys, run_folder, toy_folder / "test", tmp_path / "o.csv", "--calibration=train", code=1,
+           says=["--calibration=train", "deepduel.evaluate"])  # fmt: skip

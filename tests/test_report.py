@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from deepduel import charts, evaluation, metrics, report
+from deepduel import bootstrap, calibration, charts, evaluation, metrics, report, robustness
 
 
 def task(classes=("real", "fake"), count=300, seed=0) -> dict:
@@ -20,7 +20,10 @@ def task(classes=("real", "fake"), count=300, seed=0) -> dict:
         "positive": classes[1] if len(classes) == 2 else None,
         "images": count,
         "unlabelled": 3,
-        "overall": metrics.score(labels, probabilities, classes).document(),
+        "overall": {
+            **metrics.score(labels, probabilities, classes).document(),
+            "intervals": bootstrap.intervals(labels, probabilities, replicates=100),
+        },
         "class_scores": metrics.class_scores(labels, predicted, classes),
         "confusion": metrics.confusion(labels, predicted, len(classes)).tolist(),
         "groups": {},
@@ -32,14 +35,20 @@ def task(classes=("real", "fake"), count=300, seed=0) -> dict:
                 "mean_probability": 0.9,
             }
         },
+        "calibration": calibration.document(labels, probabilities, np.arange(count) % 5 == 0),
+        "shortcuts": {
+            "images": count, "chance": 0.5, "balanced_accuracy": {"file size": 0.5, "all": 0.52},
+            "model": 0.6, "alarm": False,
+        },
         "curves": evaluation.curves(labels, probabilities),
-    }
+    }  # fmt: skip
 
 
 def document(**tasks) -> dict:
     return {
         "format": evaluation.FORMAT, "format_version": 1, "split": "validation", "records": 303,
         "tasks": tasks or {"authenticity": task(), "category": task(("a", "b", "c"))},
+        "duplicates": {"within": 0, "across": {"train": 2}},
         "about": {"run": "<run>", "data_name": "toy", "date": "2026-01-01", "versions": {"keras": "3"}},
     }  # fmt: skip
 
@@ -93,11 +102,56 @@ def test_the_page_shows_the_figures_of_the_document():
 def test_a_single_class_gives_a_page_without_a_roc_that_says_why():
     one = task()
     labels, probabilities = np.ones(20, int), np.tile([0.3, 0.7], (20, 1))
-    one["overall"] = metrics.score(labels, probabilities, ("real", "fake")).document()
+    one["overall"] = metrics.score(labels, probabilities, ("real", "fake")).document() | {"intervals": {}}
+    one["calibration"] = calibration.document(labels, probabilities, np.arange(20) % 5 == 0)
+    one["shortcuts"] = {"note": "no baseline: it needs two classes"}
     one["curves"] = evaluation.curves(labels, probabilities)
     page = report.render(document(authenticity=one))
     assert "AUC needs images of every class, and there are none of real" in page
     assert "ROC: AUC" not in page
+    assert "Nothing was fitted: it needs 20 images" in page
+    assert "no baseline" in page
+
+
+def test_a_shortcut_is_flagged_at_the_head_of_its_task():
+    one = task()
+    one["shortcuts"] |= {"balanced_accuracy": {"image size": 0.97, "all": 0.98}, "model": 0.99, "alarm": True}
+    page = report.render(document(authenticity=one))
+    assert page.index("Not proof of skill") < page.index("What it called them")
+    assert "98.0 % balanced accuracy; the model reaches 99.0 %" in page
+    assert "Not proof of skill" not in report.render(document())
+
+
+def test_damage_and_galleries_are_drawn_where_there_are_any():
+    one = task()
+    row = {"accuracy": 0.9, "balanced_accuracy": 0.9, "auc": 0.95}
+    one["robustness"] = {
+        "images": 300,
+        "kinds": {
+            kind: [{"level": None} | row, *({"level": level} | row for level in levels)]
+            for kind, levels in robustness.LEVELS.items()
+        },
+    }
+    image = {"key": "a/<i>.jpg", "truth": "fake", "predicted": "real", "probability": 0.97,
+             "picture": "data:image/jpeg;base64,AA==", "heat": "data:image/jpeg;base64,AA=="}  # fmt: skip
+    galleries = {"authenticity": [{"title": "Worst", "images": [image, image | {"heat": None}]}]}
+    page = report.render(document(authenticity=one), galleries)
+    assert page.count("<svg") == 8
+    assert page.count("<img") == 3
+    assert "a/&lt;i&gt;.jpg" in page and "Grad-CAM" in page
+    parser = _Balance()
+    parser.feed(page)
+    assert parser.open == []
+
+
+def test_every_damage_that_is_measured_has_a_plot_that_holds_its_levels():
+    for kind, levels in robustness.LEVELS.items():
+        ticks = report.DAMAGES[kind][1].ticks
+        assert ticks[0][0] <= min(levels) and max(levels) <= ticks[-1][0]
+
+
+def test_duplicates_in_other_splits_are_shown():
+    assert "2 in train that are also here" in report.render(document())
 
 
 @pytest.mark.parametrize(

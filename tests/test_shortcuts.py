@@ -1,0 +1,103 @@
+"""Shortcuts: a giveaway that was put into the data is found and flagged; where there is none, none is."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepduel import shortcuts
+from deepduel.shards import Split
+from tests.conftest import run_command
+from tfrecords_tools import convert
+
+
+def _jpeg(rng, *, quality=90, size=(24, 24), tint=0, subsampling=0) -> bytes:
+    pixels = rng.integers(60, 180, (*size, 3)) + np.array([tint, 0, 0])
+    stream = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(stream, "JPEG", quality=quality, subsampling=subsampling)
+    return stream.getvalue()
+
+
+def _shards(folder, fake: dict, real: dict, count=60) -> Split:
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        for name, look in (("real", real), ("fake", fake)):
+            path = folder / "images" / "validation" / name / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(_jpeg(rng, **look))
+    words = f"--input_dir={folder / 'images'}", f"--output_dir={folder / 'shards'}", "--workers=1"
+    assert run_command(convert, *words) == 0
+    return Split(folder / "shards", "validation")
+
+
+def _document(split: Split, accuracy: float) -> dict:
+    colours = np.zeros((len(split), 6))
+    for number in range(len(split)):
+        pixels = np.asarray(Image.open(io.BytesIO(split.image(number))), float)
+        colours[number] = [*pixels.mean((0, 1)), *pixels.std((0, 1))]
+    labels = split.labels["authenticity"]
+    return shortcuts.document(split, np.ones(len(split), bool), labels.astype(np.int64), colours, accuracy)
+
+
+@pytest.mark.parametrize(
+    ("group", "fake"),
+    [("image size", {"size": (24, 32)}), ("JPEG tables", {"quality": 80}),
+     ("JPEG tables", {"subsampling": 2}), ("file size", {"quality": 60}), ("mean colour", {"tint": 40})],
+    ids=str,
+)  # fmt: skip
+def test_a_giveaway_is_found_in_its_group(tmp_path, group, fake):
+    found = _document(_shards(tmp_path, fake, {}), 0.9)
+    assert found["balanced_accuracy"][group] > 0.95
+    assert found["alarm"] is True
+
+
+def test_where_nothing_gives_it_away_no_alarm_is_raised(tmp_path):
+    found = _document(_shards(tmp_path, {}, {}), 0.9)
+    assert all(value < 0.68 for value in found["balanced_accuracy"].values())
+    assert found["alarm"] is False
+    assert found["chance"] == 0.5
+
+
+def test_a_model_well_above_the_baseline_is_not_flagged(tmp_path):
+    split = _shards(tmp_path, {"tint": 3}, {})
+    found = _document(split, 0.99)
+    best = max(found["balanced_accuracy"].values())
+    assert found["alarm"] == (best > 0.94)
+    assert _document(split, best + shortcuts.CLOSE / 2)["alarm"] == (best > 0.55)
+
+
+def test_too_few_images_give_a_reason_and_no_baseline(tmp_path):
+    assert "no baseline" in _document(_shards(tmp_path, {}, {}, count=4), 0.9)["note"]
+
+
+def test_tables_are_those_that_pillow_reads():
+    data = _jpeg(np.random.default_rng(0), quality=73, subsampling=2)
+    tables, sampling = shortcuts.jpeg_tables(data)
+    opened = Image.open(io.BytesIO(data))
+    assert sorted(tables.tolist()) == sorted(
+        value for table in opened.quantization.values() for value in table
+    )
+    assert sampling == 0x22
+    for head in (b"", b"\x89PNG", data[:30], data[:3], b"\xff\xd8\xff\xdb\x00\x43\x00" + b"\x01" * 64):
+        assert shortcuts.jpeg_tables(head)[0].size >= 64
+
+
+def test_duplicates_are_counted_within_and_across_splits(tmp_path):
+    rng = np.random.default_rng(0)
+    same, other = _jpeg(rng), _jpeg(rng)
+    for split, names in (("train", ["a", "b"]), ("validation", ["c", "d", "e"])):
+        for label in ("real", "fake"):
+            for name in names:
+                path = tmp_path / "images" / split / label / f"{name}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(_jpeg(rng))
+    for split, name, data in (("train", "a", same), ("validation", "c", same), ("validation", "d", other),
+                              ("validation", "e", other)):  # fmt: skip
+        (tmp_path / "images" / split / "real" / f"{name}.jpg").write_bytes(data)
+    words = f"--input_dir={tmp_path / 'images'}", f"--output_dir={tmp_path / 'shards'}", "--workers=1"
+    assert run_command(convert, *words) == 0
+    found = shortcuts.duplicates(
+        Split(tmp_path / "shards", "validation"), [Split(tmp_path / "shards", "train")]
+    )
+    assert found == {"within": 1, "across": {"train": 1}}
