@@ -12,7 +12,19 @@ import sys
 import numpy as np
 from absl import flags
 
-from tfrecords_tools import cli, folder, image, manifest, mending, planning, progress, shard, writer
+from tfrecords_tools import (
+    cli,
+    duplicates,
+    folder,
+    image,
+    manifest,
+    mending,
+    planning,
+    progress,
+    shard,
+    splitting,
+    writer,
+)
 
 FLAGS = flags.FlagValues()
 _TEXT = (
@@ -30,6 +42,17 @@ _TEXT = (
         "CSV file in --input_dir with image_path, label (0 real, 1 fake), class, or axes. "
         "Default: metadata.csv if there; empty: none.",
     ),
+    (
+        "split",
+        "",
+        "For folders without splits: train:0.7,validation:0.25,test:0.05, by a hash of each image's content.",
+    ),
+    (
+        "group",
+        "",
+        "With --split: what must stay together, of {stem}, {name}, {parent}, {key} and the label axes; "
+        "'{stem:.8}' is the first 8 letters.",
+    ),
     ("name", None, "Of the data set. Default: the input folder's name."),
 )
 _NUMBERS = (
@@ -39,7 +62,12 @@ _NUMBERS = (
     ("shard_mb", 128, "Size of a shard at most, in megabytes."),
     ("num_shards", 0, "Shards per split; 0 follows --shard_mb."),
     ("workers", 0, "Processes; 0 takes one per core."),
-    ("seed", 0, "Of the order of images in the shards."),
+    ("seed", 0, "Of the order of images in the shards, and of --split."),
+    (
+        "duplicate_distance",
+        duplicates.DISTANCE,
+        "Bits of 64 in which near duplicates differ; -1: exact only.",
+    ),
 )
 for _name, _default, _help in _TEXT:
     flags.DEFINE_string(_name, _default, _help, flag_values=FLAGS)
@@ -58,6 +86,13 @@ flags.DEFINE_enum(
     "resize",
     image.FITS,
     "How images get --image_size: resize ignores aspect, crop cuts the centre, pad adds black.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "drop_duplicates",
+    "none",
+    ("none", "across_splits"),
+    "across_splits: a picture that is in several splits stays in test, else validation, never in train.",
     flag_values=FLAGS,
 )
 flags.DEFINE_float(
@@ -86,6 +121,10 @@ def main(options: flags.FlagValues) -> None:
         shard_mb=options.shard_mb,
         num_shards=options.num_shards,
         seed=options.seed,
+        split=options.split,
+        group=options.group,
+        drop_duplicates=options.drop_duplicates,
+        duplicate_distance=options.duplicate_distance,
     )
     base = manifest.load(options.output_dir) if options.append else None
     with progress.Progress("listing", unit="files") as bar:
@@ -94,10 +133,11 @@ def main(options: flags.FlagValues) -> None:
             layout=base.options["layout"] if base and options.layout is None else options.layout,
             metadata=options.metadata,
             seed=options.seed,
-            allow_missing_classes=options.allow_missing_classes or options.append or options.repair,
+            allow_missing_classes=bool(options.split) or _incomplete(options),
             axes=base.axes if base else None,
             on_progress=bar.update,
         )
+    listing = _curate(listing, options)
     if options.repair:
         _repair(listing, chosen, options)
         return
@@ -117,6 +157,35 @@ def main(options: flags.FlagValues) -> None:
         return
     whole, seconds = _write(plan, options)
     _summary(whole, seconds, options.output_dir)
+
+
+def _incomplete(options: flags.FlagValues) -> bool:
+    """Whether a split may lack a class: it was allowed, or is none of this run's business."""
+    return options.allow_missing_classes or options.append or options.repair
+
+
+def _curate(listing: folder.Listing, options: flags.FlagValues) -> folder.Listing:
+    """Makes splits and drops duplicates, as asked for."""
+    drop, hashes = options.drop_duplicates != "none", None
+    near = drop and options.duplicate_distance >= 0
+    if drop or (options.split and not options.group):
+        with progress.Progress("hashing", total=len(listing)) as bar:
+            hashes = duplicates.of_listing(
+                listing,
+                perceptual=near,
+                processes=_processes(options),
+                on_progress=lambda images, size, failed: bar.update(images),
+            )
+    if options.split:
+        shares = splitting.Shares(options.split, options.group)
+        listing = splitting.assign(listing, shares, hashes and hashes.content, options.seed)
+    if drop:
+        before = len(listing)
+        listing = duplicates.across_splits(listing, duplicates.groups(hashes, options.duplicate_distance))
+        print(f"dropped {before - len(listing):,} images that other splits have too")
+    if not _incomplete(options):
+        folder.require_all_classes(listing)
+    return listing
 
 
 def _show(plan: planning.Plan) -> None:
@@ -169,6 +238,16 @@ def _require(options: flags.FlagValues) -> None:
         raise cli.UsageError(f"--workers is 1 to 1024, or 0 for one per core, not {options.workers}")
     if options.repair and (options.append or options.dry_run):
         raise cli.UsageError("--repair goes with neither --append nor --dry_run")
+    duplicates.require_distance(options.duplicate_distance)
+    if options.split:
+        splitting.Shares(options.split, options.group)  # it checks itself
+    elif options.group:
+        raise cli.UsageError("--group goes with --split: it says what no split may tear apart")
+    if options.drop_duplicates != "none" and options.append:
+        raise cli.UsageError(
+            "--append does not look for duplicates of images that are in the shards already; "
+            "leave --drop_duplicates away, or convert into a new folder"
+        )
     if not 0 <= options.max_rejected <= 1:
         raise cli.UsageError(f"--max_rejected is a share, 0 to 1, not {options.max_rejected}")
 

@@ -150,7 +150,7 @@ def scan(
         raise DataError(f"{folder}/{name}: there is no such file; --metadata names a CSV file in --input_dir")
     listing = table.finish(axes)
     if not allow_missing_classes:
-        _require_all_classes(listing)
+        require_all_classes(listing)
     return listing
 
 
@@ -423,7 +423,8 @@ def _nothing(folder: str, walk: _Walk) -> str:
     return f"{folder}: no images in it, only {len(others)} other files, such as {shown}"
 
 
-def _require_all_classes(listing: Listing) -> None:
+def require_all_classes(listing: Listing) -> None:
+    """Raises DataError when a split with labels has no image of some class."""
     for number, split in enumerate(listing.splits):
         if not listing.labelled(number):
             continue

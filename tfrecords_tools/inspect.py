@@ -5,13 +5,14 @@
 Draws a contact sheet per split and combination of labels, a PNG each, into --sheet_dir.
 """
 
+import csv
 import os
 import pathlib
 import sys
 
 from absl import flags
 
-from tfrecords_tools import cli, contents, manifest, progress
+from tfrecords_tools import cli, contents, duplicates, manifest, progress
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "Folder of shards, as convert wrote it.", flag_values=FLAGS)
@@ -19,6 +20,17 @@ flags.DEFINE_string(
     "sheet_dir", None, "Folder for the contact sheets. Default: --data_dir with -sheets.", flag_values=FLAGS
 )
 flags.DEFINE_integer("per_sheet", 36, "Images per contact sheet; 0 draws none.", flag_values=FLAGS)
+flags.DEFINE_boolean(
+    "duplicates", False, "Also look for duplicates, within and across splits.", flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "duplicate_distance",
+    duplicates.DISTANCE,
+    "Bits of 64 in which the perceptual hashes of near duplicates differ; -1: exact ones only.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string("duplicates_csv", None, "File for all duplicates: group, split, key.", flag_values=FLAGS)
+flags.DEFINE_integer("workers", 0, "Processes for --duplicates; 0 takes one per core.", flag_values=FLAGS)
 
 
 def main(options: flags.FlagValues) -> None:
@@ -27,8 +39,13 @@ def main(options: flags.FlagValues) -> None:
         raise cli.UsageError("--data_dir is needed")
     if not 0 <= options.per_sheet <= 10_000:
         raise cli.UsageError(f"--per_sheet is 0 to 10,000 images, not {options.per_sheet}")
+    duplicates.require_distance(options.duplicate_distance)
+    if options.duplicates_csv and not options.duplicates:
+        raise cli.UsageError("--duplicates_csv goes with --duplicates")
     whole = manifest.load(options.data_dir)
     _tables(whole, options.data_dir)
+    if options.duplicates:
+        _duplicates(whole, options)
     if options.per_sheet:
         sheet_dir = options.sheet_dir or options.data_dir.rstrip("/") + "-sheets"
         if os.path.realpath(sheet_dir) == os.path.realpath(options.data_dir):
@@ -38,6 +55,34 @@ def main(options: flags.FlagValues) -> None:
                 whole, options.data_dir, sheet_dir, per_sheet=options.per_sheet, on_progress=bar.update
             )
         print(f"{len(sheets)} contact sheets in {sheet_dir}")
+
+
+def _duplicates(whole: manifest.Manifest, options: flags.FlagValues) -> None:
+    with progress.Progress("hashing", total=sum(split.records for split in whole.splits.values())) as bar:
+        hashes, names = duplicates.of_folder(
+            whole,
+            options.data_dir,
+            processes=options.workers or len(os.sched_getaffinity(0)),
+            on_progress=lambda images, size, failed: bar.update(images),
+        )
+    exact = duplicates.report(duplicates.groups(hashes, -1), names)
+    print(f"exact duplicates: {exact.summary}")
+    found = exact
+    if options.duplicate_distance >= 0:
+        found = duplicates.report(duplicates.groups(hashes, options.duplicate_distance), names)
+        print(f"within {options.duplicate_distance} bits of 64: {found.summary}")
+    for members in found.leaks[:20]:
+        print("  " + " = ".join(f"{split}: {key}" for split, key in members[:4]))
+    if len(found.leaks) > 20:
+        print(f"  and {len(found.leaks) - 20:,} more across splits; --duplicates_csv has all")
+    if options.duplicates_csv:
+        partial = pathlib.Path(f"{options.duplicates_csv}.partial")
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(("group", "split", "key"))
+            for number, members in enumerate(found.leaks + found.within):
+                table.writerows((number, *member) for member in members)
+        partial.replace(options.duplicates_csv)
 
 
 def _tables(whole: manifest.Manifest, data_dir: str) -> None:

@@ -31,6 +31,9 @@ class Options:
       shard_mb: a shard's size at most, in 10**6 bytes, as planned from the files' sizes.
       num_shards: shards per split; 0 leaves it to `shard_mb`.
       seed: of the order of images.
+      split, group: how splits were made, see `splitting.Shares`; "" for those of the folder.
+      drop_duplicates: "none" or "across_splits".
+      duplicate_distance: see `duplicates`.
     """
 
     name: str
@@ -38,6 +41,10 @@ class Options:
     shard_mb: int = 128
     num_shards: int = 0
     seed: int = 0
+    split: str = ""
+    group: str = ""
+    drop_duplicates: str = "none"
+    duplicate_distance: int = 4
 
     def __post_init__(self):
         if not self.name.isidentifier() or not self.name.isascii():

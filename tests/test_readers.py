@@ -1,0 +1,156 @@
+"""Folders read by others: each reader's count, labels and pixels against the source files."""
+
+import importlib.util
+import io
+import pathlib
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import folders, odd_images
+from tests.conftest import run_command
+from tfrecords_tools import convert, manifest
+
+
+@pytest.fixture(scope="module", params=["keep", "png", "raw"])
+def data(request, tmp_path_factory):
+    """(folder, {key: pixels}); some of the sources are no plain JPEG."""
+    root = folders.duel(tmp_path_factory.mktemp("readers") / "images")
+    for name in ("turned6.jpg", "alpha.png", "cmyk.jpg", "deep.png"):
+        (root / "train/real/cats" / name).write_bytes(odd_images.reencoded()[name][0])
+    words = [f"--encoding={request.param}"] + (["--image_size=16"] if request.param == "raw" else [])
+    output = root.parent / "shards"
+    words += [f"--input_dir={root}", f"--output_dir={output}", "--workers=1", "--num_shards=2"]
+    assert run_command(convert, *words) == 0
+    from tfrecords_tools import image
+
+    recipe = image.Recipe(request.param, 16 if request.param == "raw" else 0)
+    expected = {}
+    for path in root.rglob("*.*"):
+        checked = image.check(path.read_bytes(), recipe)
+        raw = request.param == "raw"
+        pixels = (
+            np.frombuffer(checked.data, np.uint8).reshape(16, 16, 3) if raw else image.decode(checked.data)
+        )
+        expected[path.relative_to(root).as_posix()] = pixels
+    return output, expected
+
+
+def require_same(found: dict, data_dir: pathlib.Path, expected: dict) -> None:
+    """found: key -> (authenticity, category, pixels). JPEG decoders may differ by a few levels."""
+    assert set(found) == set(expected)
+    jpeg = "jpeg" in manifest.load(data_dir).encodings
+    for key, (authenticity, category, pixels) in found.items():
+        parts = key.split("/")
+        if parts[0] == "test":
+            assert (authenticity, category) == (-1, -1)
+        else:
+            assert (authenticity, category) == (int(parts[1] == "fake"), int(parts[2] == "dogs"))
+        assert pixels.shape == expected[key].shape
+        error = np.abs(pixels.astype(int) - expected[key])
+        assert error.mean() < 2 if jpeg else not error.any(), key
+
+
+def test_tfds_reads_it(data):
+    import tensorflow_datasets as tfds
+
+    folder, expected = data
+    builder = tfds.builder_from_directory(str(folder))
+    held = manifest.load(folder).splits
+    assert {name: split.num_examples for name, split in builder.info.splits.items()} == {
+        name: split.records for name, split in held.items()
+    }
+    assert builder.info.features["authenticity"].names == ["real", "fake"]
+    found = {}
+    for split in held:
+        for example in tfds.as_numpy(builder.as_dataset(split=split)):
+            found[example["key"].decode()] = example["authenticity"], example["category"], example["image"]
+    require_same(found, folder, expected)
+
+
+def test_plain_tf_data_reads_it(data):
+    import tensorflow as tf
+
+    folder, expected = data
+    schema = {"image": tf.io.FixedLenFeature([], tf.string), "key": tf.io.FixedLenFeature([], tf.string),
+              "authenticity": tf.io.FixedLenFeature([], tf.int64),
+              "category": tf.io.FixedLenFeature([], tf.int64)}  # fmt: skip
+    files = sorted(str(path) for path in folder.glob("*.tfrecord-?????-of-?????"))
+    raw = "raw" in manifest.load(folder).encodings
+    found = {}
+    for record in tf.data.TFRecordDataset(files):
+        example = tf.io.parse_single_example(record, schema)
+        if raw:
+            pixels = tf.reshape(tf.io.decode_raw(example["image"], tf.uint8), [16, 16, 3])
+        else:
+            pixels = tf.io.decode_image(example["image"], channels=3)
+        found[example["key"].numpy().decode()] = (
+            int(example["authenticity"]), int(example["category"]), pixels.numpy(),
+        )  # fmt: skip
+    require_same(found, folder, expected)
+
+
+# In a process of its own: the package registers tf.train.Example a second time, beside TensorFlow's.
+PYTORCH = """
+import pathlib, pickle, sys
+from tfrecord.reader import tfrecord_loader
+kinds = {"image": "byte", "key": "byte", "authenticity": "int", "category": "int"}
+found = []
+for path in sorted(pathlib.Path(sys.argv[1]).glob("*.tfrecord-?????-of-?????")):
+    for example in tfrecord_loader(str(path), f"{path}.idx", kinds):
+        labels = int(example["authenticity"][0]), int(example["category"][0])
+        found.append((bytes(example["key"]).decode(), *labels, bytes(example["image"])))
+sys.stdout.buffer.write(pickle.dumps(found))
+"""
+
+
+def test_the_tfrecord_package_for_pytorch_reads_it(data):
+    if importlib.util.find_spec("tfrecord") is None:
+        pytest.skip("the package tfrecord is not installed")
+    folder, expected = data
+    done = subprocess.run([sys.executable, "-c", PYTORCH, folder], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    raw, found = "raw" in manifest.load(folder).encodings, {}
+    for key, authenticity, category, encoded in pickle.loads(done.stdout):
+        if raw:
+            pixels = np.frombuffer(encoded, np.uint8).reshape(16, 16, 3)
+        else:
+            pixels = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+        found[key] = authenticity, category, pixels
+    require_same(found, folder, expected)
+
+
+def test_dali_reads_it(data):
+    dali = pytest.importorskip("nvidia.dali", reason="nvidia-dali is not installed")
+    import nvidia.dali.fn as fn
+    import nvidia.dali.tfrecord as tfrec
+
+    folder, expected = data
+    if "raw" in manifest.load(folder).encodings:
+        pytest.skip("DALI's readers.tfrecord gives raw bytes, which need no decoder to be shown")
+    files = sorted(str(path) for path in folder.glob("*.tfrecord-?????-of-?????"))
+    count = sum(split.records for split in manifest.load(folder).splits.values())
+
+    @dali.pipeline_def(batch_size=1, num_threads=1, device_id=None)
+    def pipeline():
+        features = {"image": tfrec.FixedLenFeature((), tfrec.string, ""),
+                    "key": tfrec.FixedLenFeature((), tfrec.string, ""),
+                    "authenticity": tfrec.FixedLenFeature([1], tfrec.int64, -9),
+                    "category": tfrec.FixedLenFeature([1], tfrec.int64, -9)}  # fmt: skip
+        read = fn.readers.tfrecord(
+            path=files, index_path=[f"{file}.idx" for file in files], features=features
+        )
+        pixels = fn.decoders.image(read["image"], device="cpu", output_type=dali.types.RGB)
+        return read["key"], read["authenticity"], read["category"], pixels
+
+    pipe = pipeline()
+    pipe.build()
+    found = {}
+    for _ in range(count):
+        key, authenticity, category, pixels = (np.asarray(output.at(0)) for output in pipe.run())
+        found[key.tobytes().decode()] = int(authenticity[0]), int(category[0]), pixels
+    require_same(found, folder, expected)
