@@ -63,12 +63,12 @@ def main(options: flags.FlagValues) -> None:
     cli.quiet_tensorflow()
     import tensorflow as tf
 
-    from deepduel import run
+    from deepduel import faults
 
     try:
         _evaluate(options)
     except tf.errors.OpError as error:
-        raise run.data_error(error) or error from error
+        raise faults.data_error(error) or error from error
 
 
 def _evaluate(options: flags.FlagValues) -> None:

@@ -63,7 +63,7 @@ def main(options: flags.FlagValues) -> None:
     cli.quiet_tensorflow()
     import tensorflow as tf
 
-    from deepduel import run
+    from deepduel import faults
 
     try:
         if options.export is None:
@@ -71,7 +71,7 @@ def main(options: flags.FlagValues) -> None:
         else:
             _export(options)
     except tf.errors.OpError as error:
-        raise run.data_error(error) or error from error
+        raise faults.data_error(error) or error from error
 
 
 def _export(options: flags.FlagValues) -> None:

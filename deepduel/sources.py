@@ -26,6 +26,7 @@ from tfrecords_tools import image as images
 from tfrecords_tools import jpeg, manifest, records, storage
 from tfrecords_tools.cli import DataError, UsageError
 
+_CHUNK = 8  # images per task: long enough to make the hand-over cheap, short enough to even out
 _LARGE_BATCH_BYTES = 64 << 20  # from here on, one batch is decoded at a time
 
 
@@ -113,25 +114,31 @@ class Files:
 
     def read(self, numbers: np.ndarray, rows: int) -> tuple[np.ndarray, list[str]]:
         batch = np.empty((rows, *self._decoding.size, 3), np.uint8)
-        tasks = [
-            self._pool.submit(self._read_one, number, out)
-            for number, out in zip(numbers.tolist(), batch, strict=False)
-        ]
         batch[len(numbers) :] = 0
-        return batch, [task.result() for task in tasks]
+        tasks = [
+            self._pool.submit(self._read_some, numbers[start : start + _CHUNK], batch[start : start + _CHUNK])
+            for start in range(0, len(numbers), _CHUNK)
+        ]
+        return batch, [reason for task in tasks for reason in task.result()]
+
+    def _read_some(self, numbers: np.ndarray, batch: np.ndarray) -> list[str]:
+        return [self._read_one(number, out) for number, out in zip(numbers.tolist(), batch, strict=False)]
 
     def _read_one(self, number: int, out: np.ndarray) -> str:
-        out[...] = 0
         try:
-            path = pathlib.Path(os.fsdecode(self._paths[number]))
-            if path.stat().st_size > images.MAX_FILE_BYTES:
-                return f"{path.stat().st_size:,} bytes: over the limit of {images.MAX_FILE_BYTES:,} bytes"
-            pixels = upright(path.read_bytes(), fast=self._decoding.fast)
+            with open(self._paths[number], "rb", buffering=0) as file:  # noqa: PTH123
+                size = os.fstat(file.fileno()).st_size
+                if size > images.MAX_FILE_BYTES:
+                    out[...] = 0
+                    return f"{size:,} bytes: over the limit of {images.MAX_FILE_BYTES:,} bytes"
+                found = upright(file.readall(), fast=self._decoding.fast, out=out)
         except OSError as error:
-            return f"unreadable file: {error.strerror or error}"
-        if isinstance(pixels, images.Rejected):
-            return pixels.reason
-        out[...] = fit_image(pixels, self._decoding)
+            found = images.Rejected(f"unreadable file: {error.strerror or error}")
+        if isinstance(found, images.Rejected):
+            out[...] = 0
+            return found.reason
+        if found is not out:
+            out[...] = fit_image(found, self._decoding)
         return ""
 
     def _find(self, pattern: str):
@@ -198,13 +205,23 @@ def open_source(patterns: Sequence[str], decoding: Decoding, *, split: str | Non
     return Shards(Split(shards[0], split), decoding)
 
 
-def upright(data: bytes, *, fast: bool = False) -> np.ndarray | images.Rejected:
-    """A file's bytes -> the pixels that its conversion and the pipeline would give, uint8 [h, w, 3]."""
+def upright(
+    data: bytes, *, fast: bool = False, out: np.ndarray | None = None
+) -> np.ndarray | images.Rejected:
+    """A file's bytes -> the pixels that its conversion and the pipeline would give, uint8 [h, w, 3].
+
+    Args:
+      fast: see `decode.Decoding`.
+      out: uint8 [H, W, 3]; it is filled and returned where the image is of that size and can be
+        decoded into it. Else, and where the image is rejected, its content is undefined.
+    """
     if data[:3] == b"\xff\xd8\xff":
         header = jpeg.scan(data)
         if header is not None and header.plain and header.height * header.width <= images.MAX_PIXELS:
+            fits = out is not None and (header.height, header.width) == out.shape[:2]
             try:
-                return simplejpeg.decode_jpeg(data, "RGB", fast, fast)
+                pixels = simplejpeg.decode_jpeg(data, "RGB", fast, fast, buffer=out if fits else None)
+                return out if fits else pixels
             except ValueError:
                 pass  # `check` knows which damage is harmless
     found = images.check(data)
