@@ -8,25 +8,25 @@ RUN/history.csv               one row per epoch
 RUN/tensorboard/              scalars and a grid of augmented samples
 """
 
-import csv
 import dataclasses
-import json
-import os
 import pathlib
-import re
-import shutil
 import time
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from deepduel import models, order, pipeline, state, tensorboard
+from deepduel import callbacks, faults, models, order, pipeline, state, tensorboard
 from deepduel.augment import Augmentation
+from deepduel.card import RunCard
 from deepduel.shards import Split
 from deepduel.training import Duel, Task
 from tfrecords_tools.cli import DataError, UsageError
-from tfrecords_tools.progress import Progress, duration
+
+# Flags that a run may go on with another value of: its length, where things lie, how often it saves.
+_MAY_CHANGE = tuple(
+    f"--{name}=" for name in ("epochs", "data_dir", "workdir", "threads", "save_every", "max_minutes")
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +62,8 @@ class RunOptions:
       epochs: to train in all.
       micro_batch: images per pass through augmentation and frozen backbones.
       seed: of weights, order and augmentation.
+      save_seconds, save_steps: how often the state is saved within an epoch; None: not for this reason.
+      max_minutes: to train in this session, then the state is saved; 0: no limit.
     """
 
     data_dir: str
@@ -72,53 +74,14 @@ class RunOptions:
     epochs: int
     micro_batch: int
     seed: int
+    save_seconds: float | None = 300
+    save_steps: int | None = None
+    max_minutes: float = 0
 
     def __post_init__(self):
         for name in ("epochs", "micro_batch"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
-
-
-@dataclasses.dataclass(frozen=True)
-class RunCard:
-    """RUN/run.json: how images must be brought to a run's models, and what their outputs mean.
-
-    Attributes:
-      tasks: {axis: {"classes": label names in the order of the outputs, "image_size": pixels}}.
-      size: (height, width) that images of another size are brought to before anything else.
-      fit: how, "crop" or "pad".
-      fast_decode: whether JPEGs were decoded approximately.
-      data_name, data_source: of the manifest that was trained on.
-      seed: of the run.
-    """
-
-    tasks: dict[str, dict]
-    size: tuple[int, int]
-    fit: str
-    fast_decode: bool
-    data_name: str
-    data_source: str
-    seed: int
-
-    @classmethod
-    def load(cls, workdir: str | os.PathLike) -> "RunCard":
-        """Raises DataError when the folder holds no run."""
-        path = pathlib.Path(workdir, "run.json")
-        try:
-            document = json.loads(path.read_text("utf-8"))
-            return cls(**document | {"size": tuple(document["size"])})
-        except FileNotFoundError:
-            raise DataError(
-                f"{workdir}: no run.json, so no run lies here; train one with python -m deepduel.train "
-                f"--workdir={workdir}"
-            ) from None
-        except (ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{path}: unreadable ({error}); train the run anew") from error
-
-    def save(self, workdir: pathlib.Path) -> None:
-        partial = workdir / ".run.json.partial"
-        partial.write_text(json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n", "utf-8")
-        partial.replace(workdir / "run.json")
 
 
 def train(options: RunOptions, tasks: list[TaskOptions], *, flags: str) -> dict[str, float]:
@@ -141,44 +104,70 @@ def train(options: RunOptions, tasks: list[TaskOptions], *, flags: str) -> dict[
     workdir = pathlib.Path(options.workdir)
     _claim(workdir, flags)
     duel = _duel(options, tasks, train_split)
-    _card(options, train_split, duel, reading).save(workdir)
-    variables = duel.state_variables()
-    stand, damaged = state.load(workdir / "resume", variables)
+    _keep_card(_card(options, train_split, duel, reading), workdir)
+    stand, damaged = state.load(workdir / "resume", duel.state_variables())
     for line in damaged:
         print(line)
     stand = stand or state.State()
-    steps = order.steps_per_epoch(len(train_split), reading.batch_size)
     if stand.epoch >= options.epochs:
         print(f"{workdir} has all its {options.epochs} epochs already; raise --epochs to go on")
         return stand.history[-1]
-    if stand.epoch:
-        print(f"going on after epoch {stand.epoch} of {options.epochs}")
+    if stand.epoch or stand.step:
+        print(f"going on at epoch {stand.epoch + 1} of {options.epochs}, step {stand.step}")
     _say_plan(train_split, validation_split, duel, reading)
-    position = order.Position(options.seed, stand.epoch, 0)
-    batches = pipeline.train_batches(train_split, reading, position)
+    return _fit(options, duel, train_split, validation_split, reading, stand, flags)
+
+
+def _fit(options, duel, train_split, validation_split, reading, stand, flags) -> dict[str, float]:
+    """From `stand` to the last epoch: what is left of a begun epoch, then the whole ones."""
+    workdir, batch_size = pathlib.Path(options.workdir), reading.batch_size
+    steps = order.steps_per_epoch(len(train_split), batch_size)
     validation = pipeline.eval_batches(validation_split, reading)
-    clock = _Clock(duel, len(train_split))
-    keeper = _Keeper(duel, workdir, stand, options.epochs)
-    board = tensorboard.Board(
-        duel, workdir / "tensorboard", train_split, batch_size=reading.batch_size, steps=steps, flags=flags
-    )
-    board.samples(pipeline.train_batches(train_split, reading, order.Position(options.seed)))
-    duel.fit(
-        batches,
-        validation_data=validation,
-        steps_per_epoch=steps,
-        initial_epoch=stand.epoch,
+    minutes = options.max_minutes
+    keeper = callbacks.Keeper(
+        duel,
+        workdir,
+        stand,
         epochs=options.epochs,
-        shuffle=False,  # the pipeline has its own order
-        verbose=0,
-        callbacks=[
-            clock,
-            _Console(duel, train_split, validation_split, steps, options.epochs),
-            board,
-            keeper,
-        ],
+        steps_per_epoch=steps,
+        save_seconds=options.save_seconds,
+        save_steps=options.save_steps,
+        deadline=time.monotonic() + 60 * minutes if minutes else None,
     )
+    board = tensorboard.Board(duel, workdir / "tensorboard", images=len(train_split), batch_size=batch_size)
+    around = [
+        callbacks.Clock(duel, images=len(train_split), batch_size=batch_size),
+        callbacks.Console(duel, train_split, validation_split, batch_size=batch_size, epochs=options.epochs),
+        board,
+        callbacks.NonFinite(duel, train_split, workdir / "non_finite.csv", keeper),
+        keeper,
+    ]
+    if not stand.epoch and not stand.step:
+        board.start(flags, pipeline.train_batches(train_split, reading, order.Position(options.seed)))
+    keeper.listen()
+    duel.go_on_at(stand.step)
+    for first, last, start in _stretches(stand, options.epochs):
+        position = order.Position(options.seed, first, start)
+        duel.fit(
+            pipeline.train_batches(train_split, reading, position),
+            validation_data=validation,
+            steps_per_epoch=steps - start,
+            initial_epoch=first,
+            epochs=last,
+            shuffle=False,  # the pipeline has its own order
+            verbose=0,
+            callbacks=around,
+        )
+    board.close()
     return keeper.history[-1]
+
+
+def _stretches(stand: state.State, epochs: int) -> list[tuple[int, int, int]]:
+    """(first epoch, last epoch + 1, first step): Keras takes one number of steps per fit."""
+    if not stand.step:
+        return [(stand.epoch, epochs, 0)]
+    rest = [(stand.epoch + 1, epochs, 0)] if stand.epoch + 1 < epochs else []
+    return [(stand.epoch, stand.epoch + 1, stand.step), *rest]
 
 
 def _check_labels(split: Split, tasks: list[TaskOptions]) -> None:
@@ -246,9 +235,20 @@ def _card(options: RunOptions, split: Split, duel: Duel, reading: pipeline.Readi
 def _flag_lines(text: str) -> set[str]:
     """The settings that must agree for a run to go on; its length may change."""
     lines = {line.strip() for line in text.splitlines()}
-    return {
-        line for line in lines if line.startswith("--") and not line.startswith(("--epochs=", "--workdir="))
-    }
+    return {line for line in lines if line.startswith("--") and not line.startswith(_MAY_CHANGE)}
+
+
+def _keep_card(card: RunCard, workdir: pathlib.Path) -> None:
+    """Writes run.json, or checks that the run was begun on the same data."""
+    if (workdir / "run.json").exists():
+        known = RunCard.load(workdir)
+        if known.data_source != card.data_source:
+            raise DataError(
+                f"{workdir} holds a run on other data ({known.data_name}, source {known.data_source[:12]}; "
+                f"now {card.data_name}, source {card.data_source[:12]}); give another --workdir"
+            )
+        return
+    card.save(workdir)
 
 
 def _duel(options: RunOptions, tasks: list[TaskOptions], split: Split) -> Duel:
@@ -281,124 +281,6 @@ def _say_plan(train_split, validation_split, duel: Duel, reading: pipeline.Readi
         )
 
 
-class _Clock(keras.callbacks.Callback):
-    """Adds to an epoch's logs what it cost, for the callbacks behind it to show and keep."""
-
-    def __init__(self, duel: Duel, images: int):
-        super().__init__()
-        self._duel = duel
-        self._images = images
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._started = time.perf_counter()
-        self._waited = self._duel.input_seconds
-        self._trained = None
-
-    def on_test_begin(self, logs=None):
-        self._trained = time.perf_counter() - self._started
-        self._waited = self._duel.input_seconds - self._waited
-
-    def on_epoch_end(self, epoch, logs=None):
-        logs["seconds"] = time.perf_counter() - self._started
-        logs["images_per_second"] = self._images / self._trained
-        logs["input_wait_share"] = self._waited / self._trained
-
-
-class _Keeper(keras.callbacks.Callback):
-    """After each epoch: model files, history.csv, then the state that says they are there."""
-
-    def __init__(self, duel: Duel, workdir: pathlib.Path, stand: state.State, epochs: int):
-        super().__init__()
-        self._duel = duel
-        self._workdir = workdir
-        self._digits = max(2, len(str(epochs)))
-        self.history = list(stand.history)
-        self._best = dict(stand.best)
-
-    def on_epoch_end(self, epoch, logs=None):
-        row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
-        self.history.append(row)
-        for task in self._duel.tasks:
-            self._save_model(task, epoch + 1, row[f"val_{task.name}_accuracy"])
-        self._write_history()
-        stand = state.State(epoch + 1, 0, tuple(self.history), self._best)
-        state.save(self._workdir / "resume", stand, self._duel.state_variables())
-
-    def _save_model(self, task: Task, epoch: int, accuracy: float) -> None:
-        folder = self._workdir / task.name
-        folder.mkdir(exist_ok=True)
-        path = folder / f"epoch-{epoch:0{self._digits}d}.keras"
-        partial = folder / ".partial.keras"
-        task.model.saved_model.save(partial)
-        partial.replace(path)
-        if task.name not in self._best or accuracy > self._best[task.name][0]:
-            self._best[task.name] = accuracy, epoch
-            _copy(path, folder / "best.keras")
-
-    def _write_history(self) -> None:
-        path = self._workdir / "history.csv"
-        partial = path.with_name(".history.csv.partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(self.history[-1]))
-            writer.writeheader()
-            writer.writerows(self.history)
-        partial.replace(path)
-
-
-def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
-    """A second name for the same bytes where the file system can, else a copy; by rename."""
-    partial = target.with_name(f".{target.name}.partial")
-    partial.unlink(missing_ok=True)
-    try:
-        os.link(source, partial)
-    except OSError:
-        shutil.copyfile(source, partial)
-    partial.replace(target)
-
-
-class _Console(keras.callbacks.Callback):
-    """Progress while an epoch runs, and one line per epoch."""
-
-    def __init__(self, duel: Duel, train_split: Split, validation_split: Split, steps: int, epochs: int):
-        super().__init__()
-        self._duel = duel
-        self._images = len(train_split)
-        self._validation_images = len(validation_split)
-        self._batch_size = -(-self._images // steps)
-        self._epochs = epochs
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._epoch = epoch + 1
-        self._bar = Progress(f"epoch {self._epoch}/{self._epochs}", total=self._images)
-
-    def on_train_batch_end(self, batch, logs=None):
-        done = min((batch + 1) * self._batch_size, self._images)
-        self._bar.update(done, self._accuracies(logs))
-
-    def on_test_begin(self, logs=None):
-        self._bar.close()
-        self._bar = Progress("validating", total=self._validation_images)
-
-    def on_test_batch_end(self, batch, logs=None):
-        done = min((batch + 1) * self._batch_size, self._validation_images)
-        self._bar.update(done, self._accuracies(logs))
-
-    def on_epoch_end(self, epoch, logs=None):
-        self._bar.close()
-        parts = [f"epoch {self._epoch}/{self._epochs}"]
-        for task in self._duel.tasks:
-            loss, accuracy = logs[f"{task.name}_loss"], logs[f"val_{task.name}_accuracy"]
-            parts.append(f"{task.name} loss {loss:.4f}, validation {accuracy:.2%}")
-        parts.append(f"{logs['images_per_second']:,.0f} images/s, {duration(logs['seconds'])}")
-        print(" | ".join(parts), flush=True)
-
-    def _accuracies(self, logs) -> str:
-        return ", ".join(
-            f"{task.name} {float(logs[f'{task.name}_accuracy']):.1%}" for task in self._duel.tasks
-        )
-
-
 def data_error(error: tf.errors.OpError) -> DataError | None:
     """The DataError that a pipeline function raised, dug out of TensorFlow's wrapping of it."""
-    found = re.search(r"DataError: (.*)", str(error))
-    return DataError(found.group(1)) if found else None
+    return faults.data_error(error)

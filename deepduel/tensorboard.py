@@ -12,7 +12,6 @@ import numpy as np
 import tensorflow as tf
 
 from deepduel.augment import augment
-from deepduel.shards import Split
 from deepduel.training import Duel
 
 _SECONDS_BETWEEN_POINTS = 1.0  # more would cost throughput and show nothing more
@@ -22,18 +21,17 @@ _SAMPLES = 16
 class Board(keras.callbacks.Callback):
     """Writes `folder`; one writer for the whole run."""
 
-    def __init__(self, duel: Duel, folder: pathlib.Path, split: Split, *, batch_size, steps, flags: str):
+    def __init__(self, duel: Duel, folder: pathlib.Path, *, images: int, batch_size: int):
         super().__init__()
         self._duel = duel
-        self._split = split
         self._batch_size = batch_size
         self._writer = tf.summary.create_file_writer(str(folder))
+        self._epoch_images = images
+
+    def start(self, flags: str, batches: tf.data.Dataset) -> None:
+        """What is written once per run: the flags and a grid of augmented images per task."""
         with self._writer.as_default():
             tf.summary.text("flags", "\n".join(f"    {line}" for line in flags.splitlines()), step=0)
-        self._epoch_images = len(split)
-
-    def samples(self, batches: tf.data.Dataset) -> None:
-        """One grid of augmented training images per task."""
         batch = next(iter(batches.take(1)))
         images, seeds = batch["images"][:_SAMPLES], batch["seeds"][:_SAMPLES]
         with self._writer.as_default():
@@ -43,10 +41,10 @@ class Board(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._seen = epoch * self._epoch_images
-        self._mark()
+        self._mark(self._duel.steps_done * self._batch_size)
 
     def on_train_batch_end(self, batch, logs=None):
-        done = min((batch + 1) * self._batch_size, self._epoch_images)
+        done = min(self._duel.steps_done * self._batch_size, self._epoch_images)
         elapsed = time.perf_counter() - self._clock
         if elapsed < _SECONDS_BETWEEN_POINTS:
             return
@@ -64,10 +62,10 @@ class Board(keras.callbacks.Callback):
                 tf.summary.scalar(f"epoch/{name}", float(value))
         self._writer.flush()
 
-    def on_train_end(self, logs=None):
+    def close(self) -> None:
         self._writer.close()
 
-    def _mark(self, done: int = 0) -> None:
+    def _mark(self, done: int) -> None:
         self._done = done
         self._clock = time.perf_counter()
         self._waited = self._duel.input_seconds

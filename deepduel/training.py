@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from deepduel.augment import Augmentation, augment
@@ -71,7 +72,11 @@ class Duel(keras.Model):
             )
             for task in tasks
         }
-        self.input_seconds = 0.0  # spent waiting for batches since the last reading of the clock
+        self._skipped = {task.name: keras.metrics.Sum(f"{task.name}_skipped_steps") for task in tasks}
+        self.input_seconds = 0.0  # spent waiting for batches
+        self.steps_done = 0  # of the running epoch
+        self.last_records = np.empty(0, np.int64)  # record numbers of the last batch
+        self._going_on = False
         self.built = True
 
     def compile(self):
@@ -82,7 +87,22 @@ class Duel(keras.Model):
 
     @property
     def metrics(self):
-        return [metric for pair in self._task_metrics.values() for metric in pair]
+        return [*(metric for pair in self._task_metrics.values() for metric in pair), *self._skipped.values()]
+
+    def go_on_at(self, step: int) -> None:
+        """The next epoch is one that was begun: its first `step` steps are done, its metrics stand."""
+        self.steps_done = step
+        self._going_on = step > 0
+
+    def reset_metrics(self):
+        if self._going_on:  # Keras resets at the start of every epoch
+            self._going_on = False
+            return
+        super().reset_metrics()
+
+    def skipped_steps(self, task: Task) -> int:
+        """Steps of the running epoch whose loss or gradient was not finite."""
+        return int(self._skipped[task.name].result())
 
     def trained_variables(self, task: Task) -> list:
         """The variables that the task's gradients go to."""
@@ -112,11 +132,19 @@ class Duel(keras.Model):
                 features = task.model.extractor(features, training=False)
             logits = task.model.head(tf.cast(features, tf.float32), training=False)
             self._measure(task, batch, logits)
-        return self._results()
+        skipped = {metric.name for metric in self._skipped.values()}
+        return {name: value for name, value in self._results().items() if name not in skipped}
 
     def make_train_function(self, force=False):
-        self.train_function = self._timed(self.train_step)
-        return self.train_function
+        step = self._timed(self.train_step)
+
+        def function(iterator):
+            results = step(iterator)
+            self.steps_done += 1
+            return results
+
+        self.train_function = function
+        return function
 
     def make_test_function(self, force=False):
         self.test_function = self._timed(self.test_step)
@@ -131,6 +159,7 @@ class Duel(keras.Model):
             started = time.perf_counter()
             batch = next(iterator)
             self.input_seconds += time.perf_counter() - started
+            self.last_records = batch["records"].numpy()
             if compiled is None:  # one trace for whole and partial batches
                 compiled = tf.function(step, input_signature=[iterator.element_spec], autograph=False)
             return compiled(batch)
@@ -138,7 +167,10 @@ class Duel(keras.Model):
         return function
 
     def _update(self, task: Task, inputs: tf.Tensor, batch) -> None:
+        """One step of one task; skipped and counted when its loss or a gradient is not finite."""
         variables = self.trained_variables(task)
+        statistics = [variable.value for variable in task.model.extractor.non_trainable_variables]
+        before = [tf.identity(value) for value in statistics] if task.trainable else []
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([variable.value for variable in variables])
             features = task.model.extractor(inputs, training=True) if task.trainable else inputs
@@ -146,8 +178,21 @@ class Duel(keras.Model):
             loss = self._loss(task, batch, logits)
             scaled = task.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, [variable.value for variable in variables])
-        task.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        finite = tf.math.is_finite(loss) & tf.math.is_finite(tf.linalg.global_norm(gradients))
+        self._apply(task, gradients, variables, finite)
+        for value, kept in zip(statistics, before, strict=False):  # batch norm has seen the batch too
+            value.assign(tf.where(finite, value, kept))
+        self._skipped[task.name].update_state(tf.where(finite, 0.0, 1.0))
         self._measure(task, batch, logits)
+
+    def _apply(self, task: Task, gradients: list, variables: list, finite: tf.Tensor) -> None:
+        def apply():
+            task.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+        if isinstance(task.optimizer, keras.optimizers.LossScaleOptimizer):
+            apply()  # skips by itself, and lowers its scale
+        else:
+            tf.cond(finite, apply, lambda: None)
 
     def _loss(self, task: Task, batch, logits: tf.Tensor) -> tf.Tensor:
         """Mean cross-entropy over the images that have a label on this axis."""
@@ -158,7 +203,9 @@ class Duel(keras.Model):
     def _measure(self, task: Task, batch, logits: tf.Tensor) -> None:
         labels, weight = self._labels(task, batch)
         mean, accuracy = self._task_metrics[task.name]
-        mean.update_state(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits), weight)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        finite = tf.math.is_finite(losses)
+        mean.update_state(tf.where(finite, losses, 0.0), weight * tf.cast(finite, tf.float32))
         accuracy.update_state(labels, logits, weight)
 
     def _labels(self, task: Task, batch) -> tuple[tf.Tensor, tf.Tensor]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from deepduel import train
-from deepduel.run import RunCard
+from deepduel.card import RunCard
 from tests.conftest import TOY_TRAINING, run_command
 from tfrecords_tools import cli
 
@@ -179,3 +179,127 @@ def test_a_later_value_wins_over_an_earlier_one():
     assert train.per_task("x", ["category=b", "a"], axes) == {"category": "a", "authenticity": "a"}
     with pytest.raises(cli.UsageError, match="--x: no value for authenticity"):
         train.per_task("x", ["category=b"], axes)
+
+
+class Crash(Exception):
+    """Stands for a power cut: nothing is tidied up behind it."""
+
+
+@pytest.fixture(scope="module")
+def whole_run(toy_shards, tmp_path_factory):
+    """Two epochs of three steps each, uninterrupted."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    assert run_command(train, f"--data_dir={toy_shards}", f"--workdir={workdir}", *STEPWISE) == 0
+    return workdir
+
+
+STEPWISE = (
+    "--tasks=category",
+    "--backbone=small_cnn",
+    "--head=avg,dropout:0.5,dense:4",
+    "--image_size=8",
+    "--augmentation=original",
+    "--batch_size=60",
+    "--epochs=2",
+    "--save_every=1steps",
+)
+
+
+def assert_same_run(found, expected):
+    for epoch in (1, 2):
+        a, b = (
+            keras.models.load_model(run / "category" / f"epoch-0{epoch}.keras") for run in (found, expected)
+        )
+        assert all((x == y).all() for x, y in zip(a.get_weights(), b.get_weights(), strict=True))
+    timings = ("seconds", "images_per_second", "input_wait_share")
+    for one, other in zip(rows(found), rows(expected), strict=True):
+        assert {k: v for k, v in one.items() if k not in timings} == {
+            k: v for k, v in other.items() if k not in timings
+        }
+
+
+@pytest.mark.parametrize("crash_at", range(1, 7))
+def test_a_crash_at_any_step_costs_nothing(toy_shards, whole_run, tmp_path, monkeypatch, crash_at):
+    from deepduel.callbacks import Keeper
+
+    taken = 0
+    whole = Keeper.on_train_batch_end
+
+    def crashing(keeper, batch, logs=None):
+        nonlocal taken
+        taken += 1
+        if taken == crash_at:
+            raise Crash
+        whole(keeper, batch, logs)
+
+    words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *STEPWISE
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeper, "on_train_batch_end", crashing)
+        with pytest.raises(Crash):
+            run_command(train, *words)
+    assert run_command(train, *words) == 0
+    assert_same_run(tmp_path / "run", whole_run)
+
+
+def test_sigkill_and_sigterm_cost_nothing(toy_shards, whole_run, tmp_path):
+    """A real process, killed once with SIGKILL and once with SIGTERM, each as soon as a state is there."""
+    import signal
+    import time
+
+    words = [f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *STEPWISE]
+    command = [sys.executable, "-m", "deepduel.train", *words]
+    for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 0)):
+        before = set(tmp_path.glob("run/resume/state-*"))
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        while process.poll() is None and set(tmp_path.glob("run/resume/state-*")) <= before:
+            time.sleep(0.02)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == code, output
+    assert "go on with:\n  python -m deepduel.train --flagfile=" in output
+    assert run_command(train, *words) == 0
+    assert_same_run(tmp_path / "run", whole_run)
+
+
+def test_max_minutes_stops_with_the_command_to_go_on(toy_shards, whole_run, tmp_path, capsys):
+    words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *STEPWISE
+    assert run_command(train, *words, "--max_minutes=0.0001") == 0
+    assert "--max_minutes: stopped and saved at epoch 1, step 1; go on with:" in capsys.readouterr().out
+    assert run_command(train, *words) == 0
+    assert "going on at epoch 1 of 2, step 1" in capsys.readouterr().out
+    assert_same_run(tmp_path / "run", whole_run)
+
+
+def test_a_run_on_other_data_is_refused(toy_run, toy_folder, tmp_path, capsys):
+    from tfrecords_tools import convert
+
+    words = f"--input_dir={toy_folder}", f"--output_dir={tmp_path}/shards", "--workers=1", "--metadata="
+    (tmp_path / "images").mkdir()
+    shutil.copytree(toy_folder, tmp_path / "images", dirs_exist_ok=True)
+    next((tmp_path / "images" / "train" / "real" / "animals").iterdir()).unlink()
+    words = f"--input_dir={tmp_path}/images", f"--output_dir={tmp_path}/shards", "--workers=1", "--metadata="
+    assert run_command(convert, *words) == 0
+    words = f"--data_dir={tmp_path}/shards", f"--workdir={toy_run}", *TOY_TRAINING, "--epochs=2"
+    assert run_command(train, *words) == 1
+    assert "holds a run on other data" in capsys.readouterr().err
+
+
+def test_an_exploding_learning_rate_is_stopped_and_leaves_the_weights_finite(toy_shards, tmp_path, capsys):
+    words = [
+        f"--data_dir={toy_shards}",
+        f"--workdir={tmp_path}/run",
+        "--tasks=category",
+        "--backbone=small_cnn",
+    ]
+    words += ["--head=avg", "--image_size=8", "--augmentation=none", "--batch_size=8", "--learning_rate=1e38"]
+    assert run_command(train, *words, "--epochs=3") == 1
+    error = capsys.readouterr().err
+    assert "category: 10 steps in a row had a loss or gradient that is not finite" in error
+    assert "the learning rate (1e+38)" in error
+    with (tmp_path / "run" / "non_finite.csv").open(newline="") as file:
+        listed = list(csv.DictReader(file))
+    assert len(listed) >= 80  # ten batches of eight images
+    assert listed[0]["key"].startswith("train/")
+    newest = max((tmp_path / "run" / "resume").glob("state-*.npz"))
+    with np.load(newest) as state:
+        assert all(np.isfinite(state[name]).all() for name in state.files if name != "about")

@@ -158,3 +158,37 @@ def test_validation_counts_every_image_once_and_is_not_augmented(split, toy_shar
     predicted = task.model.saved_model(plain).numpy().argmax(axis=1)
     correct = (predicted == batch["labels"]["category"].numpy()).mean()
     assert results["category_accuracy"] == pytest.approx(correct, abs=1e-6)
+
+
+def test_a_batch_with_a_nan_never_reaches_the_weights(split):
+    """The same with and without a poisoned batch in between: weights, batch norm, optimizer."""
+    batches = list(pipeline.train_batches(split, pipeline.Reading(8), order.Position()).take(2))
+    results = []
+    for poisoned in (False, True):
+        task = make_task("category", split, SMALL, "none")
+        duel = Duel([task], micro_batch=8)
+        duel.compile()
+        duel.train_step(batches[0])
+        if poisoned:
+            inputs = {"category": tf.fill((8, 16, 16, 3), np.nan)}
+            duel._update(task, inputs["category"], batches[1])
+            assert duel.skipped_steps(task) == 1
+        duel.train_step(batches[1])
+        results.append([*weights(task), *(np.asarray(v) for v in task.optimizer.variables)])
+        assert all(np.isfinite(weight).all() for weight in results[-1])
+        assert np.isfinite(float(duel.get_metrics_result()["category_loss"]))
+    assert_same(*results, atol=0)
+
+
+def test_float16_overflow_lowers_the_loss_scale_and_leaves_the_weights(split):
+    architecture = models.Architecture("small_cnn", "avg", 8, trainable=True, precision="mixed_float16")
+    task = make_task("authenticity", split, architecture, "none")
+    duel = Duel([task], micro_batch=4)
+    duel.compile()
+    before = [weight.copy() for weight in weights(task)]
+    scale = float(task.optimizer.dynamic_scale)
+    batch = next(iter(pipeline.train_batches(split, pipeline.Reading(4), order.Position())))
+    duel._update(task, tf.fill((4, 8, 8, 3), 1e30), batch)
+    assert duel.skipped_steps(task) == 1
+    assert float(task.optimizer.dynamic_scale) < scale
+    assert_same(before, weights(task), atol=0)
