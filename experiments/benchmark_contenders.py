@@ -116,7 +116,7 @@ CONTENDERS = (
     _dali("dali", "DALI on the CPU, from files", DECODE, "dali_batches"),
     _torch("torch_simplejpeg", "simplejpeg", "simplejpeg"),
     _torch("torch_pillow", "Pillow", "PIL"),
-    _ffcv("ffcv_raw", "FFCV, raw", DECODED, "raw", "120 kB an image on the disk"),
+    _ffcv("ffcv_raw", "FFCV, raw", DECODED, "raw", "three bytes a pixel on the disk"),
     _ours("ours_augmented", "random reader and composed warp", AUGMENT, "augmented", fast=False),
     _keras("flow_augmented", "ImageDataGenerator and flow_from_directory (the original)", "flow", AUGMENT,
            more=("scipy",), single=True, augment=True),

@@ -83,6 +83,9 @@ def _entry(contender: contenders.Contender, runs: list[dict]) -> dict:
                 "images_per_second": statistics.median(rates),
                 "lowest": min(rates),
                 "highest": max(rates),
+                "images_per_cpu_second": statistics.median(
+                    _rates(runs, contender.name, threads, cache, "cpu_seconds").values()
+                ),
                 "peak_rss_bytes": max(
                     run["peak_rss_bytes"]
                     for run in measured
@@ -93,13 +96,12 @@ def _entry(contender: contenders.Contender, runs: list[dict]) -> dict:
     return entry | {"runs": own}
 
 
-def _rates(runs: list[dict], name: str, threads: int, cache: str) -> dict[int, float]:
-    """images/s by round."""
+def _rates(runs: list[dict], name: str, threads: int, cache: str, per: str = "seconds") -> dict[int, float]:
+    """images/s by round; with `per` "cpu_seconds", images per second of processor time."""
     return {
-        run["round"]: run["images_per_second"]
+        run["round"]: run["images"] / max(run[per], 0.01)  # the kernel counts processor time in 1/100 s
         for run in runs
-        if (run["contender"], run["threads"], run["cache"]) == (name, threads, cache)
-        and "images_per_second" in run
+        if (run["contender"], run["threads"], run["cache"]) == (name, threads, cache) and "images" in run
     }
 
 
@@ -108,22 +110,24 @@ def _ratios(settings, runs: list[dict]) -> list[dict]:
     ratios = []
     for cache in settings.caches:
         for threads in settings.threads:
-            for pair in contenders.RATIOS:
-                ours, theirs = (_rates(runs, name, threads, cache) for name in pair)
-                values = [ours[turn] / theirs[turn] for turn in ours.keys() & theirs.keys()]
-                if values:
-                    ratios.append(
-                        {
-                            "of": pair[0],
-                            "over": pair[1],
-                            "threads": threads,
-                            "cache": cache,
-                            "ratio": statistics.median(values),
-                            "lowest": min(values),
-                            "highest": max(values),
-                        }
-                    )
+            for of, over in contenders.RATIOS:
+                values = _quotients(runs, of, over, threads, cache, "seconds")
+                if not values:
+                    continue
+                work = _quotients(runs, of, over, threads, cache, "cpu_seconds")
+                ratios.append(
+                    {
+                        "of": of, "over": over, "threads": threads, "cache": cache,
+                        "ratio": statistics.median(values), "lowest": min(values), "highest": max(values),
+                        "cpu_ratio": statistics.median(work),
+                    }
+                )  # fmt: skip
     return ratios
+
+
+def _quotients(runs: list[dict], of: str, over: str, threads: int, cache: str, per: str) -> list[float]:
+    ours, theirs = (_rates(runs, name, threads, cache, per) for name in (of, over))
+    return [ours[turn] / theirs[turn] for turn in ours if turn in theirs]
 
 
 def text(document: dict) -> str:
@@ -148,23 +152,27 @@ def text(document: dict) -> str:
 
 
 def _rows(entries: list[dict], settings: dict) -> list[str]:
-    rows = [("", "images/s", "", "batches", "data set", "peak memory")]
+    rows = [("", "images/s", "", "per CPU s", "batches", "data set", "peak memory")]
     for entry in entries:
         if entry["status"] != "measured":
-            rows.append((entry["title"], entry["status"], "", entry["reason"][:60], "", ""))
+            rows.append((entry["title"], entry["status"], "", "", entry["reason"][:60], "", ""))
         for result in entry.get("results", []):
             rows.append(
                 (
                     entry["title"] + _where(result, settings),
                     f"{result['images_per_second']:,.0f}",
                     f"({result['lowest']:,.0f} - {result['highest']:,.0f})",
+                    f"{result['images_per_cpu_second']:,.0f}",
                     entry["batch"],
                     f"{entry['bytes'] / 1e6:,.0f} MB",
                     f"{result['peak_rss_bytes'] / 2**20:,.0f} MB",
                 )
             )
-    notes = [f"    {entry['title']}: {entry['note']}" for entry in entries if entry["note"]]
-    return _columns(rows, right=(1, 4, 5)) + notes
+    noted = {}
+    for entry in entries:
+        noted.setdefault(entry["note"], []).append(entry["title"])
+    notes = [f"    {' / '.join(titles)}: {note}" for note, titles in noted.items() if note]
+    return _columns(rows, right=(1, 3, 5, 6)) + notes
 
 
 def _where(result: dict, settings: dict) -> str:
@@ -178,6 +186,7 @@ def _ratio_row(ratio: dict, settings: dict) -> tuple[str, ...]:
     return (
         f"{ratio['ratio']:.3g}x",
         f"({ratio['lowest']:.3g} - {ratio['highest']:.3g})",
+        f"per CPU s {ratio['cpu_ratio']:.3g}x",
         of,
         f"over {over}{_where(ratio, settings)}",
     )
@@ -256,7 +265,7 @@ def _panel(axis, group: str, bars: list[tuple[dict, dict]]) -> None:
     for place, result in zip(places, (result for _, result in bars), strict=True):
         axis.text(result["highest"], place, f"  {result['images_per_second']:,.0f}", va="center", fontsize=8)
     axis.set_yticks(places, [entry["title"] for entry, _ in bars], fontsize=8)
-    axis.invert_yaxis()
+    axis.set_ylim(len(bars) - 0.4, -0.6)  # fastest on top, bars equally thick in all panels
     axis.set_title(group, loc="left", fontsize=9, fontweight="bold")
     axis.tick_params(axis="x", labelsize=7)
     axis.spines[["top", "right"]].set_visible(False)
