@@ -17,10 +17,10 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from deepduel import faults
 from deepduel.shards import Split
 from tfrecords_tools import image as images
 from tfrecords_tools import records as record_format
-from tfrecords_tools.cli import DataError
 
 _JPEG = record_format.ENCODINGS.index("jpeg")
 _RAW = record_format.ENCODINGS.index("raw")
@@ -82,8 +82,20 @@ class BatchDecoder:
     is used again only once nothing refers to it any more.
     """
 
-    def __init__(self, split: Split, decoding: Decoding, *, threads: int | None = None, callers: int = 1):
-        """Decodes with `threads` in all (default: all cores), the `callers` that call at once among them."""
+    def __init__(
+        self,
+        split: Split,
+        decoding: Decoding,
+        *,
+        threads: int | None = None,
+        callers: int = 1,
+        on_error: str = "fail",
+    ):
+        """Decodes with `threads` in all (default: all cores), the `callers` that call at once among them.
+
+        With `on_error` "skip" an image that does not decode is black, see `faults`.
+        """
+        self._on_error = on_error
         self._split = split
         self._decoding = decoding
         self._helpers = max((threads or len(os.sched_getaffinity(0))) - callers, 0)
@@ -94,7 +106,8 @@ class BatchDecoder:
         """Decodes; with `rows` > len(records), the batch is padded with black images.
 
         Raises:
-          DataError: an image does not decode; names shard, record and key.
+          DataError: an image does not decode (unless on_error is "skip"), or its shard cannot be
+            read; names the shard, in the first case record and key too.
         """
         rows = len(records) if rows is None else rows
         batch = self._buffers.take((rows, *self._decoding.size, 3))
@@ -126,10 +139,8 @@ class BatchDecoder:
                     else:
                         self._decode_other(record, data, out)
                 except (ValueError, OSError) as error:
-                    raise DataError(
-                        f"{self._split.where(record)}: does not decode ({error}); "
-                        "run python -m tfrecords_tools.verify on the data folder"
-                    ) from error
+                    faults.found(self._split, record, str(error), on_error=self._on_error)
+                    out[:] = 0
 
     def _check(self, pixels: np.ndarray, out: np.ndarray) -> None:
         if pixels.shape != out.shape:

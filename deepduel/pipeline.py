@@ -26,6 +26,8 @@ def make_train(
 ) -> tf.data.Dataset:
     """Endless training batches (images, labels), from `position` on.
 
+    With on_error="skip" they are (images, labels, weight), as those of `make_eval`.
+
     Args:
       labels: the axis whose labels to give, int32 [B]; None gives a dict of all axes.
       position: (seed, epoch, step) to start at. Each epoch visits every record once, in an
@@ -34,8 +36,11 @@ def make_train(
       reading: further fields of `Reading`.
     """
     opened = Split(data_dir, split)
-    batches = train_batches(opened, Reading(batch_size, **reading), position or order.Position())
+    options = Reading(batch_size, **reading)
+    batches = train_batches(opened, options, position or order.Position())
     pick = _label_picker(opened, labels)
+    if options.on_error == "skip":
+        return batches.map(lambda batch: _weighted(batch, pick))
     return batches.map(lambda batch: (batch["images"], pick(batch["labels"])))
 
 
@@ -55,14 +60,7 @@ def make_eval(
     opened = Split(data_dir, split)
     batches = eval_batches(opened, Reading(batch_size, **reading))
     pick = _label_picker(opened, labels)
-
-    def supervised(batch):
-        labels = pick(batch["labels"])
-        if isinstance(labels, dict):
-            return batch["images"], labels, batch["weight"]
-        return batch["images"], tf.maximum(labels, 0), batch["weight"] * tf.cast(labels >= 0, tf.float32)
-
-    return batches.map(supervised)
+    return batches.map(lambda batch: _weighted(batch, pick))
 
 
 def train_batches(split: Split, reading: Reading, position: order.Position) -> tf.data.Dataset:
@@ -80,6 +78,14 @@ def eval_batches(split: Split, reading: Reading) -> tf.data.Dataset:
 
 def _reader(reading: Reading):
     return {"random": random_reader, "sequential": sequential_reader}[reading.reader]
+
+
+def _weighted(batch, pick: Callable):
+    """(images, labels, weight): nothing that has no label, or no image, counts."""
+    labels = pick(batch["labels"])
+    if isinstance(labels, dict):
+        return batch["images"], labels, batch["weight"]
+    return batch["images"], tf.maximum(labels, 0), batch["weight"] * tf.cast(labels >= 0, tf.float32)
 
 
 def _label_picker(split: Split, axis: str | None) -> Callable:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from deepduel import order
+from deepduel import faults, order
 from deepduel.decode import BatchDecoder
 from deepduel.reading import Reading, as_batch, options
 from deepduel.shards import Split
@@ -52,7 +52,7 @@ def _batches(
     threads = reading.threads or len(os.sched_getaffinity(0))
     batch_bytes = reading.batch_size * decoding.size[0] * decoding.size[1] * 3
     parallel = min(2 if batch_bytes < _LARGE_BATCH_BYTES else 1, threads)
-    decode = BatchDecoder(split, decoding, threads=threads, callers=parallel)
+    decode = BatchDecoder(split, decoding, threads=threads, callers=parallel, on_error=reading.on_error)
     labels = np.stack([split.labels[axis] for axis in split.manifest.axes], 1) if split.labels else None
 
     @tf.autograph.experimental.do_not_convert
@@ -60,22 +60,23 @@ def _batches(
         records, seeds = take(number)
         pad = (rows or len(records)) - len(records)
         picked = labels[records] if labels is not None else np.empty((len(records), 0), np.int32)
-        return (
-            decode(records, rows=len(records) + pad),
-            np.pad(picked, ((0, pad), (0, 0)), constant_values=record_format.NO_LABEL),
-            np.pad(seeds, ((0, pad), (0, 0))),
-            np.pad(records, (0, pad), constant_values=-1),
-        )
+        images = decode(records, rows=len(records) + pad)
+        records = np.pad(records, (0, pad), constant_values=-1)
+        weight = faults.weights(split, records)
+        picked = np.pad(picked, ((0, pad), (0, 0)))
+        picked[weight == 0] = record_format.NO_LABEL
+        return images, picked, np.pad(seeds, ((0, pad), (0, 0))), records, weight
 
     def batch(number):
-        images, labels, seeds, records = tf.numpy_function(
-            load, [number], (tf.uint8, tf.int32, tf.int32, tf.int64), stateful=False
+        images, labels, seeds, records, weight = tf.numpy_function(
+            load, [number], (tf.uint8, tf.int32, tf.int32, tf.int64, tf.float32), stateful=False
         )
         images.set_shape((rows, *decoding.size, 3))
         labels.set_shape((rows, len(split.manifest.axes)))
         seeds.set_shape((rows, 2))
         records.set_shape((rows,))
-        return as_batch(split, images, labels, seeds, records)
+        weight.set_shape((rows,))
+        return as_batch(split, images, labels, seeds, records, weight)
 
     batches = numbers.map(batch, num_parallel_calls=parallel, deterministic=True)
     return batches.prefetch(1).with_options(options())

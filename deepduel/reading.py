@@ -6,13 +6,15 @@ A batch is a dict:
     labels   {axis: int32 [B]}      -1 where an image has none
     seeds    int32   [B, 2]         random state of each image for its augmentation
     records  int64   [B]            record numbers within the split; -1 for padding
-    weight   float32 [B]            1; 0 for the padding that fills up the last evaluation batch
+    weight   float32 [B]            1; 0 for the padding that fills up the last evaluation batch, and
+                                    for records left out because they do not decode
 """
 
 import dataclasses
 
 import tensorflow as tf
 
+from deepduel import faults
 from deepduel.decode import Decoding
 from deepduel.shards import Split
 from tfrecords_tools.cli import UsageError
@@ -33,6 +35,8 @@ class Reading:
         shuffle. "sequential" streams the shards (any file system that TensorFlow knows) and
         shuffles shards and windows of 8,192 records.
       threads: that decode; None takes all cores.
+      on_error: what a record does that does not decode: "fail" ends the reading with its shard, number
+        and key; "skip" leaves it out: its row is black and has weight 0, `faults` counts it.
     """
 
     batch_size: int
@@ -41,12 +45,15 @@ class Reading:
     fast_decode: bool = False
     reader: str = "random"
     threads: int | None = None
+    on_error: str = "fail"
 
     def __post_init__(self):
         if self.batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {self.batch_size}")
         if self.reader not in READERS:
             raise UsageError(f"reader must be one of {', '.join(READERS)}, got {self.reader!r}")
+        if self.on_error not in faults.POLICIES:
+            raise UsageError(f"on_error must be one of {', '.join(faults.POLICIES)}, got {self.on_error!r}")
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"threads must be at least 1, got {self.threads}")
 
@@ -62,14 +69,14 @@ class Reading:
         return Decoding(size, self.fit, self.fast_decode)
 
 
-def as_batch(split: Split, images, labels, seeds, records) -> dict[str, tf.Tensor]:
+def as_batch(split: Split, images, labels, seeds, records, weight) -> dict[str, tf.Tensor]:
     """The dict above, from labels [B, axes] and the other parts."""
     return {
         "images": images,
         "labels": {axis: labels[:, column] for column, axis in enumerate(split.manifest.axes)},
         "seeds": seeds,
         "records": records,
-        "weight": tf.cast(records >= 0, tf.float32),
+        "weight": weight,
     }
 
 

@@ -1,13 +1,15 @@
 """The sequential reader: shards streamed from start to end, in TensorFlow's own operations only.
 
-For file systems that cannot be memory-mapped (gs://, s3://, cold disks). Same batches as the
+For cold disks and network file systems, where random reads are slow. Same batches as the
 random-access reader, in an order that is shuffled by shards and by windows instead of globally.
 """
+
+import os
 
 import numpy as np
 import tensorflow as tf
 
-from deepduel import order
+from deepduel import faults, order
 from deepduel.decode import Decoding
 from deepduel.reading import Reading, as_batch, options
 from deepduel.shards import Split
@@ -24,25 +26,27 @@ def train(split: Split, reading: Reading, position: order.Position) -> tf.data.D
     def epoch(number):
         shards = _shuffled_indices(len(split.shards), position.seed, number, salt=-1)
         records = _windowed_shuffle(_stream(split, shards), position.seed, number)
-        return _decoded(records, split, reading, seed=position.seed, epoch=number).batch(reading.batch_size)
+        encoded = records.batch(reading.batch_size)
+        encoded = encoded.skip(tf.where(number == position.epoch, np.int64(position.step), np.int64(0)))
+        return _decoded(encoded, split, reading, seed=position.seed, epoch=number)
 
     epochs = tf.data.Dataset.range(position.epoch, np.iinfo(np.int64).max)
-    batches = epochs.flat_map(epoch).skip(position.step)
-    return _finish(batches, split, reading)
+    return _finish(epochs.flat_map(epoch), split, reading)
 
 
 def evaluate(split: Split, reading: Reading, *, rows: int) -> tf.data.Dataset:
     """Every record once, in order, in batches of `rows`."""
     records = _stream(split, tf.range(len(split.shards), dtype=tf.int64), interleave=1)
-    batches = _decoded(records, split, reading, seed=0, epoch=0).batch(rows)
+    batches = _decoded(records.batch(rows), split, reading, seed=0, epoch=0)
 
-    def pad(images, labels, seeds, records):
+    def pad(images, labels, seeds, records, weight):
         missing = rows - tf.shape(images)[0]
         padded = (
             tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]]),
             tf.pad(labels, [[0, missing], [0, 0]], constant_values=record_format.NO_LABEL),
             tf.pad(seeds, [[0, missing], [0, 0]]),
             tf.pad(records, [[0, missing]], constant_values=-1),
+            tf.pad(weight, [[0, missing]]),
         )
         return [tf.ensure_shape(part, (rows, *part.shape[1:])) for part in padded]
 
@@ -81,24 +85,93 @@ def _shuffled_indices(count, seed: int, epoch: tf.Tensor, *, salt) -> tf.Tensor:
 
 
 def _decoded(
-    records: tf.data.Dataset, split: Split, reading: Reading, *, seed: int, epoch
+    encoded: tf.data.Dataset, split: Split, reading: Reading, *, seed: int, epoch
 ) -> tf.data.Dataset:
-    """(number, Example) -> (image, labels, seeds, number), in TensorFlow's own operations only."""
+    """Batches (numbers [B], Examples [B]) -> (images, labels, seeds, numbers, weight).
+
+    Each batch is a small data set of its own, from which the records that do not decode drop
+    out; each of the others knows its row, so what is missing is known too.
+    """
     decoding = reading.decoding(split)
     axes = list(split.manifest.axes)
     features = {"image": tf.io.FixedLenFeature([], tf.string)}
     features |= {axis: tf.io.FixedLenFeature([], tf.int64, record_format.NO_LABEL) for axis in axes}
     word = tf.cast(order.epoch_word(seed, epoch), tf.int32)
+    threads = reading.threads or len(os.sched_getaffinity(0))
 
-    def decode(number, example):
+    def decode(row, example):
         parsed = tf.io.parse_single_example(example, features)
         image = _fit_in_graph(_decode_in_graph(parsed["image"], split, decoding), decoding)
         labels = (
             tf.stack([tf.cast(parsed[axis], tf.int32) for axis in axes]) if axes else tf.zeros(0, tf.int32)
         )
-        return image, labels, tf.stack([word, tf.cast(number % 2**31, tf.int32)]), number
+        return row, image, labels
 
-    return records.map(decode, num_parallel_calls=reading.threads or tf.data.AUTOTUNE, deterministic=True)
+    def batch(numbers, examples):
+        count = tf.size(numbers, tf.int64)
+        rows = tf.data.Dataset.range(count)
+        rows = tf.data.Dataset.zip(rows, tf.data.Dataset.from_tensor_slices(examples))
+        rows = rows.map(decode, num_parallel_calls=threads, deterministic=True).ignore_errors()
+        nothing = tf.zeros(0, tf.int64), tf.zeros((0, *decoding.size, 3), tf.uint8), tf.zeros((0, len(axes)))
+        nothing = tf.nest.map_structure(lambda part, kind: tf.cast(part, kind), nothing, kinds)
+        whole = rows.batch(count).concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
+        return whole.map(lambda *good: _in_place(*good, numbers, word))
+
+    kinds = tf.int64, tf.uint8, tf.int32
+    # Two batches under way: one begins while the other ends.
+    return encoded.interleave(batch, cycle_length=2, block_length=1, num_parallel_calls=2, deterministic=True)
+
+
+def _in_place(rows, images, labels, numbers, word: tf.Tensor):
+    """What was decoded, in its rows; a row that was not is black, without labels, of weight 0."""
+    count = tf.size(numbers, tf.int64)
+
+    def put(parts, fill):
+        shape = tf.concat([[count], tf.shape(parts, tf.int64)[1:]], 0)
+        whole = tf.fill(shape, tf.constant(fill, parts.dtype))
+        return tf.tensor_scatter_nd_update(whole, rows[:, None], parts)
+
+    def fill_up():
+        ones = tf.ones_like(rows, tf.float32)
+        return put(images, 0), put(labels, record_format.NO_LABEL), put(ones, 0)
+
+    def all_there():
+        return images, labels, tf.ones_like(rows, tf.float32)
+
+    images, labels, weight = tf.cond(tf.size(rows, tf.int64) == count, all_there, fill_up)
+    seeds = tf.stack([tf.fill([count], word), tf.cast(numbers % 2**31, tf.int32)], axis=1)
+    return images, labels, seeds, numbers, weight
+
+
+def _require_whole(split: Split, images, labels, seeds, numbers, weight):
+    """Ends the reading at the first record that was not decoded. In the graph only, as all of this."""
+    files = tf.constant([str(split.data_dir / shard.file) for shard in split.shards])
+    counts = np.array([shard.records for shard in split.shards], np.int64)
+    there = (weight > 0) | (numbers < 0)  # padding is no loss
+    first = numbers[tf.argmin(tf.cast(there, tf.int32))]
+    shard = tf.searchsorted(tf.constant(np.cumsum(counts)), [first], side="right")[0]
+    within = first - tf.gather(tf.constant(np.cumsum(counts) - counts), shard)
+    message = tf.strings.join(
+        ["DataError: ", tf.gather(files, shard), ", record ", tf.strings.as_string(within),
+         ": does not decode; run python -m tfrecords_tools.verify on the data folder, which tells its key\n"]
+    )  # fmt: skip
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(there), [message])]):
+        return tf.identity(images), labels, seeds, numbers, weight
+
+
+def _noted(split: Split, images, labels, seeds, records, weight):
+    """Passes a batch of tensors on; prints and keeps (see `faults`) what has weight 0 in it."""
+
+    def note(records, weight):
+        for record in records[(weight == 0) & (records >= 0)].tolist():
+            faults.found(split, record, "not an image", on_error="skip")
+        return weight
+
+    def changed():
+        return tf.ensure_shape(tf.numpy_function(note, [records, weight], tf.float32), weight.shape)
+
+    weight = tf.cond(tf.reduce_all(weight > 0), lambda: weight, changed)
+    return images, labels, seeds, records, weight
 
 
 def _decode_in_graph(data: tf.Tensor, split: Split, decoding: Decoding) -> tf.Tensor:
@@ -137,5 +210,9 @@ def _fit_in_graph(image: tf.Tensor, decoding: Decoding) -> tf.Tensor:
 
 
 def _finish(batches: tf.data.Dataset, split: Split, reading: Reading) -> tf.data.Dataset:
+    if reading.on_error == "fail":
+        batches = batches.map(lambda *batch: _require_whole(split, *batch))
+    else:
+        batches = batches.map(lambda *batch: _noted(split, *batch))
     named = batches.map(lambda *batch: as_batch(split, *batch))
     return named.prefetch(1).with_options(options())

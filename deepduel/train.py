@@ -9,6 +9,7 @@ Flags written TASK=VALUE concern one task, a plain VALUE concerns all; the later
 The same command goes on where a run was left. Watch it with: tensorboard --logdir=RUN/tensorboard
 """
 
+import re
 import sys
 
 from absl import flags
@@ -53,22 +54,36 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_enum(
     "reader", "random", ["random", "sequential"],
-    "random: memory-mapped shards, a true shuffle. sequential: remote storage.", flag_values=FLAGS)  # fmt: skip
+    "random: memory-mapped shards, a true shuffle. sequential: remote storage.",
+    flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_bool("fast_decode", False, "Approximate JPEG decoding, a tenth faster.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "save_every", "300s", "How often the state is saved within an epoch: seconds (300s) or steps (50steps).",
+    flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_float(
+    "max_minutes", 0, "Stop cleanly after so many minutes, to go on later; 0: no limit.", lower_bound=0,
+    flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_integer("threads", 0, "That decode; 0: all cores.", lower_bound=0, flag_values=FLAGS)
+flags.DEFINE_enum(
+    "on_error", "fail", ["fail", "skip"],
+    "What an image does that does not decode: fail ends the run and names it; skip leaves it out, prints "
+    "it and counts it.", flag_values=FLAGS)  # fmt: skip
 
 
 def main(options: flags.FlagValues) -> None:
     cli.quiet_tensorflow()
     import tensorflow as tf
 
-    from deepduel import run
+    from deepduel import callbacks, run
 
     run_options = _run_options(options)
     axes = _axes(options)
     tasks = _tasks(options, axes)
     try:
         row = run.train(run_options, tasks, flags=flagfile(options))
+    except callbacks.Stopped as stop:
+        print(f"{stop}; go on with:\n  python -m deepduel.train --flagfile={options.workdir}/train.flags")
+        return
     except tf.errors.OpError as error:
         raise run.data_error(error) or error from error
     accuracies = ", ".join(f"{axis} {row[f'val_{axis}_accuracy']:.2%}" for axis in axes)
@@ -146,10 +161,12 @@ def _run_options(options: flags.FlagValues):
         fast_decode=options.fast_decode,
         reader=options.reader,
         threads=options.threads or None,
+        on_error=options.on_error,
     )
     return run.RunOptions(
         options.data_dir, options.workdir, options.train_split, options.validation_split, reading,
         epochs=options.epochs, micro_batch=options.micro_batch, seed=options.seed,
+        max_minutes=options.max_minutes, **_save_every(options.save_every),
     )  # fmt: skip
 
 
@@ -189,6 +206,17 @@ def _tasks(options: flags.FlagValues, axes: list[str]) -> list:
         rate = _number("learning_rate", value["learning_rate"], float)
         tasks.append(run.TaskOptions(axis, architecture, augment.PRESETS[value["augmentation"]], rate))
     return tasks
+
+
+def _save_every(text: str) -> dict[str, float | None]:
+    match = re.fullmatch(r"(\d+)(s|steps)", text)
+    if not match or int(match[1]) < 1:
+        raise cli.UsageError(f"--save_every must be like 300s or 50steps, got {text!r}")
+    amount, unit = int(match[1]), match[2]
+    return {
+        "save_seconds": amount if unit == "s" else None,
+        "save_steps": amount if unit == "steps" else None,
+    }
 
 
 def _number(name: str, text: str, kind: type):

@@ -1,0 +1,67 @@
+"""Records that do not decode: they end the reading, or are left out and counted.
+
+A record that is left out keeps its row in the batch, black and with weight 0, so that shapes,
+steps and the order of all other records stay as they are.
+"""
+
+import re
+import sys
+import threading
+
+import numpy as np
+
+from deepduel.shards import Split
+from tfrecords_tools.cli import DataError
+
+POLICIES = ("fail", "skip")
+_LISTED = 20  # bad records that get a line of their own
+_LOCK = threading.Lock()
+
+
+def found(split: Split, record: int, reason: str, *, on_error: str) -> None:
+    """A record of `split` does not decode.
+
+    Raises:
+      DataError: with on_error "fail"; names shard, record and key. With "skip" they are printed,
+        for the first 20, and `split.bad` keeps the record.
+    """
+    if on_error == "fail":
+        raise DataError(_message(split, record, reason))
+    with _LOCK:
+        if record in split.bad:  # of an earlier epoch
+            return
+        split.bad[record] = reason
+        count = len(split.bad)
+    if count <= _LISTED:
+        print(f"left out: {_message(split, record, reason)}", file=sys.stderr, flush=True)
+    elif count == _LISTED + 1:
+        print("left out: further bad records are counted, not listed", file=sys.stderr, flush=True)
+
+
+def weights(split: Split, records: np.ndarray) -> np.ndarray:
+    """float32 [B]: 1 for images; 0 for padding (record -1) and for records known to be bad."""
+    weight = (records >= 0).astype(np.float32)
+    if split.bad:
+        weight[np.isin(records, list(split.bad))] = 0
+    return weight
+
+
+def _message(split: Split, record: int, reason: str) -> str:
+    return (
+        f"{split.where(record)}: does not decode ({reason}); "
+        "run python -m tfrecords_tools.verify on the data folder"
+    )
+
+
+def data_error(error: Exception) -> DataError | None:
+    """The DataError inside an error of TensorFlow's that a data set raised; None if it is another matter."""
+    text = str(error)
+    raised = re.search(r"DataError: ([^\n\"\]]*)", text.replace("\\n", "\n"))
+    if raised:
+        return DataError(raised.group(1))
+    if re.search(r"(corrupted|truncated) record at", text):
+        return DataError(
+            "a shard was damaged or cut short since it was converted; run python -m tfrecords_tools.verify "
+            "on the data folder, which names it, or leave bad images out with --reader=random --on_error=skip"
+        )
+    return None
