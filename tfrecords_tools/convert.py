@@ -53,6 +53,11 @@ _TEXT = (
         "With --split: what must stay together, of {stem}, {name}, {parent}, {key} and the label axes; "
         "'{stem:.8}' is the first 8 letters.",
     ),
+    (
+        "beam_options",
+        "",
+        "With --runner=beam: Beam's own options, '--runner=DirectRunner --direct_num_workers=2'.",
+    ),
     ("name", None, "Of the data set. Default: the input folder's name."),
 )
 _NUMBERS = (
@@ -86,6 +91,13 @@ flags.DEFINE_enum(
     "resize",
     image.FITS,
     "How images get --image_size: resize ignores aspect, crop cuts the centre, pad adds black.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "runner",
+    "local",
+    ("local", "beam"),
+    "beam: Apache Beam writes the shards, to the same bytes (pip install 'deepduel[beam]').",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
@@ -231,13 +243,16 @@ def _require(options: flags.FlagValues) -> None:
     for name in ("input_dir", "output_dir"):
         if not options[name].value:
             raise cli.UsageError(f"--{name} is needed")
-    source, target = (os.path.realpath(path) for path in (options.input_dir, options.output_dir))
+    paths = (options.input_dir, options.output_dir)
+    source, target = (path.rstrip("/") if "://" in path else os.path.realpath(path) for path in paths)
     if target == source or target.startswith(source + os.sep):
         raise cli.UsageError("--output_dir must lie outside --input_dir: shards are no images")
     if not 0 <= options.workers <= 1024:
         raise cli.UsageError(f"--workers is 1 to 1024, or 0 for one per core, not {options.workers}")
     if options.repair and (options.append or options.dry_run):
         raise cli.UsageError("--repair goes with neither --append nor --dry_run")
+    if options.beam_options and options.runner != "beam":
+        raise cli.UsageError("--beam_options go with --runner=beam")
     duplicates.require_distance(options.duplicate_distance)
     if options.split:
         splitting.Shares(options.split, options.group)  # it checks itself
@@ -266,9 +281,14 @@ def _write(plan: planning.Plan, options: flags.FlagValues):
             bar.update(earlier + images, f"{size / 1e6:,.0f} MB read, {rejected:,} rejected")
 
         return writer.write(
-            plan, options.output_dir, processes=_processes(options),
-            max_rejected=options.max_rejected, on_progress=on_progress, on_resume=on_resume,
-        )  # fmt: skip
+            plan,
+            options.output_dir,
+            processes=_processes(options),
+            max_rejected=options.max_rejected,
+            beam_options=options.beam_options if options.runner == "beam" else None,
+            on_progress=on_progress,
+            on_resume=on_resume,
+        )
 
 
 def _summary(whole, seconds: float, output_dir: str) -> None:

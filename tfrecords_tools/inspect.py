@@ -12,7 +12,7 @@ import sys
 
 from absl import flags
 
-from tfrecords_tools import cli, contents, duplicates, manifest, progress
+from tfrecords_tools import cli, contents, duplicates, manifest, progress, storage
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "Folder of shards, as convert wrote it.", flag_values=FLAGS)
@@ -47,6 +47,8 @@ def main(options: flags.FlagValues) -> None:
     if options.duplicates:
         _duplicates(whole, options)
     if options.per_sheet:
+        if storage.is_remote(options.data_dir) and not options.sheet_dir:
+            raise cli.UsageError("--sheet_dir is needed where --data_dir is remote (or --per_sheet=0)")
         sheet_dir = options.sheet_dir or options.data_dir.rstrip("/") + "-sheets"
         if os.path.realpath(sheet_dir) == os.path.realpath(options.data_dir):
             raise cli.UsageError("--sheet_dir must not be --data_dir, which holds shards only")
@@ -103,7 +105,8 @@ def _tables(whole: manifest.Manifest, data_dir: str) -> None:
         print(f"  stored as PNG for {reason}: {count:,}")
     print(f"  rejected: {whole.rejected:,}")
     shards = sum(part.bytes for split in whole.splits.values() for part in split.shards)
-    disk = sum(file.stat().st_size for file in pathlib.Path(data_dir).iterdir() if file.is_file())
+    store = storage.open_folder(data_dir)
+    disk = sum(store.size(name) or 0 for name in store.names())
     print(f"  disk: {disk / 1e6:,.1f} MB, of them shards {shards / 1e6:,.1f} MB")
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 
+from tfrecords_tools import storage
 from tfrecords_tools.cli import DataError
 
 FILE_NAME = "manifest.json"
@@ -114,14 +115,15 @@ def load(data_dir: str | os.PathLike, *, shards: bool = True) -> Manifest:
     Raises:
       DataError: no such folder, no manifest, another format, a missing or resized shard.
     """
-    path = pathlib.Path(data_dir, FILE_NAME)
-    if not path.parent.is_dir():
-        raise DataError(f"{path.parent}: there is no such folder of shards; convert makes one")
+    folder = storage.open_folder(data_dir)
+    path = f"{folder.root}/{FILE_NAME}"
+    if not folder.exists():
+        raise DataError(f"{folder.root}: there is no such folder of shards; convert makes one")
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = json.loads(folder.read(FILE_NAME).decode("utf-8"))
     except FileNotFoundError:
         raise DataError(
-            f"{path.parent}: no {FILE_NAME}, so no finished conversion lies here; "
+            f"{folder.root}: no {FILE_NAME}, so no finished conversion lies here; "
             "run python -m tfrecords_tools.convert with this --output_dir"
         ) from None
     except (ValueError, OSError) as error:
@@ -142,11 +144,11 @@ def load(data_dir: str | os.PathLike, *, shards: bool = True) -> Manifest:
     manifest = _from_document(document, path)
     for name, split in manifest.splits.items() if shards else ():
         for shard in split.shards:
-            _check_shard(path.parent, name, shard)
+            _check_shard(folder, name, shard)
     return manifest
 
 
-def _from_document(document: dict, path: pathlib.Path) -> Manifest:
+def _from_document(document: dict, path: str) -> Manifest:
     try:
         splits = {
             name: Split(tuple(Shard(**shard) for shard in split["shards"]), split["cells"])
@@ -161,16 +163,15 @@ def _from_document(document: dict, path: pathlib.Path) -> Manifest:
     )
 
 
-def _check_shard(folder: pathlib.Path, split: str, shard: Shard) -> None:
-    try:
-        size = (folder / shard.file).stat().st_size
-    except FileNotFoundError:
+def _check_shard(folder, split: str, shard: Shard) -> None:
+    size = folder.size(shard.file)
+    if size is None:
         raise DataError(
-            f"{folder / shard.file}: missing, but the manifest lists it for split {split!r}; "
+            f"{folder.root}/{shard.file}: missing, but the manifest lists it for split {split!r}; "
             "copy the folder again, or convert again"
-        ) from None
+        )
     if size != shard.bytes:
         raise DataError(
-            f"{folder / shard.file}: {size} bytes, but the manifest says {shard.bytes}; "
+            f"{folder.root}/{shard.file}: {size} bytes, but the manifest says {shard.bytes}; "
             "copy the folder again, or convert again"
         )

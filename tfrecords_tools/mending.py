@@ -50,8 +50,7 @@ def repair(
         return whole, []
     plans = _plans(listing, options, target, whole)
     damaged = set(audit.damaged_shards(whole, damages))
-    target.path(storage.WORK).mkdir(exist_ok=True)
-    lock = storage.lock(target.path(writer.LOCK_FILE))
+    lock = target.lock()
     expected = {part.file: part for split in whole.splits.values() for part in split.shards}
     for made in plans:
         own = damaged & set(made.files)

@@ -174,7 +174,7 @@ def _shard_count(images: int, size: int, options: Options) -> int:
 
 def clean_name(folder: str) -> str:
     """A data set's name from its folder's."""
-    base = pathlib.Path(folder).resolve().name
+    base = folder.rstrip("/").rpartition("/")[2] if "://" in folder else pathlib.Path(folder).resolve().name
     name = (
         "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in base)
         .strip("_")

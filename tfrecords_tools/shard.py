@@ -10,7 +10,6 @@ import errno
 import hashlib
 import io
 import json
-import os
 
 import numpy as np
 
@@ -41,8 +40,7 @@ def write(common: Common, job: Job, counts: Counts) -> None:
       DataError: the input changed since it was listed, or cannot be read; the disk is full.
     """
     source, target = storage.open_folder(common.input_dir), storage.open_folder(common.output_dir)
-    folder = target.path(WORK)
-    partial = folder / f"{job.file}.{os.getpid()}.partial"
+    partial = target.partial(job.file)
     try:
         with partial.open("wb") as file:
             report, index, table = _write_records(file, source, common, job, counts)

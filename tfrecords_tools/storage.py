@@ -1,4 +1,4 @@
-"""Where images come from and shards go to: a local folder.
+"""Where images come from and shards go to: a local folder here, object stores in `remote`.
 
 Names are `/`-separated bytes for images (a file system promises no encoding), text for shards.
 Whatever is published appears whole under its name, or not at all.
@@ -8,8 +8,10 @@ import errno
 import mmap
 import os
 import pathlib
+import shutil
 import stat
 import time
+import uuid
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -113,13 +115,18 @@ class Local:
 
     def write(self, name: str, data: bytes, *, synced: bool = True) -> None:
         """Publishes bytes under a name; not `synced`, a power cut may leave the file empty."""
-        partial = self.path(f"{WORK}/{pathlib.PurePosixPath(name).name}.{os.getpid()}.partial")
-        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.partial(pathlib.PurePosixPath(name).name)
         with partial.open("wb") as file:
             file.write(data)
             if synced:
                 sync(file)
         partial.replace(self.path(name))
+
+    def partial(self, name: str) -> pathlib.Path:
+        """Where a file lies until it is published; its own name each time, on any machine."""
+        path = self.path(f"{WORK}/{name}.{uuid.uuid4().hex}.partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     def publish(self, file: pathlib.Path, name: str) -> None:
         """Moves a finished, synced file of the same file system to its name."""
@@ -128,10 +135,27 @@ class Local:
     def remove(self, name: str) -> None:
         self.path(name).unlink(missing_ok=True)
 
+    def clear_work(self) -> None:
+        """Removes what only a running conversion needs."""
+        shutil.rmtree(self.path(WORK), ignore_errors=True)
 
-def open_folder(url: str) -> Local:
-    """The folder that a path names."""
-    return Local(url)
+    def lock(self) -> object:
+        """Takes the folder's lock. Raises DataError when another conversion holds it."""
+        return lock(self.path(f"{WORK}/lock"))
+
+
+def open_folder(url: str | os.PathLike):
+    """The folder that a path or a URL names: a `Local`, or a `remote.Remote`."""
+    if is_remote(url):
+        from tfrecords_tools import remote  # fsspec takes its time
+
+        return remote.Remote(os.fspath(url))
+    return Local(os.fspath(url).removeprefix("file://"))
+
+
+def is_remote(url: str | os.PathLike) -> bool:
+    """Whether a name is a URL of an object store."""
+    return "://" in os.fspath(url) and not os.fspath(url).startswith("file://")
 
 
 def suffix(key: bytes) -> bytes:

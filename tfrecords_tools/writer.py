@@ -15,20 +15,18 @@ import hashlib
 import io
 import json
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from tfrecords_tools import manifest, records, shard, storage, tfds_metadata, workers
+from tfrecords_tools import beam, manifest, records, shard, storage, tfds_metadata, workers
 from tfrecords_tools.cli import DataError
 from tfrecords_tools.manifest import Manifest
 from tfrecords_tools.planning import Job, Plan
 from tfrecords_tools.storage import WORK
 
 PLAN_FILE = f"{WORK}/plan.json"
-LOCK_FILE = f"{WORK}/lock"
 REJECTED_FILE = "rejected.csv"
 MAX_SIZES = 1_000  # image sizes listed in the manifest
 _OF_MANIFEST = ("name", "axes", "shards", "source", "images", "appends_to")  # said elsewhere in it
@@ -42,6 +40,7 @@ def write(
     *,
     processes: int,
     max_rejected: float = 0.01,
+    beam_options: str | None = None,
     on_progress: Progress = lambda images, size, rejected: None,
     on_resume: Callable[[int, int], None] = lambda shards, images: None,
 ) -> tuple[Manifest, float]:
@@ -52,6 +51,7 @@ def write(
       output_dir: a new or empty folder, or one that an earlier run of the same plan left.
       processes: how many write shards at once.
       max_rejected: share of the images that may be rejected.
+      beam_options: None writes by local processes; else Apache Beam does, with these options.
       on_progress: called with (images, bytes, rejected) done by this run.
       on_resume: called with the (shards, images) that an earlier run has done.
 
@@ -67,7 +67,7 @@ def write(
         return whole, 0.0
     start = time.monotonic()
     _require_ours(target, made)
-    lock = storage.lock(target.path(LOCK_FILE))
+    lock = target.lock()
     whole = finished(target, made)
     if whole is not None:  # by the conversion that had the lock
         return whole, 0.0
@@ -78,7 +78,10 @@ def write(
         seen = sum(report["records"] + len(report["rejected"]) for report in done.values())
         on_resume(len(done), seen)
     todo = set(made.files) - set(done)
-    run(made, output_dir, made.jobs(todo), min(processes, len(todo)), on_progress)
+    if beam_options is None:
+        run(made, output_dir, made.jobs(todo), min(processes, len(todo)), on_progress)
+    elif todo:
+        beam.run(made, output_dir, made.jobs(todo), beam_options, on_progress)
     reports = [read_report(target, file) for file in made.files]
     _require_few_rejected(made, reports, max_rejected, target)
     whole = _finish(target, made, reports)
@@ -265,7 +268,7 @@ def _clear(target, whole: Manifest) -> None:
     for name in target.names():
         if pattern.fullmatch(name) and name not in known:
             target.remove(name)
-    shutil.rmtree(target.path(WORK), ignore_errors=True)
+    target.clear_work()
 
 
 def _sum(reports: list[dict], key: str) -> dict[str, int]:
