@@ -1,0 +1,121 @@
+import io
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+
+from tfrecords_tools import cli, progress
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_integer("count", 3, "How many.", flag_values=FLAGS)
+
+
+def run(main, *words: str) -> int:
+    FLAGS.unparse_flags()
+    FLAGS["count"].unparse()
+    return cli.run(main, FLAGS, name="tool", argv=["tool", *words])
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (cli.DataError("a.jpg: damaged; mend it"), 1, "tool: a.jpg: damaged; mend it\n"),
+        (cli.UsageError("--count is 1 to 9"), 2, "tool: --count is 1 to 9\nSee python -m tool --help\n"),
+        (KeyboardInterrupt(), 130, "tool: interrupted\n"),
+    ],
+)
+def test_errors_become_one_line_and_an_exit_code(capsys, error, code, said):
+    def main(options):
+        raise error
+
+    assert run(main) == code
+    assert capsys.readouterr().err == said
+
+
+def test_flags_are_parsed_and_faults_in_them_are_usage(capsys):
+    seen = []
+    assert run(lambda options: seen.append(options.count), "--count=7") == 0
+    assert seen == [7]
+    for words in (["--count=x"], ["--cuont=7"], ["stray"]):
+        assert run(lambda options: seen.append(options.count), *words) == 2
+        assert "See python -m tool --help" in capsys.readouterr().err
+    assert seen == [7]
+
+
+def test_flagfiles_are_read(tmp_path):
+    (tmp_path / "run.flags").write_text("# a comment\n--count=8\n")
+    seen = []
+    assert run(lambda options: seen.append(options.count), f"--flagfile={tmp_path}/run.flags") == 0
+    assert seen == [8]
+
+
+@pytest.mark.parametrize("module", ["convert", "verify", "inspect"])
+def test_help_names_every_flag_and_does_not_import_tensorflow(module):
+    code = (
+        f"import sys; from tfrecords_tools import {module}; sys.argv = ['x', '--help']; "
+        f"assert {module}.entry() == 0; assert 'tensorflow' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"Flags of python -m tfrecords_tools.{module}:" in done.stdout
+    assert "_dir=VALUE" in done.stdout
+
+
+def clocked(**options) -> tuple[progress.Progress, list[float], io.StringIO]:
+    now, stream = [0.0], io.StringIO()
+    return progress.Progress("working", stream=stream, clock=lambda: now[0], **options), now, stream
+
+
+def test_progress_of_less_than_two_seconds_says_nothing():
+    bar, now, stream = clocked(total=10)
+    with bar:
+        for done in range(10):
+            now[0] += 0.19
+            bar.update(done)
+    assert stream.getvalue() == ""
+
+
+def test_progress_in_a_file_is_a_line_every_five_seconds():
+    bar, now, stream = clocked(total=100)
+    with bar:
+        for done in range(1, 101):
+            now[0] += 0.1
+            bar.update(done, "1 rejected")
+    assert stream.getvalue().splitlines() == [
+        "working: 20 of 100 images, 10.0/s, 8 s left, 1 rejected",
+        "working: 71 of 100 images, 10/s, 3 s left, 1 rejected",
+        "working: 100 of 100 images, 10/s, 1 rejected",
+    ]
+
+
+def test_progress_of_unknown_length_and_after_a_resume():
+    bar, now, stream = clocked(unit="files")
+    with bar:
+        now[0] = 4.0
+        bar.update(2_000)
+    assert stream.getvalue() == "working: 2,000 files, 500/s\n"
+    bar, now, stream = clocked(total=1_000)
+    bar.start_from(600)
+    now[0] = 10.0
+    bar.update(800)
+    assert stream.getvalue() == "working: 800 of 1,000 images, 20/s, 10 s left\n"
+
+
+def test_progress_in_a_terminal_is_a_bar():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    stream, now = Terminal(), [0.0]
+    with progress.Progress("working", total=10, stream=stream, clock=lambda: now[0]) as bar:
+        now[0] = 3.0
+        bar.update(5, "2 rejected")
+    assert "working:  50%" in stream.getvalue() and "2 rejected" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.2, "0 s"), (59.4, "59 s"), (61, "1 min 01 s"), (7_260, "2 h 01 min")]
+)
+def test_durations(seconds, said):
+    assert progress.duration(seconds) == said

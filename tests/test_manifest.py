@@ -1,0 +1,79 @@
+import dataclasses
+import json
+
+import pytest
+
+from tfrecords_tools import manifest
+from tfrecords_tools.cli import DataError
+
+SHARD = manifest.Shard("data-train.tfrecord-00000-of-00001", 2, 5, {"": "0", ".idx": "1", ".npy": "2"})
+WHOLE = manifest.Manifest(
+    name="data",
+    axes={"authenticity": ("real", "fake"), "category": ("cats", "dögs 猫")},
+    splits={"train": manifest.Split((SHARD,), {"real/cats": 2})},
+    image_sizes={"8x8": 2},
+    encodings={"jpeg": 2},
+    rejected=0,
+    options={"seed": 0, "layout": "{authenticity}/{category}"},
+    source="abc",
+    generations=({"source": "abc", "images": 2, "shards": {"train": 1}},),
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / SHARD.file).write_bytes(b"12345")
+    manifest.save(WHOLE, tmp_path)
+    return tmp_path
+
+
+def test_what_is_saved_is_loaded(folder):
+    assert manifest.load(folder) == WHOLE
+    assert manifest.load(str(folder)).splits["train"].records == 2
+    assert [path.name for path in folder.iterdir() if "partial" in path.name] == []
+    assert (WHOLE.label_name("category", 1), WHOLE.label_name("category", -1)) == ("dögs 猫", "?")
+
+
+def change(folder, **values):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | values))
+
+
+@pytest.mark.parametrize(
+    ("hurt", "message"),
+    [
+        (lambda folder: (folder / "manifest.json").unlink(), "no manifest.json, so no finished conversion"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json: unreadable"),
+        (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json: not a manifest"),
+        (lambda folder: (folder / "manifest.json").write_bytes(b"\xff{}"), "manifest.json: unreadable"),
+        (lambda folder: change(folder, format_version=9), "version 9, but this version reads"),
+        (lambda folder: change(folder, rejected=7), "its checksum does not fit, so it was damaged or edited"),
+        (
+            lambda folder: (folder / SHARD.file).unlink(),
+            "missing, but the manifest lists it for split 'train'",
+        ),
+        (lambda folder: (folder / SHARD.file).write_bytes(b"1"), "1 bytes, but the manifest says 5"),
+    ],
+)
+def test_damage_is_one_clear_line(folder, hurt, message):
+    hurt(folder)
+    with pytest.raises(DataError, match=message):
+        manifest.load(folder)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(DataError, match="nowhere: there is no such folder of shards"):
+        manifest.load(tmp_path / "nowhere")
+
+
+def test_a_manifest_that_lacks_something_is_incomplete(folder):
+    document = json.loads((folder / "manifest.json").read_text("utf-8"))
+    del document["axes"]
+    document["checksum"] = manifest._checksum(document)
+    (folder / "manifest.json").write_text(json.dumps(document))
+    with pytest.raises(DataError, match="incomplete"):
+        manifest.load(folder)
+
+
+def test_the_same_manifest_is_the_same_bytes():
+    assert manifest.dumps(WHOLE) == manifest.dumps(dataclasses.replace(WHOLE))
