@@ -128,9 +128,18 @@ def test_rows_are_what_the_model_says_of_the_pixels(run_folder, toy_folder, tmp_
 
 def test_json_lines_hold_the_same_as_the_csv(run_folder, odd_folder, tmp_path):
     assert _predict(run_folder, odd_folder, tmp_path / "out.jsonl", "--probabilities") == 0
-    assert _predict(run_folder, odd_folder, tmp_path / "out.csv", "--probabilities") == 0
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+    assert [line["image"] for line in lines] == GOOD
+    with submission.Writer(tmp_path / "out.csv", list(lines[0]), form="csv") as writer:
+        for line in lines:
+            writer.write(list(line.values()))
+        writer.publish()
     assert [{key: str(value) for key, value in line.items()} for line in lines] == _rows(tmp_path / "out.csv")
+    for line in lines:
+        assert line["label"] in (0, 1)
+        assert sum(value for name, value in line.items() if name.startswith("p_category")) == pytest.approx(
+            1, abs=1e-5
+        )
 
 
 def test_files_and_patterns_keep_the_paths_as_given(run_folder, odd_folder, tmp_path):
@@ -208,10 +217,15 @@ def test_nothing_is_left_when_writing_fails_half_way(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_old_list_of_rejected_files_does_not_outlive_its_run(run_folder, odd_folder, toy_folder, tmp_path):
-    assert _predict(run_folder, odd_folder, tmp_path / "out.csv") == 0
-    assert _predict(run_folder, toy_folder / "test", tmp_path / "out.csv") == 0
-    assert not (tmp_path / "out.rejected.csv").exists()
+def test_an_old_list_of_rejected_files_does_not_outlive_its_run(tmp_path):
+    for rejected in (True, False):
+        with submission.Writer(tmp_path / "out.csv", ["image"], form="csv") as writer:
+            writer.write(["x"])
+            if rejected:
+                writer.reject("y", "broken")
+            writer.publish()
+        assert (tmp_path / "out.rejected.csv").exists() == rejected
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv"]
 
 
 def _fails(capsys, run_folder, images, output, *more, code, says):
