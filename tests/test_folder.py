@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import folders
-from tfrecords_tools import folder, layout, storage
+from tfrecords_tools import folder, layout, records, storage
 from tfrecords_tools.cli import DataError, UsageError
 from tfrecords_tools.layout import Layout
 
@@ -236,8 +236,8 @@ def test_a_named_metadata_file_must_be_there(tmp_path):
 
 
 def test_the_order_of_writing_is_a_pure_function_of_key_and_seed():
-    assert folder.order_hash(b"train/real/cats/1.jpg", 0) == 17878011004497038233
-    assert folder.order_hash(b"train/real/cats/1.jpg", 1) == 6844788318350956607
+    assert records.order_hash(b"train/real/cats/1.jpg", 0) == 17878011004497038233
+    assert records.order_hash(b"train/real/cats/1.jpg", 1) == 6844788318350956607
 
 
 def test_the_fingerprint_sees_names_sizes_labels_and_nothing_else(tmp_path):

@@ -6,10 +6,8 @@ real = 0, fake = 1; every other axis has its names sorted.
 """
 
 import collections
-import csv
 import dataclasses
 import hashlib
-import io
 import re
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,15 +15,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from tfrecords_tools import layout as layouts
+from tfrecords_tools import metadata as metadata_file
 from tfrecords_tools import records, storage
 from tfrecords_tools.cli import DataError
-from tfrecords_tools.layout import AUTHENTICITY, CATEGORY, DEFAULT_SPLIT, SPLIT, Layout
+from tfrecords_tools.layout import AUTHENTICITY, DEFAULT_SPLIT, SPLIT, TRUTH_WORDS, Layout
 
 METADATA = "metadata.csv"
 TRUTH = ("real", "fake")  # label 0, label 1
-_TRUTH_WORDS = {"0": "real", "1": "fake", "real": "real", "fake": "fake"}
-_PATH_COLUMNS = ("image_path", "path", "file", "image", "filename")
-_AXIS_COLUMNS = {"label": AUTHENTICITY, "class": CATEGORY}
 _ROW = np.dtype([("start", "<i8"), ("length", "<i4"), ("folder", "<i4"), ("size", "<i8"), ("order", "<u8")])
 _CHUNK = 65_536
 
@@ -104,12 +100,6 @@ class Listing:
         return digest.hexdigest()
 
 
-def order_hash(key: bytes, seed: int) -> int:
-    """An image's place in the order of writing: uniform in 64 bits, the same for all time."""
-    digest = hashlib.blake2b(key, digest_size=8, key=seed.to_bytes(8, "little", signed=True))
-    return int.from_bytes(digest.digest(), "little")
-
-
 def scan(
     folder: str,
     *,
@@ -139,13 +129,13 @@ def scan(
     if not store.exists():
         raise DataError(f"{folder}: there is no such folder; --input_dir names a folder of images")
     name = METADATA if metadata is None else metadata
-    walk = _Walk(store, name, seed, on_progress)
+    walk = Walk(store, name, seed, on_progress)
     if not len(walk.rows):
         raise DataError(_nothing(folder, walk))
     chosen = Layout(layout) if layout is not None else layouts.detect(walk.counts())
-    table = _Table(walk, chosen, folder)
+    table = Table(walk, chosen, folder)
     if name and store.size(name) is not None:
-        table.read_metadata(store.read(name), name, seed)
+        metadata_file.read(table, store.read(name), f"{folder}/{name}", seed)
     elif metadata:
         raise DataError(f"{folder}/{name}: there is no such file; --metadata names a CSV file in --input_dir")
     listing = table.finish(axes)
@@ -154,7 +144,7 @@ def scan(
     return listing
 
 
-class _Walk:
+class Walk:
     """The first pass: keys and numbers of all files, before anything is known of labels."""
 
     def __init__(self, store, metadata: str, seed: int, on_progress: Callable[[int], None]):
@@ -180,7 +170,13 @@ class _Walk:
                 self.folders.append(tuple(records.key_text(part) for part in above.split(b"/") if part))
             keys.write(found.key)
             chunk.append(
-                (start, len(found.key), len(self.folders) - 1, found.size, order_hash(found.key, seed))
+                (
+                    start,
+                    len(found.key),
+                    len(self.folders) - 1,
+                    found.size,
+                    records.order_hash(found.key, seed),
+                )
             )
             start += len(found.key)
             if len(chunk) == _CHUNK:
@@ -203,10 +199,10 @@ class _Walk:
         return self.keys[row["start"] : row["start"] + row["length"]].tobytes()
 
 
-class _Table:
+class Table:
     """The second pass: what the directories and the metadata say of each image, by name."""
 
-    def __init__(self, walk: _Walk, layout: Layout, root: str):
+    def __init__(self, walk: Walk, layout: Layout, root: str):
         self.walk, self.layout, self.root = walk, layout, root
         self.names: dict[str, dict[str, int]] = {}  # per column, name -> id, in the order seen
         self.columns: dict[str, np.ndarray] = {}  # per column, [images] int32 ids, -1 unknown
@@ -214,7 +210,7 @@ class _Table:
         values = [layout.match(folder) for folder in walk.folders]
         folder = walk.rows["folder"]
         for column in (SPLIT, *layout.axes):
-            ids = [-2 if value is None else self._id(column, value.get(column)) for value in values]
+            ids = [-2 if value is None else self.number(column, value.get(column)) for value in values]
             self.columns[column] = np.array(ids, np.int32)[folder]
         self.outside = self.columns[SPLIT] == -2
         if not layout.has_split:
@@ -225,11 +221,12 @@ class _Table:
             shown = records.key_text(walk.key(0))
             raise DataError(f"{root}: no image fits --layout={layout.template}; the first one is {shown}")
 
-    def _id(self, column: str, name: str | None) -> int:
+    def number(self, column: str, name: str | None) -> int:
+        """The id of a name in a column, a new one for a new name; -1 for none."""
         if name is None:
             return -1
         if column == AUTHENTICITY:
-            name = _TRUTH_WORDS.get(name.casefold(), name)
+            name = TRUTH_WORDS.get(name.casefold(), name)
             if name not in TRUTH:
                 raise DataError(
                     f"{self.root}: the layout {self.layout.template} makes {name!r} an authenticity, "
@@ -245,91 +242,6 @@ class _Table:
             here = split == index
             if (here & (axis >= 0)).any():
                 self.outside |= here & (axis < 0)
-
-    def read_metadata(self, data: bytes, name: str, seed: int) -> None:
-        """Checks the directories' labels against a CSV file, and takes from it what they do not say."""
-        text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", "surrogateescape", newline="")
-        reader = csv.reader(text)
-        header = [column.strip() for column in next(reader, [])]
-        path = next((header.index(column) for column in _PATH_COLUMNS if column in header), None)
-        where = f"{self.root}/{name}"
-        if path is None:
-            raise DataError(f"{where}: no column {' or '.join(_PATH_COLUMNS)}; its columns are {header}")
-        given = set(self.columns) if self.layout.has_split else set(self.columns) - {SPLIT}
-        wanted = self._wanted(header)
-        order = np.argsort(self.walk.rows["order"], kind="stable")
-        hashes = self.walk.rows["order"][order]
-        seen = np.zeros(len(self.walk.rows), bool)
-        for row in reader:
-            if not row:
-                continue
-            line = f"{where}: row {reader.line_num}"
-            if len(row) != len(header):
-                raise DataError(f"{line} has {len(row)} fields, but the header has {len(header)}")
-            index = self._find(row[path], order, hashes, seed)
-            if index is None:
-                raise DataError(
-                    f"{line} names {row[path]!r}, but {self.root} has no such image; "
-                    "correct the row, or pass --metadata= to leave the file unread"
-                )
-            if seen[index]:
-                raise DataError(f"{line} names {row[path]!r} a second time; keep one of the rows")
-            seen[index] = True
-            for column, position in wanted.items():
-                self._take(column, row[position].strip(), index, column in given, line, row[path])
-        self._require_rows(seen, set(wanted) - given, where)
-
-    def _wanted(self, header: list[str]) -> dict[str, int]:
-        """Axis (or split) -> position of its column."""
-        axes = {SPLIT, AUTHENTICITY, CATEGORY, *self.layout.axes}
-        wanted = {}
-        for position, column in enumerate(header):
-            axis = column if column in axes else _AXIS_COLUMNS.get(column)
-            if axis is not None and axis not in wanted:
-                wanted[axis] = position
-                if axis not in self.columns:
-                    self.columns[axis] = np.full(len(self.walk.rows), -1, np.int32)
-        return wanted
-
-    def _find(self, path: str, order: np.ndarray, hashes: np.ndarray, seed: int) -> int | None:
-        key = path.strip().removeprefix("./").encode("utf-8", "surrogateescape")
-        place = int(np.searchsorted(hashes, np.uint64(order_hash(key, seed))))
-        if place == len(order) or self.walk.key(order[place]) != key:
-            return None
-        return int(order[place])
-
-    def _take(self, column: str, value: str, index: int, given: bool, line: str, path: str) -> None:
-        if value == "":
-            return
-        if column == AUTHENTICITY:
-            word = _TRUTH_WORDS.get(value.casefold())
-            if word is None:
-                raise DataError(f"{line}: {value!r} is no authenticity label, which is 0 (real) or 1 (fake); "
-                                "a column of other labels must be called class")  # fmt: skip
-            value = word
-        if not given:
-            self.columns[column][index] = self._id(column, value)
-            return
-        held = self.columns[column][index]
-        if held >= 0 and self.names[column].get(value) != held:
-            raise DataError(
-                f"{line} says {path!r} is {value!r} ({column}), but its directory says "
-                f"{list(self.names[column])[held]!r}; correct the row or move the image"
-            )
-
-    def _require_rows(self, seen: np.ndarray, supplied: set[str], where: str) -> None:
-        """Where only the CSV file gives labels, every image of a split has them or none has."""
-        for column in supplied - {SPLIT}:
-            for split in np.unique(self.columns[SPLIT][~self.outside]):
-                here = (self.columns[SPLIT] == split) & ~self.outside
-                missing = here & (self.columns[column] < 0)
-                if missing.any() and not missing[here].all():
-                    index = int(np.flatnonzero(missing)[0])
-                    why = "leaves it empty" if seen[index] else "has no row for it"
-                    raise DataError(
-                        f"{where}: {records.key_text(self.walk.key(index))} has no {column}: the file {why}; "
-                        "label all images of a split or none"
-                    )
 
     def finish(self, given: dict[str, tuple[str, ...]] | None = None) -> Listing:
         """Final numbers of splits and labels, without what lies outside the layout."""
@@ -415,7 +327,7 @@ def _no_image(key: bytes) -> str:
     return ""
 
 
-def _nothing(folder: str, walk: _Walk) -> str:
+def _nothing(folder: str, walk: Walk) -> str:
     others = walk.rejected + walk.skipped
     if not others:
         return f"{folder}: the folder is empty; --input_dir names a folder of images"

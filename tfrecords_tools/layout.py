@@ -15,6 +15,7 @@ from tfrecords_tools.cli import DataError, UsageError
 SPLIT = "split"
 AUTHENTICITY = "authenticity"
 CATEGORY = "category"
+TRUTH_WORDS = {"0": "real", "1": "fake", "real": "real", "fake": "fake"}  # of authenticity
 DEFAULT_SPLIT = "train"  # where a layout has no {split}
 RESERVED = ("image", "key")  # features of a record, which no axis may be called
 _FIELD = re.compile(r"\{([A-Za-z][A-Za-z0-9_]*)\}")

@@ -21,6 +21,7 @@ Beside `SHARD` lie two files that make it addressable by record number:
                 image lies, its height and width, its encoding, its labels
 """
 
+import hashlib
 import io
 import struct
 from collections.abc import Iterator
@@ -129,6 +130,12 @@ def image_span(payload: bytes, image: bytes) -> int:
     while not payload.startswith(image, start):
         start = payload.index(head, start + 1)
     return start
+
+
+def order_hash(key: bytes, seed: int) -> int:
+    """An image's place in the order of writing: uniform in 64 bits, the same for all time."""
+    digest = hashlib.blake2b(key, digest_size=8, key=seed.to_bytes(8, "little", signed=True))
+    return int.from_bytes(digest.digest(), "little")
 
 
 def key_text(key: bytes) -> str:
