@@ -218,8 +218,8 @@ def assert_same_run(found, expected):
         }
 
 
-@pytest.mark.parametrize("crash_at", range(1, 7))
-def test_a_crash_at_any_step_costs_nothing(toy_shards, whole_run, tmp_path, monkeypatch, crash_at):
+@pytest.mark.parametrize("crash_at", [2, 3, 5])  # within an epoch, before its validation, in the next
+def test_a_crash_costs_nothing(toy_shards, whole_run, tmp_path, monkeypatch, crash_at):
     from deepduel.callbacks import Keeper
 
     taken = 0
@@ -273,9 +273,7 @@ def test_max_minutes_stops_with_the_command_to_go_on(toy_shards, whole_run, tmp_
 def test_a_run_on_other_data_is_refused(toy_run, toy_folder, tmp_path, capsys):
     from tfrecords_tools import convert
 
-    words = f"--input_dir={toy_folder}", f"--output_dir={tmp_path}/shards", "--workers=1", "--metadata="
-    (tmp_path / "images").mkdir()
-    shutil.copytree(toy_folder, tmp_path / "images", dirs_exist_ok=True)
+    shutil.copytree(toy_folder, tmp_path / "images")
     next((tmp_path / "images" / "train" / "real" / "animals").iterdir()).unlink()
     words = f"--input_dir={tmp_path}/images", f"--output_dir={tmp_path}/shards", "--workers=1", "--metadata="
     assert run_command(convert, *words) == 0
