@@ -170,8 +170,8 @@ def _rows(entries: list[dict], settings: dict) -> list[str]:
             )
     noted = {}
     for entry in entries:
-        noted.setdefault(entry["note"], []).append(entry["title"])
-    notes = [f"    {' / '.join(titles)}: {note}" for note, titles in noted.items() if note]
+        noted.setdefault(entry["note"], []).append(entry["name"])
+    notes = [f"    {', '.join(names)}: {note}" for note, names in noted.items() if note]
     return _columns(rows, right=(1, 3, 5, 6)) + notes
 
 
