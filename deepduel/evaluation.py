@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import time
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -170,54 +171,62 @@ def document(predictions: Predictions, about: dict, *, replicates: int = bootstr
     """
     split = predictions.split
     tuning = calibration.tuning_slice([split.key(number) for number in range(len(split))])
-    tasks = {
-        axis: _task(predictions, axis, tuning, replicates)
-        for axis in predictions.axes
-        if (predictions.labels[axis] >= 0).any()
-    }
+    axes = [axis for axis in predictions.axes if (predictions.labels[axis] >= 0).any()]
     others = [Split(split.data_dir, name) for name in split.manifest.splits if name != split.name]
+    tasks = {}
+    with Progress("scoring", total=len(_PARTS) * len(axes) + 1, unit="parts") as bar:
+        for axis in axes:
+            tasks[axis] = {}
+            for name, part in _parts(predictions, axis, tuning, replicates):
+                tasks[axis][name] = part
+                bar.update(sum(map(len, tasks.values())))
+        copies = shortcuts.duplicates(split, others)
+        bar.update(len(_PARTS) * len(axes) + 1)
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "split": split.name,
         "records": len(split),
         "tasks": tasks,
-        "duplicates": shortcuts.duplicates(split, others),
+        "duplicates": copies,
         "about": about,
     }
 
 
-def _task(predictions: Predictions, axis: str, tuning: np.ndarray, replicates: int) -> dict:
-    classes = predictions.classes[axis]
+_PARTS = (
+    "classes", "positive", "images", "unlabelled", "overall", "class_scores", "confusion", "groups", "cells",
+    "calibration", "shortcuts", "curves",
+)  # fmt: skip
+
+
+def _parts(
+    predictions: Predictions, axis: str, tuning: np.ndarray, replicates: int
+) -> Iterator[tuple[str, object]]:
+    """The parts of a task in metrics.json, one by one, in the order of `_PARTS`."""
+    split, classes = predictions.split, predictions.classes[axis]
     known = predictions.labels[axis] >= 0
     labels, probabilities = metrics.checked(
         predictions.labels[axis][known], predictions.probabilities[axis][known]
     )
     predicted = probabilities.argmax(1)
+    yield "classes", list(classes)
+    yield "positive", classes[1] if len(classes) == 2 else None
+    yield "images", int(known.sum())
+    yield "unlabelled", int((~known).sum())
     overall = _figures(labels, probabilities, classes, replicates)
-    return {
-        "classes": list(classes),
-        "positive": classes[1] if len(classes) == 2 else None,
-        "images": int(known.sum()),
-        "unlabelled": int((~known).sum()),
-        "overall": overall,
-        "class_scores": metrics.class_scores(labels, predicted, classes),
-        "confusion": metrics.confusion(labels, predicted, len(classes)).tolist(),
-        "groups": {
-            other: {
-                name: _figures(labels[here], probabilities[here], classes, replicates)
-                for name, here in _members(predictions.split, other, known)
-            }
-            for other in predictions.split.manifest.axes
-            if other != axis
-        },
-        "cells": _cells(predictions, known, labels, probabilities),
-        "calibration": calibration.document(labels, probabilities, tuning[known]),
-        "shortcuts": shortcuts.document(
-            predictions.split, known, labels, predictions.colours, overall["balanced_accuracy"]
-        ),
-        "curves": curves(labels, probabilities),
-    }
+    yield "overall", overall
+    yield "class_scores", metrics.class_scores(labels, predicted, classes)
+    yield "confusion", metrics.confusion(labels, predicted, len(classes)).tolist()
+    groups: dict = {other: {} for other in split.manifest.axes if other != axis}
+    for other, by_label in groups.items():
+        for name, here in _members(split, other, known):
+            by_label[name] = _figures(labels[here], probabilities[here], classes, replicates)
+    yield "groups", groups
+    yield "cells", _cells(predictions, known, labels, probabilities)
+    yield "calibration", calibration.document(labels, probabilities, tuning[known])
+    accuracy = overall["balanced_accuracy"]
+    yield "shortcuts", shortcuts.document(split, known, labels, predictions.colours, accuracy)
+    yield "curves", curves(labels, probabilities)
 
 
 def _figures(labels: np.ndarray, probabilities: np.ndarray, classes: tuple, replicates: int) -> dict:

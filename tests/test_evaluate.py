@@ -69,6 +69,24 @@ def test_metrics_are_those_of_the_predictions_file(evaluated):
         assert overall["auc"] == pytest.approx(sk.roc_auc_score(truth, scores, multi_class="ovr"), abs=1e-4)
 
 
+def test_every_task_has_the_documented_parts_and_figures_with_intervals(evaluated):
+    from deepduel import evaluation, metrics
+
+    document = _metrics(evaluated)
+    assert (document["format"], document["format_version"]) == ("deepduel-metrics", 1)
+    assert document["duplicates"] == {"within": 0, "across": {"test": 0, "train": 0}}
+    for task in document["tasks"].values():
+        assert tuple(task) == evaluation._PARTS
+        for name in metrics.TITLES:
+            value = task["overall"][name]
+            if value is None:
+                assert task["overall"]["notes"][name]
+            else:
+                low, high = task["overall"]["intervals"][name]
+                assert low <= high
+                assert low - 0.05 <= value <= high + 0.05, name
+
+
 def test_cells_and_groups_cover_all_images_and_agree_with_the_whole(evaluated):
     document = _metrics(evaluated)
     task = document["tasks"]["authenticity"]
