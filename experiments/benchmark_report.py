@@ -177,7 +177,11 @@ def _rows(entries: list[dict], settings: dict) -> list[str]:
 
 def _where(result: dict, settings: dict) -> str:
     """What distinguishes a row, if there is more than one kind: ", 2 cores, cold"."""
-    cores = f", {result['threads']} cores" if len(settings["threads"]) > 1 else ""
+    cores = (
+        f", {result['threads']} core{'s' if result['threads'] > 1 else ''}"
+        if len(settings["threads"]) > 1
+        else ""
+    )
     return cores + (f", {result['cache']}" if len(settings["cache"]) > 1 else "")
 
 
