@@ -12,6 +12,32 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
+class Worker:
+    """One of several processes that train on the same batches, each on its part of every batch.
+
+    The parts lie side by side: joined in the order of `index` they are the batch that a single
+    process would read, whatever `count`.
+
+    Attributes:
+      index: of this process, 0 <= index < count.
+      count: processes in all.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self):
+        if not 0 <= self.index < self.count:
+            raise ValueError(
+                f"a worker's index must be from 0 to count - 1, got {self.index} of {self.count}"
+            )
+
+    def part(self, rows):
+        """(start, end) of its part of a batch of `rows`, an int or an integer tensor."""
+        return rows * self.index // self.count, rows * (self.index + 1) // self.count
+
+
+@dataclasses.dataclass(frozen=True)
 class Position:
     """Where a run stands. The whole state of the input pipeline.
 
@@ -57,13 +83,14 @@ def epoch_word(seed: int, epoch: int) -> int:
     return (seed % 2**31 * 0x9E3779B1 + epoch * 0x85EBCA77) % 2**31
 
 
-def image_seeds(records: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
+def image_seeds(records: np.ndarray, *, seed: int, epoch: int, repeats: np.ndarray | int = 0) -> np.ndarray:
     """The random state of each image in one epoch: [B, 2] int32, (epoch_word, record number).
 
     An image's augmentation therefore does not depend on which batch, worker or reader it
-    came through.
+    came through. `repeats` says how often a record was drawn before in the epoch, so that each
+    draw has a state of its own.
     """
     seeds = np.empty((len(records), 2), np.int32)
-    seeds[:, 0] = epoch_word(seed, epoch)
+    seeds[:, 0] = (epoch_word(seed, epoch) + repeats * 0xC2B2AE35) % 2**31
     seeds[:, 1] = records % 2**31
     return seeds

@@ -72,7 +72,8 @@ def train_batches(split: Split, reading: Reading, position: order.Position) -> t
 
 def eval_batches(split: Split, reading: Reading) -> tf.data.Dataset:
     """Every record once, in order, in batches of one shape (padding has weight 0, record -1)."""
-    rows = max(1, min(reading.batch_size, len(split)))
+    workers = reading.worker.count
+    rows = max(1, min(reading.batch_size, -(-len(split) // workers) * workers))
     return _reader(reading).evaluate(split, reading, rows=rows)
 
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from deepduel import faults, order
 from deepduel.decode import BatchDecoder
 from deepduel.reading import Reading, as_batch, options
+from deepduel.sampling import Sampling
 from deepduel.shards import Split
 from tfrecords_tools import records as record_format
 
@@ -19,27 +20,33 @@ _LARGE_BATCH_BYTES = 64 << 20  # from here on, one batch is decoded at a time
 def train(split: Split, reading: Reading, position: order.Position) -> tf.data.Dataset:
     """Endless training batches from `position` on."""
     steps = order.steps_per_epoch(len(split), reading.batch_size)
-    orders = _Orders(len(split), position.seed)
+    orders = _Orders(split, reading, position.seed)
     first = position.epoch * steps + position.step
 
     def take(number: np.ndarray):
         epoch, step = divmod(int(number), steps)
-        records = orders.epoch(epoch)[step * reading.batch_size : (step + 1) * reading.batch_size]
-        return records, order.image_seeds(records, seed=position.seed, epoch=epoch)
+        records, repeats = orders.epoch(epoch)
+        start = step * reading.batch_size
+        begin, end = reading.worker.part(min(reading.batch_size, len(records) - start))
+        part = slice(start + begin, start + end)
+        seeds = order.image_seeds(records[part], seed=position.seed, epoch=epoch, repeats=repeats[part])
+        return records[part], seeds
 
     numbers = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
     return _batches(numbers, split, reading, take, rows=None)
 
 
 def evaluate(split: Split, reading: Reading, *, rows: int) -> tf.data.Dataset:
-    """Every record once, in order, in batches of `rows`."""
+    """Every record once, in order, in batches of `rows` (of all workers together)."""
+    begin, end = reading.worker.part(rows)
 
     def take(number: np.ndarray):
-        records = np.arange(number * rows, min((number + 1) * rows, len(split)), dtype=np.int64)
+        first, last = (min(int(number) * rows + at, len(split)) for at in (begin, end))
+        records = np.arange(first, last, dtype=np.int64)
         return records, order.image_seeds(records, seed=0, epoch=0)
 
     numbers = tf.data.Dataset.range(order.steps_per_epoch(len(split), rows))
-    return _batches(numbers, split, reading, take, rows=rows)
+    return _batches(numbers, split, reading, take, rows=end - begin)
 
 
 def _batches(
@@ -83,17 +90,25 @@ def _batches(
 
 
 class _Orders:
-    """The permutations of the epochs being read; batches of two epochs may be under way."""
+    """The orders of the epochs being read; batches of two epochs may be under way."""
 
-    def __init__(self, records: int, seed: int):
-        self._records = records
+    def __init__(self, split: Split, reading: Reading, seed: int):
+        self._records = len(split)
+        self._classes = Sampling.parse(reading.sampling).classes(split)
         self._seed = seed
-        self._epochs: dict[int, np.ndarray] = {}
+        self._epochs: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._once = np.broadcast_to(np.int64(0), self._records)  # repeats when all are drawn once
         self._lock = threading.Lock()
 
-    def epoch(self, epoch: int) -> np.ndarray:
+    def epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """(record numbers, how often each was drawn before in the epoch), [N] each."""
         with self._lock:
             if epoch not in self._epochs:
                 self._epochs = {number: kept for number, kept in self._epochs.items() if number >= epoch - 1}
-                self._epochs[epoch] = order.permutation(self._records, seed=self._seed, epoch=epoch)
+                self._epochs[epoch] = self._draw(epoch)
             return self._epochs[epoch]
+
+    def _draw(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        if self._classes:
+            return self._classes.epoch(self._records, seed=self._seed, epoch=epoch)
+        return order.permutation(self._records, seed=self._seed, epoch=epoch), self._once

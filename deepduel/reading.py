@@ -14,8 +14,9 @@ import dataclasses
 
 import tensorflow as tf
 
-from deepduel import faults
+from deepduel import faults, order
 from deepduel.decode import Decoding
+from deepduel.sampling import Sampling
 from deepduel.shards import Split
 from tfrecords_tools.cli import UsageError
 
@@ -37,6 +38,8 @@ class Reading:
       threads: that decode; None takes all cores.
       on_error: what a record does that does not decode: "fail" ends the reading with its shard, number
         and key; "skip" leaves it out: its row is black and has weight 0, `faults` counts it.
+      sampling: how often an epoch takes each record, see `sampling`. Needs the random reader.
+      worker: which part of every batch to read; `batch_size` is that of all workers together.
     """
 
     batch_size: int
@@ -46,6 +49,8 @@ class Reading:
     reader: str = "random"
     threads: int | None = None
     on_error: str = "fail"
+    sampling: str = "uniform"
+    worker: order.Worker = order.Worker()
 
     def __post_init__(self):
         if self.batch_size < 1:
@@ -54,6 +59,16 @@ class Reading:
             raise UsageError(f"reader must be one of {', '.join(READERS)}, got {self.reader!r}")
         if self.on_error not in faults.POLICIES:
             raise UsageError(f"on_error must be one of {', '.join(faults.POLICIES)}, got {self.on_error!r}")
+        if Sampling.parse(self.sampling).kind != "uniform" and self.reader == "sequential":
+            raise UsageError(
+                f"sampling={self.sampling} needs reader=random: the sequential reader takes the records as "
+                "they lie in the shards"
+            )
+        if self.batch_size % self.worker.count:
+            raise UsageError(
+                f"batch_size is that of all workers together and must be a multiple of their number, "
+                f"{self.worker.count}; got {self.batch_size}"
+            )
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"threads must be at least 1, got {self.threads}")
 

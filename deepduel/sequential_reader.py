@@ -28,6 +28,7 @@ def train(split: Split, reading: Reading, position: order.Position) -> tf.data.D
         records = _windowed_shuffle(_stream(split, shards), position.seed, number)
         encoded = records.batch(reading.batch_size)
         encoded = encoded.skip(tf.where(number == position.epoch, np.int64(position.step), np.int64(0)))
+        encoded = encoded.map(lambda *batch: _part(reading, *batch))
         return _decoded(encoded, split, reading, seed=position.seed, epoch=number)
 
     epochs = tf.data.Dataset.range(position.epoch, np.iinfo(np.int64).max)
@@ -37,7 +38,10 @@ def train(split: Split, reading: Reading, position: order.Position) -> tf.data.D
 def evaluate(split: Split, reading: Reading, *, rows: int) -> tf.data.Dataset:
     """Every record once, in order, in batches of `rows`."""
     records = _stream(split, tf.range(len(split.shards), dtype=tf.int64), interleave=1)
-    batches = _decoded(records.batch(rows), split, reading, seed=0, epoch=0)
+    encoded = records.batch(rows).map(lambda *batch: _part(reading, *batch, rows=rows))
+    batches = _decoded(encoded, split, reading, seed=0, epoch=0)
+    begin, end = reading.worker.part(rows)
+    rows = end - begin
 
     def pad(images, labels, seeds, records, weight):
         missing = rows - tf.shape(images)[0]
@@ -51,6 +55,12 @@ def evaluate(split: Split, reading: Reading, *, rows: int) -> tf.data.Dataset:
         return [tf.ensure_shape(part, (rows, *part.shape[1:])) for part in padded]
 
     return _finish(batches.map(lambda *batch: tuple(pad(*batch))), split, reading)
+
+
+def _part(reading: Reading, numbers, examples, *, rows: int | None = None):
+    """This worker's part of a batch. All workers read all shards, each decodes its own part."""
+    begin, end = reading.worker.part(tf.size(numbers, tf.int64) if rows is None else rows)
+    return numbers[begin:end], examples[begin:end]
 
 
 def _stream(split: Split, shards: tf.Tensor, interleave: int = _INTERLEAVE) -> tf.data.Dataset:
@@ -114,7 +124,7 @@ def _decoded(
         rows = rows.map(decode, num_parallel_calls=threads, deterministic=True).ignore_errors()
         nothing = tf.zeros(0, tf.int64), tf.zeros((0, *decoding.size, 3), tf.uint8), tf.zeros((0, len(axes)))
         nothing = tf.nest.map_structure(lambda part, kind: tf.cast(part, kind), nothing, kinds)
-        whole = rows.batch(count).concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
+        whole = rows.batch(tf.maximum(count, 1)).concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
         return whole.map(lambda *good: _in_place(*good, numbers, word))
 
     kinds = tf.int64, tf.uint8, tf.int32
@@ -148,7 +158,7 @@ def _require_whole(split: Split, images, labels, seeds, numbers, weight):
     files = tf.constant([str(split.data_dir / shard.file) for shard in split.shards])
     counts = np.array([shard.records for shard in split.shards], np.int64)
     there = (weight > 0) | (numbers < 0)  # padding is no loss
-    first = numbers[tf.argmin(tf.cast(there, tf.int32))]
+    first = tf.reduce_max(tf.where(there, np.int64(-1), numbers))
     shard = tf.searchsorted(tf.constant(np.cumsum(counts)), [first], side="right")[0]
     within = first - tf.gather(tf.constant(np.cumsum(counts) - counts), shard)
     message = tf.strings.join(

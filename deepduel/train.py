@@ -64,6 +64,10 @@ flags.DEFINE_float(
     "max_minutes", 0, "Stop cleanly after so many minutes, to go on later; 0: no limit.", lower_bound=0,
     flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_integer("threads", 0, "That decode; 0: all cores.", lower_bound=0, flag_values=FLAGS)
+flags.DEFINE_string(
+    "sampling", "uniform",
+    "How often an epoch takes each image: uniform (once), balanced (every combination of labels alike), "
+    "balanced:AXIS, or weighted:AXIS:NAME=2,OTHER=1.", flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_enum(
     "on_error", "fail", ["fail", "skip"],
     "What an image does that does not decode: fail ends the run and names it; skip leaves it out, prints "
@@ -162,6 +166,7 @@ def _run_options(options: flags.FlagValues):
         reader=options.reader,
         threads=options.threads or None,
         on_error=options.on_error,
+        sampling=options.sampling,
     )
     return run.RunOptions(
         options.data_dir, options.workdir, options.train_split, options.validation_split, reading,

@@ -61,3 +61,43 @@ def test_the_epoch_word_is_the_same_in_a_graph():
 def test_a_negative_position_is_refused():
     with pytest.raises(ValueError, match="step must be from 0"):
         order.Position(0, 0, -1)
+
+
+def test_every_record_comes_equally_often_to_every_position():
+    """10 records, 10 positions, 3,000 epochs: 81 degrees of freedom."""
+    counts = np.zeros((10, 10))
+    for epoch in range(3000):
+        counts[order.permutation(10, seed=11, epoch=epoch), np.arange(10)] += 1
+    assert ((counts - 300) ** 2 / 300).sum() < 126  # exceeded once in a thousand seeds
+
+
+def test_every_record_follows_every_other_equally_often():
+    """10 records have 90 ordered pairs of neighbours; 9 pairs in each of 3,000 epochs."""
+    counts = np.zeros((10, 10))
+    for epoch in range(3000):
+        found = order.permutation(10, seed=12, epoch=epoch)
+        np.add.at(counts, (found[:-1], found[1:]), 1)
+    pairs = counts[~np.eye(10, dtype=bool)]
+    assert counts.trace() == 0
+    assert ((pairs - 300) ** 2 / 300).sum() < 136  # 89 degrees of freedom, once in a thousand
+
+
+def test_batches_are_mixed_when_shards_were_written_class_by_class():
+    """Four classes one after the other, 100 batches of 100: each batch a fair draw of all classes."""
+    labels = np.repeat(np.arange(4), 2500)
+    batches = labels[order.permutation(10_000, seed=13, epoch=0)].reshape(100, 100)
+    counts = np.stack([np.bincount(batch, minlength=4) for batch in batches])
+    statistic = ((counts - 25) ** 2 / 25).sum() * 9999 / 9900  # drawn without replacement
+    assert 226 < statistic < 381  # 297 degrees of freedom, one in a thousand on either side
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3, 48, 50])
+def test_the_parts_of_all_workers_are_the_batch(rows):
+    for count in (1, 2, 4):
+        parts = [order.Worker(index, count).part(rows) for index in range(count)]
+        assert [at for begin, end in parts for at in range(begin, end)] == list(range(rows))
+
+
+def test_a_worker_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="index must be from 0 to count - 1, got 2 of 2"):
+        order.Worker(2, 2)

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from deepduel import order, pipeline, reading
+from deepduel.augment import PRESETS, augment
 from deepduel.reading import Reading
 from deepduel.shards import Split
 from tests.conftest import run_command
@@ -73,16 +74,6 @@ def test_both_readers_give_the_same_images_and_seeds(split):
         )
         by_record.append((images[np.argsort(records)], seeds[np.argsort(records)]))
     assert same(*by_record)
-
-
-@pytest.mark.parametrize("reader", READERS)
-def test_starting_anywhere_gives_the_rest_of_the_run(split, reader):
-    reading = Reading(BATCH, reader=reader)
-    whole = numpy_batches(pipeline.train_batches(split, reading, order.Position(5)), 9)
-    for start in range(9):
-        position = order.Position(5, *divmod(start, 4))
-        rest = numpy_batches(pipeline.train_batches(split, reading, position), 9 - start)
-        assert same(whole[start:], rest)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 7])
@@ -170,6 +161,58 @@ def test_unlabelled_images_weigh_nothing(toy_shards):
     assert weight.numpy().tolist() == [0] * 18
 
 
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("count", [2, 4])
+def test_the_workers_batches_joined_are_those_of_one(split, reader, count):
+    """168 images: the last batch of an epoch has 8."""
+    expected = numpy_batches(pipeline.train_batches(split, Reading(40, reader=reader), order.Position(2)), 6)
+    readings = [Reading(40, reader=reader, worker=order.Worker(index, count)) for index in range(count)]
+    parts = [numpy_batches(pipeline.train_batches(split, each, order.Position(2)), 6) for each in readings]
+    for batch, *shares in zip(expected, *parts, strict=True):
+        joined = tf.nest.map_structure(lambda *each: np.concatenate(each), *shares)
+        assert same(batch, joined)
+        assert max(len(share["records"]) for share in shares) <= -(-len(batch["records"]) // count)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_the_workers_evaluate_every_record_once_between_them(toy_shards, reader):
+    split = Split(toy_shards, "validation")
+    readings = [Reading(20, reader=reader, worker=order.Worker(index, 4)) for index in range(4)]
+    batches = [batch for each in readings for batch in numpy_batches(pipeline.eval_batches(split, each))]
+    assert {batch["images"].shape for batch in batches} == {(5, 32, 32, 3)}
+    records = np.concatenate([batch["records"][batch["weight"] > 0] for batch in batches])
+    assert sorted(records) == list(range(54))
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_workers_share_a_batch_smaller_than_their_number(toy_shards, reader):
+    """54 = 52 + 2 images for 4 workers: two of them get an empty part of the last batch."""
+    split = Split(toy_shards, "validation")
+    sizes = []
+    for index in range(4):
+        reading = Reading(52, reader=reader, worker=order.Worker(index, 4))
+        sizes.append(
+            len(numpy_batches(pipeline.train_batches(split, reading, order.Position()), 2)[1]["records"])
+        )
+    assert sizes == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_restored_at_any_step_every_later_pixel_is_the_same_augmentation_included(split, reader):
+    def run(position, count):
+        batches = pipeline.train_batches(split, Reading(BATCH, reader=reader), position)
+        batches = batches.map(
+            lambda batch: (
+                batch | {"images": augment(batch["images"], batch["seeds"], PRESETS["original"], 16)}
+            )
+        )
+        return numpy_batches(batches, count)
+
+    whole = run(order.Position(6), 8)
+    for step in range(8):
+        assert same(whole[step:], run(order.Position(6, *divmod(step, 4)), 8 - step))
+
+
 def test_bad_options_say_so(toy_shards):
     with pytest.raises(UsageError, match="no label axis 'colour'; it has authenticity, category"):
         pipeline.make_train(toy_shards, batch_size=8, labels="colour")
@@ -177,3 +220,5 @@ def test_bad_options_say_so(toy_shards):
         pipeline.make_train(toy_shards, batch_size=0)
     with pytest.raises(UsageError, match="reader must be one of"):
         pipeline.make_train(toy_shards, batch_size=8, reader="fast")
+    with pytest.raises(UsageError, match="must be a multiple of their number, 3; got 8"):
+        pipeline.make_train(toy_shards, batch_size=8, worker=order.Worker(0, 3))
