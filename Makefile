@@ -12,7 +12,7 @@ quickstart: $(VENV)/installed
 	$(BIN)/python -m experiments.quickstart --output_dir=quickstart
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
