@@ -173,6 +173,13 @@ def test_a_missing_folder_is_exit_code_1(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_output_folder_that_cannot_be_made_is_exit_code_1(images, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert convert_to(tmp_path / "file" / "out", images) == 1
+    error = capsys.readouterr().err
+    assert "Not a directory" in error and "Traceback" not in error
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(images, tmp_path, capsys):
     assert convert_to(tmp_path / "out", images, "--dry_run", "--num_shards=3") == 0
     out = capsys.readouterr().out

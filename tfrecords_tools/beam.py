@@ -5,6 +5,7 @@ written by the very function that local workers run. Input and output must be re
 every machine under the same name: a shared file system, or s3://, gs://, ….
 """
 
+import logging
 import shlex
 import threading
 from collections.abc import Iterable
@@ -40,6 +41,8 @@ def run(made: Plan, output_dir: str, jobs: Iterable[Job], options: str, on_progr
     except (SystemExit, ValueError) as error:
         raise UsageError(f"--beam_options={options}: Beam does not take them ({error})") from error
     chosen.view_as(SetupOptions).save_main_session = False
+    # Beam prints a worker's traceback before it raises it: what matters of it is said below.
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     common = shard.Common(made.listing.root, output_dir, made.listing.axes, made.options.recipe)
     jobs = list(jobs)
     done = threading.Event()
@@ -49,11 +52,15 @@ def run(made: Plan, output_dir: str, jobs: Iterable[Job], options: str, on_progr
         with apache_beam.Pipeline(options=chosen) as pipeline:
             shards = pipeline | "shards" >> apache_beam.Create(jobs, reshuffle=True)
             _ = shards | "write" >> apache_beam.Map(_write, common)
-    except DataError:
-        raise
+    except DataError as error:
+        raise DataError(str(error).partition(" [while running")[0]) from error
     except Exception as error:  # runners wrap what the workers raised, each in its own way
         lines = [line.strip() for line in str(error).splitlines() if "DataError: " in line]
-        told = lines[-1].rpartition("DataError: ")[2] if lines else " ".join(str(error).split())[-500:]
+        told = (
+            lines[-1].rpartition("DataError: ")[2].partition(" [while running")[0]
+            if lines
+            else " ".join(str(error).split())[-500:]
+        )
         raise DataError(f"the Beam pipeline failed: {told}") from error
     finally:
         done.set()

@@ -81,6 +81,9 @@ def run(
         # The reader of our output is gone (`| head`). Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
+    except OSError as error:  # a full disk, a folder that may not be written: the system says it best
+        place = f"{error.filename}: " if error.filename else ""
+        return _say(name, f"{place}{error.strerror or error}", 1)
 
 
 def _run(main: Callable, flag_values: flags.FlagValues, name: str, argv: list[str]) -> int:

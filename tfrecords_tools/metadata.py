@@ -117,6 +117,5 @@ class _Reader:
                     why = "leaves it empty" if seen[index] else "has no row for it"
                     key = records.key_text(self.table.walk.key(index))
                     raise DataError(
-                        f"{where}: {key} has no {column}: the file {why}; "
-                        "label all images of a split or none"
+                        f"{where}: {key} has no {column}: the file {why}; label all images of a split or none"
                     )

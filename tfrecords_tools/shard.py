@@ -56,7 +56,10 @@ def write(common: Common, job: Job, counts: Counts) -> None:
                 f"{common.output_dir}: no space left; free some and run the same command again: "
                 "finished shards are kept"
             ) from error
-        raise
+        raise DataError(
+            f"{common.output_dir}: {error.strerror or error}; see to it and run the same command again: "
+            "finished shards are kept"
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
 
