@@ -100,7 +100,7 @@ class BatchDecoder:
         self._decoding = decoding
         self._helpers = max((threads or len(os.sched_getaffinity(0))) - callers, 0)
         self._pool = concurrent.futures.ThreadPoolExecutor(max(self._helpers, 1), "decode")
-        self._buffers = _Buffers()
+        self.buffers = BatchBuffers()
 
     def __call__(self, records: np.ndarray, *, rows: int | None = None) -> np.ndarray:
         """Decodes; with `rows` > len(records), the batch is padded with black images.
@@ -110,7 +110,7 @@ class BatchDecoder:
             read; names the shard, in the first case record and key too.
         """
         rows = len(records) if rows is None else rows
-        batch = self._buffers.take((rows, *self._decoding.size, 3))
+        batch = self.buffers.take((rows, *self._decoding.size, 3))
         batch[len(records) :] = 0
         plain = self._split.encoding[records] == _JPEG
         plain &= (self._split.sizes[records] == self._decoding.size).all(axis=1)
@@ -155,7 +155,7 @@ class BatchDecoder:
         out[:] = fit_image(pixels, self._decoding)
 
 
-class _Buffers:
+class BatchBuffers:
     """Batch buffers that are used again once nobody refers to them.
 
     A fresh 15 MB array for each batch costs a page fault per 4 kB; memory that was touched

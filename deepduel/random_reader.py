@@ -8,7 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from deepduel import faults, order
+from deepduel.cached_decode import CachedDecoder
 from deepduel.decode import BatchDecoder
+from deepduel.pixel_cache import open_cache
 from deepduel.reading import Reading, as_batch, options
 from deepduel.sampling import Sampling
 from deepduel.shards import Split
@@ -60,6 +62,9 @@ def _batches(
     batch_bytes = reading.batch_size * decoding.size[0] * decoding.size[1] * 3
     parallel = min(2 if batch_bytes < _LARGE_BATCH_BYTES else 1, threads)
     decode = BatchDecoder(split, decoding, threads=threads, callers=parallel, on_error=reading.on_error)
+    cache = open_cache(reading.cache, split, decoding)
+    if cache:
+        decode = CachedDecoder(split, cache, decode, decoding.size, threads=threads, callers=parallel)
     labels = np.stack([split.labels[axis] for axis in split.manifest.axes], 1) if split.labels else None
 
     @tf.autograph.experimental.do_not_convert

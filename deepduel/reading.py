@@ -14,7 +14,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from deepduel import faults, order
+from deepduel import faults, order, pixel_cache
 from deepduel.decode import Decoding
 from deepduel.sampling import Sampling
 from deepduel.shards import Split
@@ -39,6 +39,8 @@ class Reading:
       on_error: what a record does that does not decode: "fail" ends the reading with its shard, number
         and key; "skip" leaves it out: its row is black and has weight 0, `faults` counts it.
       sampling: how often an epoch takes each record, see `sampling`. Needs the random reader.
+      cache: of decoded pixels, see `pixel_cache`: "none", "ram" or "decoded:PATH". Filled while the
+        first epoch runs. Needs the random reader.
       worker: which part of every batch to read; `batch_size` is that of all workers together.
     """
 
@@ -50,6 +52,7 @@ class Reading:
     threads: int | None = None
     on_error: str = "fail"
     sampling: str = "uniform"
+    cache: str = "none"
     worker: order.Worker = order.Worker()
 
     def __post_init__(self):
@@ -64,6 +67,9 @@ class Reading:
                 f"sampling={self.sampling} needs reader=random: the sequential reader takes the records as "
                 "they lie in the shards"
             )
+        pixel_cache.check(self.cache)
+        if self.cache != "none" and self.reader == "sequential":
+            raise UsageError(f"cache={self.cache} needs reader=random: its rows are read by record number")
         if self.batch_size % self.worker.count:
             raise UsageError(
                 f"batch_size is that of all workers together and must be a multiple of their number, "

@@ -68,6 +68,10 @@ flags.DEFINE_string(
     "sampling", "uniform",
     "How often an epoch takes each image: uniform (once), balanced (every combination of labels alike), "
     "balanced:AXIS, or weighted:AXIS:NAME=2,OTHER=1.", flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_string(
+    "cache", "none",
+    "Of decoded images, filled while the first epoch runs: none, ram, or decoded:FOLDER, which later runs "
+    "and other processes use too.", flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_enum(
     "on_error", "fail", ["fail", "skip"],
     "What an image does that does not decode: fail ends the run and names it; skip leaves it out, prints "
@@ -167,6 +171,7 @@ def _run_options(options: flags.FlagValues):
         threads=options.threads or None,
         on_error=options.on_error,
         sampling=options.sampling,
+        cache=options.cache,
     )
     return run.RunOptions(
         options.data_dir, options.workdir, options.train_split, options.validation_split, reading,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepduel.decode import BatchDecoder, Decoding, _Buffers, fit_image
+from deepduel.decode import BatchDecoder, Decoding, BatchBuffers, fit_image
 from deepduel.shards import Split
 from tfrecords_tools.cli import DataError
 
@@ -51,7 +51,7 @@ def test_a_batch_that_is_held_is_never_written_to(toy_shards):
 
 
 def test_memory_is_used_again_and_aligned():
-    buffers = _Buffers()
+    buffers = BatchBuffers()
     first = buffers.take((4, 8, 8, 3))
     address = first.ctypes.data
     assert address % 64 == 0
