@@ -25,7 +25,8 @@ from tfrecords_tools.cli import DataError, UsageError
 
 # Flags that a run may go on with another value of: its length, where things lie, how often it saves.
 _MAY_CHANGE = tuple(
-    f"--{name}=" for name in ("epochs", "data_dir", "workdir", "threads", "save_every", "max_minutes")
+    f"--{name}="
+    for name in ("epochs", "data_dir", "workdir", "threads", "cache", "save_every", "max_minutes")
 )
 
 

@@ -132,7 +132,8 @@ def test_two_processes_fill_one_cache_and_a_killed_one_leaves_no_wrong_row(toy_s
         from deepduel.reading import Reading
         from deepduel.shards import Split
         reading = Reading(8, cache="decoded:" + sys.argv[2])
-        batches = pipeline.train_batches(Split(sys.argv[1], "train"), reading, order.Position(int(sys.argv[3])))
+        position = order.Position(int(sys.argv[3]))
+        batches = pipeline.train_batches(Split(sys.argv[1], "train"), reading, position)
         for number, batch in enumerate(batches):
             print(number, flush=True)
     """
