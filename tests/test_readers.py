@@ -1,5 +1,6 @@
 """Folders read by others: each reader's count, labels and pixels against the source files."""
 
+import dataclasses
 import importlib.util
 import io
 import pathlib
@@ -13,7 +14,7 @@ from PIL import Image
 
 from tests import folders, odd_images
 from tests.conftest import run_command
-from tfrecords_tools import convert, manifest
+from tfrecords_tools import convert, manifest, tfds_metadata
 
 
 @pytest.fixture(scope="module", params=["keep", "png", "raw"])
@@ -70,6 +71,46 @@ def test_tfds_reads_it(data):
         for example in tfds.as_numpy(builder.as_dataset(split=split)):
             found[example["key"].decode()] = example["authenticity"], example["category"], example["image"]
     require_same(found, folder, expected)
+
+
+def written_by_tfds(whole: manifest.Manifest, folder: pathlib.Path) -> dict[str, bytes]:
+    """The metadata of a manifest, as TFDS itself writes it."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import dataset_info, splits, utils
+
+    side = whole.options["image_size"]
+    image = tfds.features.Image(shape=(side or None, side or None, 3))
+    if "raw" in whole.encodings:
+        image = tfds.features.Tensor(shape=(side, side, 3), dtype=np.uint8, encoding="bytes")
+    labels = {axis: tfds.features.ClassLabel(names=names) for axis, names in whole.axes.items()}
+    features = tfds.features.FeaturesDict({"image": image, "key": tfds.features.Text(), **labels})
+    identity = dataset_info.DatasetIdentity(
+        name=whole.name, version=utils.Version("1.0.0"), data_dir=str(folder), module_name=""
+    )
+    info = dataset_info.DatasetInfo(builder=identity, features=features)
+    info.set_file_format(tfds.core.FileFormat.TFRECORD)
+    template = tfds.core.ShardedFileTemplate(
+        dataset_name=whole.name, data_dir=str(folder), filetype_suffix="tfrecord"
+    )
+    infos = [
+        tfds.core.SplitInfo(
+            name=name, shard_lengths=[part.records for part in split.shards],
+            num_bytes=sum(part.bytes for part in split.shards), filename_template=template,
+        )
+        for name, split in whole.splits.items()
+    ]  # fmt: skip
+    info.set_splits(splits.SplitDict(infos))
+    info.write_to_directory(folder)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_metadata_is_what_tfds_writes(data, tmp_path):
+    whole = manifest.load(data[0])
+    empty = manifest.Split((manifest.Shard("x", 0, 0, {}), manifest.Shard("y", 0, 0, {})), {})
+    axes = whole.axes | {"umlaut": ("dögs", "猫")}
+    for number, changed in enumerate((whole, dataclasses.replace(whole, splits={"train": empty}, axes=axes))):
+        (tmp_path / str(number)).mkdir()
+        assert tfds_metadata.files(changed) == written_by_tfds(changed, tmp_path / str(number))
 
 
 def test_plain_tf_data_reads_it(data):

@@ -1,50 +1,59 @@
 """TFDS's view of a data folder: dataset_info.json, features.json and a `.labels.txt` per axis.
 
-With them `tfds.builder_from_directory(SHARDS)` reads the folder with no code of ours. Written
-through TFDS itself, which does not import TensorFlow for it.
+With them `tfds.builder_from_directory(SHARDS)` reads the folder with no code of ours. They are the
+very bytes that TFDS writes (a test compares them): importing TFDS takes longer than converting a
+few thousand images, and leaves the converter without TensorFlow.
 """
 
-import pathlib
-import tempfile
-
-import numpy as np
+import json
 
 from tfrecords_tools import planning
 from tfrecords_tools.manifest import Manifest
 
+_HOME = "tensorflow_datasets.core.features"
+
 
 def files(whole: Manifest) -> dict[str, bytes]:
     """The metadata files of a manifest's folder, by name."""
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core import dataset_info, splits, utils
+    made = {
+        # Protocol buffer JSON for the one (default values left out), plain JSON for the other.
+        "dataset_info.json": json.dumps(_info(whole), indent=2, ensure_ascii=False, sort_keys=True).encode(),
+        "features.json": json.dumps(_features(whole), indent=4, ensure_ascii=False, sort_keys=True).encode(),
+    }
+    for axis, names in whole.axes.items():
+        made[f"{axis}.labels.txt"] = ("\n".join(names) + "\n").encode("utf-8", "backslashreplace")
+    return made
 
-    with tempfile.TemporaryDirectory() as folder:
-        identity = dataset_info.DatasetIdentity(
-            name=whole.name,
-            version=utils.Version(f"1.0.{max(0, len(whole.generations) - 1)}"),
-            data_dir=folder,
-            module_name="",
+
+def _info(whole: Manifest) -> dict:
+    splits = []
+    for name, split in whole.splits.items():
+        size = sum(part.bytes for part in split.shards)
+        splits.append(
+            {"filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}", "name": name}
+            | ({"numBytes": str(size)} if size else {})
+            | {"shardLengths": [str(part.records) for part in split.shards]}
         )
-        info = dataset_info.DatasetInfo(builder=identity, features=_features(tfds, whole))
-        info.set_file_format(tfds.core.FileFormat.TFRECORD)
-        template = tfds.core.ShardedFileTemplate(
-            dataset_name=whole.name, data_dir=folder, filetype_suffix="tfrecord"
-        )
-        info.set_splits(
-            splits.SplitDict(
-                [
-                    tfds.core.SplitInfo(
-                        name=name,
-                        shard_lengths=[shard.records for shard in split.shards],
-                        num_bytes=sum(shard.bytes for shard in split.shards),
-                        filename_template=template,
-                    )
-                    for name, split in whole.splits.items()
-                ]
-            )
-        )
-        info.write_to_directory(folder)
-        return {file.name: file.read_bytes() for file in sorted(pathlib.Path(folder).iterdir())}
+    version = f"1.0.{max(0, len(whole.generations) - 1)}"
+    return {"fileFormat": "tfrecord", "name": whole.name, "splits": splits, "version": version}
+
+
+def _features(whole: Manifest) -> dict:
+    side = whole.options.get("image_size") or -1
+    dimensions = {"dimensions": [str(side), str(side), "3"]}
+    features = {"image": {"image": {"dtype": "uint8", "shape": dimensions}} | _class("image_feature.Image")}
+    if set(whole.encodings) == {"raw"}:
+        tensor = {"dtype": "uint8", "encoding": "bytes", "shape": dimensions}
+        features["image"] = {"tensor": tensor} | _class("tensor_feature.Tensor")
+    features["key"] = {"text": {}} | _class("text_feature.Text")
+    for axis, names in whole.axes.items():
+        label = {"numClasses": str(len(names))}
+        features[axis] = {"classLabel": label} | _class("class_label_feature.ClassLabel")
+    return {"featuresDict": {"features": features}} | _class("features_dict.FeaturesDict")
+
+
+def _class(name: str) -> dict:
+    return {"pythonClassName": f"{_HOME}.{name}"}
 
 
 def aliases(whole: Manifest) -> dict[str, str]:
@@ -60,13 +69,3 @@ def aliases(whole: Manifest) -> dict[str, str]:
             if alias != part.file:
                 names[alias] = part.file
     return names
-
-
-def _features(tfds, whole: Manifest):
-    side = whole.options.get("image_size")
-    if set(whole.encodings) == {"raw"}:
-        image = tfds.features.Tensor(shape=(side, side, 3), dtype=np.uint8, encoding="bytes")
-    else:
-        image = tfds.features.Image(shape=(side or None, side or None, 3))
-    labels = {axis: tfds.features.ClassLabel(names=names) for axis, names in whole.axes.items()}
-    return tfds.features.FeaturesDict({"image": image, "key": tfds.features.Text(), **labels})

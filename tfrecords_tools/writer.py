@@ -12,11 +12,9 @@ import collections
 import csv
 import dataclasses
 import hashlib
-import importlib
 import io
 import json
 import re
-import threading
 import time
 from collections.abc import Callable, Iterable
 
@@ -80,8 +78,6 @@ def write(
         seen = sum(report["records"] + len(report["rejected"]) for report in done.values())
         on_resume(len(done), seen)
     todo = set(made.files) - set(done)
-    # TFDS takes half a second to import, which passes while the workers are at work.
-    threading.Thread(target=importlib.import_module, args=("tensorflow_datasets",), daemon=True).start()
     if beam_options is None:
         run(made, output_dir, made.jobs(todo), min(processes, len(todo)), on_progress)
     elif todo:
