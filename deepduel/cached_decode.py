@@ -36,6 +36,7 @@ class CachedDecoder:
 
     def __call__(self, records: np.ndarray, *, rows: int | None = None) -> np.ndarray:
         """See BatchDecoder."""
+        self._cache.check()
         there = self._cache.there(records)
         if not there.any():
             batch = self._decode(records, rows=rows)
@@ -48,7 +49,10 @@ class CachedDecoder:
             decoded = self._decode(records[missing])
             batch[missing] = decoded
             self._keep(records[missing], decoded)
-        self._copy(records, np.flatnonzero(there), batch)
+            for row in np.flatnonzero(there):
+                self._cache.read(records[row : row + 1], batch[row : row + 1])
+        else:
+            self._copy(records, batch)
         return batch
 
     def _keep(self, records: np.ndarray, pixels: np.ndarray) -> None:
@@ -56,19 +60,18 @@ class CachedDecoder:
             self._cache.write(record, None if record in self._split.bad else row)
         self._cache.settled()
 
-    def _copy(self, records: np.ndarray, rows: np.ndarray, batch: np.ndarray) -> None:
-        todo = list(zip(records[rows].tolist(), rows.tolist(), strict=True))
-        chunks = iter([todo[at : at + _CHUNK] for at in range(0, len(todo), _CHUNK)])
-        helpers = [self._pool.submit(self._copy_chunks, chunks, batch) for _ in range(self._helpers)]
+    def _copy(self, records: np.ndarray, batch: np.ndarray) -> None:
+        parts = [slice(at, min(at + _CHUNK, len(records))) for at in range(0, len(records), _CHUNK)]
+        chunks = iter([(records[part], batch[part]) for part in parts])
+        helpers = [self._pool.submit(self._copy_chunks, chunks) for _ in range(self._helpers)]
         try:
-            self._copy_chunks(chunks, batch)
+            self._copy_chunks(chunks)
         finally:
             started = [helper for helper in helpers if not helper.cancel()]
             concurrent.futures.wait(started)  # never give away a buffer that is still written to
         for helper in started:
             helper.result()
 
-    def _copy_chunks(self, chunks: Iterator[list[tuple[int, int]]], batch: np.ndarray) -> None:
-        for chunk in chunks:
-            for record, row in chunk:
-                self._cache.read(record, batch[row])
+    def _copy_chunks(self, chunks: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
+        for records, rows in chunks:
+            self._cache.read(records, rows)

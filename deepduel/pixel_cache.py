@@ -10,8 +10,10 @@ said to be there, in memory that outlives a killed process. Only a machine that 
 one and lose the other; therefore an incomplete cache that was begun before the last boot is begun
 anew, and a complete one is on disk (fsync) before it is called so.
 
-Read and written by position, not through a map: see `shards`. In RAM it is the same in a file
-without a name (memfd), which goes with the process.
+Rows are read through a memory map, in which a copy costs a third less than by pread: here the file
+is ours, its space is taken, and its length is looked at before every batch. What remains is somebody
+who cuts it short within a batch. In RAM it is the same in a file without a name (memfd), which goes
+with the process.
 """
 
 import dataclasses
@@ -19,6 +21,8 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
+import mmap
 import os
 import pathlib
 import shutil
@@ -75,6 +79,7 @@ class PixelCache:
             self._pixels, self._rows = _in_ram(self.bytes, len(split))
         else:
             self._open_files(pathlib.Path(text.removeprefix("decoded:")), split, decoding)
+        self._map = _map(self._pixels, (len(split), *decoding.size, 3))
         weakref.finalize(self, _close, self._pixels, self._rows)
 
     def there(self, records: np.ndarray) -> np.ndarray:
@@ -85,10 +90,14 @@ class PixelCache:
             found = self._known[records] == _THERE
         return found
 
-    def read(self, record: int, out: np.ndarray) -> None:
-        """Copies one row into contiguous uint8 [H, W, 3]."""
-        if os.preadv(self._pixels, [out], record * self._row_bytes) != self._row_bytes:
+    def check(self) -> None:
+        """Raises DataError when the file was cut short: before any `read` of a batch."""
+        if os.fstat(self._pixels).st_size < self.bytes:
             raise DataError(f"{self.path}: was cut short while it was in use; remove it, it is built anew")
+
+    def read(self, records: np.ndarray, out: np.ndarray) -> None:
+        """Copies rows into contiguous uint8 [B, H, W, 3], without the interpreter's lock."""
+        np.take(self._map, records, axis=0, out=out, mode="clip")  # "raise" would copy twice
 
     def write(self, record: int, pixels: np.ndarray | None) -> None:
         """Keeps one row; None for a record that does not decode."""
@@ -169,6 +178,12 @@ def _in_ram(size: int, records: int) -> tuple[int, int]:
     os.ftruncate(pixels, size)
     os.ftruncate(rows, records)
     return pixels, rows
+
+
+def _map(file: int, shape: tuple[int, ...]) -> np.ndarray:
+    if not math.prod(shape):
+        return np.empty(shape, np.uint8)
+    return np.frombuffer(mmap.mmap(file, 0, access=mmap.ACCESS_READ), np.uint8).reshape(shape)
 
 
 def _take_space(file: int, size: int, path: pathlib.Path) -> None:
