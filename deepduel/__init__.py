@@ -4,14 +4,14 @@ shards     one split, opened for reading by record number
 order      (seed, epoch, step) -> record numbers
 decode     record numbers -> one uint8 batch
 reading    how a split is read; what a batch is
-pipeline   shards -> tf.data batches (random_reader, sequential_reader)
+pipeline   shards -> tf.data batches (random_reader, sequential_reader; sampling, faults, pixel_cache)
 augment    uint8 batches -> augmented float batches, on the device (draws, warp)
 models     backbones, heads, saved models
 training   the training step
 run        a run: its folder, fit, callbacks (state, tensorboard)
 evaluation, metrics, report: what a run's models are worth
 sources, predictor, submission: images without labels -> a table
-train, evaluate, predict: the commands
+train, evaluate, predict, profile_input: the commands
 """
 
 __version__ = "0.1.0"
