@@ -96,7 +96,7 @@ def measure(options: flags.FlagValues, preset) -> dict[str, float]:
     def augmented():
         seeds = tf.stack([tf.fill([rows], turn), tf.range(rows)], axis=1)
         some_records()
-        return len(prepared(pixels, seeds))
+        return computed(prepared(pixels, seeds))
 
     alone, together = iter(batches), iter(batches)
 
@@ -105,7 +105,7 @@ def measure(options: flags.FlagValues, preset) -> dict[str, float]:
 
     def everything():
         batch = next(together)
-        return len(prepared(batch["images"], batch["seeds"]))
+        return computed(prepared(batch["images"], batch["seeds"]))
 
     stages = {
         "reading bytes": read,
@@ -114,12 +114,18 @@ def measure(options: flags.FlagValues, preset) -> dict[str, float]:
         "augmentation, on the device": augmented,
         "pipeline and augmentation": everything,
     }
-    if not len(split) % rows == 0:
-        everything_once(prepared, pixels, len(split) % rows)
+    if len(split) % rows:
+        compile_for(prepared, pixels, len(split) % rows)
     return {stage: rate(call, options.seconds) for stage, call in stages.items()}
 
 
-def everything_once(prepared: Callable, pixels, rows: int) -> None:
+def computed(images) -> int:
+    """Waits until the device has done it, by fetching one value; the number of images."""
+    images[-1, -1, -1, -1].numpy()
+    return len(images)
+
+
+def compile_for(prepared: Callable, pixels, rows: int) -> None:
     """Compiles for an epoch's last batch too, so that no measurement contains it."""
     import tensorflow as tf
 
@@ -145,8 +151,10 @@ def verdict(rates: dict[str, float], *, reader: str, fast: bool) -> str:
             f"Augmentation limits ({augmentation:,.0f} images/s); a cache would not help: choose a lighter "
             "--augmentation, a smaller --image_size, or a faster device."
         )
+    shared = ", which shares these cores with decoding" if together < 0.7 * min(whole, augmentation) else ""
     cached = (
-        f"with --cache=ram or decoded:FOLDER the limit would be augmentation, {augmentation:,.0f} images/s"
+        f"with --cache=ram or decoded:FOLDER the limit would be augmentation{shared}, "
+        f"{augmentation:,.0f} images/s"
     )
     if read < decode * _NEAR:
         return f"The disk limits ({read:,.0f} images/s): put the shards on a faster one; {cached}."
