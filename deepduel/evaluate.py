@@ -72,31 +72,31 @@ def main(options: flags.FlagValues) -> None:
 
 
 def _evaluate(options: flags.FlagValues) -> None:
-    from deepduel import evaluation, gallery, provenance, report, robustness
+    from deepduel import evaluation, gallery, predictions, provenance, report, robustness
     from deepduel.pipeline import Reading
     from deepduel.predictor import Predictor
 
     predictor = Predictor(
         options.workdir, tasks=options.tasks, model=options.model, micro_batch=options.micro_batch
     )
-    split, labels = evaluation.open_split(options.data_dir, options.split, predictor)
+    split, labels = predictions.open_split(options.data_dir, options.split, predictor)
     for axis, numbers in labels.items():
         if (numbers < 0).all():
             print(f"{axis}: split {options.split!r} has no labels for it; it is left out")
     card = predictor.card
     reading = Reading(options.batch_size, card.size, card.fit, card.fast_decode, options.reader)
-    predictions = evaluation.predict(split, labels, predictor, reading)
-    about = provenance.about(predictor, predictions, workdir=options.workdir, flags=_given(options))
-    document = evaluation.document(predictions, about, replicates=options.bootstrap)
+    predicted = predictions.predict(split, labels, predictor, reading)
+    about = provenance.about(predictor, predicted, workdir=options.workdir, flags=_given(options))
+    document = evaluation.document(predicted, about, replicates=options.bootstrap)
     if options.robustness:
         found = robustness.curves(
             split, labels, predictor, images=options.robustness_images, batch_size=options.batch_size
         )
         for axis, curves in found.items():
             document["tasks"][axis]["robustness"] = curves
-    galleries = {axis: gallery.galleries(predictions, predictor, axis) for axis in document["tasks"]}
+    galleries = {axis: gallery.galleries(predicted, predictor, axis) for axis in document["tasks"]}
     folder = pathlib.Path(options.workdir, "evaluation", options.split)
-    evaluation.save(folder, document, predictions, report.render(document, galleries))
+    evaluation.save(folder, document, predicted, report.render(document, galleries))
     print(table(document))
     for axis, task in document["tasks"].items():
         if task["shortcuts"].get("alarm"):

@@ -13,7 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 from deepduel.decode import BatchDecoder
-from deepduel.evaluation import Predictions
+from deepduel.predictions import Predictions
 from deepduel.predictor import Predictor
 from tfrecords_tools import records
 

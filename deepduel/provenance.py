@@ -8,7 +8,7 @@ import platform
 
 import tensorflow as tf
 
-from deepduel.evaluation import Predictions
+from deepduel.predictions import Predictions
 from deepduel.predictor import Predictor
 
 _PACKAGES = ("tensorflow", "keras", "keras-cv", "numpy", "scikit-learn", "simplejpeg", "Pillow")

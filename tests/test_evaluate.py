@@ -128,14 +128,14 @@ def test_the_command_prints_a_table_and_where_the_report_is(run_folder, toy_shar
 
 def test_records_without_a_label_are_left_out_and_counted(evaluated, run_folder, toy_shards, tmp_path):
     """The test split's own labels are all -1; here some of validation's become so."""
-    from deepduel import evaluation, pipeline
+    from deepduel import evaluation, pipeline, predictions
     from deepduel.predictor import Predictor
 
     predictor = Predictor(run_folder)
-    split, labels = evaluation.open_split(toy_shards, "validation", predictor)
+    split, labels = predictions.open_split(toy_shards, "validation", predictor)
     labels["category"][:10] = -1
     reading = pipeline.Reading(16, predictor.card.size)
-    document = evaluation.document(evaluation.predict(split, labels, predictor, reading), {}, replicates=0)
+    document = evaluation.document(predictions.predict(split, labels, predictor, reading), {}, replicates=0)
     task = document["tasks"]["category"]
     assert (task["images"], task["unlabelled"]) == (VALIDATION - 10, 10)
     assert sum(map(sum, task["confusion"])) == VALIDATION - 10
@@ -191,12 +191,12 @@ def test_data_of_other_axes_or_classes_are_refused(run_folder, toy_shards, tmp_p
 
 
 def test_classes_in_another_order_are_matched_by_name(run_folder, toy_shards):
-    from deepduel import evaluation
+    from deepduel import predictions
     from deepduel.predictor import Predictor
 
     predictor = Predictor(run_folder)
     predictor.classes["category"] = ("vehicles", "animals", "human_faces")
-    split, labels = evaluation.open_split(toy_shards, "validation", predictor)
+    split, labels = predictions.open_split(toy_shards, "validation", predictor)
     for number in range(len(split)):
         assert (
             predictor.classes["category"][labels["category"][number]]

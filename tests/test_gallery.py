@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 from PIL import Image
 
-from deepduel import evaluation, gallery, pipeline
+from deepduel import gallery, pipeline, predictions
 from deepduel.predictor import Predictor
 from tests.fake_runs import write_run
 
@@ -49,8 +49,8 @@ def test_an_image_without_evidence_has_no_heat_and_a_model_of_another_form_none(
 @pytest.fixture(scope="module")
 def predicted(tmp_path_factory, toy_shards):
     predictor = Predictor(write_run(tmp_path_factory.mktemp("gallery") / "run", toy_shards))
-    split, labels = evaluation.open_split(toy_shards, "validation", predictor)
-    return evaluation.predict(split, labels, predictor, pipeline.Reading(20, predictor.card.size)), predictor
+    split, labels = predictions.open_split(toy_shards, "validation", predictor)
+    return predictions.predict(split, labels, predictor, pipeline.Reading(20, predictor.card.size)), predictor
 
 
 def test_galleries_hold_the_extremes_with_their_keys(predicted):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepduel import evaluation, metrics, pipeline, robustness
+from deepduel import metrics, pipeline, predictions, robustness
 from deepduel.predictor import Predictor
 from tests.fake_runs import write_run
 
@@ -57,14 +57,12 @@ def test_an_unknown_damage_is_refused(picture):
 
 def test_undamaged_figures_are_those_of_the_evaluation(tmp_path, toy_shards):
     predictor = Predictor(write_run(tmp_path / "run", toy_shards, axes=["authenticity"]))
-    split, labels = evaluation.open_split(toy_shards, "validation", predictor)
+    split, labels = predictions.open_split(toy_shards, "validation", predictor)
     labels["authenticity"][3] = -1
     found = robustness.curves(split, labels, predictor, images=0, batch_size=20)["authenticity"]
-    predictions = evaluation.predict(split, labels, predictor, pipeline.Reading(16, predictor.card.size))
+    made = predictions.predict(split, labels, predictor, pipeline.Reading(16, predictor.card.size))
     known = labels["authenticity"] >= 0
-    plain = metrics.score(
-        labels["authenticity"][known], predictions.probabilities["authenticity"][known]
-    ).values
+    plain = metrics.score(labels["authenticity"][known], made.probabilities["authenticity"][known]).values
     assert found["images"] == 53
     for kind, levels in robustness.LEVELS.items():
         rows = found["kinds"][kind]
