@@ -385,7 +385,7 @@ def children(pid: int) -> list[int]:
     try:
         running = psutil.Process(pid).children()
         return [child.pid for child in running if "--multiprocessing-fork" in child.cmdline()]
-    except psutil.Error:  # one of them ended while we looked
+    except psutil.Error:  # it ended while we looked
         return []
 
 
