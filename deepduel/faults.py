@@ -27,15 +27,15 @@ def found(split: Split, record: int, reason: str, *, on_error: str) -> None:
     """
     if on_error == "fail":
         raise DataError(_message(split, record, reason))
-    with _LOCK:
+    with _LOCK:  # decoding threads come here at once; a line is printed whole and in its turn
         if record in split.bad:  # of an earlier epoch
             return
         split.bad[record] = reason
-        count = len(split.bad)
-    if count <= _LISTED:
-        print(f"left out: {_message(split, record, reason)}", file=sys.stderr, flush=True)
-    elif count == _LISTED + 1:
-        print("left out: further bad records are counted, not listed", file=sys.stderr, flush=True)
+        if len(split.bad) <= _LISTED:
+            sys.stderr.write(f"left out: {_message(split, record, reason)}\n")
+        elif len(split.bad) == _LISTED + 1:
+            sys.stderr.write("left out: further bad records are counted, not listed\n")
+        sys.stderr.flush()
 
 
 def weights(split: Split, records: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepduel.decode import BatchDecoder, Decoding, BatchBuffers, fit_image
+from deepduel.decode import BatchBuffers, BatchDecoder, Decoding, fit_image
 from deepduel.shards import Split
 from tfrecords_tools.cli import DataError
 
