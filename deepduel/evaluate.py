@@ -34,7 +34,7 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_enum(
     "reader", "random", ["random", "sequential"],
-    "random: memory-mapped shards. sequential: for remote storage.", flag_values=FLAGS)  # fmt: skip
+    "random: records by number. sequential: for remote storage.", flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_integer(
     "bootstrap", 1000, "Drawings behind each 95 % interval; 0 leaves the intervals out.", lower_bound=0,
     flag_values=FLAGS)  # fmt: skip

@@ -1,4 +1,4 @@
-"""The random-access reader: batch numbers -> batches, out of memory-mapped shards."""
+"""The random-access reader: batch numbers -> batches, each record read at its known place."""
 
 import os
 import threading

@@ -32,7 +32,7 @@ class Reading:
       size: (height, width) of the batches; None takes the images' own, if they have one size.
       fit: "crop" or "pad", see Decoding.
       fast_decode: approximate JPEG decoding, see Decoding.
-      reader: "random" takes records by number out of memory-mapped shards, in a true global
+      reader: "random" reads records by number, each at its place in its shard, in a true global
         shuffle. "sequential" streams the shards (any file system that TensorFlow knows) and
         shuffles shards and windows of 8,192 records.
       threads: that decode; None takes all cores.

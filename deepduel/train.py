@@ -54,7 +54,7 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_enum(
     "reader", "random", ["random", "sequential"],
-    "random: memory-mapped shards, a true shuffle. sequential: remote storage.",
+    "random: records by number, a true shuffle. sequential: remote storage.",
     flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_bool("fast_decode", False, "Approximate JPEG decoding, a tenth faster.", flag_values=FLAGS)
 flags.DEFINE_string(
