@@ -228,6 +228,9 @@ class RandomWarp(VectorizedBaseImageAugmentationLayer):
             for key in _UNSUPPORTED:
                 if key in inputs:
                     raise ValueError(f"RandomWarp moves pixels only: {key!r} would no longer fit them")
+            inputs = {**inputs, "images": tf.convert_to_tensor(inputs["images"])}
+        else:
+            inputs = tf.convert_to_tensor(inputs)  # keras-cv takes a NumPy array for a dictionary
         self._now_training = training
         return super().call(inputs)
 

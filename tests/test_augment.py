@@ -499,3 +499,11 @@ def test_other_keras_cv_layers_can_follow():
 def test_what_the_layer_cannot_move_is_refused():
     with pytest.raises(ValueError, match="'segmentation_masks' would no longer fit"):
         RandomWarp(seed=0)({"images": photo_like(1, 8, 8), "segmentation_masks": np.zeros((1, 8, 8, 1))})
+
+
+def test_the_layer_takes_numpy_arrays():
+    images = np.random.default_rng(0).integers(0, 256, (2, 12, 12, 3), np.uint8)
+    expected = RandomWarp(size=8, seed=0, rotation_range=20)(tf.constant(images))
+    np.testing.assert_array_equal(RandomWarp(size=8, seed=0, rotation_range=20)(images), expected)
+    found = RandomWarp(size=8, seed=0, rotation_range=20)({"images": images})["images"]
+    np.testing.assert_array_equal(found, expected)
