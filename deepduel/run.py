@@ -103,8 +103,9 @@ def train(options: RunOptions, tasks: list[TaskOptions], *, flags: str) -> dict[
     _check_labels(validation_split, tasks)
     reading = _reading(options.reading, train_split, validation_split, tasks)
     workdir = pathlib.Path(options.workdir)
-    _claim(workdir, flags)
+    _check_folder(workdir, flags)
     duel = _duel(options, tasks, train_split)
+    _write_flags(workdir, flags)
     _keep_card(_card(options, train_split, duel, reading), workdir)
     stand, damaged = state.load(workdir / "resume", duel.state_variables())
     for line in damaged:
@@ -204,8 +205,8 @@ def _reading(reading, train_split, validation_split, tasks) -> pipeline.Reading:
     return reading
 
 
-def _claim(workdir: pathlib.Path, flags: str) -> None:
-    """Writes train.flags, or checks that the folder's run had the same."""
+def _check_folder(workdir: pathlib.Path, flags: str) -> None:
+    """Raises DataError unless the folder is new, empty, or holds a run of the same flags."""
     path = workdir / "train.flags"
     if path.exists():
         known, asked = _flag_lines(path.read_text("utf-8")), _flag_lines(flags)
@@ -215,9 +216,14 @@ def _claim(workdir: pathlib.Path, flags: str) -> None:
                 f"{workdir} holds a run of other settings ({'; '.join(differing)}); "
                 "give another --workdir, or the flags of its train.flags"
             )
-        return
-    if workdir.exists() and any(workdir.iterdir()):
+    elif workdir.exists() and any(not path.name.startswith(".") for path in workdir.iterdir()):
         raise DataError(f"{workdir}: is not empty and holds no run (no train.flags); give another --workdir")
+
+
+def _write_flags(workdir: pathlib.Path, flags: str) -> None:
+    path = workdir / "train.flags"
+    if path.exists():
+        return
     workdir.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(".train.flags.partial")
     partial.write_text(flags, "utf-8")

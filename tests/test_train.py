@@ -117,6 +117,7 @@ def test_a_folder_of_other_things_is_refused(toy_shards, tmp_path, capsys):
         ("--micro_batch=0", 2, "micro_batch must be at least 1"),
         ("--train_split=dev", 2, "no split 'dev'"),
         ("--train_split=test", 1, "no image of split 'test' has a label"),
+        ("--weights=nowhere.keras", 1, "there is no such file; give imagenet, none"),
         ("--fit=stretch", 2, "value should be one of <crop|pad>"),
         ("--data_dir=nowhere", 1, "there is no such folder of shards"),
         ("--no_such_flag", 2, "Unknown command line flag 'no_such_flag'"),

@@ -34,6 +34,7 @@ def quiet_tensorflow() -> None:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if "tensorflow" in sys.modules:
         return
+    print("starting TensorFlow", file=sys.stderr, flush=True)  # takes some seconds
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         _start_tensorflow()
         return
