@@ -12,7 +12,7 @@ quickstart: $(VENV)/installed
 	$(BIN)/python -m experiments.quickstart --output_dir=quickstart
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --durations=15
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
