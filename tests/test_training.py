@@ -79,12 +79,12 @@ def test_a_frozen_backbone_trains_as_in_plain_keras_on_the_full_batch(split):
     assert_same(ours.model.extractor.get_weights(), untouched, atol=0)
 
 
-@pytest.mark.parametrize("micro_batch", [1, 50, 64])
-def test_the_micro_batch_does_not_show(split, micro_batch):
-    expected, found = make_task("category", split), make_task("category", split)
-    fit([expected], split)
-    fit([found], split, micro_batch=micro_batch)
-    assert_same(expected.model.head.get_weights(), found.model.head.get_weights(), atol=1e-5)
+def test_the_micro_batch_does_not_show(split):
+    """One image at a time, and more than the batch holds."""
+    one, other = make_task("category", split), make_task("category", split)
+    fit([one], split, micro_batch=1)
+    fit([other], split, micro_batch=64)
+    assert_same(one.model.head.get_weights(), other.model.head.get_weights(), atol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", [FROZEN, SMALL], ids=["frozen", "trained"])
