@@ -17,7 +17,8 @@ import tensorflow as tf
 from keras_cv.layers import VectorizedBaseImageAugmentationLayer
 
 from deepduel import degrade, warp
-from deepduel.draws import PRESETS, Augmentation, check_crop, draw, uniforms
+from deepduel.augmentation import PRESETS, Augmentation
+from deepduel.draws import check_crop, draw, uniforms
 
 __all__ = [
     "PRESETS",

@@ -13,7 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deepduel.augment import Augmentation, augment
+from deepduel.augment import augment
+from deepduel.augmentation import Augmentation
 from deepduel.card import RunCard
 from deepduel.decode import Decoding
 from deepduel.training import in_micro_batches

@@ -17,8 +17,9 @@ import numpy as np
 import tensorflow as tf
 
 from deepduel import callbacks, faults, models, order, pipeline, state, tensorboard
-from deepduel.augment import Augmentation
+from deepduel.augmentation import Augmentation
 from deepduel.card import RunCard
+from deepduel.mixing import Mixing
 from deepduel.shards import Split
 from deepduel.training import Duel, Task
 from tfrecords_tools.cli import DataError, UsageError
@@ -39,12 +40,14 @@ class TaskOptions:
       architecture: of its network.
       augmentation: of its training images.
       learning_rate: of Adam.
+      mixing: of its training images with one another.
     """
 
     axis: str
     architecture: models.Architecture
     augmentation: Augmentation
     learning_rate: float = 0.001
+    mixing: Mixing = Mixing()
 
     def __post_init__(self):
         if not self.learning_rate > 0:
@@ -266,7 +269,7 @@ def _duel(options: RunOptions, tasks: list[TaskOptions], split: Split) -> Duel:
         optimizer = keras.optimizers.Adam(task.learning_rate)
         if architecture.trainable and architecture.precision == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        built.append(Task(task.axis, model, task.augmentation, optimizer))
+        built.append(Task(task.axis, model, task.augmentation, optimizer, task.mixing))
     duel = Duel(built, micro_batch=min(options.micro_batch, options.reading.batch_size))
     duel.compile()
     return duel

@@ -2,7 +2,7 @@
 
     batch (see pipeline)
       │  micro-batch by micro-batch:
-      │    augment   uint8 [m, H, W, 3] -> float32 [m, S, S, 3]   once per (augmentation, size)
+      │    augment   uint8 [m, H, W, 3] -> float32 [m, S, S, 3]   once per (augmentation, size, mixing)
       │    extract   -> features [m, …]                            each frozen task, no gradients
       ▼
     the whole batch: head -> logits, loss, gradients, one update   each task
@@ -20,7 +20,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deepduel.augment import Augmentation, augment
+from deepduel import mixing
+from deepduel.augment import augment
+from deepduel.augmentation import Augmentation
+from deepduel.mixing import Mix, Mixing
 from deepduel.models import TaskModel
 
 
@@ -33,12 +36,14 @@ class Task:
       model: its networks.
       augmentation: of its training images.
       optimizer: its own; one that scales the loss where the backbone is trained in float16.
+      mixing: of its training images with one another.
     """
 
     name: str
     model: TaskModel
     augmentation: Augmentation
     optimizer: keras.optimizers.Optimizer
+    mixing: Mixing = Mixing()
 
     @property
     def trainable(self) -> bool:
@@ -119,6 +124,7 @@ class Duel(keras.Model):
         return variables + [variable for metric in self.metrics for variable in metric.variables]
 
     def train_step(self, batch):
+        batch = batch | {"mixes": self._mixes(batch)}
         inputs = self._inputs(batch, training=True)
         for task in self.tasks:
             self._update(task, inputs[task.name], batch)
@@ -196,21 +202,32 @@ class Duel(keras.Model):
 
     def _loss(self, task: Task, batch, logits: tf.Tensor) -> tf.Tensor:
         """Mean cross-entropy over the images that have a label on this axis."""
-        labels, weight = self._labels(task, batch)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        losses, weight, _ = self._cross_entropy(task, batch, logits)
         return tf.math.divide_no_nan(tf.reduce_sum(losses * weight), tf.reduce_sum(weight))
 
     def _measure(self, task: Task, batch, logits: tf.Tensor) -> None:
-        labels, weight = self._labels(task, batch)
+        losses, weight, labels = self._cross_entropy(task, batch, logits)
         mean, accuracy = self._task_metrics[task.name]
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         finite = tf.math.is_finite(losses)
         mean.update_state(tf.where(finite, losses, 0.0), weight * tf.cast(finite, tf.float32))
         accuracy.update_state(labels, logits, weight)
 
-    def _labels(self, task: Task, batch) -> tuple[tf.Tensor, tf.Tensor]:
-        labels = batch["labels"][task.name]
-        return tf.maximum(labels, 0), batch["weight"] * tf.cast(labels >= 0, tf.float32)
+    def _cross_entropy(self, task: Task, batch, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Cross-entropy and weight [B], and for the accuracy a label: of a mix that of the larger share."""
+        parts = mixing.shares(batch["labels"][task.name], batch["weight"], self._mix(task, batch))
+        total = 0.0
+        for labels, weight in parts:
+            total += tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits) * weight
+        labels, weight = mixing.larger_share(parts)
+        return tf.math.divide_no_nan(total, weight), weight, labels
+
+    def _mixes(self, batch) -> dict[tuple[Mixing, int], Mix]:
+        """How the batch's images are mixed, for each way of mixing and size among the tasks."""
+        wanted = {(task.mixing, task.size) for task in self.tasks if task.mixing}
+        return {key: mixing.plan(*key, batch["seeds"], weight=batch["weight"]) for key in wanted}
+
+    def _mix(self, task: Task, batch) -> Mix | None:
+        return batch.get("mixes", {}).get((task.mixing, task.size))
 
     def _results(self) -> dict:
         return {metric.name: metric.result() for metric in self.metrics}
@@ -218,13 +235,20 @@ class Duel(keras.Model):
     def _inputs(self, batch, *, training: bool) -> dict[str, tf.Tensor]:
         """Per task what its trained part takes: features, or the augmented images [B, …]."""
 
-        def extract(images, seeds):
+        mixes = batch["mixes"] if training else {}
+
+        def extract(images, seeds, mixes):
             augmented, inputs = {}, {}
             for task in self.tasks:
                 augmentation = task.augmentation if training else Augmentation()
-                key = augmentation, task.size
+                mix = mixes.get((task.mixing, task.size))
+                key = augmentation, task.size, task.mixing
                 if key not in augmented:
                     augmented[key] = augment(images, seeds, augmentation, task.size)
+                    if mix is not None:
+                        theirs = (tf.gather(batch[part], mix.partner) for part in ("images", "seeds"))
+                        theirs = augment(*theirs, augmentation, task.size)
+                        augmented[key] = mixing.mix_images(augmented[key], theirs, mix.keep, mix.box)
                 inputs[task.name] = augmented[key]
                 if not task.trainable:
                     features = task.model.extractor(augmented[key], training=False)
@@ -233,7 +257,7 @@ class Duel(keras.Model):
 
         signature = {task.name: self._extracted_spec(task) for task in self.tasks}
         return in_micro_batches(
-            extract, batch["images"], batch["seeds"], signature=signature, micro_batch=self.micro_batch
+            extract, batch["images"], batch["seeds"], mixes, signature=signature, micro_batch=self.micro_batch
         )
 
     def _extracted_spec(self, task: Task) -> tf.TensorSpec:
@@ -243,28 +267,29 @@ class Duel(keras.Model):
         return tf.TensorSpec(features.shape[1:], features.dtype)
 
 
-def in_micro_batches(function: Callable, images: tf.Tensor, seeds: tf.Tensor, *, signature, micro_batch: int):
+def in_micro_batches(function: Callable, *inputs, signature, micro_batch: int):
     """`function` over [micro_batch, …] slices, one after the other, its results joined to [B, …].
 
     Every slice has exactly `micro_batch` images (the last is filled up with black ones, whose
     results are cut off again), so that whatever `function` compiles is compiled once.
 
     Args:
-      function: (images [m, H, W, 3], seeds [m, 2]) -> a nest of tensors [m, …].
-      signature: the same nest of tf.TensorSpec, for one image.
+      function: (images [m, H, W, 3], seeds [m, 2], …) -> a nest of tensors [m, …].
+      inputs: its arguments, each a nest of tensors [B, …].
+      signature: the same nest of tf.TensorSpec as its result, for one image.
     """
-    count = tf.shape(images)[0]
+    count = tf.shape(tf.nest.flatten(inputs)[0])[0]
 
     def one(number):
         start = number * micro_batch
-        part = images[start : start + micro_batch]
-        missing = micro_batch - tf.shape(part)[0]
-        part = tf.pad(part, [[0, missing], [0, 0], [0, 0], [0, 0]])
-        part_seeds = tf.pad(seeds[start : start + micro_batch], [[0, missing], [0, 0]])
-        return function(
-            tf.ensure_shape(part, (micro_batch, *images.shape[1:])),
-            tf.ensure_shape(part_seeds, (micro_batch, 2)),
-        )
+
+        def part(whole):
+            some = whole[start : start + micro_batch]
+            missing = micro_batch - tf.shape(some)[0]
+            some = tf.pad(some, [[0, missing], *[[0, 0]] * (len(whole.shape) - 1)])
+            return tf.ensure_shape(some, (micro_batch, *whole.shape[1:]))
+
+        return function(*tf.nest.map_structure(part, inputs))
 
     specs = tf.nest.map_structure(
         lambda spec: tf.TensorSpec((micro_batch, *spec.shape), spec.dtype), signature

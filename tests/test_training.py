@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepduel import models, order, pipeline
+from deepduel import mixing, models, order, pipeline
 from deepduel.augment import PRESETS, Augmentation, augment
+from deepduel.mixing import Mixing
 from deepduel.shards import Split
 from deepduel.training import Duel, Task, in_micro_batches
 
@@ -12,12 +13,12 @@ FROZEN = models.Architecture("small_cnn", "avg,dropout:0.5,dense:8", 16)  # with
 SMALL = models.Architecture("small_cnn", "avg", 16, trainable=True)
 
 
-def make_task(axis, split, architecture=FROZEN, augmentation="original", rate=0.01, seed=0):
+def make_task(axis, split, architecture=FROZEN, augmentation="original", rate=0.01, seed=0, mixing=None):
     model = models.build(axis, architecture, split.manifest.axes[axis], seed=seed)
     optimizer = keras.optimizers.Adam(rate)
     if architecture.trainable and architecture.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    return Task(axis, model, PRESETS[augmentation], optimizer)
+    return Task(axis, model, PRESETS[augmentation], optimizer, mixing or Mixing())
 
 
 def fit(tasks, split, *, steps=4, batch_size=50, micro_batch=16):
@@ -108,6 +109,44 @@ def test_tasks_may_differ_in_size_augmentation_and_training(split):
     results = fit(tasks, split).get_metrics_result()
     assert np.isfinite(list(results.values())).all()
     assert any((a != b).any() for a, b in zip(before, weights(tasks[1]), strict=True))
+
+
+MIXED = Mixing(mixup_alpha=0.4, cutmix_alpha=1.0)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 16, 64])
+def test_mixed_images_train_as_plain_keras_with_soft_labels_whatever_the_micro_batch(split, micro_batch):
+    ours = make_task("category", split, mixing=MIXED)
+    results = fit([ours], split, micro_batch=micro_batch).get_metrics_result()
+
+    plain = make_task("category", split)
+    inputs = plain.model.extractor.input
+    model = keras.Model(inputs, plain.model.head(plain.model.extractor(inputs, training=False)))
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    model.compile(plain.optimizer, loss, metrics=["categorical_accuracy"], jit_compile=False)
+
+    def prepared(batch):
+        images = augment(batch["images"], batch["seeds"], plain.augmentation, 16)
+        mix = mixing.plan(MIXED, 16, batch["seeds"])
+        images = mixing.mix_images(images, tf.gather(images, mix.partner), mix.keep, mix.box)
+        return images, mixing.mix_labels(batch["labels"]["category"], mix, 3)
+
+    batches = pipeline.train_batches(split, pipeline.Reading(50), order.Position(3)).take(4).map(prepared)
+    history = model.fit(batches, epochs=1, verbose=0, shuffle=False).history
+    assert_same(plain.model.head.get_weights(), ours.model.head.get_weights(), atol=1e-5)
+    assert float(results["category_accuracy"]) == pytest.approx(history["categorical_accuracy"][0], abs=1e-6)
+    assert float(results["category_loss"]) == pytest.approx(history["loss"][0], abs=1e-4)
+
+
+def test_tasks_may_be_mixed_differently_or_not_at_all(split):
+    axes = ("category", "authenticity")
+    kinds = (Mixing(), Mixing(cutmix_alpha=1.0))
+    together = [make_task(axis, split, mixing=kind) for axis, kind in zip(axes, kinds, strict=True)]
+    fit(together, split, steps=2)
+    for axis, kind, task in zip(axes, kinds, together, strict=True):
+        alone = make_task(axis, split, mixing=kind)
+        fit([alone], split, steps=2)
+        assert_same(weights(task), weights(alone), atol=1e-6)
 
 
 def test_images_without_a_label_do_not_count(split):
