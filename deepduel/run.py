@@ -12,87 +12,25 @@ import dataclasses
 import pathlib
 import time
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from deepduel import callbacks, faults, models, order, pipeline, state, tensorboard
-from deepduel.augmentation import Augmentation
+from deepduel import callbacks, faults, models, optimizers, order, pipeline, run_folder, state, tensorboard
 from deepduel.card import RunCard
-from deepduel.mixing import Mixing
+from deepduel.options import RunOptions, TaskOptions
 from deepduel.shards import Split
 from deepduel.training import Duel, Task
 from tfrecords_tools.cli import DataError, UsageError
 
-# Flags that a run may go on with another value of: its length, where things lie, how often it saves.
-_MAY_CHANGE = tuple(
-    f"--{name}="
-    for name in ("epochs", "data_dir", "workdir", "threads", "cache", "save_every", "max_minutes")
-)
 
-
-@dataclasses.dataclass(frozen=True)
-class TaskOptions:
-    """How one label axis is learnt.
-
-    Attributes:
-      axis: the label axis.
-      architecture: of its network.
-      augmentation: of its training images.
-      learning_rate: of Adam.
-      mixing: of its training images with one another.
-    """
-
-    axis: str
-    architecture: models.Architecture
-    augmentation: Augmentation
-    learning_rate: float = 0.001
-    mixing: Mixing = Mixing()
-
-    def __post_init__(self):
-        if not self.learning_rate > 0:
-            raise UsageError(f"learning_rate must be above 0, got {self.learning_rate}")
-
-
-@dataclasses.dataclass(frozen=True)
-class RunOptions:
-    """Everything that decides a run, but for the tasks' own options.
-
-    Attributes:
-      data_dir, workdir: folder of shards to read, folder of the run to write.
-      train_split, validation_split: names of splits.
-      reading: how both are read; `size` None means the images' own size if they have one, else
-        the largest input of the tasks.
-      epochs: to train in all.
-      micro_batch: images per pass through augmentation and frozen backbones.
-      seed: of weights, order and augmentation.
-      save_seconds, save_steps: how often the state is saved within an epoch; None: not for this reason.
-      max_minutes: to train in this session, then the state is saved; 0: no limit.
-    """
-
-    data_dir: str
-    workdir: str
-    train_split: str
-    validation_split: str
-    reading: pipeline.Reading
-    epochs: int
-    micro_batch: int
-    seed: int
-    save_seconds: float | None = 300
-    save_steps: int | None = None
-    max_minutes: float = 0
-
-    def __post_init__(self):
-        for name in ("epochs", "micro_batch"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
-
-
-def train(options: RunOptions, tasks: list[TaskOptions], *, flags: str) -> dict[str, float]:
+def train(
+    options: RunOptions, tasks: list[TaskOptions], *, flags: str, defaults: str = ""
+) -> dict[str, float]:
     """Trains, from where the run folder stands, to the last epoch.
 
     Args:
       flags: the flagfile that reproduces the run; a run folder made with other flags is refused.
+      defaults: the flagfile of all defaults, for folders that an earlier version began.
 
     Returns:
       The last epoch's row of history.csv.
@@ -106,10 +44,10 @@ def train(options: RunOptions, tasks: list[TaskOptions], *, flags: str) -> dict[
     _check_labels(validation_split, tasks)
     reading = _reading(options.reading, train_split, validation_split, tasks)
     workdir = pathlib.Path(options.workdir)
-    _check_folder(workdir, flags)
+    run_folder.check(workdir, flags, defaults)
     duel = _duel(options, tasks, train_split)
-    _write_flags(workdir, flags)
-    _keep_card(_card(options, train_split, duel, reading), workdir)
+    run_folder.write_flags(workdir, flags)
+    run_folder.keep_card(_card(options, train_split, duel, reading), workdir)
     stand, damaged = state.load(workdir / "resume", duel.state_variables())
     for line in damaged:
         print(line)
@@ -208,31 +146,6 @@ def _reading(reading, train_split, validation_split, tasks) -> pipeline.Reading:
     return reading
 
 
-def _check_folder(workdir: pathlib.Path, flags: str) -> None:
-    """Raises DataError unless the folder is new, empty, or holds a run of the same flags."""
-    path = workdir / "train.flags"
-    if path.exists():
-        known, asked = _flag_lines(path.read_text("utf-8")), _flag_lines(flags)
-        if known != asked:
-            differing = sorted((known | asked).difference(known & asked))
-            raise DataError(
-                f"{workdir} holds a run of other settings ({'; '.join(differing)}); "
-                "give another --workdir, or the flags of its train.flags"
-            )
-    elif workdir.exists() and any(not path.name.startswith(".") for path in workdir.iterdir()):
-        raise DataError(f"{workdir}: is not empty and holds no run (no train.flags); give another --workdir")
-
-
-def _write_flags(workdir: pathlib.Path, flags: str) -> None:
-    path = workdir / "train.flags"
-    if path.exists():
-        return
-    workdir.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(".train.flags.partial")
-    partial.write_text(flags, "utf-8")
-    partial.replace(path)
-
-
 def _card(options: RunOptions, split: Split, duel: Duel, reading: pipeline.Reading) -> RunCard:
     tasks = {task.name: {"classes": list(task.model.classes), "image_size": task.size} for task in duel.tasks}
     decoding = reading.decoding(split)
@@ -242,34 +155,12 @@ def _card(options: RunOptions, split: Split, duel: Duel, reading: pipeline.Readi
     )
 
 
-def _flag_lines(text: str) -> set[str]:
-    """The settings that must agree for a run to go on; its length may change."""
-    lines = {line.strip() for line in text.splitlines()}
-    return {line for line in lines if line.startswith("--") and not line.startswith(_MAY_CHANGE)}
-
-
-def _keep_card(card: RunCard, workdir: pathlib.Path) -> None:
-    """Writes run.json, or checks that the run was begun on the same data."""
-    if (workdir / "run.json").exists():
-        known = RunCard.load(workdir)
-        if known.data_source != card.data_source:
-            raise DataError(
-                f"{workdir} holds a run on other data ({known.data_name}, source {known.data_source[:12]}; "
-                f"now {card.data_name}, source {card.data_source[:12]}); give another --workdir"
-            )
-        return
-    card.save(workdir)
-
-
 def _duel(options: RunOptions, tasks: list[TaskOptions], split: Split) -> Duel:
     built = []
     for task in tasks:
         architecture = task.architecture
         model = models.build(task.axis, architecture, split.manifest.axes[task.axis], seed=options.seed)
-        optimizer = keras.optimizers.Adam(task.learning_rate)
-        if architecture.trainable and architecture.precision == "mixed_float16":
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        built.append(Task(task.axis, model, task.augmentation, optimizer, task.mixing))
+        built.append(Task(task.axis, model, task.augmentation, optimizers.build(task), task.mixing))
     duel = Duel(built, micro_batch=min(options.micro_batch, options.reading.batch_size))
     duel.compile()
     return duel

@@ -14,15 +14,10 @@ import sys
 
 from absl import flags
 
+from deepduel import task_flags
 from tfrecords_tools import cli
 
 FLAGS = flags.FlagValues()
-
-
-def _per_task(name: str, default, help_text: str) -> None:
-    flags.DEFINE_multi_string(
-        name, default, f"{help_text} VALUE or TASK=VALUE; may be repeated.", flag_values=FLAGS
-    )
 
 
 flags.DEFINE_string("data_dir", None, "Folder of shards to train on.", flag_values=FLAGS, required=True)
@@ -30,16 +25,7 @@ flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=FLAGS, re
 flags.DEFINE_list("tasks", None, "Label axes to learn; default: all of the data.", flag_values=FLAGS)
 flags.DEFINE_string("train_split", "train", "Split to train on.", flag_values=FLAGS)
 flags.DEFINE_string("validation_split", "validation", "Split to validate on.", flag_values=FLAGS)
-_per_task("backbone", "xception", "A network of keras.applications, or small_cnn.")
-_per_task("head", "avg,dropout:0.5,dense:512", "avg, max or flatten, then dropout:RATE and dense:UNITS.")
-_per_task(
-    "weights", "auto", "Of the backbone: imagenet, none, a file, or auto: none for small_cnn, else imagenet."
-)
-_per_task("fine_tune", "none", "Train the backbone too: none or all. small_cnn is always trained.")
-_per_task("image_size", "224", "Side of the network's square input, pixels.")
-_per_task("augmentation", "original", "Preset: original (Deepfake Duel's), forensic, robust, light or none.")
-_per_task("learning_rate", "0.001", "Of Adam.")
-_per_task("precision", "float32", "float32, mixed_float16 or mixed_bfloat16.")
+task_flags.define(FLAGS)
 flags.DEFINE_integer("batch_size", 512, "Images per update.", flag_values=FLAGS)
 flags.DEFINE_integer(
     "micro_batch", 32, "Images per pass through frozen backbones: decides the memory.", flag_values=FLAGS
@@ -86,9 +72,11 @@ def main(options: flags.FlagValues) -> None:
 
     run_options = _run_options(options)
     axes = _axes(options)
-    tasks = _tasks(options, axes)
+    tasks = task_flags.tasks(options, axes)
     try:
-        row = run.train(run_options, tasks, flags=flagfile(options))
+        row = run.train(
+            run_options, tasks, flags=flagfile(options), defaults=flagfile(options, defaults=True)
+        )
     except callbacks.Stopped as stop:
         print(f"{stop}; go on with:\n  python -m deepduel.train --flagfile={options.workdir}/train.flags")
         return
@@ -100,35 +88,15 @@ def main(options: flags.FlagValues) -> None:
     print(f"evaluate: python -m deepduel.evaluate --workdir={options.workdir} --data_dir={options.data_dir}")
 
 
-def per_task(name: str, values: list[str], axes: list[str]) -> dict[str, str]:
-    """["a", "category=b"] -> {axis: value}; a later entry wins over an earlier one.
-
-    Raises:
-      UsageError: an entry names a task that is not trained, or a task gets no value.
-    """
-    chosen: dict[str, str] = {}
-    for entry in values:
-        task, equals, value = entry.partition("=")
-        if not equals:
-            chosen = dict.fromkeys(axes, entry)
-        elif task in axes:
-            chosen[task] = value
-        else:
-            raise cli.UsageError(f"--{name}={entry}: {task!r} is not one of the tasks ({', '.join(axes)})")
-    missing = [axis for axis in axes if axis not in chosen]
-    if missing:
-        raise cli.UsageError(f"--{name}: no value for {', '.join(missing)}; add a plain --{name}=VALUE first")
-    return chosen
-
-
-def flagfile(options: flags.FlagValues) -> str:
-    """A flagfile that gives the same run, defaults included."""
+def flagfile(options: flags.FlagValues, *, defaults: bool = False) -> str:
+    """A flagfile that gives the same run, defaults included; or the file of all defaults."""
     lines = [f"# python -m deepduel.train --flagfile={options.workdir}/train.flags"]
     for name in sorted(options):
         flag = options[name]
-        if name in ("flagfile", "undefok") or flag.value is None:
+        value = flag.default if defaults else flag.value
+        if name in ("flagfile", "undefok") or value is None:
             continue
-        values = flag.value if isinstance(flag, flags.MultiFlag) else [flag.value]
+        values = value if isinstance(flag, flags.MultiFlag) else [value]
         lines += [f"--{name}={_text(value)}" for value in values]
     return "\n".join(lines) + "\n"
 
@@ -159,7 +127,8 @@ def _axes(options: flags.FlagValues) -> list[str]:
 
 
 def _run_options(options: flags.FlagValues):
-    from deepduel import pipeline, run
+    from deepduel import pipeline
+    from deepduel.options import RunOptions
 
     side = options.host_size
     reading = pipeline.Reading(
@@ -173,49 +142,11 @@ def _run_options(options: flags.FlagValues):
         sampling=options.sampling,
         cache=options.cache,
     )
-    return run.RunOptions(
+    return RunOptions(
         options.data_dir, options.workdir, options.train_split, options.validation_split, reading,
         epochs=options.epochs, micro_batch=options.micro_batch, seed=options.seed,
         max_minutes=options.max_minutes, **_save_every(options.save_every),
     )  # fmt: skip
-
-
-def _tasks(options: flags.FlagValues, axes: list[str]) -> list:
-    from deepduel import augment, models, run
-
-    names = (
-        "backbone",
-        "head",
-        "weights",
-        "fine_tune",
-        "image_size",
-        "augmentation",
-        "learning_rate",
-        "precision",
-    )
-    chosen = {name: per_task(name, options[name].value, axes) for name in names}
-    tasks = []
-    for axis in axes:
-        value = {name: chosen[name][axis] for name in names}
-        small = value["backbone"] == models.SMALL_CNN
-        weights = value["weights"] if value["weights"] != "auto" else "none" if small else "imagenet"
-        if value["fine_tune"] not in ("none", "all"):
-            raise cli.UsageError(f"--fine_tune must be none or all, got {value['fine_tune']!r}")
-        if value["augmentation"] not in augment.PRESETS:
-            raise cli.UsageError(
-                f"--augmentation must be one of {', '.join(augment.PRESETS)}, got {value['augmentation']!r}"
-            )
-        architecture = models.Architecture(
-            backbone=value["backbone"],
-            head=value["head"],
-            image_size=_number("image_size", value["image_size"], int),
-            weights=weights,
-            trainable=small or value["fine_tune"] == "all",
-            precision=value["precision"],
-        )
-        rate = _number("learning_rate", value["learning_rate"], float)
-        tasks.append(run.TaskOptions(axis, architecture, augment.PRESETS[value["augmentation"]], rate))
-    return tasks
 
 
 def _save_every(text: str) -> dict[str, float | None]:
@@ -227,13 +158,6 @@ def _save_every(text: str) -> dict[str, float | None]:
         "save_seconds": amount if unit == "s" else None,
         "save_steps": amount if unit == "steps" else None,
     }
-
-
-def _number(name: str, text: str, kind: type):
-    try:
-        return kind(text)
-    except ValueError:
-        raise cli.UsageError(f"--{name} must be a number, got {text!r}") from None
 
 
 def entry() -> int:

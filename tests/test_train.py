@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from deepduel import train
+from deepduel import task_flags, train
 from deepduel.card import RunCard
 from tests.conftest import TOY_TRAINING, run_command
 from tfrecords_tools import cli
@@ -83,6 +83,17 @@ def test_a_run_of_other_settings_is_refused(toy_run, toy_shards, capsys):
     assert "holds a run of other settings (--learning_rate=0.001; --learning_rate=0.5)" in error
 
 
+def test_a_run_of_an_earlier_version_goes_on(toy_run, toy_shards, tmp_path, capsys):
+    """Its train.flags does not name the flags that came later: they had their defaults."""
+    folder = shutil.copytree(toy_run, tmp_path / "run")
+    lines = (folder / "train.flags").read_text().splitlines()
+    (folder / "train.flags").write_text("\n".join(x for x in lines if not x.startswith("--precision=")))
+    words = f"--data_dir={toy_shards}", f"--workdir={folder}", *TOY_TRAINING, "--epochs=2"
+    assert run_command(train, *words, "--precision=mixed_bfloat16") == 1
+    assert "other settings (--precision=float32; --precision=mixed_bfloat16)" in capsys.readouterr().err
+    assert run_command(train, *words) == 0
+
+
 def test_a_folder_of_other_things_is_refused(toy_shards, tmp_path, capsys):
     (tmp_path / "thesis.tex").write_text("all of it")
     words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}", *TOY_TRAINING
@@ -153,7 +164,7 @@ def test_every_flagfile_is_accepted(path):
 
     train.FLAGS.unparse_flags()
     train.FLAGS(["train", f"--flagfile={path}", "--data_dir=SHARDS", "--workdir=RUN"])
-    tasks = train._tasks(train.FLAGS, train.FLAGS.tasks)
+    tasks = task_flags.tasks(train.FLAGS, train.FLAGS.tasks)
     assert [task.axis for task in tasks] == train.FLAGS.tasks
     assert all(isinstance(task.augmentation, augment.Augmentation) for task in tasks)
     if path.name.startswith("original"):
@@ -165,10 +176,10 @@ def test_every_flagfile_is_accepted(path):
 
 def test_a_later_value_wins_over_an_earlier_one():
     axes = ["category", "authenticity"]
-    assert train.per_task("x", ["a", "category=b"], axes) == {"category": "b", "authenticity": "a"}
-    assert train.per_task("x", ["category=b", "a"], axes) == {"category": "a", "authenticity": "a"}
+    assert task_flags.per_task("x", ["a", "category=b"], axes) == {"category": "b", "authenticity": "a"}
+    assert task_flags.per_task("x", ["category=b", "a"], axes) == {"category": "a", "authenticity": "a"}
     with pytest.raises(cli.UsageError, match="--x: no value for authenticity"):
-        train.per_task("x", ["category=b"], axes)
+        task_flags.per_task("x", ["category=b"], axes)
 
 
 class Crash(Exception):

@@ -1,0 +1,87 @@
+"""Flags that concern one task, and the options they give: VALUE for all tasks, TASK=VALUE for one.
+
+--backbone=efficientnetv2s --backbone=category=xception     the later one wins
+"""
+
+from absl import flags
+
+from tfrecords_tools.cli import UsageError
+
+_FLAGS = {  # name: (default, help)
+    "backbone": ("xception", "A network of keras.applications, or small_cnn."),
+    "head": ("avg,dropout:0.5,dense:512", "avg, max or flatten, then dropout:RATE and dense:UNITS."),
+    "weights": (
+        "auto",
+        "Of the backbone: imagenet, none, a file, or auto: none for small_cnn, else imagenet.",
+    ),
+    "fine_tune": ("none", "Train the backbone too: none or all. small_cnn is always trained."),
+    "image_size": ("224", "Side of the network's square input, pixels."),
+    "augmentation": ("original", "Preset: original (Deepfake Duel's), forensic, robust, light or none."),
+    "learning_rate": ("0.001", "Of Adam."),
+    "precision": ("float32", "float32, mixed_float16 or mixed_bfloat16."),
+}
+
+
+def define(flag_values: flags.FlagValues) -> None:
+    for name, (default, text) in _FLAGS.items():
+        flags.DEFINE_multi_string(
+            name, default, f"{text} VALUE or TASK=VALUE; may be repeated.", flag_values=flag_values
+        )
+
+
+def tasks(options: flags.FlagValues, axes: list[str]) -> list:
+    """One `TaskOptions` per axis. Raises UsageError."""
+    chosen = {name: per_task(name, options[name].value, axes) for name in _FLAGS}
+    return [_task(axis, {name: chosen[name][axis] for name in _FLAGS}) for axis in axes]
+
+
+def per_task(name: str, values: list[str], axes: list[str]) -> dict[str, str]:
+    """["a", "category=b"] -> {axis: value}; a later entry wins over an earlier one.
+
+    Raises:
+      UsageError: an entry names a task that is not trained, or a task gets no value.
+    """
+    chosen: dict[str, str] = {}
+    for entry in values:
+        task, equals, value = entry.partition("=")
+        if not equals:
+            chosen = dict.fromkeys(axes, entry)
+        elif task in axes:
+            chosen[task] = value
+        else:
+            raise UsageError(f"--{name}={entry}: {task!r} is not one of the tasks ({', '.join(axes)})")
+    missing = [axis for axis in axes if axis not in chosen]
+    if missing:
+        raise UsageError(f"--{name}: no value for {', '.join(missing)}; add a plain --{name}=VALUE first")
+    return chosen
+
+
+def _task(axis: str, value: dict[str, str]):
+    from deepduel import augment, models
+    from deepduel.options import TaskOptions
+
+    small = value["backbone"] == models.SMALL_CNN
+    weights = value["weights"] if value["weights"] != "auto" else "none" if small else "imagenet"
+    if value["fine_tune"] not in ("none", "all"):
+        raise UsageError(f"--fine_tune must be none or all, got {value['fine_tune']!r}")
+    if value["augmentation"] not in augment.PRESETS:
+        raise UsageError(
+            f"--augmentation must be one of {', '.join(augment.PRESETS)}, got {value['augmentation']!r}"
+        )
+    architecture = models.Architecture(
+        backbone=value["backbone"],
+        head=value["head"],
+        image_size=_number("image_size", value["image_size"], int),
+        weights=weights,
+        trainable=small or value["fine_tune"] == "all",
+        precision=value["precision"],
+    )
+    rate = _number("learning_rate", value["learning_rate"], float)
+    return TaskOptions(axis, architecture, augment.PRESETS[value["augmentation"]], rate)
+
+
+def _number(name: str, text: str, kind: type):
+    try:
+        return kind(text)
+    except ValueError:
+        raise UsageError(f"--{name} must be a number, got {text!r}") from None
