@@ -388,7 +388,7 @@ def children(pid: int) -> list[int]:
     """The converter's workers."""
     try:
         running = psutil.Process(pid).children()
-        return [child.pid for child in running if "--multiprocessing-fork" in child.cmdline()]
+        return [child.pid for child in running if "resource_tracker" not in " ".join(child.cmdline())]
     except psutil.Error:  # it ended while we looked
         return []
 

@@ -21,6 +21,17 @@ def test_a_record_gives_back_what_it_was_built_from(image, key, labels):
     assert records.parse(next(iter(records.read_payloads(record)))) == (image, key, labels)
 
 
+@given(image=st.binary(max_size=70_000), key=st.binary(max_size=300), labels=LABELS)
+def test_the_bytes_are_those_of_protobufs_deterministic_mode(image, key, labels):
+    example = records.example_class()()
+    feature = example.features.feature
+    feature["image"].bytes_list.value.append(image)
+    feature["key"].bytes_list.value.append(key)
+    for axis, label in labels.items():
+        feature[axis].int64_list.value.append(label)
+    assert records.serialize(image, key, labels) == example.SerializeToString(deterministic=True)
+
+
 @given(data=st.data(), image=st.binary(min_size=1, max_size=60))
 def test_a_flipped_bit_changes_a_checksum(data, image):
     payload = records.serialize(image, b"key", {"a": 1})

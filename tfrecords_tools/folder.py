@@ -313,7 +313,7 @@ def _renumber(ids: np.ndarray, seen: dict[str, int], names: tuple[str, ...]) -> 
 def _mapped(file, dtype) -> np.ndarray:
     size = file.tell()
     file.flush()
-    return np.memmap(file, dtype, mode="r") if size else np.empty(0, dtype)
+    return np.asarray(np.memmap(file, dtype, mode="r")) if size else np.empty(0, dtype)  # a plain view
 
 
 def _no_image(key: bytes) -> str:

@@ -70,6 +70,7 @@ class Progress:
         if self._bar is None:
             import tqdm  # only who watches a terminal pays for it
 
+            tqdm.tqdm.monitor_interval = 0  # no thread: workers are forked from this process
             self._bar = tqdm.tqdm(
                 total=self._total, desc=self._title, unit=f" {self._unit}", initial=self._first,
                 file=self._stream, dynamic_ncols=True, mininterval=0.2,

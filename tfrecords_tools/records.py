@@ -21,6 +21,7 @@ Beside `SHARD` lie two files that make it addressable by record number:
                 image lies, its height and width, its encoding, its labels
 """
 
+import functools
 import hashlib
 import io
 import struct
@@ -28,7 +29,6 @@ from collections.abc import Iterator
 
 import google_crc32c
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 ENCODINGS = ("jpeg", "png", "raw")  # `table["encoding"]` is an index into this
 NO_LABEL = -1
@@ -81,25 +81,63 @@ def frame(payload: bytes) -> bytes:
 
 def serialize(image: bytes, key: bytes, labels: dict[str, int]) -> bytes:
     """One Example as bytes; the same arguments always give the same bytes."""
-    example = _Example()
-    feature = example.features.feature
-    feature["image"].bytes_list.value.append(image)
-    feature["key"].bytes_list.value.append(key)
-    for axis, label in labels.items():
-        feature[axis].int64_list.value.append(label)
-    return example.SerializeToString(deterministic=True)
+    return _example(image, key, labels)[0]
 
 
 def build(image: bytes, key: bytes, labels: dict[str, int]) -> tuple[bytes, int]:
     """A whole record, and where in it the image's bytes start."""
-    payload = serialize(image, key, labels)
-    return frame(payload), LENGTH_BYTES + image_span(payload, image)
+    payload, start = _example(image, key, labels)
+    return frame(payload), LENGTH_BYTES + start
+
+
+def _example(image: bytes, key: bytes, labels: dict[str, int]) -> tuple[bytes, int]:
+    """A serialized Example and where in it the image starts, as protobuf's deterministic mode writes it.
+
+    Features in the order of their names. By hand it takes 4 us; protobuf, and then looking for the
+    image in what it gave, 40.
+    """
+    before, after, names = [], [], sorted((*labels, "key"))
+    for name in names:
+        entry = _bytes_entry(b"key", len(key)) + key if name == "key" else _int_entry(name, labels[name])
+        (before if name < "image" else after).append(entry)
+    head, tail = b"".join((*before, _bytes_entry(b"image", len(image)))), b"".join(after)
+    features = b"\x0a" + _varint(len(head) + len(image) + len(tail))
+    return b"".join((features, head, image, tail)), len(features) + len(head)
+
+
+def _bytes_entry(name: bytes, size: int) -> bytes:
+    """A feature of one bytes value, up to the value: it comes last."""
+    value = b"\x0a" + _varint(size)
+    feature = b"\x0a" + _varint(len(value) + size)
+    named = b"\x0a" + _varint(len(name)) + name + b"\x12" + _varint(len(feature) + len(value) + size)
+    return b"\x0a" + _varint(len(named) + len(feature) + len(value) + size) + named + feature + value
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _int_entry(name: str, value: int) -> bytes:
+    """A feature of one int64 value."""
+    number = _varint(value & 0xFFFFFFFFFFFFFFFF)
+    feature = b"\x1a" + _varint(len(number) + 2) + b"\x0a" + _varint(len(number)) + number
+    coded = name.encode()
+    entry = b"\x0a" + _varint(len(coded)) + coded + b"\x12" + _varint(len(feature)) + feature
+    return b"\x0a" + _varint(len(entry)) + entry
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _varint(value: int) -> bytes:
+    """protobuf's: 7 bits a byte, the lowest first, the top bit says that more follow."""
+    coded = bytearray()
+    while value > 0x7F:
+        coded.append(value & 0x7F | 0x80)
+        value >>= 7
+    coded.append(value)
+    return bytes(coded)
 
 
 def parse(payload: bytes) -> tuple[bytes, bytes, dict[str, int]]:
     """The inverse of `serialize`: (image, key, labels). Raises ValueError when it is not one."""
     try:
-        feature = _Example.FromString(bytes(payload)).features.feature
+        feature = example_class().FromString(bytes(payload)).features.feature
     except Exception as error:  # protobuf's DecodeError has a different home in each version
         raise ValueError(f"not a serialized tf.train.Example: {error}") from error
     labels = {name: value.int64_list.value[0] for name, value in feature.items() if value.int64_list.value}
@@ -143,12 +181,15 @@ def key_text(key: bytes) -> str:
     return key.decode("utf-8", "backslashreplace")
 
 
-def _example_class():
+@functools.cache
+def example_class():
     """tf.train.Example from its published schema, without importing TensorFlow.
 
     Source: tensorflow/core/example/{example,feature}.proto. A pool of its own, so that it never
     meets TensorFlow's registration of the same names.
     """
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # only who reads waits
+
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="tensorflow", syntax="proto3")
 
@@ -186,5 +227,3 @@ def _example_class():
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))
 
-
-_Example = _example_class()

@@ -67,7 +67,7 @@ def write(common: Common, job: Job, counts: Counts) -> None:
 def _write_records(file, source, common: Common, job: Job, counts) -> tuple[dict, bytes, bytes]:
     """Fills an open shard. Returns its report, and the contents of `.idx` and `.npy`."""
     axes, offset, digest = tuple(common.axes), 0, hashlib.sha256()
-    tally = {key: collections.Counter() for key in ("cells", "image_sizes", "encodings", "reencoded")}
+    cells, image_sizes, encodings, notes = (collections.Counter() for _ in range(4))
     rows, rejected = [], []
     for key, size, labels in job.images:
         checked = fetch(source, key, size, common)
@@ -83,11 +83,11 @@ def _write_records(file, source, common: Common, job: Job, counts) -> tuple[dict
              records.ENCODINGS.index(checked.encoding), labels)
         )  # fmt: skip
         offset += len(record)
-        tally["cells"][cell(common.axes, labels)] += 1
-        tally["image_sizes"][f"{checked.height}x{checked.width}"] += 1
-        tally["encodings"][checked.encoding] += 1
+        cells[labels] += 1
+        image_sizes[checked.height, checked.width] += 1
+        encodings[checked.encoding] += 1
         if checked.note:
-            tally["reencoded"][checked.note] += 1
+            notes[checked.note] += 1
         counts.add(1, size)
     index = "".join(f"{row[0]} {row[1]}\n" for row in rows).encode()
     stream = io.BytesIO()
@@ -100,8 +100,11 @@ def _write_records(file, source, common: Common, job: Job, counts) -> tuple[dict
         "sizes": {"": offset, ".idx": len(index), ".npy": stream.tell()},
         "sha256": {"": digest.hexdigest()},
         "rejected": rejected,
+        "cells": {cell(common.axes, labels): count for labels, count in cells.items()},
+        "image_sizes": {f"{height}x{width}": count for (height, width), count in image_sizes.items()},
+        "encodings": encodings,
+        "reencoded": notes,
     }
-    report |= tally
     return report, index, stream.getvalue()
 
 

@@ -75,8 +75,16 @@ class Local:
 
     def read_image(self, key: bytes) -> bytes:
         """A file's bytes. Raises PermissionError, other OSError."""
-        with open(self._root + b"/" + key, "rb", buffering=0) as file:  # noqa: PTH123
-            return file.readall()
+        file = os.open(self._root + b"/" + key, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(file).st_size
+            parts = [os.read(file, size + 1)]
+            if len(parts[0]) != size:  # a file system that reads in pieces, or a file that grows
+                while part := os.read(file, 1 << 20):
+                    parts.append(part)
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+        finally:
+            os.close(file)
 
     def path(self, name: str) -> pathlib.Path:
         return pathlib.Path(self.root, name)
@@ -160,7 +168,8 @@ def is_remote(url: str | os.PathLike) -> bool:
 
 def suffix(key: bytes) -> bytes:
     """A key's file ending in lower case, with the dot: b".jpg"."""
-    return os.path.splitext(key)[1].lower()  # noqa: PTH122
+    stem, dot, ending = key.rpartition(b"/")[2].rpartition(b".")
+    return (dot + ending).lower() if stem.strip(b".") else b""
 
 
 def sync(file) -> None:

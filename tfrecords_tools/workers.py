@@ -1,7 +1,8 @@
 """Several processes at one list of jobs, none of which can hang the parent by dying.
 
 Each worker has a pipe of its own: a worker that dies closes it, which the parent sees at once.
-Workers that lose their parent end too. They are spawned, not forked: the parent may have threads.
+Workers that lose their parent end too. They are forked where that is safe, else spawned, which
+costs each of them half a second of imports.
 """
 
 import contextlib
@@ -10,8 +11,10 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import sharedctypes
 from typing import Any
@@ -127,17 +130,28 @@ def _next(again: list[tuple[Any, int]], queue: Iterator[Any]) -> tuple[Any, int]
     return None
 
 
+def _start_method() -> str:
+    """fork from a process without other threads (it would copy the locks they hold, held for ever).
+
+    NumPy's BLAS threads do not count: they are stopped and started around a fork. TensorFlow's do.
+    """
+    alone = threading.active_count() == 1 and not {"tensorflow", "grpc"} & set(sys.modules)
+    return "fork" if alone and sys.platform == "linux" else "spawn"
+
+
 class _Worker:
     """One process and the parent's end of its pipe."""
 
     def __init__(self, function: Callable, common: Any):
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context(_start_method())
         self._array = sharedctypes.RawArray(ctypes.c_int64, _COUNTS)
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(
             target=_serve, args=(theirs, function, common, self._array), daemon=True
         )
-        self._process.start()
+        with warnings.catch_warnings():  # from Python 3.12 on, of a fork beside BLAS threads
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._process.start()
         theirs.close()  # so that only the worker holds its end, and its death is our EOF
         self.job, self.deaths = None, 0
 
@@ -152,6 +166,8 @@ class _Worker:
             self.pipe.send(job)
 
     def dismiss(self) -> None:
+        with contextlib.suppress(OSError):
+            self.pipe.send(None)  # closing would not do: workers forked later hold this end too
         self.pipe.close()
         self._process.join(5)
         self.end()
@@ -174,7 +190,9 @@ def _serve(pipe, function: Callable, common: Any, array) -> None:
     while True:
         try:
             job = pipe.recv()
-        except (EOFError, OSError):  # the parent has no more work, or is gone
+        except (EOFError, OSError):  # the parent is gone
+            return
+        if job is None:
             return
         try:
             answer = "done", function(common, job, counts)
