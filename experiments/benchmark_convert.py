@@ -3,9 +3,15 @@
     python -m experiments.benchmark_convert --images=FOLDER --output=RESULT.json
 
 Every method reads the same files, with the same number of processes, on files that are in the page
-cache, in turns: the table gives the median of --repeats and the ratio to the bare decoder. The
-bare decoder (libjpeg-turbo through simplejpeg, accurate pixels) writes nothing. TFDS's writer and
-FFCV's check nothing: they copy (TFDS) or read headers (FFCV in jpeg mode).
+cache, in turns: the table gives the median of --repeats, and the ratio to the bare decoder within each
+round. The bare decoder (libjpeg-turbo through simplejpeg, accurate pixels) writes nothing, and its
+processes are started before the clock. Ours is the whole command, from the start of Python on; its
+steady rate leaves out start-up and listing: it is the rate that the command itself prints.
+
+Peers, from the start of their writing on, without their imports: TFDS's writer copies bytes unread, in
+one process. FFCV decodes each image with Pillow and encodes it again as JPEG. img2dataset has no way
+from files: it downloads from a server on this machine, and stores the bytes as they came. Each checks
+what it wrote: a peer that lost images is an error. --peer_images of the files are given to each peer.
 
 Peers live in environments of their own: --ffcv_python and --img2dataset_python name the
 interpreters, and a peer without one is reported as not installed.
@@ -13,8 +19,8 @@ interpreters, and a peer without one is reported as not installed.
 
 import json
 import multiprocessing
-import os
 import pathlib
+import re
 import shutil
 import statistics
 import subprocess
@@ -34,40 +40,57 @@ flags.DEFINE_string(
 flags.DEFINE_string("output", None, "JSON file for the result; default: only the table.", flag_values=FLAGS)
 flags.DEFINE_integer("workers", 2, "Processes of each method.", flag_values=FLAGS)
 flags.DEFINE_integer("repeats", 3, "Rounds; the median counts.", flag_values=FLAGS)
+flags.DEFINE_integer("peer_images", 2_000, "Files that the peers are given, at most.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "scratch", None, "Where results are written, and deleted again; default: a temporary folder.",
+    flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_string("ffcv_python", None, "Python interpreter with ffcv 1.0.2.", flag_values=FLAGS)
 flags.DEFINE_string("img2dataset_python", None, "Python interpreter with img2dataset.", flag_values=FLAGS)
 
+BARE = "bare libjpeg-turbo decode"
+
 _FFCV = """
-import json, pathlib, sys, time
+import json, sys, time
 from PIL import Image
 from ffcv.fields import IntField, RGBImageField
+from ffcv.reader import Reader
 from ffcv.writer import DatasetWriter
-files = sys.argv[3].split("\\n")
+files = open(sys.argv[1]).read().split("\\n")
 class Files:
     def __len__(self): return len(files)
     def __getitem__(self, index): return Image.open(files[index]).convert("RGB"), 0
 if __name__ == "__main__":
-    start = time.perf_counter()
+    output = sys.argv[2] + "/out.beton"
     fields = {"image": RGBImageField(write_mode="jpg"), "label": IntField()}
-    DatasetWriter(sys.argv[1], fields, num_workers=int(sys.argv[2])).from_indexed_dataset(Files())
-    print(json.dumps({"seconds": time.perf_counter() - start}))
+    start = time.perf_counter()
+    DatasetWriter(output, fields, num_workers=int(sys.argv[3])).from_indexed_dataset(Files())
+    print(json.dumps({"seconds": time.perf_counter() - start, "images": int(Reader(output).num_samples)}))
 """
 _IMG2DATASET = """
-import functools, http.server, json, os, sys, threading, time
+import functools, glob, http.server, json, multiprocessing, os, sys, time
 from img2dataset import download
-root, output, workers = sys.argv[1], sys.argv[2], int(sys.argv[3])
 class Quiet(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
     def log_message(self, *args): pass
+def serve(pipe):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory="/"))
+    pipe.send(server.server_port)
+    server.serve_forever()
 if __name__ == "__main__":
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=root))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    with open(output + ".txt", "w") as urls:
-        for line in sys.argv[4].split("\\n"):
-            urls.write(f"http://127.0.0.1:{server.server_port}/{line}\\n")
+    files, output, workers = open(sys.argv[1]).read().split("\\n"), sys.argv[2], int(sys.argv[3])
+    pipe, theirs = multiprocessing.Pipe()
+    server = multiprocessing.Process(target=serve, args=(theirs,), daemon=True)
+    server.start()
+    port = pipe.recv()
+    with open(output + "/urls.txt", "w") as urls:
+        urls.writelines(f"http://127.0.0.1:{port}{file}\\n" for file in files)
     start = time.perf_counter()
-    download(url_list=output + ".txt", output_folder=output, output_format="tfrecord",
+    download(url_list=output + "/urls.txt", output_folder=output + "/out", output_format="webdataset",
              processes_count=workers, thread_count=16, resize_mode="no", number_sample_per_shard=1000)
-    print(json.dumps({"seconds": time.perf_counter() - start}))
+    seconds = time.perf_counter() - start
+    stats = [json.load(open(file)) for file in glob.glob(output + "/out/*_stats.json")]
+    print(json.dumps({"seconds": seconds, "images": sum(each["successes"] for each in stats)}))
 """
 
 
@@ -75,66 +98,80 @@ def main(options: flags.FlagValues) -> None:
     """Measures, prints the table, writes the JSON."""
     if not options.images:
         raise cli.UsageError("--images is needed")
-    if options.workers < 1 or options.repeats < 1:
-        raise cli.UsageError("--workers and --repeats are at least 1")
-    files = sorted(str(path) for path in pathlib.Path(options.images).rglob("*.jpg"))
+    if min(options.workers, options.repeats, options.peer_images) < 1:
+        raise cli.UsageError("--workers, --repeats and --peer_images are at least 1")
+    files = sorted(str(path) for path in pathlib.Path(options.images).resolve().rglob("*.jpg"))
     if not files:
         raise cli.DataError(f"{options.images}: no .jpg files in it")
     for file in files:
         pathlib.Path(file).read_bytes()  # into the page cache
     methods = _methods(options, files)
-    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    rates: dict[str, list[float]] = {}
     for _ in range(options.repeats):
-        for name, method in methods.items():
-            with tempfile.TemporaryDirectory() as folder:
-                taken = method(folder)
-            if taken is not None:
-                seconds[name].append(taken)
-    _tell(options, files, seconds)
+        for method in methods:
+            with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+                for name, rate in method(folder).items():
+                    rates.setdefault(name, []).append(rate)
+    _tell(options, files, rates)
 
 
-def _methods(options, files: list[str]) -> dict[str, Callable[[str], float | None]]:
-    workers, few = options.workers, files[:2_000]  # some peers are too slow for all of them
-    scale = len(files) / len(few)
-    return {
-        "bare libjpeg-turbo decode": lambda folder: _bare(files, workers),
-        "ours: convert, every image decoded": lambda folder: _ours(options.images, folder, workers),
-        "TFDS SequentialWriter, bytes copied, 1 process": lambda folder: _tfds(few, folder) * scale,
-        "FFCV 1.0.2 DatasetWriter, jpeg": lambda folder: _peer(
-            options.ffcv_python, _FFCV, f"{folder}/out.beton", str(workers), "\n".join(files)
-        ),
-        "img2dataset, local server, tfrecord": lambda folder: _peer(
-            options.img2dataset_python, _IMG2DATASET, options.images, f"{folder}/out", str(workers),
-            "\n".join(os.path.relpath(file, options.images) for file in few), scale=scale,
-        ),
-    }  # fmt: skip
+def _methods(options, files: list[str]) -> list[Callable[[str], dict[str, float]]]:
+    """Each takes a scratch folder and gives images/s by name."""
+    few, workers = files[:: -(-len(files) // options.peer_images)], options.workers
+    methods = [
+        lambda folder: {BARE: len(files) / _bare(files, workers)},
+        lambda folder: _ours(options.images, len(files), folder, workers),
+        lambda folder: {"TFDS SequentialWriter, bytes copied, 1 process": len(few) / _tfds(few, folder)},
+    ]
+    for name, flag, code in (
+        ("FFCV DatasetWriter, jpeg", "ffcv_python", _FFCV),
+        ("img2dataset, from a local server", "img2dataset_python", _IMG2DATASET),
+    ):
+        python = options[flag].value
+        if python is None or shutil.which(python) is None:
+            print(f"{name}: not installed (--{flag} names its interpreter)")
+            continue
+        methods.append(
+            lambda folder, name=name, python=python, code=code: {
+                name: len(few) / _peer(python, code, few, folder, workers)
+            }
+        )
+    return methods
 
 
 def _decode(files: list[str]) -> int:
     import simplejpeg
 
-    return sum(simplejpeg.decode_jpeg(pathlib.Path(file).read_bytes(), "RGB").shape[0] > 0 for file in files)
+    count = 0
+    for file in files:
+        with open(file, "rb") as opened:  # noqa: PTH123
+            count += simplejpeg.decode_jpeg(opened.read(), "RGB").shape[0] > 0
+    return count
 
 
 def _bare(files: list[str], workers: int) -> float:
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        pool.map(_decode, [files[:1]] * workers)  # started and imported
+        pool.map(_decode, [files[:1]] * workers, chunksize=1)  # started and imported
         start = time.perf_counter()
         pool.map(_decode, [files[index::workers] for index in range(workers)], chunksize=1)
         return time.perf_counter() - start
 
 
-def _ours(images: str, folder: str, workers: int) -> float:
-    """The whole command: start of Python, listing, writing, manifest."""
+def _ours(images: str, count: int, folder: str, workers: int) -> dict[str, float]:
+    """The whole command, and the rate that it prints for writing alone."""
     command = [sys.executable, "-m", "tfrecords_tools.convert", f"--input_dir={images}"]
     start = time.perf_counter()
-    subprocess.run(
-        [*command, f"--output_dir={folder}/out", f"--workers={workers}"], check=True, capture_output=True
-    )
-    return time.perf_counter() - start
+    done = subprocess.run(
+        [*command, f"--output_dir={folder}/out", f"--workers={workers}"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    whole = count / (time.perf_counter() - start)
+    steady = float(re.search(r"\(([\d,]+) images/s\)", done.stdout)[1].replace(",", ""))
+    return {"ours, the whole command, every image decoded": whole, "ours, steady rate": steady}
 
 
 def _tfds(files: list[str], folder: str) -> float:
+    import tensorflow  # noqa: F401 - TFDS imports it at its first record
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import dataset_info, utils
 
@@ -146,41 +183,35 @@ def _tfds(files: list[str], folder: str) -> float:
     start = time.perf_counter()
     writer = tfds.core.SequentialWriter(info, max_examples_per_shard=1000)
     writer.initialize_splits(["train"])
-    for file in files:
-        writer.add_examples({"train": [{"image": file, "key": file}]})
+    writer.add_examples({"train": [{"image": file, "key": file} for file in files]})
     writer.close_all()
     return time.perf_counter() - start
 
 
-def _peer(python: str | None, code: str, *words: str, scale: float = 1.0) -> float | None:
-    """A peer's seconds; None when it is not installed. `scale`: files in all per file it was given."""
-    if python is None or shutil.which(python) is None:
-        return None
-    with tempfile.NamedTemporaryFile("w", suffix=".py") as script:
-        script.write(code)
-        script.flush()
-        done = subprocess.run([python, script.name, *words], capture_output=True, text=True)
+def _peer(python: str, code: str, files: list[str], folder: str, workers: int) -> float:
+    """A peer's seconds. Raises DataError when it fails or loses images."""
+    script, listed = pathlib.Path(folder, "peer.py"), pathlib.Path(folder, "files.txt")
+    script.write_text(code)
+    listed.write_text("\n".join(files))
+    done = subprocess.run([python, script, listed, folder, str(workers)], capture_output=True, text=True)
     if done.returncode:
         raise cli.DataError(f"{python}: the peer failed: {done.stderr.strip().splitlines()[-1:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])["seconds"] * scale
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    if found["images"] != len(files):
+        raise cli.DataError(f"{python}: the peer wrote {found['images']} of {len(files)} images")
+    return found["seconds"]
 
 
-def _tell(options, files: list[str], seconds: dict[str, list[float]]) -> None:
-    medians = {name: statistics.median(values) if values else None for name, values in seconds.items()}
-    bare = medians["bare libjpeg-turbo decode"]
+def _tell(options, files: list[str], rates: dict[str, list[float]]) -> None:
     size = sum(pathlib.Path(file).stat().st_size for file in files)
     amount = f"{len(files):,} files, {size / 1e6:,.0f} MB"
-    print(f"{amount}, {options.workers} processes, median of {options.repeats}")
+    print(f"{amount}, {options.workers} processes, median of {options.repeats} (lowest to highest)")
     rows = []
-    for name, taken in medians.items():
-        if taken is None:
-            print(f"  {name:<50} not installed")
-            continue
-        rate = len(files) / taken
-        rows.append(
-            {"name": name, "images_per_second": rate, "ratio": bare / taken, "seconds": seconds[name]}
-        )
-        print(f"  {name:<50} {rate:>9,.0f} images/s {bare / taken:>6.2f} of the bare decoder")
+    for name, found in rates.items():
+        ratio = statistics.median(rate / bare for rate, bare in zip(found, rates[BARE], strict=True))
+        rows.append({"name": name, "images_per_second": found, "ratio": ratio})
+        spread = f"({min(found):,.0f} to {max(found):,.0f})"
+        print(f"  {name:<50} {statistics.median(found):>7,.0f} images/s {spread:<18} {ratio:>6.3f} of bare")
     if options.output:
         document = {"files": len(files), "bytes": size, "workers": options.workers, "results": rows}
         partial = pathlib.Path(f"{options.output}.partial")
