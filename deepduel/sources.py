@@ -23,7 +23,7 @@ import tensorflow as tf
 from deepduel.decode import BatchDecoder, Decoding, fit_image
 from deepduel.shards import Split
 from tfrecords_tools import image as images
-from tfrecords_tools import jpeg, manifest, records, storage
+from tfrecords_tools import jpeg, manifest, records, storage, walk
 from tfrecords_tools.cli import DataError, UsageError
 
 _CHUNK = 8  # images per task: long enough to make the hand-over cheap, short enough to even out
@@ -145,7 +145,7 @@ class Files:
         """(name, path) of the images that a pattern stands for."""
         if pathlib.Path(pattern).is_dir():
             for found in storage.open_folder(pattern).walk():
-                reason = found.problem or _no_image(found.key)
+                reason = found.problem or walk.no_image(found.key)
                 if reason:
                     self.rejected.append((records.key_text(found.key), reason))
                 else:
@@ -226,14 +226,3 @@ def upright(
                 pass  # `check` knows which damage is harmless
     found = images.check(data)
     return found if isinstance(found, images.Rejected) else images.decode(found.data, fast=fast)
-
-
-def _no_image(key: bytes) -> str:
-    """Why a file is no image by its name, as in conversion; "" when it may be one."""
-    name = key.rpartition(b"/")[2]
-    ending = storage.suffix(name)
-    if name.startswith((b".", b"~")) or name in (b"Thumbs.db", b"desktop.ini"):
-        return "not an image by its name"
-    if ending and ending not in storage.IMAGE_SUFFIXES:
-        return f"not an image by its name ({records.key_text(ending)})"
-    return ""

@@ -21,7 +21,7 @@ def read(table, data: bytes, where: str, seed: int) -> None:
     """Takes a CSV file into the table of a folder.
 
     Args:
-      table: a `folder.Table`, with what the directories say.
+      table: a `table.Table`, with what the directories say.
       data: the file's bytes.
       where: its name in messages.
       seed: of the table's order hashes.

@@ -14,7 +14,7 @@ import numpy as np
 
 from tfrecords_tools import records
 from tfrecords_tools.cli import DataError, UsageError
-from tfrecords_tools.folder import Listing
+from tfrecords_tools.listing import Listing
 
 _FIELDS = ("stem", "name", "suffix", "parent", "key")
 
