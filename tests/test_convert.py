@@ -255,11 +255,34 @@ def test_a_shard_whose_images_are_all_rejected_is_whole_and_empty(tmp_path):
     root = folders.make(tmp_path / "in", {"a": 3, "b": 3})
     for path in (root / "a").iterdir():
         path.write_bytes(folders.random_bytes(9))
-    assert convert_to(tmp_path / "out", root, "--num_shards=6", "--max_rejected=0.5") == 0
+    words = "--num_shards=6", "--max_rejected=0.5", "--allow_missing_classes"
+    assert convert_to(tmp_path / "out", root, *words) == 0
     assert (
         sorted(part.records for part in manifest.load(tmp_path / "out").splits["train"].shards)
         == [0] * 3 + [1] * 3
     )
+    assert run_command(verify, f"--data_dir={tmp_path}/out", "--workers=1") == 0
+
+
+@pytest.mark.parametrize(
+    ("damaged", "gone"),
+    [("validation/real/dogs", "of category 'dogs' in split 'validation'"),
+     ("validation/fake", "of authenticity 'fake' in split 'validation'"), ("test", "of split 'test'")],
+)  # fmt: skip
+def test_a_class_that_loses_every_image_of_a_split_is_an_error(tmp_path, capsys, damaged, gone):
+    root = folders.duel(tmp_path / "in", each=2)
+    for path in (root / damaged).rglob("*.jpg"):
+        path.write_bytes(folders.random_bytes(9))
+    if damaged == "validation/real/dogs":
+        for path in (root / "validation/fake/dogs").iterdir():
+            path.write_bytes(folders.random_bytes(9))
+    assert convert_to(tmp_path / "out", root, "--max_rejected=0.5") == 1
+    error = capsys.readouterr().err
+    assert f"every image {gone} is rejected, see {tmp_path}/out/rejected.csv" in error
+    assert "--allow_missing_classes" in error and not (tmp_path / "out" / "manifest.json").exists()
+    assert damaged in (tmp_path / "out" / "rejected.csv").read_text()
+    assert convert_to(tmp_path / "out", root, "--max_rejected=0.5", "--allow_missing_classes") == 0
+    assert "going on after" in capsys.readouterr().out
     assert run_command(verify, f"--data_dir={tmp_path}/out", "--workers=1") == 0
 
 

@@ -96,6 +96,45 @@ def test_drop_duplicates_cleans_the_training_side(leaky, tmp_path, distance, dro
     assert whole.splits["train"].records == 15 - len(dropped)
 
 
+@pytest.mark.parametrize("words", [(), ("--encoding=raw", "--image_size=40")])
+@pytest.mark.parametrize("distance", [-1, 4])
+def test_append_drops_what_other_splits_of_the_shards_have(leaky, tmp_path, capsys, distance, words):
+    for name in ("train/a/copy.jpg", "train/b/near.jpg", "train/a/twice.jpg"):
+        (leaky / name).rename(tmp_path / name.replace("/", "_"))
+    output = tmp_path / "out"
+    words = (f"--output_dir={output}", "--drop_duplicates=across_splits", *words,
+             f"--duplicate_distance={distance}", "--workers=1", "--num_shards=2")  # fmt: skip
+    assert run_command(convert, f"--input_dir={leaky}", *words) == 0
+    before = {name: value for name, value in folders.sums(output).items() if "tfrecord" in name}
+    for name in ("train/a/copy.jpg", "train/b/near.jpg", "train/a/twice.jpg"):
+        (tmp_path / name.replace("/", "_")).rename(leaky / name)
+    # The training side is in the shards already: the copy that comes later has to stay out.
+    (leaky / "test/a/late.jpg").write_bytes((leaky / "train/a/1.jpg").read_bytes())
+    # Two new images that are one picture, of two splits: the one of test stays.
+    picture = odd_images.save(odd_images.picture(48, 48, seed=77), "PNG")
+    (leaky / "train/b/new.png").write_bytes(picture)
+    (leaky / "test/b/new.png").write_bytes(picture)
+    for expected in ("dropped 4 images" if distance == 4 else "dropped 3 images", "nothing to append"):
+        assert run_command(convert, f"--input_dir={leaky}", *words, "--append") == 0
+        assert expected in capsys.readouterr().out
+    assert {name: folders.sums(output)[name] for name in before} == before
+    added = set(splits_of(output)) - {f"{s}/{c}/{n}.jpg" for s in ("train", "validation", "test")
+                                      for c in "ab" for n in range(6)}  # fmt: skip
+    near = {"train/b/near.jpg"} if distance == -1 else set()
+    assert added == {"train/a/twice.jpg", "test/b/new.png"} | near
+    with (output / "rejected.csv").open(newline="") as file:
+        rows = dict(list(csv.reader(file))[1:])
+    assert rows["train/a/copy.jpg"] == "duplicate across splits: validation/a/0.jpg is the same picture"
+    assert rows["test/a/late.jpg"] == "duplicate across splits: train/a/1.jpg is the same picture"
+    assert rows["train/b/new.png"] == "duplicate across splits: test/b/new.png is the same picture"
+
+    shard = output / sorted(before)[0]
+    sound = shard.read_bytes()
+    shard.write_bytes(sound[:-1])
+    assert run_command(convert, f"--input_dir={leaky}", *words, "--repair") == 0
+    assert shard.read_bytes() == sound
+
+
 def splits_of(output: pathlib.Path) -> dict[str, str]:
     from tests.test_convert import stored
 
@@ -151,7 +190,6 @@ def test_groups_stay_together(tmp_path):
         ([SPLIT, "--group={stem"], 2, "not a template such as {stem}"),
         ([SPLIT, "--group={artist}"], 1, "there is no field 'artist', only stem, name"),
         (["--duplicate_distance=99"], 2, "--duplicate_distance is 0 to 16"),
-        (["--append", "--drop_duplicates=across_splits"], 2, "--append does not look for duplicates"),
     ],
 )
 def test_wrong_usage(tmp_path, capsys, words, code, message):

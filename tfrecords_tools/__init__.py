@@ -2,13 +2,15 @@
 
 cli        flags in, exit code out; the errors that a user sees
 layout     which part of a path says what
-folder     image folder -> listing (keys, sizes, splits, labels)
+folder     image folder -> listing (keys, sizes, splits, labels): walk, then table
 metadata   metadata.csv, checked against the folders
+curation   listing -> listing with splits made and duplicates dropped
 image      bytes -> checked bytes | Rejected;  bytes -> upright RGB pixels
 planning   listing -> which image goes into which shard
 shard      one shard, from its images to its files
 workers    several processes at one list of jobs
 writer     plan -> whole data folder
+rejection  rejected.csv, and when too many images are in it
 records    one record, byte by byte
 manifest   what a data folder holds
 audit      whether a data folder is what its manifest says
@@ -16,5 +18,6 @@ contents   images by cell, contact sheets
 duplicates, splitting: which images are the same; splits by content
 storage, remote, beam: folders here and in object stores; other machines
 mending    damaged shards rebuilt, new images appended
+telling    a plan and a finished folder, for people
 convert, verify, inspect: the commands
 """

@@ -9,11 +9,11 @@ SHARDS/rejected.csv. Interrupted, the same command goes on where it was, to the 
 import os
 import sys
 
-import numpy as np
 from absl import flags
 
 from tfrecords_tools import (
     cli,
+    curation,
     duplicates,
     folder,
     image,
@@ -21,10 +21,11 @@ from tfrecords_tools import (
     mending,
     planning,
     progress,
-    shard,
     splitting,
+    telling,
     writer,
 )
+from tfrecords_tools.listing import Listing, require_all_classes
 
 FLAGS = flags.FlagValues()
 _TEXT = (
@@ -118,7 +119,10 @@ flags.DEFINE_boolean(
     "repair", False, "Rebuild the damaged files of --output_dir, and only these.", flag_values=FLAGS
 )
 flags.DEFINE_boolean(
-    "allow_missing_classes", False, "Let a split have no image of some class.", flag_values=FLAGS
+    "allow_missing_classes",
+    False,
+    "Let a split have no image of some class, or, once the damaged are rejected, none at all.",
+    flag_values=FLAGS,
 )
 
 
@@ -149,26 +153,28 @@ def main(options: flags.FlagValues) -> None:
             axes=base.axes if base else None,
             on_progress=bar.update,
         )
-    listing = _curate(listing, options)
+    count = len(listing)
+    if base:
+        mending.require_same_options(options.output_dir, base, listing, chosen)
+        listing = mending.fresh(listing, options.output_dir, base)
+    listing = _curate(listing, chosen, options, base)
     if options.repair:
         _repair(listing, chosen, options)
         return
-    plan = mending.append(listing, chosen, options.output_dir) if base else planning.plan(listing, chosen)
-    if plan is None:
-        print(
-            f"{options.output_dir} has all {len(listing):,} images of {options.input_dir}: nothing to append"
-        )
+    if not len(listing):
+        print(f"{options.output_dir} has all {count:,} images of {options.input_dir}: nothing to append")
         return
+    plan = planning.plan(listing, chosen, base=base)
     print(
         f"{len(plan.listing):,} images in {options.input_dir}, layout {listing.layout.template or 'flat'}, "
         f"to {len(plan.files)} shards in {options.output_dir}",
         flush=True,
     )
     if options.dry_run:
-        _show(plan)
+        telling.show_plan(plan)
         return
     whole, seconds = _write(plan, options)
-    _summary(whole, seconds, options.output_dir)
+    telling.show_result(whole, seconds, options.output_dir)
 
 
 def _incomplete(options: flags.FlagValues) -> bool:
@@ -176,46 +182,22 @@ def _incomplete(options: flags.FlagValues) -> bool:
     return options.allow_missing_classes or options.append or options.repair
 
 
-def _curate(listing: folder.Listing, options: flags.FlagValues) -> folder.Listing:
+def _curate(listing: Listing, chosen: planning.Options, options: flags.FlagValues, base) -> Listing:
     """Makes splits and drops duplicates, as asked for."""
-    drop, hashes = options.drop_duplicates != "none", None
-    near = drop and options.duplicate_distance >= 0
-    if drop or (options.split and not options.group):
-        with progress.Progress("hashing", total=len(listing)) as bar:
-            hashes = duplicates.of_listing(
-                listing,
-                perceptual=near,
-                processes=_processes(options),
-                on_progress=lambda images, size, failed: bar.update(images),
-            )
-    if options.split:
-        shares = splitting.Shares(options.split, options.group)
-        listing = splitting.assign(listing, shares, hashes and hashes.content, options.seed)
-    if drop:
-        before = len(listing)
-        listing = duplicates.across_splits(listing, duplicates.groups(hashes, options.duplicate_distance))
-        print(f"dropped {before - len(listing):,} images that other splits have too")
+    processes = _processes(options)
+    if chosen.split and len(listing):
+        listing = curation.make_splits(listing, chosen, processes=processes)
+    if chosen.drop_duplicates != "none" and len(listing) and not _appended_to(options):
+        held = (base, options.output_dir) if base else None
+        listing = curation.drop_duplicates(listing, chosen, held, processes=processes)
     if not _incomplete(options):
-        folder.require_all_classes(listing)
+        require_all_classes(listing)
     return listing
 
 
-def _show(plan: planning.Plan) -> None:
-    """The plan of a dry run."""
-    listing = plan.listing
-    for split, order in plan.order.items():
-        size = int(listing.rows["size"][order].sum())
-        shards = len(plan.shards[split])
-        print(f"  {split}: {len(order):,} images, {shards} shards, {size / 1e6:,.1f} MB of files")
-        cells, counts = np.unique(listing.labels[order], axis=0, return_counts=True)
-        for cell, count in zip(cells.tolist(), counts.tolist(), strict=True):
-            name = shard.cell(listing.axes, cell)
-            print(f"    {name if name.strip('?/') else 'without labels'}: {count:,}")
-    for axis, names in listing.axes.items():
-        shown = ", ".join(f"{number} {name}" for number, name in enumerate(names[:20]))
-        print(f"  labels of {axis}: {shown}{', …' if len(names) > 20 else ''}")
-    print(f"  rejected so far: {len(listing.rejected):,}; other files: {len(listing.skipped):,}")
-    print("dry run: nothing was written")
+def _appended_to(options: flags.FlagValues) -> bool:
+    """Whether this repairs a folder whose own lists tell which images were left out, and when."""
+    return options.repair and len(manifest.load(options.output_dir, shards=False).generations) > 1
 
 
 def _repair(listing: folder.Listing, chosen: planning.Options, options: flags.FlagValues) -> None:
@@ -258,11 +240,6 @@ def _require(options: flags.FlagValues) -> None:
         splitting.Shares(options.split, options.group)  # it checks itself
     elif options.group:
         raise cli.UsageError("--group goes with --split: it says what no split may tear apart")
-    if options.drop_duplicates != "none" and options.append:
-        raise cli.UsageError(
-            "--append does not look for duplicates of images that are in the shards already; "
-            "leave --drop_duplicates away, or convert into a new folder"
-        )
     if not 0 <= options.max_rejected <= 1:
         raise cli.UsageError(f"--max_rejected is a share, 0 to 1, not {options.max_rejected}")
 
@@ -285,29 +262,11 @@ def _write(plan: planning.Plan, options: flags.FlagValues):
             options.output_dir,
             processes=_processes(options),
             max_rejected=options.max_rejected,
+            allow_missing_classes=_incomplete(options),
             beam_options=options.beam_options if options.runner == "beam" else None,
             on_progress=on_progress,
             on_resume=on_resume,
         )
-
-
-def _summary(whole, seconds: float, output_dir: str) -> None:
-    if not seconds:
-        print(f"{output_dir} holds exactly this conversion already: nothing to do")
-    images = size = 0
-    for name, split in whole.splits.items():
-        held = sum(shard.bytes for shard in split.shards)
-        images, size = images + split.records, size + held
-        print(f"  {name}: {split.records:,} images, {len(split.shards)} shards, {held / 1e6:,.1f} MB")
-        for cell, count in split.cells.items():
-            print(f"    {cell if cell.strip('?/') else 'without labels'}: {count:,}")
-    for reason, count in whole.reencoded.items():
-        print(f"  stored as PNG for {reason}: {count:,}")
-    if whole.rejected:
-        print(f"  rejected: {whole.rejected:,}, see {output_dir}/{writer.REJECTED_FILE}")
-    rate = f" in {progress.duration(seconds)} ({images / seconds:,.0f} images/s)" if seconds else ""
-    print(f"{images:,} images, {size / 1e6:,.1f} MB in {output_dir}{rate}")
-    print(f"next: python -m tfrecords_tools.inspect --data_dir={output_dir}")
 
 
 def entry() -> int:

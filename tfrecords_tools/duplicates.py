@@ -5,16 +5,17 @@ duplicates when at most `distance` of the bits differ; resized, recompressed or 
 copies usually are within 4. A distance of -1 finds exact duplicates only.
 """
 
+import collections
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from PIL import Image
 
 from tfrecords_tools import contents, image, records, storage, workers
 from tfrecords_tools.cli import DataError, UsageError
-from tfrecords_tools.folder import Listing
+from tfrecords_tools.listing import Listing
 from tfrecords_tools.manifest import Manifest
 
 DISTANCE = 4
@@ -50,15 +51,19 @@ def of_listing(
     *,
     perceptual: bool,
     processes: int,
+    recipe: image.Recipe | None = None,
     on_progress: Callable[[int, int, int], None] = lambda images, size, failed: None,
 ) -> Hashes:
-    """Reads every image of a listing, and decodes it if `perceptual`."""
+    """Reads every image of a listing, and decodes it if `perceptual`.
+
+    With a `recipe`, the hashes are of the image as it would be stored, as `of_folder`'s are.
+    """
     jobs = (
         (start, [listing.key(index) for index in range(start, min(start + _CHUNK, len(listing)))])
         for start in range(0, len(listing), _CHUNK)
     )
     crew = workers.Crew(
-        _hash_files, (listing.root, perceptual), workers=max(1, processes), on_tick=on_progress
+        _hash_files, (listing.root, perceptual, recipe), workers=max(1, processes), on_tick=on_progress
     )
     return _collect(((start, rows) for (start, _), rows in _run(crew, jobs)), len(listing))
 
@@ -68,6 +73,7 @@ def of_folder(
     data_dir: str,
     *,
     processes: int,
+    perceptual: bool = True,
     on_progress: Callable[[int, int, int], None] = lambda images, size, failed: None,
 ) -> tuple[Hashes, list[tuple[str, str]]]:
     """Hashes of all stored images, and their (split, key)."""
@@ -77,7 +83,7 @@ def of_folder(
             jobs.append((start, split, part.file))
             start += part.records
     crew = workers.Crew(
-        _hash_shard, (data_dir, len(whole.axes)), workers=max(1, processes), on_tick=on_progress
+        _hash_shard, (data_dir, len(whole.axes), perceptual), workers=max(1, processes), on_tick=on_progress
     )
     names: list[tuple[str, str]] = [("", "")] * start
     results = []
@@ -106,29 +112,40 @@ def _collect(results: Iterable[tuple[int, list]], count: int) -> Hashes:
     return made
 
 
-def _hash_files(common: tuple[str, bool], job: tuple[int, list[bytes]], counts: workers.Counts) -> list:
-    root, perceptual = common
+def _hash_files(
+    common: tuple[str, bool, image.Recipe | None], job: tuple[int, list[bytes]], counts: workers.Counts
+) -> list:
+    root, perceptual, recipe = common
     store, rows = storage.open_folder(root), []
     for key in job[1]:
         try:
             data = store.read_image(key)
         except OSError:
             data = b"unreadable: " + key  # convert says more about it
-        rows.append((_digest(data), _looks_of_file(data) if perceptual else None))
         counts.add(1, len(data))
+        checked = image.check(data, recipe or image.KEEP) if perceptual or recipe else None
+        known = isinstance(checked, image.Checked)
+        stored = checked.data if known and recipe else data
+        rows.append((_digest(stored), looks(_pixels(checked)) if perceptual and known else None))
     return rows
 
 
+def _pixels(checked: image.Checked) -> np.ndarray:
+    if checked.encoding == "raw":
+        return np.frombuffer(checked.data, np.uint8).reshape(checked.height, checked.width, 3)
+    return image.decode(checked.data)
+
+
 def _hash_shard(
-    common: tuple[str, int], job: tuple[int, str, str], counts: workers.Counts
+    common: tuple[str, int, bool], job: tuple[int, str, str], counts: workers.Counts
 ) -> tuple[list, list]:
-    data_dir, axes = common
+    data_dir, axes, perceptual = common
     store, rows, keys = storage.open_folder(data_dir), [], []
     data = store.view(job[2])
     table = records.load_table(store.read(f"{job[2]}.npy"), axes)
     for row, payload in zip(table, records.read_payloads(data), strict=True):
         encoded, key, _ = records.parse(payload)
-        rows.append((_digest(encoded), looks(contents.pixels(data, row))))
+        rows.append((_digest(encoded), looks(contents.pixels(data, row)) if perceptual else None))
         keys.append(records.key_text(key))
         counts.add(1, len(encoded))
     return rows, keys
@@ -136,11 +153,6 @@ def _hash_shard(
 
 def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
-
-
-def _looks_of_file(data: bytes) -> int | None:
-    checked = image.check(data)
-    return looks(image.decode(checked.data)) if isinstance(checked, image.Checked) else None
 
 
 def looks(pixels: np.ndarray) -> int:
@@ -233,21 +245,34 @@ def report(group: np.ndarray, names: list[tuple[str, str]]) -> Report:
     return found
 
 
-def across_splits(listing: Listing, group: np.ndarray) -> Listing:
+def across_splits(listing: Listing, group: np.ndarray, held: Sequence[tuple[str, str]] = ()) -> Listing:
     """Leaves each picture in one split only: test before validation before any other before train.
+
+    Args:
+      listing: the images.
+      group: [images + held] which are the same picture, see `groups`.
+      held: (split, key) of images that stay whatever happens: pictures of theirs enter no other split.
 
     What is left out is listed among `skipped`, each with the image that stays.
     """
+    own, there = group[: len(listing)], collections.defaultdict(list)
+    for number, one in zip(group[len(listing) :].tolist(), held, strict=True):
+        if number < len(listing):  # else it has no copy in the listing: groups are named by their first
+            there[number].append(one)
+    stays, keep = {}, np.ones(len(listing), bool)
+    for index in np.flatnonzero(np.isin(own, list(there))).tolist():
+        split = listing.splits[listing.split[index]]
+        other = next((key for theirs, key in there[int(own[index])] if theirs != split), None)
+        if other is not None:
+            stays[index], keep[index] = other, False
     rank = np.array([_RANKS.get(name.casefold(), 1) * 1_000 + n for n, name in enumerate(listing.splits)])
-    mine = rank[listing.split]
-    best = np.full(len(listing), -1)
-    np.maximum.at(best, group, mine)
-    keep = mine == best[group]
-    stays = np.full(len(listing), -1)
-    stays[group[keep]] = np.flatnonzero(keep)
+    mine, best, first = rank[listing.split], np.full(len(listing), -1), np.full(len(listing), -1)
+    np.maximum.at(best, own[keep], mine[keep])
+    keep &= mine == best[own]
+    first[own[keep]] = np.flatnonzero(keep)
     reasons = []
-    for index in np.flatnonzero(~keep):
-        other = records.key_text(listing.key(stays[group[index]]))
+    for index in np.flatnonzero(~keep).tolist():
+        other = stays.get(index) or records.key_text(listing.key(first[own[index]]))
         reasons.append((listing.key(index), f"duplicate across splits: {other} is the same picture"))
     kept = listing.only(keep)
     return dataclasses.replace(kept, skipped=listing.skipped + reasons)

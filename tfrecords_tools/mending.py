@@ -4,28 +4,18 @@ import io
 
 import numpy as np
 
-from tfrecords_tools import audit, manifest, planning, records, shard, storage, writer
+from tfrecords_tools import audit, manifest, planning, records, rejection, shard, storage, writer
 from tfrecords_tools.cli import DataError
-from tfrecords_tools.folder import Listing
+from tfrecords_tools.listing import Listing
 from tfrecords_tools.manifest import Manifest
 from tfrecords_tools.planning import Options, Plan
 
 
-def append(listing: Listing, options: Options, output_dir: str) -> Plan | None:
-    """Plans further shards for the images that a data folder does not have; None when there are none.
-
-    Raises:
-      DataError: the folder was made with other options.
-    """
-    base = manifest.load(output_dir)
+def fresh(listing: Listing, output_dir: str, base: Manifest) -> Listing:
+    """The images that no conversion into this folder knew of, by their keys."""
     target = storage.open_folder(output_dir)
     held = np.concatenate([_members(target, base, number) for number in range(len(base.generations))])
-    fresh = ~np.isin(listing.rows["order"], held)
-    if not fresh.any():
-        return None
-    made = planning.plan(listing.only(fresh), options, base=base)
-    _require_same_options(target.root, base, made)
-    return made
+    return listing.only(~np.isin(listing.rows["order"], held))
 
 
 def repair(
@@ -76,7 +66,7 @@ def _plans(listing: Listing, options: Options, target, whole: Manifest) -> list[
         else:
             chosen = listing.only(np.isin(listing.rows["order"], _members(target, whole, number)))
         made = planning.plan(chosen, options, base=base)
-        _require_same_options(target.root, whole, made)
+        require_same_options(target.root, whole, chosen, options)
         found = generation | {"axes": {axis: list(names) for axis, names in whole.axes.items()}}
         wanted = {key: made.description[key] for key in found}
         writer.require_same(target.root, found, wanted)
@@ -102,13 +92,13 @@ def _companions(target, plans: list[Plan], whole: Manifest, damaged: set[str]) -
         stream = io.BytesIO()
         np.save(stream, np.sort(made.listing.rows["order"]), allow_pickle=False)
         companions[writer.members_file(number)] = stream.getvalue()
-    if writer.REJECTED_FILE not in damaged:
-        companions[writer.REJECTED_FILE] = target.read(writer.REJECTED_FILE)
+    if rejection.FILE_NAME not in damaged:
+        companions[rejection.FILE_NAME] = target.read(rejection.FILE_NAME)
         return companions
     table = b""
     for made in plans:
-        table = writer.rejected_table(made, _rejected_again(target, made), table)
-    return companions | {writer.REJECTED_FILE: table}
+        table = rejection.table(made, _rejected_again(target, made), table)
+    return companions | {rejection.FILE_NAME: table}
 
 
 def _rejected_again(target, made: Plan) -> list[tuple[str, str]]:
@@ -136,6 +126,8 @@ def _members(target, whole: Manifest, generation: int) -> np.ndarray:
         ) from error
 
 
-def _require_same_options(root: str, held: Manifest, made: Plan) -> None:
+def require_same_options(root: str, held: Manifest, listing: Listing, options: Options) -> None:
+    """Raises DataError with what differs from the options that a folder was made with."""
     found = {"name": held.name, **held.options}
-    writer.require_same(root, found, {key: made.description[key] for key in found} | {"source": None})
+    wanted = planning.describe_options(listing, options)
+    writer.require_same(root, found, {key: wanted.get(key) for key in found} | {"source": None})

@@ -12,8 +12,8 @@ import numpy as np
 
 from tfrecords_tools import image
 from tfrecords_tools.cli import UsageError
-from tfrecords_tools.folder import Listing
 from tfrecords_tools.image import Recipe
+from tfrecords_tools.listing import Listing
 from tfrecords_tools.manifest import Manifest
 
 PLAN_VERSION = 1
@@ -137,10 +137,7 @@ def plan(listing: Listing, options: Options, *, base: Manifest | None = None) ->
             for index in range(count)
         ]
     description = {
-        "plan_version": PLAN_VERSION,
-        "name": options.name,
-        "layout": listing.layout.template,
-        **_byte_options(options),
+        **describe_options(listing, options),
         "axes": {axis: list(names) for axis, names in listing.axes.items()},
         "shards": {split: len(files) for split, files in shards.items()},
         "images": len(listing),
@@ -155,11 +152,11 @@ def shard_name(name: str, split: str, index: int, count: int) -> str:
     return f"{name}-{split}.tfrecord-{index:05d}-of-{count:05d}"
 
 
-def _byte_options(options: Options) -> dict:
+def describe_options(listing: Listing, options: Options) -> dict:
+    """What besides the images decides the shards' bytes, as data."""
     fields = dataclasses.asdict(options)
     recipe = fields.pop("recipe")
-    fields.pop("name")
-    return fields | recipe
+    return {"plan_version": PLAN_VERSION, "layout": listing.layout.template} | fields | recipe
 
 
 def _shard_count(images: int, size: int, options: Options) -> int:

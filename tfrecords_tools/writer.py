@@ -20,14 +20,13 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from tfrecords_tools import beam, manifest, records, shard, storage, tfds_metadata, workers
+from tfrecords_tools import beam, manifest, records, rejection, shard, storage, tfds_metadata, workers
 from tfrecords_tools.cli import DataError
 from tfrecords_tools.manifest import Manifest
 from tfrecords_tools.planning import Job, Plan
 from tfrecords_tools.storage import WORK
 
 PLAN_FILE = f"{WORK}/plan.json"
-REJECTED_FILE = "rejected.csv"
 MAX_SIZES = 1_000  # image sizes listed in the manifest
 _OF_MANIFEST = ("name", "axes", "shards", "source", "images", "appends_to")  # said elsewhere in it
 
@@ -40,6 +39,7 @@ def write(
     *,
     processes: int,
     max_rejected: float = 0.01,
+    allow_missing_classes: bool = False,
     beam_options: str | None = None,
     on_progress: Progress = lambda images, size, rejected: None,
     on_resume: Callable[[int, int], None] = lambda shards, images: None,
@@ -51,6 +51,7 @@ def write(
       output_dir: a new or empty folder, or one that an earlier run of the same plan left.
       processes: how many write shards at once.
       max_rejected: share of the images that may be rejected.
+      allow_missing_classes: let rejection leave a split without a class, or without images.
       beam_options: None writes by local processes; else Apache Beam does, with these options.
       on_progress: called with (images, bytes, rejected) done by this run.
       on_resume: called with the (shards, images) that an earlier run has done.
@@ -83,7 +84,9 @@ def write(
     elif todo:
         beam.run(made, output_dir, made.jobs(todo), beam_options, on_progress)
     reports = [read_report(target, file) for file in made.files]
-    _require_few_rejected(made, reports, max_rejected, target)
+    rejection.require_few(made, reports, max_rejected, target)
+    if not allow_missing_classes:
+        rejection.require_classes_left(made, reports, target)
     whole = _finish(target, made, reports)
     del lock
     return whole, time.monotonic() - start
@@ -170,38 +173,6 @@ def read_report(target, file: str) -> dict | None:
     return report if sizes == report["sizes"] else None
 
 
-def _require_few_rejected(made: Plan, reports: list[dict], max_rejected: float, target) -> None:
-    rows = [row for report in reports for row in report["rejected"]]
-    outside = [[records.key_text(key), reason] for key, reason in made.listing.rejected]
-    images = len(made.listing) + len(outside)
-    rejected = rows + outside
-    if len(rejected) <= max_rejected * images and len(rejected) < images:
-        return
-    target.write(REJECTED_FILE, rejected_table(made, rows))
-    key, reason = rejected[0]
-    raise DataError(
-        f"{made.listing.root}: {len(rejected):,} of {images:,} images are rejected, but --max_rejected is "
-        f"a share of {max_rejected:.3g}; the first is {key} ({reason}), all are in "
-        f"{target.root}/{REJECTED_FILE}; mend them and convert into a new folder, "
-        "or run again with a higher --max_rejected: finished shards are kept"
-    )
-
-
-def rejected_table(made: Plan, rows: Iterable[Iterable[str]], earlier: bytes = b"") -> bytes:
-    """rejected.csv: what the listing and the shards (`rows`: key, reason) rejected, and what stood there."""
-    listed = made.listing.rejected + made.listing.skipped
-    found = {(records.key_text(key), reason) for key, reason in listed}
-    found |= {tuple(row) for row in rows}
-    old = csv.reader(io.StringIO(earlier.decode("utf-8"), newline=""))
-    next(old, None)
-    found |= {tuple(row) for row in old}
-    stream = io.StringIO()
-    table = csv.writer(stream, lineterminator="\n")
-    table.writerow(("key", "reason"))
-    table.writerows(sorted(found))
-    return stream.getvalue().encode("utf-8", "backslashreplace")
-
-
 def _finish(target, made: Plan, reports: list[dict]) -> Manifest:
     """Adds the written shards to what was there, and publishes the result."""
     base, listing = made.base, made.listing
@@ -216,7 +187,7 @@ def _finish(target, made: Plan, reports: list[dict]) -> Manifest:
         splits[split] = manifest.Split(before.shards + shards, cells)
     earlier = [dataclasses.asdict(base)] if base else []
     rows = [row for report in reports for row in report["rejected"]]
-    rejected = rejected_table(made, rows, target.read(REJECTED_FILE) if base else b"")
+    rejected = rejection.table(made, rows, target.read(rejection.FILE_NAME) if base else b"")
     generations = (*(base.generations if base else ()),
                    {key: made.description[key] for key in ("source", "images", "shards")})  # fmt: skip
     sources = [generation["source"] for generation in generations]
@@ -234,7 +205,7 @@ def _finish(target, made: Plan, reports: list[dict]) -> Manifest:
     )
     stream = io.BytesIO()
     np.save(stream, np.sort(listing.rows["order"]), allow_pickle=False)
-    companions = {REJECTED_FILE: rejected, members_file(len(generations)): stream.getvalue()}
+    companions = {rejection.FILE_NAME: rejected, members_file(len(generations)): stream.getvalue()}
     for number in range(1, len(generations)):
         companions[members_file(number)] = target.read(members_file(number))
     return publish(target, whole, companions)
