@@ -12,6 +12,7 @@ import json
 import pathlib
 import shutil
 
+import keras
 import numpy as np
 
 from deepduel.predictor import Predictor
@@ -42,7 +43,9 @@ def export(predictor: Predictor, output: str, form: str) -> list[pathlib.Path]:
             partial = folder / f".{path.stem}.partial{path.suffix}"
             _remove(partial)
             if form == "savedmodel":
-                model.export(partial, format="tf_saved_model", verbose=False)
+                # Named, since older Keras takes a list of inputs otherwise.
+                pixels = keras.layers.InputSpec("float32", shape=(None, *model.input_shape[1:]))
+                model.export(partial, format="tf_saved_model", input_signature=[pixels], verbose=False)
             else:
                 model(
                     np.zeros((1, *model.input_shape[1:]), np.float32)

@@ -196,7 +196,7 @@ def test_validation_counts_every_image_once_and_is_not_augmented(split, toy_shar
     plain = augment(batch["images"], batch["seeds"], Augmentation(), 16)
     predicted = task.model.saved_model(plain).numpy().argmax(axis=1)
     correct = (predicted == batch["labels"]["category"].numpy()).mean()
-    assert results["category_accuracy"] == pytest.approx(correct, abs=1e-6)
+    assert float(results["category_accuracy"]) == pytest.approx(correct, abs=1e-6)
 
 
 def test_a_batch_with_a_nan_never_reaches_the_weights(split):

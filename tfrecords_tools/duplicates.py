@@ -40,6 +40,13 @@ class Hashes:
     seen: np.ndarray
 
 
+def _bits_set(words: np.ndarray) -> np.ndarray:
+    """How many bits of each uint64 are 1."""
+    if hasattr(np, "bitwise_count"):
+        return np.bitwise_count(words)
+    return np.unpackbits(words[..., None].view(np.uint8), axis=-1).sum(-1)  # NumPy 1
+
+
 def require_distance(distance: int) -> None:
     """Raises UsageError for a distance that is none."""
     if not -1 <= distance <= 16:
@@ -211,7 +218,7 @@ def near(values: np.ndarray, seen: np.ndarray, distance: int) -> Iterator[tuple[
         for run in np.split(order, cuts):
             for start in range(0, len(run), _BLOCK):
                 block = run[start : start + _BLOCK]
-                apart = np.bitwise_count(distinct[block][:, None] ^ distinct[run[start:]][None])
+                apart = _bits_set(distinct[block][:, None] ^ distinct[run[start:]][None])
                 for one, other in zip(*np.nonzero(apart <= distance), strict=True):
                     if other > one:
                         yield leader[int(distinct[block[one]])], leader[int(distinct[run[start + other]])]
