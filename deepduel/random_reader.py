@@ -1,18 +1,16 @@
 """The random-access reader: batch numbers -> batches, each record read at its known place."""
 
 import os
-import threading
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from deepduel import faults, order
+from deepduel import batch_plan, faults, order
 from deepduel.cached_decode import CachedDecoder
 from deepduel.decode import BatchDecoder
 from deepduel.pixel_cache import open_cache
 from deepduel.reading import Reading, as_batch, options
-from deepduel.sampling import Sampling
 from deepduel.shards import Split
 from tfrecords_tools import records as record_format
 
@@ -21,34 +19,18 @@ _LARGE_BATCH_BYTES = 64 << 20  # from here on, one batch is decoded at a time
 
 def train(split: Split, reading: Reading, position: order.Position) -> tf.data.Dataset:
     """Endless training batches from `position` on."""
-    steps = order.steps_per_epoch(len(split), reading.batch_size)
-    orders = _Orders(split, reading, position.seed)
-    first = position.epoch * steps + position.step
-
-    def take(number: np.ndarray):
-        epoch, step = divmod(int(number), steps)
-        records, repeats = orders.epoch(epoch)
-        start = step * reading.batch_size
-        begin, end = reading.worker.part(min(reading.batch_size, len(records) - start))
-        part = slice(start + begin, start + end)
-        seeds = order.image_seeds(records[part], seed=position.seed, epoch=epoch, repeats=repeats[part])
-        return records[part], seeds
-
-    numbers = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
-    return _batches(numbers, split, reading, take, rows=None)
+    training = batch_plan.Training(split, reading, position.seed)
+    return _batches(training.numbers(position), split, reading, training, rows=None)
 
 
 def evaluate(split: Split, reading: Reading, *, rows: int) -> tf.data.Dataset:
     """Every record once, in order, in batches of `rows` (of all workers together)."""
-    begin, end = reading.worker.part(rows)
+    return listed(split, reading, batch_plan.Listed(np.arange(len(split)), reading, rows=rows))
 
-    def take(number: np.ndarray):
-        first, last = (min(int(number) * rows + at, len(split)) for at in (begin, end))
-        records = np.arange(first, last, dtype=np.int64)
-        return records, order.image_seeds(records, seed=0, epoch=0)
 
-    numbers = tf.data.Dataset.range(order.steps_per_epoch(len(split), rows))
-    return _batches(numbers, split, reading, take, rows=end - begin)
+def listed(split: Split, reading: Reading, records: batch_plan.Listed) -> tf.data.Dataset:
+    """Given records in their order, in batches of one shape."""
+    return _batches(records.numbers(), split, reading, records, rows=records.rows)
 
 
 def _batches(
@@ -69,7 +51,7 @@ def _batches(
 
     @tf.autograph.experimental.do_not_convert
     def load(number):
-        records, seeds = take(number)
+        records, seeds, _ = take(number)
         pad = (rows or len(records)) - len(records)
         picked = labels[records] if labels is not None else np.empty((len(records), 0), np.int32)
         images = decode(records, rows=len(records) + pad)
@@ -92,28 +74,3 @@ def _batches(
 
     batches = numbers.map(batch, num_parallel_calls=parallel, deterministic=True)
     return batches.prefetch(1).with_options(options())
-
-
-class _Orders:
-    """The orders of the epochs being read; batches of two epochs may be under way."""
-
-    def __init__(self, split: Split, reading: Reading, seed: int):
-        self._records = len(split)
-        self._classes = Sampling.parse(reading.sampling).classes(split)
-        self._seed = seed
-        self._epochs: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self._once = np.broadcast_to(np.int64(0), self._records)  # repeats when all are drawn once
-        self._lock = threading.Lock()
-
-    def epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """(record numbers, how often each was drawn before in the epoch), [N] each."""
-        with self._lock:
-            if epoch not in self._epochs:
-                self._epochs = {number: kept for number, kept in self._epochs.items() if number >= epoch - 1}
-                self._epochs[epoch] = self._draw(epoch)
-            return self._epochs[epoch]
-
-    def _draw(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        if self._classes:
-            return self._classes.epoch(self._records, seed=self._seed, epoch=epoch)
-        return order.permutation(self._records, seed=self._seed, epoch=epoch), self._once
