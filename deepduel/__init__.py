@@ -5,7 +5,7 @@ order      (seed, epoch, step) -> record numbers
 decode     record numbers -> one uint8 batch
 reading    how a split is read; what a batch is
 pipeline   shards -> tf.data batches (random_reader, sequential_reader; sampling, faults, pixel_cache)
-augment    uint8 batches -> augmented float batches, on the device (augmentation, draws, warp, degrade, mixing)
+augment    uint8 batches -> augmented float batches, on the device (augmentation, draws, warp, mixing, …)
 models     backbones, heads, saved models
 training   the training step
 run        a run: its folder, fit, callbacks (state, tensorboard)
