@@ -7,7 +7,9 @@ reading    how a split is read; what a batch is
 pipeline   shards -> tf.data batches (random_reader, sequential_reader; sampling, faults, pixel_cache)
 augment    uint8 batches -> augmented float batches, on the device (augmentation, draws, warp, mixing, …)
 models     backbones, heads, saved models
-training   the training step
+task       what is learnt for one label axis (objective, optimizers, averages)
+step       what one device computes of a batch, in micro_batches
+training   Keras' fit around the step (running_auc)
 run        a run: its folder, fit, callbacks (state, tensorboard)
 evaluation, metrics, report: what a run's models are worth
 sources, predictor, submission: images without labels -> a table

@@ -16,7 +16,8 @@ import keras
 
 from deepduel import state
 from deepduel.shards import Split
-from deepduel.training import Duel, Task
+from deepduel.task import Task
+from deepduel.training import Duel
 from tfrecords_tools import records as record_format
 from tfrecords_tools.cli import DataError
 from tfrecords_tools.progress import Progress, duration

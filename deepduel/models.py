@@ -13,6 +13,7 @@ layers, so that `keras.models.load_model` needs no import of ours.
 import dataclasses
 import inspect
 import pathlib
+import re
 
 import keras
 import numpy as np
@@ -39,7 +40,11 @@ class Architecture:
         separated by commas; the last layer, one logit per class, is added.
       image_size: side of the square input, pixels.
       weights: of the backbone: "imagenet", "none", or a weights file (.weights.h5 or .keras).
-      trainable: train the backbone too; frozen, it runs in inference mode.
+      fine_tune: what of the backbone is trained: "none", "all", or "last:N", its last N layers that have
+        weights.
+      batch_norm: "frozen": the backbone runs in inference mode, with the batch-norm statistics that it came
+        with and without its own dropout; "trained"; "auto": trained with fine_tune "all", else frozen, as
+        Keras recommends (keras.io/guides/transfer_learning).
       precision: "float32", "mixed_float16", "mixed_bfloat16": of the backbone. The head is float32.
     """
 
@@ -47,8 +52,9 @@ class Architecture:
     head: str = "avg"
     image_size: int = 224
     weights: str = "none"
-    trainable: bool = False
+    fine_tune: str = "none"
     precision: str = "float32"
+    batch_norm: str = "auto"
 
     def __post_init__(self):
         _parse_head(self.head)
@@ -58,8 +64,26 @@ class Architecture:
             raise UsageError("small_cnn has no ImageNet weights; use --weights=none or --weights=FILE")
         if self.image_size < 1:
             raise UsageError(f"image_size must be at least 1 pixel, got {self.image_size}")
+        if not re.fullmatch(r"none|all|last:[1-9]\d*", self.fine_tune):
+            raise UsageError(f"fine_tune must be none, all or last:N, got {self.fine_tune!r}")
+        if self.batch_norm not in ("auto", "frozen", "trained"):
+            raise UsageError(f"batch_norm must be auto, frozen or trained, got {self.batch_norm!r}")
+        if self.batch_norm == "trained" and not self.trainable:
+            raise UsageError("batch_norm=trained needs a backbone that is trained: fine_tune=all or last:N")
         if self.precision not in PRECISIONS:
             raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+
+    @property
+    def trainable(self) -> bool:
+        """Whether anything of the backbone is trained."""
+        return self.fine_tune != "none"
+
+    @property
+    def trains_statistics(self) -> bool:
+        """Whether the backbone runs in training mode."""
+        if self.batch_norm != "auto":
+            return self.batch_norm == "trained"
+        return self.trainable and not self.fine_tune.startswith("last:")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +110,8 @@ def build(name: str, architecture: Architecture, classes: tuple[str, ...], *, se
     keras.config.set_dtype_policy(architecture.precision)
     try:
         backbone, preprocess = _backbone(architecture)
-        backbone.trainable = architecture.trainable
-        features = backbone(preprocess(pixels), training=None if architecture.trainable else False)
+        _freeze(backbone, architecture)
+        features = backbone(preprocess(pixels), training=None if architecture.trains_statistics else False)
     finally:
         keras.config.set_dtype_policy(policy)
     pooling, hidden = _parse_head(architecture.head)
@@ -176,6 +200,22 @@ def _backbone(architecture: Architecture):
     if architecture.weights not in ("none", "imagenet"):
         _load_weights(backbone, architecture)
     return backbone, preprocess
+
+
+def _freeze(backbone: keras.Model, architecture: Architecture) -> None:
+    """Marks as trainable what `architecture.fine_tune` names."""
+    backbone.trainable = architecture.trainable
+    if not architecture.fine_tune.startswith("last:"):
+        return
+    weighted = [layer for layer in backbone.layers if layer.weights]
+    count = int(architecture.fine_tune.removeprefix("last:"))
+    if count > len(weighted):
+        raise UsageError(
+            f"fine_tune=last:{count}: {architecture.backbone} has {len(weighted)} layers with weights; "
+            "write all to train it whole"
+        )
+    for layer in weighted[:-count]:
+        layer.trainable = False
 
 
 def _load_weights(backbone: keras.Model, architecture: Architecture) -> None:

@@ -17,7 +17,7 @@ from deepduel.augment import augment
 from deepduel.augmentation import Augmentation
 from deepduel.card import RunCard
 from deepduel.decode import Decoding
-from deepduel.training import in_micro_batches
+from deepduel.micro_batches import in_micro_batches
 from tfrecords_tools.cli import DataError, UsageError
 
 BEST = "best"
@@ -89,17 +89,17 @@ class Predictor:
         return self._resized(tf.convert_to_tensor(images), self.card.tasks[axis]["image_size"])
 
     def _probabilities(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        def forward(part, _):
+        def forward(part, filled):
             sizes = {self.card.tasks[axis]["image_size"] for axis in self.models}
             inputs = {size: self._resized(part, size) for size in sizes}
-            return {
+            rows = {
                 axis: model(inputs[self.card.tasks[axis]["image_size"]], training=False)
                 for axis, model in self.models.items()
             }
+            return rows, ()
 
-        signature = {axis: tf.TensorSpec((len(names),), tf.float32) for axis, names in self.classes.items()}
-        seeds = tf.zeros((tf.shape(images)[0], 2), tf.int32)
-        return in_micro_batches(forward, images, seeds, signature=signature, micro_batch=self._micro_batch)
+        specs = {axis: tf.TensorSpec((len(names),), tf.float32) for axis, names in self.classes.items()}
+        return in_micro_batches(forward, images, rows=specs, micro_batch=self._micro_batch)[0]
 
     def _resized(self, images: tf.Tensor, size: int) -> tf.Tensor:
         return augment(images, tf.zeros((tf.shape(images)[0], 2), tf.int32), Augmentation(), size)

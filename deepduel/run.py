@@ -12,6 +12,7 @@ import dataclasses
 import pathlib
 import time
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -19,7 +20,8 @@ from deepduel import callbacks, faults, models, optimizers, order, pipeline, run
 from deepduel.card import RunCard
 from deepduel.options import RunOptions, TaskOptions
 from deepduel.shards import Split
-from deepduel.training import Duel, Task
+from deepduel.task import Task
+from deepduel.training import Duel
 from tfrecords_tools.cli import DataError, UsageError
 
 
@@ -173,13 +175,27 @@ def _say_plan(train_split, validation_split, duel: Duel, reading: pipeline.Readi
         f"{height}x{width} pixels, batch {reading.batch_size}, micro-batch {duel.micro_batch}"
     )
     for task in duel.tasks:
-        trained = sum(int(np.prod(variable.shape)) for variable in duel.trained_variables(task))
+        trained = sum(int(np.prod(variable.shape)) for variable in task.trained_variables)
         architecture = task.model.architecture
         print(
             f"{task.name}: {architecture.backbone} at {task.size} px, weights {architecture.weights}, "
             f"{trained:,} of {task.model.saved_model.count_params():,} parameters trained, "
             f"labels {', '.join(task.model.classes)}"
         )
+        _say_statistics(task, duel.micro_batch, reading.batch_size)
+
+
+def _say_statistics(task: Task, micro_batch: int, batch_size: int) -> None:
+    normalised = any(isinstance(layer, keras.layers.BatchNormalization) for layer in _layers(task))
+    if task.trains_statistics and normalised and micro_batch < batch_size:
+        print(
+            f"{task.name}: trains batch norm, whose statistics are those of micro-batches of {micro_batch} "
+            f"images and not of the batch of {batch_size}; --batch_norm=frozen trains without them"
+        )
+
+
+def _layers(task: Task) -> list[keras.layers.Layer]:
+    return task.model.extractor._flatten_layers()
 
 
 def data_error(error: tf.errors.OpError) -> DataError | None:

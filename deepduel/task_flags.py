@@ -14,7 +14,16 @@ _FLAGS = {  # name: (default, help)
         "auto",
         "Of the backbone: imagenet, none, a file, or auto: none for small_cnn, else imagenet.",
     ),
-    "fine_tune": ("none", "Train the backbone too: none or all. small_cnn is always trained."),
+    "fine_tune": (
+        "none",
+        "Train the backbone too: none, all, or last:N, its last N layers with weights. small_cnn: none means "
+        "all.",
+    ),
+    "batch_norm": (
+        "auto",
+        "Of a backbone that is trained: frozen keeps the statistics it came with; trained; auto: trained "
+        "with --fine_tune=all, else frozen.",
+    ),
     "image_size": ("224", "Side of the network's square input, pixels."),
     "augmentation": ("original", "Preset: original (Deepfake Duel's), forensic, robust, light or none."),
     "learning_rate": ("0.001", "Of Adam."),
@@ -62,8 +71,6 @@ def _task(axis: str, value: dict[str, str]):
 
     small = value["backbone"] == models.SMALL_CNN
     weights = value["weights"] if value["weights"] != "auto" else "none" if small else "imagenet"
-    if value["fine_tune"] not in ("none", "all"):
-        raise UsageError(f"--fine_tune must be none or all, got {value['fine_tune']!r}")
     if value["augmentation"] not in augment.PRESETS:
         raise UsageError(
             f"--augmentation must be one of {', '.join(augment.PRESETS)}, got {value['augmentation']!r}"
@@ -73,7 +80,8 @@ def _task(axis: str, value: dict[str, str]):
         head=value["head"],
         image_size=_number("image_size", value["image_size"], int),
         weights=weights,
-        trainable=small or value["fine_tune"] == "all",
+        fine_tune="all" if small and value["fine_tune"] == "none" else value["fine_tune"],
+        batch_norm=value["batch_norm"],
         precision=value["precision"],
     )
     rate = _number("learning_rate", value["learning_rate"], float)

@@ -1,58 +1,17 @@
-"""The training step: one uint8 batch trains every task's model.
+"""Training several tasks on the same batches, with Keras' fit: `step` computes, this applies and measures."""
 
-    batch (see pipeline)
-      │  micro-batch by micro-batch:
-      │    augment   uint8 [m, H, W, 3] -> float32 [m, S, S, 3]   once per (augmentation, size, mixing)
-      │    extract   -> features [m, …]                            each frozen task, no gradients
-      ▼
-    the whole batch: head -> logits, loss, gradients, one update   each task
-
-With a frozen backbone in inference mode the features of a batch are exactly the features of
-its micro-batches, so the batch size costs the memory of the heads only. A backbone that is
-trained sees the whole batch at once.
-"""
-
-import dataclasses
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from deepduel import mixing
-from deepduel.augment import augment
-from deepduel.augmentation import Augmentation
-from deepduel.mixing import Mix, Mixing
-from deepduel.models import TaskModel
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """What is trained for one label axis.
-
-    Attributes:
-      name: the label axis.
-      model: its networks.
-      augmentation: of its training images.
-      optimizer: its own; one that scales the loss where the backbone is trained in float16.
-      mixing: of its training images with one another.
-    """
-
-    name: str
-    model: TaskModel
-    augmentation: Augmentation
-    optimizer: keras.optimizers.Optimizer
-    mixing: Mixing = Mixing()
-
-    @property
-    def trainable(self) -> bool:
-        """Whether the backbone is trained too."""
-        return self.model.architecture.trainable
-
-    @property
-    def size(self) -> int:
-        return self.model.architecture.image_size
+from deepduel import step
+from deepduel.objective import Objective, Targets, losses
+from deepduel.running_auc import RunningAUC
+from deepduel.task import Task
 
 
 class Duel(keras.Model):
@@ -60,39 +19,62 @@ class Duel(keras.Model):
 
     Each task has its own optimizer, loss and metrics and shares no variable with the others,
     so it trains to the same weights as it would alone.
+
+    Attributes:
+      tasks: all of them.
+      running: those that still train; see `stop`.
+      input_seconds: spent waiting for batches.
+      steps_done: of the running epoch.
+      last_records: record numbers of the last batch.
+      validated: (records [B], {task: logits [B, classes]}) of each batch of the last validation.
     """
 
-    def __init__(self, tasks: Sequence[Task], *, micro_batch: int, **kwargs):
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        *,
+        micro_batch: int,
+        strategy: tf.distribute.Strategy | None = None,
+        **kwargs,
+    ):
         """Args:
-        micro_batch: images per pass through augmentation and frozen backbones, >= 1.
+        micro_batch: images per pass through augmentation and backbones, >= 1.
+        strategy: of several devices, under whose scope the tasks' variables were made.
         """
         super().__init__(**kwargs)
         self.tasks = tuple(tasks)
+        self.running = list(self.tasks)
         self.micro_batch = micro_batch
         self.task_models = [layer for task in tasks for layer in (task.model.extractor, task.model.head)]
-        self._task_metrics = {
+        self._strategy = strategy or tf.distribute.get_strategy()
+        self._measures = {
             task.name: (
                 keras.metrics.Mean(f"{task.name}_loss"),
                 keras.metrics.SparseCategoricalAccuracy(f"{task.name}_accuracy"),
+                RunningAUC(task.classes, f"{task.name}_auc"),
             )
             for task in tasks
         }
         self._skipped = {task.name: keras.metrics.Sum(f"{task.name}_skipped_steps") for task in tasks}
-        self.input_seconds = 0.0  # spent waiting for batches
-        self.steps_done = 0  # of the running epoch
-        self.last_records = np.empty(0, np.int64)  # record numbers of the last batch
+        self.input_seconds = 0.0
+        self.steps_done = 0
+        self.last_records = np.empty(0, np.int64)
+        self.validated: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
         self._going_on = False
         self.built = True
 
     def compile(self):
         # XLA slows convolutions on a CPU tenfold; the augmentation compiles itself.
         super().compile(optimizer=None, loss=None, jit_compile=False)
-        for task in self.tasks:
-            task.optimizer.build(self.trained_variables(task))
+        with self._strategy.scope():
+            for task in self.tasks:
+                task.optimizer.build(task.trained_variables)
+                task.averages  # noqa: B018, made here, under the scope
 
     @property
     def metrics(self):
-        return [*(metric for pair in self._task_metrics.values() for metric in pair), *self._skipped.values()]
+        measures = [metric for three in self._measures.values() for metric in three]
+        return [*measures, *self._skipped.values()]
 
     def go_on_at(self, step: int) -> None:
         """The next epoch is one that was begun: its first `step` steps are done, its metrics stand."""
@@ -109,37 +91,59 @@ class Duel(keras.Model):
         """Steps of the running epoch whose loss or gradient was not finite."""
         return int(self._skipped[task.name].result())
 
-    def trained_variables(self, task: Task) -> list:
-        """The variables that the task's gradients go to."""
-        variables = list(task.model.head.trainable_variables)
-        return list(task.model.extractor.trainable_variables) + variables if task.trainable else variables
+    def stop(self, task: Task) -> None:
+        """The task's weights stay as they are, and it costs nothing any more."""
+        self.running.remove(task)
 
     def state_variables(self) -> list:
-        """All that changes in training: weights, batch norm, dropout seeds, optimizers, metrics."""
-        variables = []
-        for task in self.tasks:
-            if task.trainable:
-                variables += task.model.extractor.variables
-            variables += task.model.head.variables + task.optimizer.variables
-        return variables + [variable for metric in self.metrics for variable in metric.variables]
+        """All that changes in training: weights, batch norm, dropout seeds, optimizers, metrics, averages.
+
+        In an order to which later versions add at the end only: see state.
+        """
+        early = [metric for measures in self._measures.values() for metric in measures[:2]]
+        late = [measures[2] for measures in self._measures.values()]
+        variables = [variable for task in self.tasks for variable in task.variables]
+        for metric in (*early, *self._skipped.values(), *late):
+            variables += metric.variables
+        return variables + [variable for task in self.tasks for variable in task.averages.variables]
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it tasks that average their weights have those averages as their weights."""
+        with contextlib.ExitStack() as stack:
+            for task in self.running:
+                stack.enter_context(task.averages.in_place())
+            yield
+
+    def evaluate(self, *args, **kwargs):
+        self.validated = []
+        with self.averaged():
+            return super().evaluate(*args, **kwargs)
 
     def train_step(self, batch):
-        batch = batch | {"mixes": self._mixes(batch)}
-        inputs = self._inputs(batch, training=True)
-        for task in self.tasks:
-            self._update(task, inputs[task.name], batch)
+        whole = step.prepare(self.running, batch)
+        kept = {task.name: _statistics(task) for task in self.running}
+        with self._strategy.scope():
+            logits, gradients = self._on_all_devices(
+                lambda rows: step.gradients(self.running, rows, whole, micro_batch=self.micro_batch), whole
+            )
+            for task in self.running:
+                self._update(task, gradients[task.name], kept[task.name], whole, logits[task.name])
         return self._results()
 
     def test_step(self, batch):
-        inputs = self._inputs(batch, training=False)
-        for task in self.tasks:
-            features = inputs[task.name]
-            if task.trainable:
-                features = task.model.extractor(features, training=False)
-            logits = task.model.head(tf.cast(features, tf.float32), training=False)
-            self._measure(task, batch, logits)
+        """The logs, and each task's logits."""
+        with self._strategy.scope():
+            rows = {name: batch[name] for name in ("images", "seeds")}
+            logits, _ = self._on_all_devices(
+                lambda rows: (step.predict(self.running, rows, micro_batch=self.micro_batch), {}), rows
+            )
+        for task in self.running:
+            targets = Objective().targets(batch["labels"][task.name], batch["weight"], None, task.classes)
+            self._measure(task, targets, logits[task.name])
         skipped = {metric.name for metric in self._skipped.values()}
-        return {name: value for name, value in self._results().items() if name not in skipped}
+        results = {name: value for name, value in self._results().items() if name not in skipped}
+        return results, logits
 
     def make_train_function(self, force=False):
         step = self._timed(self.train_step)
@@ -153,147 +157,113 @@ class Duel(keras.Model):
         return function
 
     def make_test_function(self, force=False):
-        self.test_function = self._timed(self.test_step)
-        return self.test_function
+        step = self._timed(self.test_step)
+
+        def function(iterator):
+            results, logits = step(iterator)
+            logits = {name: array.numpy() for name, array in logits.items()}
+            self.validated.append((self.last_records, logits))
+            return results
+
+        self.test_function = function
+        return function
 
     def _timed(self, step: Callable) -> Callable:
         """Keras' train_function, with the wait for the batch outside the graph, where a clock sees it."""
-        compiled = None
+        compiled: dict[tuple, Callable] = {}
 
         def function(iterator):
-            nonlocal compiled
             started = time.perf_counter()
             batch = next(iterator)
             self.input_seconds += time.perf_counter() - started
             self.last_records = batch["records"].numpy()
-            if compiled is None:  # one trace for whole and partial batches
-                compiled = tf.function(step, input_signature=[iterator.element_spec], autograph=False)
-            return compiled(batch)
+            running = tuple(task.name for task in self.running)
+            if running not in compiled:  # one trace for whole and partial batches
+                compiled[running] = tf.function(
+                    step, input_signature=[iterator.element_spec], autograph=False
+                )
+            return compiled[running](batch)
 
         return function
 
-    def _update(self, task: Task, inputs: tf.Tensor, batch) -> None:
-        """One step of one task; skipped and counted when its loss or a gradient is not finite."""
-        variables = self.trained_variables(task)
-        statistics = [variable.value for variable in task.model.extractor.non_trainable_variables]
-        before = [tf.identity(value) for value in statistics] if task.trainable else []
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([variable.value for variable in variables])
-            features = task.model.extractor(inputs, training=True) if task.trainable else inputs
-            logits = task.model.head(tf.cast(features, tf.float32), training=True)
-            loss = self._loss(task, batch, logits)
-            scaled = task.optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, [variable.value for variable in variables])
-        finite = tf.math.is_finite(loss) & tf.math.is_finite(tf.linalg.global_norm(gradients))
-        self._apply(task, gradients, variables, finite)
-        for value, kept in zip(statistics, before, strict=False):  # batch norm has seen the batch too
-            value.assign(tf.where(finite, value, kept))
-        self._skipped[task.name].update_state(tf.where(finite, 0.0, 1.0))
-        self._measure(task, batch, logits)
+    def _on_all_devices(self, function: Callable, whole):
+        """`function(rows) -> (results [b, …], sums)` of each device's rows, joined and added up."""
+        count = self._strategy.num_replicas_in_sync
+        if count == 1:
+            return function(whole)
 
-    def _apply(self, task: Task, gradients: list, variables: list, finite: tf.Tensor) -> None:
-        def apply():
-            task.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        def on_one():
+            index = tf.distribute.get_replica_context().replica_id_in_sync_group
+            size = tf.shape(tf.nest.flatten(whole)[0])[0]
+            start, end = size * index // count, size * (index + 1) // count
+            with tf.device("CPU:0"):  # not the whole batch to every device
+                rows = tf.nest.map_structure(lambda row: row[start:end], whole)
+            return function(rows)
 
-        if isinstance(task.optimizer, keras.optimizers.LossScaleOptimizer):
-            apply()  # skips by itself, and lowers its scale
-        else:
-            tf.cond(finite, apply, lambda: None)
-
-    def _loss(self, task: Task, batch, logits: tf.Tensor) -> tf.Tensor:
-        """Mean cross-entropy over the images that have a label on this axis."""
-        losses, weight, _ = self._cross_entropy(task, batch, logits)
-        return tf.math.divide_no_nan(tf.reduce_sum(losses * weight), tf.reduce_sum(weight))
-
-    def _measure(self, task: Task, batch, logits: tf.Tensor) -> None:
-        losses, weight, labels = self._cross_entropy(task, batch, logits)
-        mean, accuracy = self._task_metrics[task.name]
-        finite = tf.math.is_finite(losses)
-        mean.update_state(tf.where(finite, losses, 0.0), weight * tf.cast(finite, tf.float32))
-        accuracy.update_state(labels, logits, weight)
-
-    def _cross_entropy(self, task: Task, batch, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Cross-entropy and weight [B], and for the accuracy a label: of a mix that of the larger share."""
-        parts = mixing.shares(batch["labels"][task.name], batch["weight"], self._mix(task, batch))
-        total = 0.0
-        for labels, weight in parts:
-            total += tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits) * weight
-        labels, weight = mixing.larger_share(parts)
-        return tf.math.divide_no_nan(total, weight), weight, labels
-
-    def _mixes(self, batch) -> dict[tuple[Mixing, int], Mix]:
-        """How the batch's images are mixed, for each way of mixing and size among the tasks."""
-        wanted = {(task.mixing, task.size) for task in self.tasks if task.mixing}
-        return {key: mixing.plan(*key, batch["seeds"], weight=batch["weight"]) for key in wanted}
-
-    def _mix(self, task: Task, batch) -> Mix | None:
-        return batch.get("mixes", {}).get((task.mixing, task.size))
-
-    def _results(self) -> dict:
-        return {metric.name: metric.result() for metric in self.metrics}
-
-    def _inputs(self, batch, *, training: bool) -> dict[str, tf.Tensor]:
-        """Per task what its trained part takes: features, or the augmented images [B, …]."""
-
-        mixes = batch["mixes"] if training else {}
-
-        def extract(images, seeds, mixes):
-            augmented, inputs = {}, {}
-            for task in self.tasks:
-                augmentation = task.augmentation if training else Augmentation()
-                mix = mixes.get((task.mixing, task.size))
-                key = augmentation, task.size, task.mixing
-                if key not in augmented:
-                    augmented[key] = augment(images, seeds, augmentation, task.size)
-                    if mix is not None:
-                        theirs = (tf.gather(batch[part], mix.partner) for part in ("images", "seeds"))
-                        theirs = augment(*theirs, augmentation, task.size)
-                        augmented[key] = mixing.mix_images(augmented[key], theirs, mix.keep, mix.box)
-                inputs[task.name] = augmented[key]
-                if not task.trainable:
-                    features = task.model.extractor(augmented[key], training=False)
-                    inputs[task.name] = tf.stop_gradient(features)
-            return inputs
-
-        signature = {task.name: self._extracted_spec(task) for task in self.tasks}
-        return in_micro_batches(
-            extract, batch["images"], batch["seeds"], mixes, signature=signature, micro_batch=self.micro_batch
+        found, sums = self._strategy.run(on_one)
+        joined = tf.nest.map_structure(
+            lambda parts: tf.concat(self._strategy.experimental_local_results(parts), axis=0), found
+        )
+        return joined, tf.nest.map_structure(
+            lambda parts: self._strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None), sums
         )
 
-    def _extracted_spec(self, task: Task) -> tf.TensorSpec:
-        if task.trainable:
-            return tf.TensorSpec((task.size, task.size, 3), tf.float32)
-        features = task.model.extractor.output
-        return tf.TensorSpec(features.shape[1:], features.dtype)
+    def _update(self, task: Task, gradients: list, kept: list, whole: dict, logits: tf.Tensor) -> None:
+        """One update of one task; skipped whole, and counted, when its loss or a gradient is not finite."""
+        targets = whole["targets"][task.name]
+        labelled = tf.boolean_mask(losses(targets, logits), targets.weight > 0)
+        finite = tf.reduce_all(tf.math.is_finite(labelled))
+        finite &= tf.math.is_finite(tf.linalg.global_norm(gradients))
+        _apply(task, gradients, finite)
+        for variable, value in kept:  # batch norm has seen the batch too
+            variable.assign(tf.where(finite, variable, value))
+        self._skipped[task.name].update_state(tf.where(finite, 0.0, 1.0))
+        self._measure(task, targets, logits, finite)
+
+    def _measure(self, task: Task, targets: Targets, logits: tf.Tensor, finite=True) -> None:
+        mean, accuracy, auc = self._measures[task.name]
+        loss = losses(targets, logits)
+        known = tf.cast(finite & tf.math.is_finite(loss), tf.float32)
+        mean.update_state(tf.where(known > 0, loss, 0.0), targets.weight * known)
+        accuracy.update_state(targets.label, logits, targets.counts * known)
+        auc.update_state(targets.label, logits, targets.counts * known)
+
+    def _results(self) -> dict:
+        names = [task.name for task in self.running]
+        metrics = [metric for name in names for metric in (*self._measures[name], self._skipped[name])]
+        return {metric.name: metric.result() for metric in metrics}
 
 
-def in_micro_batches(function: Callable, *inputs, signature, micro_batch: int):
-    """`function` over [micro_batch, …] slices, one after the other, its results joined to [B, …].
+def _statistics(task: Task) -> list:
+    """What the backbone changes by itself in training, each with its present value."""
+    if not task.trains_statistics:
+        return []
+    variables = task.model.extractor.non_trainable_variables
+    return [(variable, tf.identity(variable.value)) for variable in variables]
 
-    Every slice has exactly `micro_batch` images (the last is filled up with black ones, whose
-    results are cut off again), so that whatever `function` compiles is compiled once.
 
-    Args:
-      function: (images [m, H, W, 3], seeds [m, 2], …) -> a nest of tensors [m, …].
-      inputs: its arguments, each a nest of tensors [B, …].
-      signature: the same nest of tf.TensorSpec as its result, for one image.
+def _apply(task: Task, gradients: list, finite: tf.Tensor) -> None:
+    """Updates the weights if all is finite. With a scaled loss, Keras' LossScaleOptimizer done by hand.
+
+    Its own `apply` refuses to run outside a replica, and inside one its tf.cond does.
     """
-    count = tf.shape(tf.nest.flatten(inputs)[0])[0]
+    optimizer, scaling = task.optimizer, isinstance(task.optimizer, keras.optimizers.LossScaleOptimizer)
 
-    def one(number):
-        start = number * micro_batch
+    def apply():
+        inner = optimizer.inner_optimizer if scaling else optimizer
+        scale = optimizer.dynamic_scale if scaling else 1.0
+        unscaled = [gradient / scale for gradient in gradients] if scaling else gradients
+        inner.apply(unscaled, task.trained_variables)
+        task.averages.update(inner.iterations)
+        if scaling:
+            count = optimizer.step_counter.value + 1
+            grown = count >= optimizer.dynamic_growth_steps
+            optimizer.step_counter.assign(tf.where(grown, tf.zeros_like(count), count))
+            optimizer.dynamic_scale.assign(tf.where(grown, scale * 2.0, scale))
 
-        def part(whole):
-            some = whole[start : start + micro_batch]
-            missing = micro_batch - tf.shape(some)[0]
-            some = tf.pad(some, [[0, missing], *[[0, 0]] * (len(whole.shape) - 1)])
-            return tf.ensure_shape(some, (micro_batch, *whole.shape[1:]))
+    def skip():
+        if scaling:
+            optimizer.step_counter.assign(0)
+            optimizer.dynamic_scale.assign(optimizer.dynamic_scale * 0.5)
 
-        return function(*tf.nest.map_structure(part, inputs))
-
-    specs = tf.nest.map_structure(
-        lambda spec: tf.TensorSpec((micro_batch, *spec.shape), spec.dtype), signature
-    )
-    steps = (count + micro_batch - 1) // micro_batch
-    stacked = tf.map_fn(one, tf.range(steps), fn_output_signature=specs, parallel_iterations=1)
-    return tf.nest.map_structure(lambda part: tf.reshape(part, (-1, *part.shape[2:]))[:count], stacked)
+    tf.cond(finite, apply, skip)

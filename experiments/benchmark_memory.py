@@ -99,7 +99,8 @@ def _ours(split, iterator, axes, batch, size, micro_batch):
 
     from deepduel import models
     from deepduel.augment import PRESETS
-    from deepduel.training import Duel, Task
+    from deepduel.task import Task
+    from deepduel.training import Duel
 
     tasks = []
     for axis in axes:

@@ -28,7 +28,7 @@ def write_run(folder: pathlib.Path, data_dir: pathlib.Path, *, axes=None, size=S
         seed=seed,
     )
     folder.mkdir(parents=True)
-    architecture = models.Architecture("small_cnn", "avg", size, trainable=True)
+    architecture = models.Architecture("small_cnn", "avg", size, fine_tune="all")
     for axis, task in card.tasks.items():
         model = models.build(axis, architecture, tuple(task["classes"]), seed=seed).saved_model
         _spread(model, seed)

@@ -58,7 +58,7 @@ assert not [name for name in sys.modules if name.startswith(ours)]
 
 
 def test_extractor_and_head_are_the_saved_model():
-    built = models.build("a", Architecture("small_cnn", "avg,dense:8", 32, trainable=True), ("x", "y"))
+    built = models.build("a", Architecture("small_cnn", "avg,dense:8", 32, fine_tune="all"), ("x", "y"))
     pixels = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype(np.float32)
     logits = built.head(built.extractor(pixels))
     np.testing.assert_allclose(keras.ops.softmax(logits), built.saved_model(pixels), rtol=1e-5)

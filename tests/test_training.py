@@ -7,10 +7,11 @@ from deepduel import mixing, models, order, pipeline
 from deepduel.augment import PRESETS, Augmentation, augment
 from deepduel.mixing import Mixing
 from deepduel.shards import Split
-from deepduel.training import Duel, Task, in_micro_batches
+from deepduel.task import Task
+from deepduel.training import Duel
 
 FROZEN = models.Architecture("small_cnn", "avg,dropout:0.5,dense:8", 16)  # with batch norm
-SMALL = models.Architecture("small_cnn", "avg", 16, trainable=True)
+SMALL = models.Architecture("small_cnn", "avg", 16, fine_tune="all")
 
 
 def make_task(axis, split, architecture=FROZEN, augmentation="original", rate=0.01, seed=0, mixing=None):
@@ -41,21 +42,6 @@ def assert_same(one, other, **tolerance):
 @pytest.fixture(scope="module")
 def split(toy_shards):
     return Split(toy_shards, "train")
-
-
-@pytest.mark.parametrize("count", [1, 7, 8, 9, 24])
-def test_micro_batches_join_to_the_whole(count):
-    images = tf.constant(np.random.default_rng(0).integers(0, 256, (count, 4, 4, 3), np.uint8))
-    seeds = tf.stack([tf.range(count), tf.range(count)], axis=1)
-
-    def function(images, seeds):
-        assert images.shape == (8, 4, 4, 3)
-        return {"sum": tf.reduce_sum(tf.cast(images, tf.float32), axis=(1, 2, 3)), "seed": seeds}
-
-    signature = {"sum": tf.TensorSpec((), tf.float32), "seed": tf.TensorSpec((2,), tf.int32)}
-    joined = in_micro_batches(function, images, seeds, signature=signature, micro_batch=8)
-    assert (joined["sum"].numpy() == images.numpy().astype(np.float32).sum(axis=(1, 2, 3))).all()
-    assert (joined["seed"].numpy() == seeds.numpy()).all()
 
 
 def test_a_frozen_backbone_trains_as_in_plain_keras_on_the_full_batch(split):
@@ -100,7 +86,7 @@ def test_two_tasks_train_to_the_weights_that_each_has_alone(split, architecture)
 
 
 def test_tasks_may_differ_in_size_augmentation_and_training(split):
-    small = models.Architecture("small_cnn", "avg", 12, trainable=True)
+    small = models.Architecture("small_cnn", "avg", 12, fine_tune="all")
     tasks = [
         make_task("category", split, FROZEN, "original"),
         make_task("authenticity", split, small, "none"),
@@ -149,6 +135,42 @@ def test_tasks_may_be_mixed_differently_or_not_at_all(split):
         assert_same(weights(task), weights(alone), atol=1e-6)
 
 
+@pytest.mark.parametrize("fine_tune", ["last:3", "all"])
+def test_accumulated_gradients_are_those_of_the_full_batch_in_plain_keras(split, fine_tune):
+    """Partial batch, dropout in the head and images without a label included; no batch-norm statistics."""
+    architecture = models.Architecture(
+        "small_cnn", "avg,dropout:0.5,dense:8", 16, fine_tune=fine_tune, batch_norm="frozen"
+    )
+
+    def some_unlabelled(batch):
+        labels = batch["labels"]["category"]
+        return batch | {"labels": {"category": tf.where(batch["records"] % 5 == 0, -1, labels)}}
+
+    reading, steps = pipeline.Reading(50), 4
+    batches = pipeline.train_batches(split, reading, order.Position(3)).take(steps).map(some_unlabelled)
+    ours = make_task("category", split, architecture, "forensic")
+    before = ours.model.extractor.get_weights()
+    duel = Duel([ours], micro_batch=16)
+    duel.compile()
+    duel.fit(batches.repeat(), steps_per_epoch=steps, shuffle=False, verbose=0)
+
+    plain = make_task("category", split, architecture, "forensic")
+    variables = plain.trained_variables
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy(True, ignore_class=-1, reduction="sum")
+    for batch in batches:
+        images = augment(batch["images"], batch["seeds"], plain.augmentation, 16)
+        labels = batch["labels"]["category"]
+        with tf.GradientTape() as tape:
+            logits = plain.model.head(plain.model.extractor(images, training=False), training=True)
+            loss = cross_entropy(labels, logits) / np.count_nonzero(labels >= 0)
+        gradients = tape.gradient(loss, [variable.value for variable in variables])
+        plain.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+    assert_same(weights(plain), weights(ours), atol=1e-5)
+    changed = [(a != b).any() for a, b in zip(before, ours.model.extractor.get_weights(), strict=True)]
+    assert changed[0] == (fine_tune == "all")
+    assert any(changed)
+
+
 def test_images_without_a_label_do_not_count(split):
     task, expected = make_task("category", split, SMALL, "none"), make_task("category", split, SMALL, "none")
     batch = next(iter(pipeline.train_batches(split, pipeline.Reading(8), order.Position())))
@@ -177,10 +199,10 @@ def test_a_batch_without_any_label_leaves_the_loss_finite(split):
 
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_trains_in_float32_variables(split, precision):
-    architecture = models.Architecture("small_cnn", "avg", 8, trainable=True, precision=precision)
+    architecture = models.Architecture("small_cnn", "avg", 8, fine_tune="all", precision=precision)
     task = make_task("authenticity", split, architecture, "none")
     duel = fit([task], split, steps=2, batch_size=4, micro_batch=4)
-    assert all(variable.dtype == "float32" for variable in duel.trained_variables(task))
+    assert all(variable.dtype == "float32" for variable in task.trained_variables)
     assert np.isfinite(float(duel.get_metrics_result()["authenticity_loss"]))
 
 
@@ -205,12 +227,13 @@ def test_a_batch_with_a_nan_never_reaches_the_weights(split):
     results = []
     for poisoned in (False, True):
         task = make_task("category", split, SMALL, "none")
-        duel = Duel([task], micro_batch=8)
+        duel = Duel([task], micro_batch=4)
         duel.compile()
         duel.train_step(batches[0])
-        if poisoned:
-            inputs = {"category": tf.fill((8, 16, 16, 3), np.nan)}
-            duel._update(task, inputs["category"], batches[1])
+        if poisoned:  # the last image of the last micro-batch
+            images = batches[1]["images"].numpy().astype(np.float32)
+            images[-1] = np.nan
+            duel.train_step(batches[1] | {"images": tf.constant(images)})
             assert duel.skipped_steps(task) == 1
         duel.train_step(batches[1])
         results.append([*weights(task), *(np.asarray(v) for v in task.optimizer.variables)])
@@ -220,14 +243,14 @@ def test_a_batch_with_a_nan_never_reaches_the_weights(split):
 
 
 def test_float16_overflow_lowers_the_loss_scale_and_leaves_the_weights(split):
-    architecture = models.Architecture("small_cnn", "avg", 8, trainable=True, precision="mixed_float16")
+    architecture = models.Architecture("small_cnn", "avg", 8, fine_tune="all", precision="mixed_float16")
     task = make_task("authenticity", split, architecture, "none")
     duel = Duel([task], micro_batch=4)
     duel.compile()
     before = [weight.copy() for weight in weights(task)]
     scale = float(task.optimizer.dynamic_scale)
     batch = next(iter(pipeline.train_batches(split, pipeline.Reading(4), order.Position())))
-    duel._update(task, tf.fill((4, 8, 8, 3), 1e30), batch)
+    duel.train_step(batch | {"images": tf.fill((4, 8, 8, 3), 1e30)})
     assert duel.skipped_steps(task) == 1
     assert float(task.optimizer.dynamic_scale) < scale
     assert_same(before, weights(task), atol=0)

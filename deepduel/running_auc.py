@@ -1,0 +1,56 @@
+"""Area under the ROC curve while it runs, in constant memory."""
+
+import keras
+import tensorflow as tf
+
+_BINS = 1024
+_LARGEST = 16.0  # log-odds; beyond it all count as equally sure
+
+
+class RunningAUC(keras.metrics.Metric):
+    """AUC of label against log-odds, from two histograms per class.
+
+    Two classes: of the second one. More: the mean over the classes, each against the rest. The log-odds
+    are binned, and not the probabilities as in keras.metrics.AUC, whose 200 bins lump together all that
+    a sure network says. Within a bin all count as ties. NaN where no class has images on both sides.
+    """
+
+    def __init__(self, classes: int, name: str):
+        super().__init__(name=name)
+        self._classes = classes
+        self._columns = 1 if classes == 2 else classes
+        shape = (2, self._columns, _BINS)
+        self.counts = self.add_variable(shape, initializer="zeros", dtype="float32", name="counts")
+
+    def update_state(self, labels, logits, weight):
+        """Of labels int [B], logits float32 [B, classes], weight float32 [B]; only finite logits count."""
+        finite = tf.reduce_all(tf.math.is_finite(logits), axis=1)
+        weight = tf.where(finite, weight, 0.0)
+        probability = tf.nn.log_softmax(tf.where(finite[:, None], logits, 0.0))
+        others = [
+            tf.reduce_logsumexp(tf.concat([probability[:, :c], probability[:, c + 1 :]], axis=1), axis=1)
+            for c in range(self._classes)
+        ]
+        odds = probability - tf.stack(others, axis=1)
+        first = self._classes - self._columns  # two classes: the second alone
+        odds = tf.clip_by_value(odds[:, first:], -_LARGEST, _LARGEST)
+        bins = tf.cast((odds + _LARGEST) / (2 * _LARGEST) * (_BINS - 1), tf.int32)
+        positive = tf.cast(labels[:, None] == tf.range(first, self._classes, dtype=labels.dtype), tf.int32)
+        place = (positive * self._columns + tf.range(self._columns)) * _BINS + bins
+        weights = tf.broadcast_to(weight[:, None], tf.shape(place))
+        added = tf.math.unsorted_segment_sum(
+            tf.reshape(weights, [-1]), tf.reshape(place, [-1]), 2 * self._columns * _BINS
+        )
+        self.counts.assign_add(tf.reshape(added, self.counts.shape))
+
+    def result(self):
+        counts = tf.convert_to_tensor(self.counts)
+        negative, positive = counts[0], counts[1]
+        below = tf.cumsum(negative, axis=1, exclusive=True)
+        won = tf.reduce_sum(positive * (below + negative / 2), axis=1)
+        pairs = tf.reduce_sum(negative, axis=1) * tf.reduce_sum(positive, axis=1)
+        known = tf.cast(pairs > 0, tf.float32)
+        return tf.reduce_sum(tf.math.divide_no_nan(won, pairs)) / tf.reduce_sum(known)
+
+    def reset_state(self):
+        self.counts.assign(tf.zeros(self.counts.shape))

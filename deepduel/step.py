@@ -1,0 +1,177 @@
+"""What one device computes of a batch: every task's logits and gradients.
+
+    rows of the batch (see `prepare`)
+      │  micro-batch by micro-batch:
+      │    augment   uint8 [m, H, W, 3] -> float32 [m, S, S, 3]   once per (augmentation, size, mixing)
+      │    extract   -> features [m, …]                            each frozen task, no gradients
+      │    or extract, head, loss, gradients, added up             each task whose backbone is trained
+      ▼
+    all rows: head -> logits, loss, gradients                      each frozen task
+
+With a frozen backbone in inference mode the features of a batch are exactly those of its
+micro-batches. With a trained one the gradients of the micro-batches, each divided by the whole batch's
+weight, add up to the whole batch's, unless batch-norm statistics are trained: those are of a micro-batch.
+
+What is random in the heads is drawn for the whole batch beforehand, so that neither the micro-batches
+nor the number of devices changes it.
+"""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from deepduel import mixing, objective
+from deepduel.augment import augment
+from deepduel.augmentation import Augmentation
+from deepduel.micro_batches import in_micro_batches
+from deepduel.task import Task
+
+
+def prepare(tasks: Sequence[Task], batch) -> dict:
+    """A nest of tensors [B, …]: the pixels, and all that is decided once for the whole batch.
+
+    "images", "seeds": of the batch (see reading). "mixes": {(mixing, size): Mix}. "targets", "masks": of
+    each task by name: its Targets, and what each dropout layer of its head multiplies with.
+    """
+    mixes = {
+        (task.mixing, task.size): mixing.plan(task.mixing, task.size, batch["seeds"], weight=batch["weight"])
+        for task in tasks
+        if task.mixing
+    }
+    targets = {
+        task.name: task.objective.targets(
+            batch["labels"][task.name], batch["weight"], mixes.get((task.mixing, task.size)), task.classes
+        )
+        for task in tasks
+    }
+    count = tf.shape(batch["seeds"])[0]
+    masks = {task.name: _draw_masks(task.model.head, count) for task in tasks}
+    pixels = {"images": batch["images"], "seeds": batch["seeds"]}
+    return pixels | {"mixes": mixes, "targets": targets, "masks": masks}
+
+
+def gradients(tasks: Sequence[Task], rows: dict, whole: dict, *, micro_batch: int):
+    """Logits [b, classes] and gradients of some rows of a batch, per task by name.
+
+    Args:
+      rows: of `prepare`, those of this device.
+      whole: of `prepare`, all rows: the partners in mixing may be any of them. Losses are divided by its
+        weights, so that the gradients of all rows add up to those of the batch.
+
+    Returns:
+      ({task: logits}, {task: gradients in the order of Task.trained_variables, of the scaled loss}).
+    """
+    totals = {task.name: tf.reduce_sum(whole["targets"][task.name].weight) for task in tasks}
+
+    def part(rows, filled):
+        inputs = _augmented(tasks, rows, whole)
+        found, added = {}, {}
+        for task in tasks:
+            images = inputs[task.name]
+            if not task.trainable:
+                features = task.model.extractor(images, training=False)
+                found[task.name] = tf.stop_gradient(features)
+                continue
+            # Not the rows that fill up: batch norm would see them.
+            images, masks, targets = tf.nest.map_structure(
+                lambda row: row[:filled], (images, rows["masks"][task.name], rows["targets"][task.name])
+            )
+            logits, added[task.name] = _backward(task, images, masks, targets, totals[task.name])
+            found[task.name] = tf.pad(logits, [[0, micro_batch - filled], [0, 0]])
+        return found, added
+
+    found, added = in_micro_batches(
+        part,
+        rows,
+        rows={task.name: _row(task) for task in tasks},
+        sums={task.name: _specs(task) for task in tasks if task.trainable},
+        micro_batch=micro_batch,
+    )
+    for task in tasks:
+        if not task.trainable:
+            masks, targets = rows["masks"][task.name], rows["targets"][task.name]
+            found[task.name], added[task.name] = _backward(
+                task, found[task.name], masks, targets, totals[task.name]
+            )
+    return found, added
+
+
+def predict(tasks: Sequence[Task], rows: dict, *, micro_batch: int) -> dict[str, tf.Tensor]:
+    """{task: logits [b, classes]} of "images" and "seeds" as they are, without augmentation."""
+
+    def part(rows, filled):
+        plain = {size: augment(rows["images"], rows["seeds"], Augmentation(), size) for size in sizes}
+        features = {task.name: task.model.extractor(plain[task.size], training=False) for task in tasks}
+        logits = {
+            task.name: task.model.head(tf.cast(features[task.name], tf.float32), training=False)
+            for task in tasks
+        }
+        return logits, ()
+
+    sizes = {task.size for task in tasks}
+    rows = {name: rows[name] for name in ("images", "seeds")}
+    specs = {task.name: tf.TensorSpec((task.classes,), tf.float32) for task in tasks}
+    return in_micro_batches(part, rows, rows=specs, micro_batch=micro_batch)[0]
+
+
+def _augmented(tasks: Sequence[Task], rows: dict, whole: dict) -> dict[str, tf.Tensor]:
+    done = {}
+    for task in tasks:
+        key = task.augmentation, task.size, task.mixing
+        if key in done:
+            continue
+        done[key] = augment(rows["images"], rows["seeds"], task.augmentation, task.size)
+        if task.mixing:
+            mix = rows["mixes"][task.mixing, task.size]
+            theirs = (tf.gather(whole[name], mix.partner) for name in ("images", "seeds"))
+            theirs = augment(*theirs, task.augmentation, task.size)
+            done[key] = mixing.mix_images(done[key], theirs, mix.keep, mix.box)
+    return {task.name: done[task.augmentation, task.size, task.mixing] for task in tasks}
+
+
+def _backward(task: Task, inputs: tf.Tensor, masks: list, targets: objective.Targets, total: tf.Tensor):
+    """Logits and gradients of the (scaled) loss; `inputs` are features where the backbone is frozen.
+
+    The tape follows what depends on the trained variables and nothing else, so that of a backbone whose last
+    layers are trained the first ones leave nothing behind.
+    """
+    values = [variable.value for variable in task.trained_variables]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(values)
+        features = inputs
+        if task.trainable:
+            features = task.model.extractor(inputs, training=task.trains_statistics)
+        logits = _head(task.model.head, tf.cast(features, tf.float32), masks)
+        losses = objective.losses(targets, logits)
+        loss = tf.math.divide_no_nan(tf.reduce_sum(losses * targets.weight), total)
+        scaled = task.optimizer.scale_loss(loss)
+    return logits, tape.gradient(scaled, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+
+def _draw_masks(head: keras.Model, count: tf.Tensor) -> list[tf.Tensor]:
+    """What each dropout layer does to a batch of ones: its own draw, with its own seed."""
+    return [
+        layer(tf.ones((count, *layer.input.shape[1:])), training=True)
+        for layer in head.layers
+        if isinstance(layer, keras.layers.Dropout)
+    ]
+
+
+def _head(head: keras.Model, features: tf.Tensor, masks: list[tf.Tensor]) -> tf.Tensor:
+    """The head in training, with the masks of `_draw_masks`; its layers are a chain (see models)."""
+    left = iter(masks)
+    for layer in head.layers[1:]:  # the first is the input
+        features = features * next(left) if isinstance(layer, keras.layers.Dropout) else layer(features)
+    return features
+
+
+def _row(task: Task) -> tf.TensorSpec:
+    if task.trainable:
+        return tf.TensorSpec((task.classes,), tf.float32)
+    features = task.model.extractor.output
+    return tf.TensorSpec(features.shape[1:], features.dtype)
+
+
+def _specs(task: Task) -> list[tf.TensorSpec]:
+    return [tf.TensorSpec(variable.shape, variable.dtype) for variable in task.trained_variables]
