@@ -2,7 +2,7 @@
 
 shards     one split, opened for reading by record number
 order      (seed, epoch, step) -> record numbers
-decode     record numbers -> one uint8 batch
+decode     record numbers -> one uint8 batch (fitting: one image -> one row)
 reading    how a split is read; what a batch is
 pipeline   shards -> tf.data batches (random_reader, sequential_reader; sampling, faults, pixel_cache)
 augment    uint8 batches -> augmented float batches, on the device (augmentation, draws, warp, mixing, …)

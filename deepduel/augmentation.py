@@ -89,6 +89,12 @@ class Augmentation:
             return 1 - self.zoom_range, 1 + self.zoom_range
         return self.zoom_range
 
+    @property
+    def resamples(self) -> bool:
+        """Whether it may interpolate between pixels: moves them by other than whole numbers."""
+        turned = self.rotation_range or self.shear_range or self.zooms != (1, 1)
+        return bool(turned or self.width_shift_range or self.height_shift_range)
+
 
 def _check_number(name: str, value, low: float, high: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:

@@ -34,8 +34,10 @@ class CachedDecoder:
         self._helpers = max((threads or len(os.sched_getaffinity(0))) - callers, 0)
         self._pool = concurrent.futures.ThreadPoolExecutor(max(self._helpers, 1), "cache")
 
-    def __call__(self, records: np.ndarray, *, rows: int | None = None) -> np.ndarray:
-        """See BatchDecoder."""
+    def __call__(
+        self, records: np.ndarray, *, rows: int | None = None, seeds: np.ndarray | None = None
+    ) -> np.ndarray:
+        """See BatchDecoder. Nothing cached depends on `seeds` (`Reading.decoding` sees to it)."""
         self._cache.check()
         there = self._cache.there(records)
         if not there.any():

@@ -15,7 +15,7 @@ class RunCard:
     Attributes:
       tasks: {axis: {"classes": label names in the order of the outputs, "image_size": pixels}}.
       size: (height, width) that images of another size are brought to before anything else.
-      fit: how, "crop" or "pad".
+      fit: how, "crop", "pad" or "native" (see `fitting.Decoding`).
       fast_decode: whether JPEGs were decoded approximately.
       data_name, data_source: of the manifest that was trained on.
       seed: of the run.

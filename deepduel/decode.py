@@ -6,7 +6,6 @@ way, so the memory in flight does not grow with the number of cores.
 """
 
 import concurrent.futures
-import dataclasses
 import math
 import os
 import sys
@@ -14,10 +13,9 @@ import threading
 from collections.abc import Iterator
 
 import numpy as np
-import simplejpeg
-from PIL import Image
 
 from deepduel import faults
+from deepduel.fitting import Decoding, decode_jpeg, fit_image
 from deepduel.shards import Split
 from tfrecords_tools import image as images
 from tfrecords_tools import records as record_format
@@ -26,53 +24,6 @@ _JPEG = record_format.ENCODINGS.index("jpeg")
 _RAW = record_format.ENCODINGS.index("raw")
 _CHUNK = 8  # images per task: long enough to make the hand-over cheap, short enough to even out
 _ALIGNMENT = 64  # bytes; TensorFlow takes a NumPy array without copying when it starts on this
-
-
-@dataclasses.dataclass(frozen=True)
-class Decoding:
-    """How encoded images become one array.
-
-    Attributes:
-      size: (height, width) of every image in the batch, in pixels.
-      fit: what brings an image of another size to `size`, its aspect kept: "crop" (fill the
-        frame, cut off the rest, centred) or "pad" (fit inside, black around).
-      fast: trade accuracy for about a tenth more speed: approximate DCT and colour upsampling.
-        Off, the pixels are those that Pillow gives, bit for bit.
-    """
-
-    size: tuple[int, int]
-    fit: str = "crop"
-    fast: bool = False
-
-    def __post_init__(self):
-        if min(self.size) < 1:
-            raise ValueError(f"size must be (height, width) in pixels, got {self.size}")
-        if self.fit not in ("crop", "pad"):
-            raise ValueError(f"fit must be 'crop' or 'pad', got {self.fit!r}")
-
-
-def fit_image(pixels: np.ndarray, decoding: Decoding) -> np.ndarray:
-    """Brings [h, w, 3] uint8 to `decoding.size`, aspect kept; one of that size is not touched.
-
-    Antialiased triangle filter, so shrinking does not alias.
-    """
-    height, width = decoding.size
-    h, w = pixels.shape[:2]
-    if (h, w) == (height, width):
-        return pixels
-    picture = Image.fromarray(pixels)
-    if decoding.fit == "crop":
-        scale = max(height / h, width / w)
-        left, top = (w - width / scale) / 2, (h - height / scale) / 2
-        box = (max(left, 0), max(top, 0), min(w - left, w), min(h - top, h))
-        return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box=box))
-    scale = min(height / h, width / w)
-    inner = max(1, round(h * scale)), max(1, round(w * scale))
-    canvas = np.zeros((height, width, 3), np.uint8)
-    top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
-    resized = picture.resize(inner[::-1], Image.Resampling.BILINEAR)
-    canvas[top : top + inner[0], left : left + inner[1]] = np.asarray(resized)
-    return canvas
 
 
 class BatchDecoder:
@@ -102,8 +53,13 @@ class BatchDecoder:
         self._pool = concurrent.futures.ThreadPoolExecutor(max(self._helpers, 1), "decode")
         self.buffers = BatchBuffers()
 
-    def __call__(self, records: np.ndarray, *, rows: int | None = None) -> np.ndarray:
+    def __call__(
+        self, records: np.ndarray, *, rows: int | None = None, seeds: np.ndarray | None = None
+    ) -> np.ndarray:
         """Decodes; with `rows` > len(records), the batch is padded with black images.
+
+        Args:
+          seeds: int32 [B, 2], from which `Decoding.fit` "native" draws its crops; None: the centres.
 
         Raises:
           DataError: an image does not decode (unless on_error is "skip"), or its shard cannot be
@@ -112,10 +68,10 @@ class BatchDecoder:
         rows = len(records) if rows is None else rows
         batch = self.buffers.take((rows, *self._decoding.size, 3))
         batch[len(records) :] = 0
-        plain = self._split.encoding[records] == _JPEG
-        plain &= (self._split.sizes[records] == self._decoding.size).all(axis=1)
+        seeds = [None] * len(records) if seeds is None else seeds.tolist()
+        encoding, sizes = self._split.encoding[records].tolist(), self._split.sizes[records].tolist()
         encoded = self._split.images(records)
-        todo = list(zip(records.tolist(), encoded, plain.tolist(), batch[: len(records)], strict=True))
+        todo = list(zip(records.tolist(), encoded, encoding, sizes, seeds, batch, strict=False))
         # The caller and its helpers take chunks off one iterator: nobody waits for a hand-over, and
         # a helper that is still busy with another batch is not missed.
         chunks = iter([todo[at : at + _CHUNK] for at in range(0, len(todo), _CHUNK)])
@@ -130,29 +86,22 @@ class BatchDecoder:
         return batch
 
     def _decode(self, chunks: Iterator[list[tuple]]) -> None:
-        fast = self._decoding.fast
         for chunk in chunks:
-            for record, data, plain, out in chunk:
+            for record, data, encoding, (height, width), seed, out in chunk:
                 try:
-                    if plain:
-                        self._check(simplejpeg.decode_jpeg(data, "RGB", fast, fast, buffer=out), out)
+                    if encoding == _JPEG:
+                        decode_jpeg(data, height, width, self._decoding, out, seed)
                     else:
-                        self._decode_other(record, data, out)
+                        out[:] = fit_image(_pixels(data, encoding, height, width), self._decoding, seed)
                 except (ValueError, OSError) as error:
                     faults.found(self._split, record, str(error), on_error=self._on_error)
                     out[:] = 0
 
-    def _check(self, pixels: np.ndarray, out: np.ndarray) -> None:
-        if pixels.shape != out.shape:
-            raise ValueError(f"{pixels.shape[:2]} pixels, the index says {out.shape[:2]}")
 
-    def _decode_other(self, record: int, data: memoryview, out: np.ndarray) -> None:
-        """An image that is no JPEG, or of another size than the batch."""
-        if self._split.encoding[record] == _RAW:
-            pixels = np.frombuffer(data, np.uint8).reshape(*self._split.sizes[record], 3)
-        else:
-            pixels = images.decode(data, fast=self._decoding.fast)
-        out[:] = fit_image(pixels, self._decoding)
+def _pixels(data: bytes, encoding: int, height: int, width: int) -> np.ndarray:
+    if encoding == _RAW:
+        return np.frombuffer(data, np.uint8).reshape(height, width, 3)
+    return images.decode(data)
 
 
 class BatchBuffers:

@@ -33,11 +33,11 @@ import numpy as np
 import psutil
 import simplejpeg
 
-from deepduel.decode import Decoding
+from deepduel.fitting import Decoding
 from deepduel.shards import Split
 from tfrecords_tools.cli import DataError, UsageError
 
-_FORMAT = 1
+_FORMAT = 2  # also of what `fitting` makes of an image
 _ABSENT, _THERE, _BAD = 0, 1, 2
 _RAM_SHARE = 0.9  # of the available memory that a cache may take at most
 _OPEN: weakref.WeakKeyDictionary[Split, dict] = weakref.WeakKeyDictionary()

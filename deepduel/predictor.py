@@ -16,7 +16,7 @@ import tensorflow as tf
 from deepduel.augment import augment
 from deepduel.augmentation import Augmentation
 from deepduel.card import RunCard
-from deepduel.decode import Decoding
+from deepduel.fitting import Decoding
 from deepduel.micro_batches import in_micro_batches
 from tfrecords_tools.cli import DataError, UsageError
 

@@ -25,6 +25,7 @@ flags.DEFINE_string("augmentation", "original", "Preset: original, forensic, rob
                     flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_enum("reader", "random", ["random", "sequential"], "As in train.", flag_values=FLAGS)
 flags.DEFINE_bool("fast_decode", False, "As in train.", flag_values=FLAGS)
+flags.DEFINE_bool("native_resolution", False, "As in train.", flag_values=FLAGS)
 flags.DEFINE_integer("threads", 0, "That decode; 0: all cores.", lower_bound=0, flag_values=FLAGS)
 flags.DEFINE_float("seconds", 3, "To measure each stage.", lower_bound=0.01, flag_values=FLAGS)
 
@@ -66,7 +67,8 @@ def measure(options: flags.FlagValues, preset) -> dict[str, float]:
     side = options.host_size or options.image_size
     reading = pipeline.Reading(
         options.batch_size,
-        size=None if split.one_size else (side, side),
+        size=None if split.one_size and not options.native_resolution else (side, side),
+        fit="native" if options.native_resolution else "crop",
         reader=options.reader,
         fast_decode=options.fast_decode,
         threads=options.threads or None,

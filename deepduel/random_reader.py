@@ -20,7 +20,7 @@ _LARGE_BATCH_BYTES = 64 << 20  # from here on, one batch is decoded at a time
 def train(split: Split, reading: Reading, position: order.Position) -> tf.data.Dataset:
     """Endless training batches from `position` on."""
     training = batch_plan.Training(split, reading, position.seed)
-    return _batches(training.numbers(position), split, reading, training, rows=None)
+    return _batches(training.numbers(position), split, reading, training, rows=None, random_crops=True)
 
 
 def evaluate(split: Split, reading: Reading, *, rows: int) -> tf.data.Dataset:
@@ -34,7 +34,13 @@ def listed(split: Split, reading: Reading, records: batch_plan.Listed) -> tf.dat
 
 
 def _batches(
-    numbers: tf.data.Dataset, split: Split, reading: Reading, take: Callable, *, rows: int | None
+    numbers: tf.data.Dataset,
+    split: Split,
+    reading: Reading,
+    take: Callable,
+    *,
+    rows: int | None,
+    random_crops: bool = False,
 ) -> tf.data.Dataset:
     """Batch numbers -> batches; `take` gives the records and seeds of a batch."""
     decoding = reading.decoding(split)
@@ -54,7 +60,7 @@ def _batches(
         records, seeds, _ = take(number)
         pad = (rows or len(records)) - len(records)
         picked = labels[records] if labels is not None else np.empty((len(records), 0), np.int32)
-        images = decode(records, rows=len(records) + pad)
+        images = decode(records, rows=len(records) + pad, seeds=seeds if random_crops else None)
         records = np.pad(records, (0, pad), constant_values=-1)
         weight = faults.weights(split, records)
         picked = np.pad(picked, ((0, pad), (0, 0)))

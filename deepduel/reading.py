@@ -15,7 +15,7 @@ import dataclasses
 import tensorflow as tf
 
 from deepduel import faults, order, pixel_cache
-from deepduel.decode import Decoding
+from deepduel.fitting import Decoding
 from deepduel.sampling import Sampling
 from deepduel.shards import Split
 from tfrecords_tools.cli import UsageError
@@ -30,7 +30,8 @@ class Reading:
     Attributes:
       batch_size: images per batch, >= 1.
       size: (height, width) of the batches; None takes the images' own, if they have one size.
-      fit: "crop" or "pad", see Decoding.
+      fit: "crop", "pad" or "native", see Decoding. In training, "native" cuts at a random place, by the
+        image's seed; in evaluation in the centre.
       fast_decode: approximate JPEG decoding, see Decoding.
       reader: "random" reads records by number, each at its place in its shard, in a true global
         shuffle. "sequential" streams the shards (any file system that TensorFlow knows) and
@@ -86,6 +87,11 @@ class Reading:
             raise UsageError(
                 f"the images of {split.data_dir} have {len(sizes)} different sizes; say with size=(height, "
                 "width) what they are to be brought to"
+            )
+        if self.fit == "native" and self.cache != "none" and split.one_size != size:
+            raise UsageError(
+                f"cache={self.cache}: at native resolution every epoch cuts other places out of the images, "
+                "so no pixels can be kept; leave the cache out"
             )
         return Decoding(size, self.fit, self.fast_decode)
 

@@ -140,12 +140,32 @@ def _check_labels(split: Split, tasks: list[TaskOptions]) -> None:
 
 def _reading(reading, train_split, validation_split, tasks) -> pipeline.Reading:
     """Both splits in one size: their own if they share one, else the largest input of the tasks."""
+    if reading.fit == "native":
+        side = _native_side(tasks)
+        return dataclasses.replace(reading, size=(side, side))
     if reading.size is None and (
         train_split.one_size is None or train_split.one_size != validation_split.one_size
     ):
         side = max(task.architecture.image_size for task in tasks)
         return dataclasses.replace(reading, size=(side, side))
     return reading
+
+
+def _native_side(tasks: list[TaskOptions]) -> int:
+    """The input that all tasks share. Raises UsageError when a task would have pixels resampled."""
+    side = tasks[0].architecture.image_size
+    for task in tasks:
+        if task.architecture.image_size != side:
+            raise UsageError(
+                f"native resolution: {tasks[0].axis} takes {side} pixels and {task.axis} "
+                f"{task.architecture.image_size}, so one would be resampled; give both one --image_size"
+            )
+        if task.augmentation.resamples or task.augmentation.crop_size not in (0, side):
+            raise UsageError(
+                f"native resolution: the augmentation of {task.axis} rotates, zooms, shears, shifts by parts "
+                "of a pixel or crops, which resamples; give --augmentation=forensic, robust or none"
+            )
+    return side
 
 
 def _card(options: RunOptions, split: Split, duel: Duel, reading: pipeline.Reading) -> RunCard:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepduel import faults, order
-from deepduel.decode import Decoding
+from deepduel.fitting_graph import decode_fitted
 from deepduel.reading import Reading, as_batch, options
 from deepduel.shards import Split
 from tfrecords_tools import records as record_format
@@ -29,7 +29,7 @@ def train(split: Split, reading: Reading, position: order.Position) -> tf.data.D
         encoded = records.batch(reading.batch_size)
         encoded = encoded.skip(tf.where(number == position.epoch, np.int64(position.step), np.int64(0)))
         encoded = encoded.map(lambda *batch: _part(reading, *batch))
-        return _decoded(encoded, split, reading, seed=position.seed, epoch=number)
+        return _decoded(encoded, split, reading, seed=position.seed, epoch=number, random_crops=True)
 
     epochs = tf.data.Dataset.range(position.epoch, np.iinfo(np.int64).max)
     return _finish(epochs.flat_map(epoch), split, reading)
@@ -95,7 +95,7 @@ def _shuffled_indices(count, seed: int, epoch: tf.Tensor, *, salt) -> tf.Tensor:
 
 
 def _decoded(
-    encoded: tf.data.Dataset, split: Split, reading: Reading, *, seed: int, epoch
+    encoded: tf.data.Dataset, split: Split, reading: Reading, *, seed: int, epoch, random_crops: bool = False
 ) -> tf.data.Dataset:
     """Batches (numbers [B], Examples [B]) -> (images, labels, seeds, numbers, weight).
 
@@ -109,9 +109,10 @@ def _decoded(
     word = tf.cast(order.epoch_word(seed, epoch), tf.int32)
     threads = reading.threads or len(os.sched_getaffinity(0))
 
-    def decode(row, example):
+    def decode(row, number, example):
         parsed = tf.io.parse_single_example(example, features)
-        image = _fit_in_graph(_decode_in_graph(parsed["image"], split, decoding), decoding)
+        crop_seed = (tf.cast(word, tf.int64), number % 2**31) if random_crops else None
+        image = decode_fitted(parsed["image"], decoding, split.manifest.encodings, split.one_size, crop_seed)
         labels = (
             tf.stack([tf.cast(parsed[axis], tf.int32) for axis in axes]) if axes else tf.zeros(0, tf.int32)
         )
@@ -120,7 +121,7 @@ def _decoded(
     def batch(numbers, examples):
         count = tf.size(numbers, tf.int64)
         rows = tf.data.Dataset.range(count)
-        rows = tf.data.Dataset.zip(rows, tf.data.Dataset.from_tensor_slices(examples))
+        rows = tf.data.Dataset.zip(rows, *map(tf.data.Dataset.from_tensor_slices, (numbers, examples)))
         rows = rows.map(decode, num_parallel_calls=threads, deterministic=True).ignore_errors()
         nothing = tf.zeros(0, tf.int64), tf.zeros((0, *decoding.size, 3), tf.uint8), tf.zeros((0, len(axes)))
         nothing = tf.nest.map_structure(lambda part, kind: tf.cast(part, kind), nothing, kinds)
@@ -182,41 +183,6 @@ def _noted(split: Split, images, labels, seeds, records, weight):
 
     weight = tf.cond(tf.reduce_all(weight > 0), lambda: weight, changed)
     return images, labels, seeds, records, weight
-
-
-def _decode_in_graph(data: tf.Tensor, split: Split, decoding: Decoding) -> tf.Tensor:
-    def jpeg():
-        method = "INTEGER_FAST" if decoding.fast else "INTEGER_ACCURATE"
-        return tf.io.decode_jpeg(data, channels=3, dct_method=method, fancy_upscaling=not decoding.fast)
-
-    def other():
-        if set(split.manifest.encodings) - {"jpeg"} == {"raw"}:
-            return tf.reshape(tf.io.decode_raw(data, tf.uint8), (*split.one_size, 3))
-        return tf.io.decode_png(data, channels=3)
-
-    is_jpeg = tf.strings.substr(data, 0, 2) == b"\xff\xd8"
-    return tf.ensure_shape(tf.cond(is_jpeg, jpeg, other), (None, None, 3))
-
-
-def _fit_in_graph(image: tf.Tensor, decoding: Decoding) -> tf.Tensor:
-    """`decode.fit_image` in TensorFlow's operations; the same to within rounding."""
-    height, width = decoding.size
-
-    def fit():
-        h, w = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
-        if decoding.fit == "pad":
-            resized = tf.image.resize_with_pad(tf.cast(image, tf.float32), height, width, antialias=True)
-        else:
-            scale = tf.maximum(height / h, width / w)
-            size = tf.maximum(
-                tf.stack([height, width]), tf.cast(tf.math.ceil(tf.stack([h, w]) * scale), tf.int32)
-            )
-            resized = tf.image.resize(image, size, antialias=True)
-            resized = tf.image.resize_with_crop_or_pad(resized, height, width)
-        return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
-
-    same = tf.reduce_all(tf.shape(image)[:2] == decoding.size)
-    return tf.ensure_shape(tf.cond(same, lambda: image, fit), (height, width, 3))
 
 
 def _finish(batches: tf.data.Dataset, split: Split, reading: Reading) -> tf.data.Dataset:

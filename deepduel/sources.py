@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-import simplejpeg
 import tensorflow as tf
 
-from deepduel.decode import BatchDecoder, Decoding, fit_image
+from deepduel.decode import BatchDecoder
+from deepduel.fitting import Decoding, decode_jpeg, fit_image
 from deepduel.shards import Split
 from tfrecords_tools import image as images
 from tfrecords_tools import jpeg, manifest, records, storage, walk
@@ -131,14 +131,12 @@ class Files:
                 if size > images.MAX_FILE_BYTES:
                     out[...] = 0
                     return f"{size:,} bytes: over the limit of {images.MAX_FILE_BYTES:,} bytes"
-                found = upright(file.readall(), fast=self._decoding.fast, out=out)
+                found = fitted(file.readall(), self._decoding, out)
         except OSError as error:
             found = images.Rejected(f"unreadable file: {error.strerror or error}")
-        if isinstance(found, images.Rejected):
+        if found is not None:
             out[...] = 0
             return found.reason
-        if found is not out:
-            out[...] = fit_image(found, self._decoding)
         return ""
 
     def _find(self, pattern: str):
@@ -205,24 +203,25 @@ def open_source(patterns: Sequence[str], decoding: Decoding, *, split: str | Non
     return Shards(Split(shards[0], split), decoding)
 
 
-def upright(
-    data: bytes, *, fast: bool = False, out: np.ndarray | None = None
-) -> np.ndarray | images.Rejected:
-    """A file's bytes -> the pixels that its conversion and the pipeline would give, uint8 [h, w, 3].
+def fitted(data: bytes, decoding: Decoding, out: np.ndarray) -> images.Rejected | None:
+    """A file's bytes -> the pixels that its conversion and the pipeline would give, in `out`.
 
     Args:
-      fast: see `decode.Decoding`.
-      out: uint8 [H, W, 3]; it is filled and returned where the image is of that size and can be
-        decoded into it. Else, and where the image is rejected, its content is undefined.
+      out: uint8 [H, W, 3] of `decoding.size`; undefined where the image is rejected.
     """
     if data[:3] == b"\xff\xd8\xff":
         header = jpeg.scan(data)
         if header is not None and header.plain and header.height * header.width <= images.MAX_PIXELS:
-            fits = out is not None and (header.height, header.width) == out.shape[:2]
             try:
-                pixels = simplejpeg.decode_jpeg(data, "RGB", fast, fast, buffer=out if fits else None)
-                return out if fits else pixels
+                decode_jpeg(data, header.height, header.width, decoding, out)
+                return None
             except ValueError:
                 pass  # `check` knows which damage is harmless
     found = images.check(data)
-    return found if isinstance(found, images.Rejected) else images.decode(found.data, fast=fast)
+    if isinstance(found, images.Rejected):
+        return found
+    if found.encoding == "jpeg":
+        decode_jpeg(found.data, found.height, found.width, decoding, out)
+    else:
+        out[...] = fit_image(images.decode(found.data), decoding)
+    return None

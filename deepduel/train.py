@@ -38,11 +38,18 @@ flags.DEFINE_integer(
 flags.DEFINE_enum(
     "fit", "crop", ["crop", "pad"], "How they are brought there, aspect kept.", flag_values=FLAGS
 )
+flags.DEFINE_bool(
+    "native_resolution", False, "Resample nothing: image_size x image_size pixels are cut out of each image, "
+    "at random to train, in the centre to evaluate; what is smaller is mirrored at its edges. Needs an "
+    "--augmentation without rotation, zoom or shear (forensic, robust, none).",
+    flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_enum(
     "reader", "random", ["random", "sequential"],
     "random: records by number, a true shuffle. sequential: remote storage.",
     flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_bool("fast_decode", False, "Approximate JPEG decoding, a tenth faster.", flag_values=FLAGS)
+flags.DEFINE_bool(
+    "fast_decode", False, "Approximate JPEG decoding: a tenth faster, large photographs more.",
+    flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_string(
     "save_every", "300s", "How often the state is saved within an epoch: seconds (300s) or steps (50steps).",
     flag_values=FLAGS)  # fmt: skip
@@ -131,10 +138,15 @@ def _run_options(options: flags.FlagValues):
     from deepduel.options import RunOptions
 
     side = options.host_size
+    if options.native_resolution and (side or options.fit != "crop"):
+        raise cli.UsageError(
+            "--native_resolution cuts --image_size pixels out of each image and resamples nothing; "
+            "leave --host_size and --fit out"
+        )
     reading = pipeline.Reading(
         batch_size=options.batch_size,
         size=(side, side) if side else None,
-        fit=options.fit,
+        fit="native" if options.native_resolution else options.fit,
         fast_decode=options.fast_decode,
         reader=options.reader,
         threads=options.threads or None,

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepduel.decode import BatchBuffers, BatchDecoder, Decoding, fit_image
+from deepduel.decode import BatchBuffers, BatchDecoder
+from deepduel.fitting import Decoding
 from deepduel.shards import Split
 from tfrecords_tools.cli import DataError
 
@@ -61,29 +62,6 @@ def test_memory_is_used_again_and_aligned():
     assert buffers.take((2, 2, 8, 8, 3)).ctypes.data == address
 
 
-def test_fit_leaves_the_right_size_alone():
-    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    assert fit_image(pixels, Decoding((20, 30))) is pixels
-
-
-@pytest.mark.parametrize("shape", [(10, 40), (40, 10), (1, 1), (3, 500), (25, 25)])
-def test_crop_fills_the_frame_and_pad_shows_all(shape):
-    pixels = np.full((*shape, 3), 200, np.uint8)
-    crop = fit_image(pixels, Decoding((20, 24), "crop"))
-    assert crop.shape == (20, 24, 3)
-    assert (crop == 200).all()
-    pad = fit_image(pixels, Decoding((20, 24), "pad"))
-    rows, columns = (pad == 200).all(axis=2).any(axis=1).sum(), (pad == 200).all(axis=2).any(axis=0).sum()
-    scale = min(20 / shape[0], 24 / shape[1])
-    assert (rows, columns) == tuple(max(1, round(side * scale)) for side in shape)
-
-
-def test_crop_is_centred():
-    pixels = np.zeros((10, 30, 3), np.uint8)
-    pixels[:, 10:20] = 255
-    assert (fit_image(pixels, Decoding((10, 10))) == 255).all()
-
-
 def test_damage_names_shard_record_and_key(toy_shards, tmp_path):
     folder = shutil.copytree(toy_shards, tmp_path / "shards")
     split = Split(folder, "train")
@@ -95,10 +73,3 @@ def test_damage_names_shard_record_and_key(toy_shards, tmp_path):
     damaged = Split(folder, "train")
     with pytest.raises(DataError, match=r"-00000-of-00003, record 7 \(key .*does not decode"):
         BatchDecoder(damaged, Decoding((32, 32)))(np.arange(16))
-
-
-def test_bad_options():
-    with pytest.raises(ValueError, match="fit must be"):
-        Decoding((8, 8), "stretch")
-    with pytest.raises(ValueError, match="size must be"):
-        Decoding((0, 8))

@@ -121,6 +121,33 @@ def test_differing_sizes_are_brought_to_one_alike_by_both_readers(mixed_shards, 
     assert difference.mean() < 1  # grey levels; Pillow rounds between its two passes
 
 
+def test_native_crops_are_the_same_in_both_readers_and_any_threads(mixed_shards):
+    split = Split(mixed_shards, "train")
+
+    def epochs(**options):
+        reading = Reading(24, size=(24, 24), fit="native", **options)
+        batches = numpy_batches(pipeline.train_batches(split, reading, order.Position(3)), 2)
+        return [batch["images"][np.argsort(batch["records"])] for batch in batches]
+
+    first, second = epochs(threads=1)
+    assert (first == second).all(axis=(1, 2, 3)).mean() < 0.2  # each epoch cuts elsewhere
+    assert same([first, second], epochs(threads=3))
+    assert same([first, second], epochs(reader="sequential"))
+    batch = tf.constant(first)  # no augmentation, no resampling: what the network gets are these pixels
+    assert (augment(batch, tf.zeros((24, 2), tf.int32), PRESETS["none"], 24).numpy() == first).all()
+    centres = [
+        numpy_batches(pipeline.eval_batches(split, Reading(24, size=(24, 24), fit="native", reader=reader)))
+        for reader in READERS
+    ]
+    assert same(centres[0][0]["images"], centres[1][0]["images"])
+
+
+def test_native_crops_are_not_cached(mixed_shards, tmp_path):
+    reading = Reading(24, size=(24, 24), fit="native", cache="ram")
+    with pytest.raises(UsageError, match="every epoch cuts other places"):
+        pipeline.train_batches(Split(mixed_shards, "train"), reading, order.Position())
+
+
 def test_differing_sizes_need_a_size(mixed_shards):
     split = Split(mixed_shards, "train")
     with pytest.raises(UsageError, match="have 3 different sizes; say with size"):

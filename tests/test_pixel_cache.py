@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from deepduel import decode, order, pipeline, pixel_cache
-from deepduel.decode import Decoding
+from deepduel.fitting import Decoding
 from deepduel.reading import Reading
 from deepduel.shards import Split
 from tests.test_faults import spoil

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from deepduel import predict, sources, submission
-from deepduel.decode import Decoding
+from deepduel.fitting import Decoding
 from deepduel.predictor import Predictor
 from tests.conftest import run_command
 from tests.fake_runs import write_run

@@ -11,6 +11,8 @@ import pytest
 
 from deepduel import task_flags, train
 from deepduel.card import RunCard
+from deepduel.fitting import Decoding
+from deepduel.predictor import Predictor
 from tests.conftest import TOY_TRAINING, run_command
 from tfrecords_tools import cli
 
@@ -34,6 +36,12 @@ def test_a_run_leaves_its_models_history_and_card(toy_run, toy_shards):
     assert card.size == (32, 32)
     assert card.tasks["authenticity"] == {"classes": ["real", "fake"], "image_size": 16}
     assert card.data_source == json.loads((toy_shards / "manifest.json").read_text())["source"]
+
+
+def test_a_run_at_native_resolution_says_so_to_whoever_uses_it(toy_shards, tmp_path):
+    words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *TOY_TRAINING, "--tasks=category"
+    assert run_command(train, *words, "--native_resolution") == 0
+    assert Predictor(tmp_path / "run").decoding == Decoding((16, 16), "native")  # of 32x32 pixels
 
 
 def test_best_is_the_epoch_with_the_best_validation_accuracy(toy_run):
@@ -121,13 +129,20 @@ def test_a_folder_of_other_things_is_refused(toy_shards, tmp_path, capsys):
         ("--train_split=test", 1, "no image of split 'test' has a label"),
         ("--weights=nowhere.keras", 1, "there is no such file; give imagenet, none"),
         ("--fit=stretch", 2, "value should be one of <crop|pad>"),
+        ("--native_resolution", 2, "native resolution: the augmentation of authenticity rotates"),
+        ("--native_resolution --host_size=32", 2, "leave --host_size and --fit out"),
+        (
+            "--native_resolution --augmentation=none --image_size=8 --image_size=category=16",
+            2,
+            "give both one --image_size",
+        ),
         ("--data_dir=nowhere", 1, "there is no such folder of shards"),
         ("--no_such_flag", 2, "Unknown command line flag 'no_such_flag'"),
         ("extra", 2, "does not take the argument 'extra'"),
     ],
 )
 def test_bad_input_is_one_clear_line(toy_shards, tmp_path, capsys, word, code, message):
-    words = [f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", "--backbone=small_cnn", word]
+    words = [f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", "--backbone=small_cnn", *word.split()]
     assert run_command(train, *words) == code
     error = capsys.readouterr().err
     assert message in error
