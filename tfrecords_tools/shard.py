@@ -21,6 +21,7 @@ from tfrecords_tools.storage import WORK
 from tfrecords_tools.workers import Counts
 
 ENDINGS = ("", ".idx", ".npy")
+_WRITE_BYTES = 2 << 20  # the disk works while the next images are decoded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,7 @@ def _write_records(file, source, common: Common, job: Job, counts) -> tuple[dict
     """Fills an open shard. Returns its report, and the contents of `.idx` and `.npy`."""
     axes, offset, digest = tuple(common.axes), 0, hashlib.sha256()
     cells, image_sizes, encodings, notes = (collections.Counter() for _ in range(4))
-    rows, rejected = [], []
+    rows, rejected, handed = [], [], 0
     for key, size, labels in job.images:
         checked = fetch(source, key, size, common)
         if isinstance(checked, image.Rejected):
@@ -83,6 +84,9 @@ def _write_records(file, source, common: Common, job: Job, counts) -> tuple[dict
              records.ENCODINGS.index(checked.encoding), labels)
         )  # fmt: skip
         offset += len(record)
+        if offset - handed >= _WRITE_BYTES:
+            storage.start_writing(file, handed, offset)
+            handed = offset
         cells[labels] += 1
         image_sizes[checked.height, checked.width] += 1
         encodings[checked.encoding] += 1
