@@ -21,6 +21,7 @@ from tfrecords_tools import (
     mending,
     planning,
     progress,
+    records,
     splitting,
     telling,
     writer,
@@ -153,6 +154,11 @@ def main(options: flags.FlagValues) -> None:
             axes=base.axes if base else None,
             on_progress=bar.update,
         )
+    for key, reason in listing.rejected:
+        if reason.startswith(
+            "unreadable directory"
+        ):  # one line of rejected.csv for who knows how many images
+            print(f"{options.input_dir}/{records.key_text(key)}: {reason}, left out", file=sys.stderr)
     count = len(listing)
     if base:
         mending.require_same_options(options.output_dir, base, listing, chosen)

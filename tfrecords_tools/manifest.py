@@ -168,10 +168,10 @@ def _check_shard(folder, split: str, shard: Shard) -> None:
     if size is None:
         raise DataError(
             f"{folder.root}/{shard.file}: missing, but the manifest lists it for split {split!r}; "
-            "copy the folder again, or convert again"
+            "copy the folder again, or rebuild the shard: python -m tfrecords_tools.verify tells how"
         )
     if size != shard.bytes:
         raise DataError(
             f"{folder.root}/{shard.file}: {size} bytes, but the manifest says {shard.bytes}; "
-            "copy the folder again, or convert again"
+            "copy the folder again, or rebuild the shard: python -m tfrecords_tools.verify tells how"
         )

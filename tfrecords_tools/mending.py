@@ -1,5 +1,6 @@
 """What is done to a finished data folder: damaged shards rebuilt, new images appended."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -9,6 +10,8 @@ from tfrecords_tools.cli import DataError
 from tfrecords_tools.listing import Listing
 from tfrecords_tools.manifest import Manifest
 from tfrecords_tools.planning import Options, Plan
+
+_AS_THEN = "bring back the images and options of then, or convert into a new folder"
 
 
 def fresh(listing: Listing, output_dir: str, base: Manifest) -> Listing:
@@ -44,13 +47,8 @@ def repair(
     expected = {part.file: part for split in whole.splits.values() for part in split.shards}
     for made in plans:
         own = damaged & set(made.files)
-        writer.run(made, output_dir, made.jobs(own), min(processes, len(own)), on_progress)
-        for file in sorted(own):
-            if writer.read_report(target, file)["sha256"] != expected[file].sha256:
-                raise DataError(
-                    f"{output_dir}/{file}: rebuilt, but not to the same bytes; an image changed since, or "
-                    "another version of Pillow or simplejpeg is installed; convert into a new folder"
-                )
+        jobs = (dataclasses.replace(job, sha256=expected[job.file].sha256) for job in made.jobs(own))
+        writer.run(made, output_dir, jobs, min(processes, len(own)), on_progress)
     companions = _companions(target, plans, whole, {damage.file for damage in damages})
     whole = writer.publish(target, whole, companions)
     del lock
@@ -69,7 +67,7 @@ def _plans(listing: Listing, options: Options, target, whole: Manifest) -> list[
         require_same_options(target.root, whole, chosen, options)
         found = generation | {"axes": {axis: list(names) for axis, names in whole.axes.items()}}
         wanted = {key: made.description[key] for key in found}
-        writer.require_same(target.root, found, wanted)
+        writer.require_same(target.root, found, wanted, remedy=_AS_THEN)
         plans.append(made)
         base = _upto(whole, plans)
     return plans
@@ -130,4 +128,4 @@ def require_same_options(root: str, held: Manifest, listing: Listing, options: O
     """Raises DataError with what differs from the options that a folder was made with."""
     found = {"name": held.name, **held.options}
     wanted = planning.describe_options(listing, options)
-    writer.require_same(root, found, {key: wanted.get(key) for key in found} | {"source": None})
+    writer.require_same(root, found, {key: wanted.get(key) for key in found} | {"source": None}, _AS_THEN)

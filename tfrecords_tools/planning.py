@@ -67,11 +67,13 @@ class Job:
       file: the shard's name.
       split: its split.
       images: (key, bytes on disk, labels in the order of axes), in the order of records.
+      sha256: of a shard to be rebuilt, the hex digests that its files have to have; else None.
     """
 
     file: str
     split: str
     images: list[tuple[bytes, int, tuple[int, ...]]]
+    sha256: dict[str, str] | None = None
 
 
 @dataclasses.dataclass

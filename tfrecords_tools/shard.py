@@ -38,7 +38,8 @@ def write(common: Common, job: Job, counts: Counts) -> None:
     """Writes and publishes one shard: `.npy`, `.idx`, its report, and the shard itself last.
 
     Raises:
-      DataError: the input changed since it was listed, or cannot be read; the disk is full.
+      DataError: the input changed since it was listed, or cannot be read; the disk is full; a shard to be
+        rebuilt would not be the same (what is there is left alone).
     """
     source, target = storage.open_folder(common.input_dir), storage.open_folder(common.output_dir)
     partial = target.partial(job.file)
@@ -46,9 +47,16 @@ def write(common: Common, job: Job, counts: Counts) -> None:
         with partial.open("wb") as file:
             report, index, table = _write_records(file, source, common, job, counts)
             storage.sync(file)
-        for ending, data in ((".idx", index), (".npy", table)):
+        companions = {".idx": index, ".npy": table}
+        report["sha256"] |= {ending: hashlib.sha256(data).hexdigest() for ending, data in companions.items()}
+        if job.sha256 not in (None, report["sha256"]):
+            raise DataError(
+                f"{common.output_dir}/{job.file}: left as it is: rebuilt it would have other bytes; an image "
+                "changed since, or another version of Pillow or simplejpeg is installed; bring back what was "
+                "then, or convert into a new folder"
+            )
+        for ending, data in companions.items():
             target.write(job.file + ending, data, synced=False)
-            report["sha256"][ending] = hashlib.sha256(data).hexdigest()
         target.write(f"{WORK}/{job.file}.json", json.dumps(report).encode(), synced=False)
         target.publish(partial, job.file)
     except OSError as error:

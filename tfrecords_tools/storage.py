@@ -54,7 +54,7 @@ class Local:
             with os.scandir(os.path.join(self._root, folder)) as entries:  # noqa: PTH118
                 listed = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
-            yield Found(folder, 0, f"unreadable directory: {error.strerror}")
+            yield Found(folder or b".", 0, f"unreadable directory: {error.strerror}")
             return
         for entry in listed:
             key = folder + entry.name

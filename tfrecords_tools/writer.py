@@ -126,18 +126,20 @@ def finished(target, made: Plan) -> Manifest | None:
     return held
 
 
-def require_same(root: str, found: dict, wanted: dict) -> None:
-    """Raises DataError with what differs between two descriptions."""
+def require_same(root: str, found: dict, wanted: dict, remedy: str = "") -> None:
+    """Raises DataError with what differs between two descriptions, and the remedy."""
     differing = [key for key in wanted if key not in ("source", "images") and found.get(key) != wanted[key]]
     told = [f"{key} (there {json.dumps(found.get(key))}, now {json.dumps(wanted[key])})" for key in differing]
-    remedy = "choose another --output_dir, or delete this one"
+    usual = "choose another --output_dir, or delete this one"
     other_input = wanted["source"] is not None and found.get("source") != wanted["source"]
     if other_input and (not told or "shards" in differing):
         counts = f"{found.get('images'):,} images then, {wanted['images']:,} now"
         told.insert(0, f"the input's files, sizes or labels ({counts})")
-        remedy += "; --append adds images that are new"
+        usual += "; --append adds images that are new"
     if told:
-        raise DataError(f"{root}: holds another conversion, which differs in {'; '.join(told)}; {remedy}")
+        raise DataError(
+            f"{root}: holds another conversion, which differs in {'; '.join(told)}; {remedy or usual}"
+        )
 
 
 def _require_ours(target, made: Plan) -> None:
