@@ -6,6 +6,7 @@ decode     record numbers -> one uint8 batch (fitting: one image -> one row)
 reading    how a split is read; what a batch is
 pipeline   shards -> tf.data batches (random_reader, sequential_reader; sampling, faults, pixel_cache)
 augment    uint8 batches -> augmented float batches, on the device (augmentation, draws, warp, mixing, …)
+features   what frozen backbones make of each image, kept (feature_store)
 models     backbones, heads, saved models
 task       what is learnt for one label axis (objective, optimizers, averages)
 step       what one device computes of a batch, in micro_batches

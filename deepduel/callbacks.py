@@ -32,15 +32,20 @@ class Stopped(Exception):
 class Clock(keras.callbacks.Callback):
     """Adds to an epoch's logs what it cost, in this session."""
 
-    def __init__(self, duel: Duel, *, images: int, batch_size: int):
+    def __init__(self, duel: Duel, *, images: int, batch_size: int, before: float = 0.0):
+        """Args:
+        before: seconds spent on the first epoch already, on making features.
+        """
         super().__init__()
         self._duel = duel
         self._images = images
         self._batch_size = batch_size
+        self._before = before
 
     def on_epoch_begin(self, epoch, logs=None):
         self._earlier = self._duel.steps_done * self._batch_size
-        self._started = time.perf_counter()
+        self._started = time.perf_counter() - self._before
+        self._before = 0.0
         self._waited = self._duel.input_seconds
 
     def on_test_begin(self, logs=None):
@@ -203,11 +208,10 @@ class Keeper(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if self._duel.steps_done >= self._steps_per_epoch:
             return  # the end of the epoch saves, once validation is done
-        if self._deadline is not None and time.monotonic() >= self._deadline:
-            self._asked = self._asked or "--max_minutes"
+        over = self._over()
         due = self._steps is not None and self._duel.steps_done % self._steps == 0
         due |= self._seconds is not None and time.monotonic() - self._saved >= self._seconds
-        if due or self._asked:
+        if due or over:
             self.save()
         self._stop_if_asked()
 
@@ -221,11 +225,22 @@ class Keeper(keras.callbacks.Callback):
         self.save()
         self._stop_if_asked()
 
+    def pause(self) -> None:
+        """Between steps: raises Stopped, the state saved, when that is asked for or the time is over."""
+        if self._over():
+            self.save()
+        self._stop_if_asked()
+
     def save(self) -> None:
         """Publishes the state of now."""
         stand = state.State(self._epoch, self._duel.steps_done, tuple(self.history), self._best)
         state.save(self._workdir / "resume", stand, self._duel.state_variables())
         self._saved = time.monotonic()
+
+    def _over(self) -> bool:
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            self._asked = self._asked or "--max_minutes"
+        return bool(self._asked)
 
     def _stop_if_asked(self) -> None:
         if self._asked:

@@ -45,6 +45,9 @@ class RunOptions:
       seed: of weights, order and augmentation.
       save_seconds, save_steps: how often the state is saved within an epoch; None: not for this reason.
       max_minutes: to train in this session, then the state is saved; 0: no limit.
+      features: folder in which to keep the frozen backbones' features, see `features`; None: every epoch
+        reads images.
+      views: augmented views of each training image whose features are kept, >= 1.
     """
 
     data_dir: str
@@ -58,6 +61,8 @@ class RunOptions:
     save_seconds: float | None = 300
     save_steps: int | None = None
     max_minutes: float = 0
+    features: str | None = None
+    views: int = 3
 
     def __post_init__(self):
         for name in ("epochs", "micro_batch"):

@@ -9,6 +9,7 @@ RUN/tensorboard/              scalars and a grid of augmented samples
 """
 
 import dataclasses
+import functools
 import pathlib
 import time
 
@@ -18,6 +19,7 @@ import tensorflow as tf
 
 from deepduel import callbacks, faults, models, optimizers, order, pipeline, run_folder, state, tensorboard
 from deepduel.card import RunCard
+from deepduel.features import Features
 from deepduel.options import RunOptions, TaskOptions
 from deepduel.shards import Split
 from deepduel.task import Task
@@ -44,6 +46,8 @@ def train(
     validation_split = Split(options.data_dir, options.validation_split)
     _check_labels(train_split, tasks)
     _check_labels(validation_split, tasks)
+    if options.features is not None:
+        _check_frozen(tasks)
     reading = _reading(options.reading, train_split, validation_split, tasks)
     workdir = pathlib.Path(options.workdir)
     run_folder.check(workdir, flags, defaults)
@@ -67,7 +71,6 @@ def _fit(options, duel, train_split, validation_split, reading, stand, flags) ->
     """From `stand` to the last epoch: what is left of a begun epoch, then the whole ones."""
     workdir, batch_size = pathlib.Path(options.workdir), reading.batch_size
     steps = order.steps_per_epoch(len(train_split), batch_size)
-    validation = pipeline.eval_batches(validation_split, reading)
     minutes = options.max_minutes
     keeper = callbacks.Keeper(
         duel,
@@ -79,9 +82,11 @@ def _fit(options, duel, train_split, validation_split, reading, stand, flags) ->
         save_steps=options.save_steps,
         deadline=time.monotonic() + 60 * minutes if minutes else None,
     )
+    keeper.listen()
+    batches, validation, before = _batches(options, duel, train_split, validation_split, reading, keeper)
     board = tensorboard.Board(duel, workdir / "tensorboard", images=len(train_split), batch_size=batch_size)
     around = [
-        callbacks.Clock(duel, images=len(train_split), batch_size=batch_size),
+        callbacks.Clock(duel, images=len(train_split), batch_size=batch_size, before=before),
         callbacks.Console(duel, train_split, validation_split, batch_size=batch_size, epochs=options.epochs),
         board,
         callbacks.NonFinite(duel, train_split, workdir / "non_finite.csv", keeper),
@@ -89,12 +94,11 @@ def _fit(options, duel, train_split, validation_split, reading, stand, flags) ->
     ]
     if not stand.epoch and not stand.step:
         board.start(flags, pipeline.train_batches(train_split, reading, order.Position(options.seed)))
-    keeper.listen()
     duel.go_on_at(stand.step)
     for first, last, start in _stretches(stand, options.epochs):
         position = order.Position(options.seed, first, start)
         duel.fit(
-            pipeline.train_batches(train_split, reading, position),
+            batches(position),
             validation_data=validation,
             steps_per_epoch=steps - start,
             initial_epoch=first,
@@ -105,6 +109,23 @@ def _fit(options, duel, train_split, validation_split, reading, stand, flags) ->
         )
     board.close()
     return keeper.history[-1]
+
+
+def _batches(options, duel, train_split, validation_split, reading, keeper):
+    """(function: position -> training batches, validation batches, seconds that features took)."""
+    if options.features is None:
+        train = functools.partial(pipeline.train_batches, train_split, reading)
+        return train, pipeline.eval_batches(validation_split, reading), 0.0
+    made = []
+    for split, views in ((validation_split, 0), (train_split, options.views)):
+        kept = Features(
+            options.features, split, reading, duel.tasks,
+            micro_batch=duel.micro_batch, seed=options.seed, views=views,
+        )  # fmt: skip
+        kept.make(keeper.pause)
+        made.append(kept)
+    validation, train = made
+    return train.train_batches, validation.eval_batches(), validation.seconds + train.seconds
 
 
 def _stretches(stand: state.State, epochs: int) -> list[tuple[int, int, int]]:
@@ -135,6 +156,20 @@ def _check_labels(split: Split, tasks: list[TaskOptions]) -> None:
             raise DataError(
                 f"{split.data_dir}: {task.axis!r} has a single label ({names}): nothing to tell apart; "
                 "leave it out of --tasks"
+            )
+
+
+def _check_frozen(tasks: list[TaskOptions]) -> None:
+    for task in tasks:
+        if task.architecture.trainable:
+            raise UsageError(
+                f"--cache=features: {task.axis}'s backbone is trained ({task.architecture.backbone}), so its "
+                "features change with every step; freeze it, or use --cache=ram or decoded:FOLDER"
+            )
+        if task.mixing:
+            raise UsageError(
+                f"--cache=features: {task.axis} mixes the images of a batch, other ones in every epoch; "
+                "leave MixUp and CutMix out, or use --cache=ram or decoded:FOLDER"
             )
 
 

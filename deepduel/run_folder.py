@@ -7,7 +7,7 @@ from deepduel.card import RunCard
 from tfrecords_tools.cli import DataError
 
 # Flags that a run may go on with another value of: its length, where things lie, how often it saves.
-_MAY_CHANGE = {"epochs", "data_dir", "workdir", "threads", "cache", "save_every", "max_minutes"}
+_MAY_CHANGE = {"epochs", "data_dir", "workdir", "threads", "save_every", "max_minutes"}
 
 
 def check(workdir: pathlib.Path, flags: str, defaults: str = "") -> None:
@@ -62,6 +62,8 @@ def _settings(text: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for line in text.splitlines():
         match = re.match(r"--(\w+)=", line.strip())
-        if match and match[1] not in _MAY_CHANGE:
+        if match and match[1] == "cache":  # where it lies may change, but features are other images
+            found["cache"] = [re.sub(r"=features:.*", "=features", line.strip())] * ("=features" in line)
+        elif match and match[1] not in _MAY_CHANGE:
             found.setdefault(match[1], []).append(line.strip())
     return found

@@ -47,8 +47,12 @@ def prepare(tasks: Sequence[Task], batch) -> dict:
     }
     count = tf.shape(batch["seeds"])[0]
     masks = {task.name: _draw_masks(task.model.head, count) for task in tasks}
-    pixels = {"images": batch["images"], "seeds": batch["seeds"]}
-    return pixels | {"mixes": mixes, "targets": targets, "masks": masks}
+    return inputs(batch) | {"mixes": mixes, "targets": targets, "masks": masks}
+
+
+def inputs(batch) -> dict:
+    """What the networks take of a batch: "images" and "seeds", or "features" (see features)."""
+    return {name: batch[name] for name in ("images", "seeds", "features") if name in batch}
 
 
 def gradients(tasks: Sequence[Task], rows: dict, whole: dict, *, micro_batch: int):
@@ -81,13 +85,16 @@ def gradients(tasks: Sequence[Task], rows: dict, whole: dict, *, micro_batch: in
             found[task.name] = tf.pad(logits, [[0, micro_batch - filled], [0, 0]])
         return found, added
 
-    found, added = in_micro_batches(
-        part,
-        rows,
-        rows={task.name: _row(task) for task in tasks},
-        sums={task.name: _specs(task) for task in tasks if task.trainable},
-        micro_batch=micro_batch,
-    )
+    if "features" in rows:
+        found, added = dict(rows["features"]), {}
+    else:
+        found, added = in_micro_batches(
+            part,
+            rows,
+            rows={task.name: feature_spec(task) for task in tasks},
+            sums={task.name: _specs(task) for task in tasks if task.trainable},
+            micro_batch=micro_batch,
+        )
     for task in tasks:
         if not task.trainable:
             masks, targets = rows["masks"][task.name], rows["targets"][task.name]
@@ -98,21 +105,34 @@ def gradients(tasks: Sequence[Task], rows: dict, whole: dict, *, micro_batch: in
 
 
 def predict(tasks: Sequence[Task], rows: dict, *, micro_batch: int) -> dict[str, tf.Tensor]:
-    """{task: logits [b, classes]} of "images" and "seeds" as they are, without augmentation."""
+    """{task: logits [b, classes]} of `inputs` as they are, without augmentation."""
+    if "features" in rows:
+        return {task.name: _logits(task, rows["features"][task.name]) for task in tasks}
 
     def part(rows, filled):
         plain = {size: augment(rows["images"], rows["seeds"], Augmentation(), size) for size in sizes}
         features = {task.name: task.model.extractor(plain[task.size], training=False) for task in tasks}
-        logits = {
-            task.name: task.model.head(tf.cast(features[task.name], tf.float32), training=False)
-            for task in tasks
-        }
-        return logits, ()
+        return {task.name: _logits(task, features[task.name]) for task in tasks}, ()
 
     sizes = {task.size for task in tasks}
-    rows = {name: rows[name] for name in ("images", "seeds")}
     specs = {task.name: tf.TensorSpec((task.classes,), tf.float32) for task in tasks}
     return in_micro_batches(part, rows, rows=specs, micro_batch=micro_batch)[0]
+
+
+def extract(tasks: Sequence[Task], images, seeds, augmentations: dict, *, micro_batch: int) -> dict:
+    """{task: features [B, …]} of frozen tasks' images, each augmented as `augmentations` says by task."""
+
+    def part(rows, filled):
+        done = {key: augment(*rows, *key) for key in set(keys.values())}
+        return {task.name: task.model.extractor(done[keys[task.name]], training=False) for task in tasks}, ()
+
+    keys = {task.name: (augmentations[task.name], task.size) for task in tasks}
+    specs = {task.name: feature_spec(task) for task in tasks}
+    return in_micro_batches(part, (images, seeds), rows=specs, micro_batch=micro_batch)[0]
+
+
+def _logits(task: Task, features: tf.Tensor) -> tf.Tensor:
+    return task.model.head(tf.cast(features, tf.float32), training=False)
 
 
 def _augmented(tasks: Sequence[Task], rows: dict, whole: dict) -> dict[str, tf.Tensor]:
@@ -166,7 +186,8 @@ def _head(head: keras.Model, features: tf.Tensor, masks: list[tf.Tensor]) -> tf.
     return features
 
 
-def _row(task: Task) -> tf.TensorSpec:
+def feature_spec(task: Task) -> tf.TensorSpec:
+    """Of one image, what `gradients` gathers: a frozen task's features, a trained one's logits."""
     if task.trainable:
         return tf.TensorSpec((task.classes,), tf.float32)
     features = task.model.extractor.output

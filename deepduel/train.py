@@ -18,6 +18,7 @@ from deepduel import task_flags
 from tfrecords_tools import cli
 
 FLAGS = flags.FlagValues()
+_VIEWS = 3
 
 
 flags.DEFINE_string("data_dir", None, "Folder of shards to train on.", flag_values=FLAGS, required=True)
@@ -64,7 +65,12 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "cache", "none",
     "Of decoded images, filled while the first epoch runs: none, ram, or decoded:FOLDER, which later runs "
-    "and other processes use too.", flag_values=FLAGS)  # fmt: skip
+    "and other processes use too. For frozen backbones also features, or features:FOLDER: --views "
+    "augmented views of each image go through them once, epochs then run on what came out.",
+    flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_integer(
+    "views", None, f"With --cache=features: augmented views of each training image; default {_VIEWS}.",
+    lower_bound=1, flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_enum(
     "on_error", "fail", ["fail", "skip"],
     "What an image does that does not decode: fail ends the run and names it; skip leaves it out, prints "
@@ -143,6 +149,7 @@ def _run_options(options: flags.FlagValues):
             "--native_resolution cuts --image_size pixels out of each image and resamples nothing; "
             "leave --host_size and --fit out"
         )
+    features = _features_folder(options)
     reading = pipeline.Reading(
         batch_size=options.batch_size,
         size=(side, side) if side else None,
@@ -152,13 +159,27 @@ def _run_options(options: flags.FlagValues):
         threads=options.threads or None,
         on_error=options.on_error,
         sampling=options.sampling,
-        cache=options.cache,
+        cache="none" if features else options.cache,
     )
     return RunOptions(
         options.data_dir, options.workdir, options.train_split, options.validation_split, reading,
         epochs=options.epochs, micro_batch=options.micro_batch, seed=options.seed,
-        max_minutes=options.max_minutes, **_save_every(options.save_every),
+        max_minutes=options.max_minutes, features=features, views=options.views or _VIEWS,
+        **_save_every(options.save_every),
     )  # fmt: skip
+
+
+def _features_folder(options: flags.FlagValues) -> str | None:
+    kind, colon, folder = options.cache.partition(":")
+    if kind != "features":
+        if options.views is not None:
+            raise cli.UsageError(f"--views={options.views} needs --cache=features or --cache=features:FOLDER")
+        return None
+    if colon and not folder:
+        raise cli.UsageError("--cache=features: names no folder; write features:FOLDER, or features")
+    if options.reader != "random":
+        raise cli.UsageError(f"--cache={options.cache} needs --reader=random: rows are read by record number")
+    return folder or f"{options.workdir}/features"
 
 
 def _save_every(text: str) -> dict[str, float | None]:

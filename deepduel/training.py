@@ -134,7 +134,7 @@ class Duel(keras.Model):
     def test_step(self, batch):
         """The logs, and each task's logits."""
         with self._strategy.scope():
-            rows = {name: batch[name] for name in ("images", "seeds")}
+            rows = step.inputs(batch)
             logits, _ = self._on_all_devices(
                 lambda rows: (step.predict(self.running, rows, micro_batch=self.micro_batch), {}), rows
             )

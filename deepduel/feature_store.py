@@ -1,0 +1,172 @@
+"""What a frozen extractor makes of each image, kept as float16 rows by record number.
+
+    FOLDER/TASK-SPLIT-KEY/about.json      whose features they are
+    FOLDER/TASK-SPLIT-KEY/view-00.f16     N rows of features, by record number; its space is taken at once
+    FOLDER/TASK-SPLIT-KEY/view-00.sums    uint64 per 256 rows: 0 not there, else 2**32 + their CRC-32C
+
+KEY is a hash of the shards' own hashes, the decoding, the extractor with its weights, the augmentation and
+the seed: another of any of these has other files. A chunk's sum is written once its rows are on disk, so a
+killed process loses the chunk it was at; every sum is checked when the store is opened, and a chunk that
+does not agree is made again. A row of NaN is a record that does not decode.
+"""
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import math
+import os
+import pathlib
+import shutil
+
+import google_crc32c
+import numpy as np
+
+from tfrecords_tools.cli import DataError
+
+CHUNK = 256  # rows
+_FORMAT = 1
+_THERE = 1 << 32
+_LARGEST = float(np.finfo(np.float16).max)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What features are made of.
+
+    Attributes:
+      task, split: names, for the folder's.
+      records: rows.
+      shape: of one image's features.
+      views: how many of each image.
+      about: everything that the values depend on, as JSON can hold it.
+    """
+
+    task: str
+    split: str
+    records: int
+    shape: tuple[int, ...]
+    views: int
+    about: dict
+
+    @property
+    def key(self) -> str:
+        text = json.dumps([_FORMAT, self.records, self.shape, self.about], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def view_bytes(self) -> int:
+        return self.records * math.prod(self.shape) * 2
+
+
+class FeatureStore:
+    """The features of one task's images of one split. One process at a time may hold it open for writing."""
+
+    def __init__(self, folder: str | os.PathLike, source: Source):
+        """Opens, or begins, the store, and checks what is there.
+
+        Raises:
+          DataError: there is no room for it, or its folder cannot be written to.
+        """
+        self.source = source
+        self.path = pathlib.Path(folder) / f"{source.task}-{source.split}-{source.key[:20]}"
+        self.damaged = 0  # chunks whose sum did not agree
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / "lock").open("w")
+            _take(self._lock, self.path)
+            self._make_room()
+            self._write_about()
+            self._rows = [self._map(view) for view in range(source.views)]
+            self._sums = [self._checked_sums(view) for view in range(source.views)]
+        except OSError as error:
+            raise DataError(
+                f"features {self.path}: {error.strerror}; give another --cache=features:FOLDER"
+            ) from error
+
+    def missing(self, view: int) -> np.ndarray:
+        """Numbers of the chunks that are not there yet."""
+        return np.flatnonzero(self._sums[view] == 0)
+
+    def write(self, view: int, chunk: int, features: np.ndarray) -> None:
+        """Keeps the rows of one chunk: float [rows, …]; rows of NaN for records that do not decode.
+
+        Values beyond float16's range become its largest.
+        """
+        start = chunk * CHUNK
+        rows = self._rows[view][start : start + CHUNK]
+        rows[:] = np.clip(features[: len(rows)], -_LARGEST, _LARGEST)
+        rows.flush()  # before the sum that vouches for them
+        self._sums[view][chunk] = _THERE + google_crc32c.value(rows.tobytes())
+        self._sums[view].flush()
+
+    def built(self) -> None:
+        """Everything is there: other processes may go on."""
+        self._lock.close()
+
+    def read(self, view: int, records: np.ndarray) -> np.ndarray:
+        """float16 [B, …] of record numbers int64 [B]."""
+        return np.take(self._rows[view], records, axis=0)
+
+    def undecodable(self) -> np.ndarray:
+        """Numbers of the records that did not decode when the first view was made."""
+        first = self._rows[0].reshape(self.source.records, -1)[:, 0]
+        return np.flatnonzero(np.isnan(first))
+
+    def _make_room(self) -> None:
+        for view in range(self.source.views):
+            path = self.path / f"view-{view:02d}.f16"
+            if path.exists() and path.stat().st_size == self.source.view_bytes:
+                continue
+            free = shutil.disk_usage(self.path).free
+            if self.source.view_bytes > free:
+                raise DataError(
+                    f"features {self.path}: a view of {self.source.records:,} images takes "
+                    f"{self.source.view_bytes / 1e9:.1f} GB, but there are {free / 1e9:.1f} GB free on the "
+                    "disk; give another --cache=features:FOLDER, fewer --views, or --cache=none"
+                )
+            self._sums_path(view).unlink(missing_ok=True)
+            partial = path.with_suffix(".partial")
+            with partial.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, self.source.view_bytes)
+            partial.replace(path)
+
+    def _map(self, view: int) -> np.memmap:
+        path = self.path / f"view-{view:02d}.f16"
+        return np.memmap(path, np.float16, "r+", shape=(self.source.records, *self.source.shape))
+
+    def _checked_sums(self, view: int) -> np.memmap:
+        path, count = self._sums_path(view), -(-self.source.records // CHUNK)
+        if not path.exists() or path.stat().st_size != count * 8:
+            partial = path.with_suffix(".partial")
+            partial.write_bytes(bytes(count * 8))
+            partial.replace(path)
+        sums = np.memmap(path, np.uint64, "r+", shape=(count,))
+        for chunk in np.flatnonzero(sums):
+            rows = self._rows[view][chunk * CHUNK : (chunk + 1) * CHUNK]
+            if int(sums[chunk]) != _THERE + google_crc32c.value(rows.tobytes()):
+                sums[chunk] = 0
+                self.damaged += 1
+        return sums
+
+    def _sums_path(self, view: int) -> pathlib.Path:
+        return self.path / f"view-{view:02d}.sums"
+
+    def _write_about(self) -> None:
+        path = self.path / "about.json"
+        if path.exists():
+            return
+        partial = path.with_suffix(".partial")
+        about = {"format": _FORMAT, "key": self.source.key, "records": self.source.records}
+        about |= {"shape": self.source.shape, "dtype": "float16"} | self.source.about
+        partial.write_text(json.dumps(about, indent=1) + "\n", "utf-8")
+        partial.replace(path)
+
+
+def _take(lock, path: pathlib.Path) -> None:
+    """Waits for another process that makes these features."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"another process makes the features of {path}; waiting for it", flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,0 +1,203 @@
+"""Epochs without images: every image goes through the frozen extractors once, its features are kept.
+
+K augmented views of every training image and one plain view of every validation image are made before the
+first step (see `feature_store` for where they lie); then a batch is a gather from a memory map, with the
+same records in the same order as a batch of images. View v shows what epoch v would have shown, so the
+first K epochs are those on images, but for the features' rounding to float16; epoch K + v shows view v again.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+
+import numpy as np
+import simplejpeg
+import tensorflow as tf
+
+from deepduel import batch_plan, faults, order, random_reader, step
+from deepduel.augmentation import Augmentation
+from deepduel.feature_store import CHUNK, FeatureStore, Source
+from deepduel.reading import Reading, options
+from deepduel.shards import Split
+from deepduel.task import Task
+from tfrecords_tools import records as record_format
+from tfrecords_tools.progress import Progress
+
+
+class Features:
+    """The features of one split's images for each task.
+
+    Attributes:
+      seconds: that making what was missing took.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        split: Split,
+        reading: Reading,
+        tasks: tuple[Task, ...],
+        *,
+        micro_batch: int,
+        seed: int,
+        views: int = 0,
+    ):
+        """Opens the stores, and checks what is in them.
+
+        Args:
+          views: augmented views of each image; 0 for a single plain one.
+
+        Raises:
+          DataError: there is no room.
+        """
+        self._split = split
+        self._reading = reading
+        self._tasks = tasks
+        self._micro_batch = micro_batch
+        self._seed = seed
+        self._views = max(views, 1)
+        self._augmentations = {task.name: task.augmentation if views else Augmentation() for task in tasks}
+        self.stores = {task.name: FeatureStore(folder, self._source(task, views)) for task in tasks}
+        self.seconds = 0.0
+
+    def make(self, between: Callable[[], None] = lambda: None) -> None:
+        """Makes what is missing, and says so. `between` is called after each chunk and may raise."""
+        damaged = sum(store.damaged for store in self.stores.values())
+        if damaged:
+            print(f"{damaged} damaged chunks of features are made again")
+        missing = {view: self._missing(view) for view in range(self._views)}
+        total = sum(self._rows(view, chunks) for view, chunks in missing.items())
+        started = time.perf_counter()
+        if total:
+            bar = Progress(f"features of {self._split.name}", total=total)
+            done = 0
+            for view, chunks in missing.items():
+                for rows in self._make_view(view, chunks):
+                    done += rows
+                    bar.update(done)
+                    between()
+            bar.close()
+        self.seconds = time.perf_counter() - started
+        for store in self.stores.values():
+            store.built()
+        for record in next(iter(self.stores.values())).undecodable().tolist():
+            self._split.bad.setdefault(record, "did not decode when its features were made")
+
+    def train_batches(self, position: order.Position) -> tf.data.Dataset:
+        """As `pipeline.train_batches`, with {"features": {task: float16 [B, …]}} for the images."""
+        training = batch_plan.Training(self._split, self._reading, position.seed)
+        return self._batches(training.numbers(position), training, rows=None)
+
+    def eval_batches(self) -> tf.data.Dataset:
+        """As `pipeline.eval_batches`."""
+        rows = min(self._reading.batch_size, len(self._split))
+        listed = batch_plan.Listed(np.arange(len(self._split)), self._reading, rows=rows)
+        return self._batches(listed.numbers(), listed, rows=rows)
+
+    def _batches(self, numbers: tf.data.Dataset, plan: Callable, *, rows: int | None) -> tf.data.Dataset:
+        split, stores = self._split, self.stores
+        axes = split.manifest.axes
+        labels = np.stack([split.labels[axis] for axis in axes], 1)
+
+        def load(number):
+            records, seeds, rounds = plan(number)
+            pad = (rows or len(records)) - len(records)
+            gathered = [self._gather(store, rounds % self._views, records, pad) for store in stores.values()]
+            picked = np.pad(labels[records], ((0, pad), (0, 0)))
+            records = np.pad(records, (0, pad), constant_values=-1)
+            weight = faults.weights(split, records)
+            picked[weight == 0] = record_format.NO_LABEL
+            return picked, np.pad(seeds, ((0, pad), (0, 0))), records, weight, *gathered
+
+        types = (tf.int32, tf.int32, tf.int64, tf.float32, *[tf.float16] * len(stores))
+
+        def batch(number):
+            picked, seeds, records, weight, *gathered = tf.numpy_function(
+                load, [number], types, stateful=False
+            )
+            picked.set_shape((rows, len(axes)))
+            seeds.set_shape((rows, 2))
+            records.set_shape((rows,))
+            weight.set_shape((rows,))
+            for part, store in zip(gathered, stores.values(), strict=True):
+                part.set_shape((rows, *store.source.shape))
+            return {
+                "features": dict(zip(stores, gathered, strict=True)),
+                "labels": {axis: picked[:, column] for column, axis in enumerate(axes)},
+                "seeds": seeds,
+                "records": records,
+                "weight": weight,
+            }
+
+        return numbers.map(batch).prefetch(2).with_options(options())
+
+    def _gather(self, store: FeatureStore, views: np.ndarray, records: np.ndarray, pad: int) -> np.ndarray:
+        out = np.zeros((len(records) + pad, *store.source.shape), np.float16)
+        for view in np.unique(views).tolist():
+            here = np.flatnonzero(views == view)
+            out[here] = store.read(view, records[here])
+        return np.nan_to_num(out, copy=False)  # rows that do not decode; their weight is 0
+
+    def _missing(self, view: int) -> np.ndarray:
+        return np.unique(np.concatenate([store.missing(view) for store in self.stores.values()]))
+
+    def _rows(self, view: int, chunks: np.ndarray) -> int:
+        return int(np.minimum(CHUNK, len(self._split) - chunks * CHUNK).sum())
+
+    def _make_view(self, view: int, chunks: np.ndarray):
+        """Makes chunks of one view; yields the rows of each."""
+        records = (chunks[:, None] * CHUNK + np.arange(CHUNK)).ravel()
+        records = records[records < len(self._split)]
+        # A chunk is a batch: only the last of all can be smaller, and it is the last of the records.
+        listed = batch_plan.Listed(records, self._reading, rows=CHUNK, seed=self._seed, epoch=view)
+        reading = dataclasses.replace(self._reading, batch_size=CHUNK)
+        extract = self._extractor()
+        for chunk, batch in zip(
+            chunks.tolist(), random_reader.listed(self._split, reading, listed), strict=True
+        ):
+            weight = batch["weight"].numpy()
+            rows = min(CHUNK, len(self._split) - chunk * CHUNK)
+            for task, features in extract(batch["images"], batch["seeds"]).items():
+                values = features.numpy().astype(np.float32)[:rows]
+                values[weight[:rows] == 0] = np.nan
+                self.stores[task].write(view, chunk, values)
+            yield rows
+
+    def _extractor(self) -> Callable:
+        @tf.function(autograph=False, reduce_retracing=True)
+        def extract(images, seeds):
+            return step.extract(
+                self._tasks, images, seeds, self._augmentations, micro_batch=self._micro_batch
+            )
+
+        return extract
+
+    def _source(self, task: Task, views: int) -> Source:
+        architecture = task.model.architecture
+        about = {
+            "data": [[shard.records, shard.sha256[""]] for shard in self._split.shards],
+            "decoding": dataclasses.asdict(self._reading.decoding(self._split)),
+            "decoder": simplejpeg.__version__,
+            "on_error": self._reading.on_error,
+            "backbone": architecture.backbone,
+            "pooling": architecture.head.partition(",")[0],
+            "image_size": architecture.image_size,
+            "precision": architecture.precision,
+            "weights": _digest(task),
+            "augmentation": dataclasses.asdict(self._augmentations[task.name]),
+            "seed": self._seed if views else None,
+        }  # fmt: skip
+        about = json.loads(json.dumps(about))  # tuples as lists, as it is read back
+        shape = tuple(task.model.extractor.output.shape[1:])
+        return Source(task.name, self._split.name, len(self._split), shape, max(views, 1), about)
+
+
+def _digest(task: Task) -> str:
+    """SHA-256 of the extractor's weights."""
+    digest = hashlib.sha256()
+    for variable in task.model.extractor.variables:
+        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
+    return digest.hexdigest()
