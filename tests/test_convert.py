@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,18 @@ import pytest
 
 from tests import folders, odd_images
 from tests.conftest import run_command
-from tfrecords_tools import contents, convert, folder, manifest, planning, records, shard, verify, workers
+from tfrecords_tools import (
+    contents,
+    convert,
+    folder,
+    manifest,
+    planning,
+    progress,
+    records,
+    shard,
+    verify,
+    workers,
+)
 from tfrecords_tools.cli import DataError, UsageError
 
 
@@ -127,8 +139,6 @@ def test_a_second_run_has_nothing_to_do_and_touches_nothing(images, shards, caps
 def test_other_options_over_a_finished_folder_say_what_differs(images, shards, capsys, words, message):
     before = folders.sums(shards)
     assert convert_to(shards, images, *words) == 1
-    import re
-
     assert re.search(message, capsys.readouterr().err)
     assert folders.sums(shards) == before
 
@@ -186,6 +196,16 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(images, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "train: 16 images, 3 shards" in out and "fake/dogs: 4" in out and "0 real, 1 fake" in out
     assert not (tmp_path / "out").exists()
+
+
+def test_progress_tells_images_and_megabytes_a_second_time_left_and_rejected(
+    images, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    assert convert_to(tmp_path / "out", images) == 0
+    error = capsys.readouterr().err
+    assert re.search(r"converting: 9 of 36 images, [\d,.]+/s, \d+ s left, [\d,.]+ MB/s, 0 rejected", error)
 
 
 @pytest.fixture(scope="module")

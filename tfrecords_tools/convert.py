@@ -8,6 +8,7 @@ SHARDS/rejected.csv. Interrupted, the same command goes on where it was, to the 
 
 import os
 import sys
+import time
 
 from absl import flags
 
@@ -251,7 +252,7 @@ def _require(options: flags.FlagValues) -> None:
 
 
 def _write(plan: planning.Plan, options: flags.FlagValues):
-    earlier = 0
+    earlier, start = 0, time.monotonic()
     with progress.Progress("converting", total=len(plan.listing)) as bar:
 
         def on_resume(shards: int, images: int) -> None:
@@ -261,7 +262,8 @@ def _write(plan: planning.Plan, options: flags.FlagValues):
             print(f"going on after {shards} finished shards ({images:,} images)", flush=True)
 
         def on_progress(images: int, size: int, rejected: int) -> None:
-            bar.update(earlier + images, f"{size / 1e6:,.0f} MB read, {rejected:,} rejected")
+            rate = size / 1e6 / max(time.monotonic() - start, 1e-9)
+            bar.update(earlier + images, f"{rate:,.1f} MB/s, {rejected:,} rejected")
 
         return writer.write(
             plan,
