@@ -59,6 +59,7 @@ class Features:
         self._micro_batch = micro_batch
         self._seed = seed
         self._views = max(views, 1)
+        self._augmented = views > 0
         self._augmentations = {task.name: task.augmentation if views else Augmentation() for task in tasks}
         self.stores = {task.name: FeatureStore(folder, self._source(task, views)) for task in tasks}
         self.seconds = 0.0
@@ -154,10 +155,9 @@ class Features:
         # A chunk is a batch: only the last of all can be smaller, and it is the last of the records.
         listed = batch_plan.Listed(records, self._reading, rows=CHUNK, seed=self._seed, epoch=view)
         reading = dataclasses.replace(self._reading, batch_size=CHUNK)
+        batches = random_reader.listed(self._split, reading, listed, random_crops=self._augmented)
         extract = self._extractor()
-        for chunk, batch in zip(
-            chunks.tolist(), random_reader.listed(self._split, reading, listed), strict=True
-        ):
+        for chunk, batch in zip(chunks.tolist(), batches, strict=True):
             weight = batch["weight"].numpy()
             rows = min(CHUNK, len(self._split) - chunk * CHUNK)
             for task, features in extract(batch["images"], batch["seeds"]).items():

@@ -28,9 +28,12 @@ def evaluate(split: Split, reading: Reading, *, rows: int) -> tf.data.Dataset:
     return listed(split, reading, batch_plan.Listed(np.arange(len(split)), reading, rows=rows))
 
 
-def listed(split: Split, reading: Reading, records: batch_plan.Listed) -> tf.data.Dataset:
-    """Given records in their order, in batches of one shape."""
-    return _batches(records.numbers(), split, reading, records, rows=records.rows)
+def listed(
+    split: Split, reading: Reading, records: batch_plan.Listed, *, random_crops: bool = False
+) -> tf.data.Dataset:
+    """Given records in their order, in batches of one shape; `random_crops` as in training."""
+    rows = records.rows
+    return _batches(records.numbers(), split, reading, records, rows=rows, random_crops=random_crops)
 
 
 def _batches(

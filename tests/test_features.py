@@ -6,8 +6,13 @@ import shutil
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from deepduel import feature_store, features, train
+from deepduel import feature_store, features, models, order, pipeline, train
+from deepduel.augment import PRESETS
+from deepduel.reading import Reading
+from deepduel.shards import Split
+from deepduel.task import Task
 from tests.conftest import run_command
 
 FROZEN = (
@@ -117,3 +122,17 @@ def test_a_run_on_images_does_not_go_on_with_features(kept, toy_shards, capsys):
     assert "--views=2" in capsys.readouterr().err
     assert _train(toy_shards, kept, "--epochs=4") == 1
     assert "--cache=features" in capsys.readouterr().err
+
+
+def test_crops_at_native_resolution_are_those_of_the_epoch(toy_shards, tmp_path, small_chunks):
+    split, reading = Split(toy_shards, "train"), Reading(32, size=(24, 24), fit="native")
+    model = models.build("category", models.Architecture("small_cnn", image_size=24), ("a", "b", "c"))
+    task = Task("category", model, PRESETS["none"], keras.optimizers.Adam())
+    kept = features.Features(tmp_path, split, reading, (task,), micro_batch=16, seed=5, views=1)
+    kept.make()
+    position = order.Position(seed=5, step=2)
+    ours = next(iter(kept.train_batches(position)))
+    images = next(iter(pipeline.train_batches(split, reading, position)))
+    np.testing.assert_array_equal(ours["records"], images["records"])
+    expected = model.extractor(tf.cast(images["images"], tf.float32), training=False)
+    np.testing.assert_allclose(ours["features"]["category"], expected, atol=2e-3, rtol=2e-3)
