@@ -14,11 +14,10 @@ from collections.abc import Mapping
 
 import keras
 import tensorflow as tf
-from keras_cv.layers import VectorizedBaseImageAugmentationLayer
 
-from deepduel import degrade, warp
-from deepduel.augmentation import PRESETS, Augmentation
-from deepduel.draws import check_crop, draw, uniforms
+from deepduel import degrade, kerascv, warp
+from deepduel.augmentation import PRESETS, Augmentation, check_crop
+from deepduel.draws import draw, uniforms
 
 __all__ = [
     "PRESETS",
@@ -31,7 +30,7 @@ __all__ = [
     "uniforms",
 ]
 
-_PIXEL_PARAMETERS = frozenset(("brightness", "blur_sigma", "jpeg_quality"))
+_PIXEL_PARAMETERS = frozenset(("channel_shift_intensity", "brightness", "blur_sigma", "jpeg_quality"))
 _PARAMETERS = warp.WARP_PARAMETERS | warp.EXACT_PARAMETERS | _PIXEL_PARAMETERS
 _UNSUPPORTED = ("bounding_boxes", "keypoints", "segmentation_masks")
 
@@ -43,6 +42,8 @@ def apply_transform(
     size: int | tuple[int, int] | None = None,
     crop_size: int = 0,
     blur_radius: int = 6,
+    fill_mode: str = "nearest",
+    cval: float = 0.0,
 ) -> tf.Tensor:
     """Applies given parameters, in ImageDataGenerator.apply_transform's order and meaning.
 
@@ -56,7 +57,8 @@ def apply_transform(
       parameters: each a scalar or one value per image [B]; absent ones (or None) leave the image as it is.
         theta: degrees. tx, ty: pixels, along the columns and the rows, from output to input.
         shear: degrees. zx, zy: factors along the columns and the rows, above 1 shrinks the picture;
-        counted as 16 beyond 16. flip_horizontal, flip_vertical: 0 or 1. brightness: factor from 0.
+        counted as 16 beyond 16. flip_horizontal, flip_vertical: 0 or 1. channel_shift_intensity: grey
+        levels, added within the image's own range. brightness: factor from 0.
         quarter_turns: 0 to 3, counter-clockwise. shift_y, shift_x: whole pixels down and right.
         crop_top, crop_left: pixels, with `crop_size`. blur_sigma: pixels of the output.
         jpeg_quality: 1 to 100, 0 for none.
@@ -65,6 +67,7 @@ def apply_transform(
         skipped.
       crop_size: side of the square that crop_top and crop_left cut out; 0 for the whole image.
       blur_radius: taps of the blur to each side; three times the largest sigma.
+      fill_mode, cval: what lies outside the image, see `Augmentation`.
 
     Returns:
       float32 [B, size, size, C] 0..255.
@@ -82,17 +85,21 @@ def apply_transform(
     batch = tf.shape(images)[0]
     matrix = warp.inverse_map(parameters, batch, frame, size)
     if warp.is_exact(parameters, frame, size):
-        out = warp.sample_exact(images, matrix, size)
+        out = warp.sample_exact(images, matrix, size, fill_mode=fill_mode, cval=cval)
     else:
         factors = tuple(max(1, side // target) for side, target in zip(frame, size, strict=True))
         if factors != (1, 1):
             images = warp.shrink(images, factors)
             matrix = _in_blocks(matrix, factors)
-        out = warp.sample_bilinear(images, matrix, size)
+        out = warp.sample_bilinear(
+            images, matrix, size, fill_mode=fill_mode, cval=cval, margins=_margins(frame, size)
+        )
 
     def per_image(name):
         return tf.broadcast_to(tf.cast(parameters[name], tf.float32), [batch])
 
+    if "channel_shift_intensity" in parameters:
+        out = degrade.channel_shift(out, per_image("channel_shift_intensity"))
     if "brightness" in parameters:
         out = degrade.brightness(out, per_image("brightness"))
     if "blur_sigma" in parameters:
@@ -112,6 +119,14 @@ def _check(images, parameters):
 
 def _pair(size):
     return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _margins(frame, size):
+    """How far the outermost pixels of an enlarged image lie outside it, though not beyond its edge."""
+    return tuple(
+        (1 - side / target) / 2 + 0.01 if side < target else 0.0
+        for side, target in zip(frame, size, strict=True)
+    )
 
 
 def _in_blocks(matrix, factors):
@@ -159,6 +174,8 @@ def augment(
 ) -> tf.Tensor:
     """Draws and applies, compiled by XLA by itself; what happens to an image depends on its seeds alone.
 
+    RandAugment, where it is on, comes last and is not compiled (see `deepduel.kerascv`).
+
     Args:
       images: [B, H, W, 3], uint8 (fastest) or float, 0..255.
       seeds: int32 [B, 2], one pair per image.
@@ -167,9 +184,17 @@ def augment(
     Returns:
       float32 [B, size, size, 3] 0..255.
     """
-    if augmentation == Augmentation():
+    if augmentation.at_rest:
         return resize(images, size)
-    return _compiled(augmentation, None if size is None else _pair(size))(images, seeds)
+    out = _compiled(augmentation, None if size is None else _pair(size))(images, seeds)
+    if augmentation.rand_augment:
+        out = kerascv.rand_augment(
+            out,
+            seeds,
+            operations=augmentation.rand_augment,
+            magnitude=float(augmentation.rand_augment_magnitude),
+        )
+    return out
 
 
 @functools.lru_cache(maxsize=64)
@@ -183,6 +208,8 @@ def _compiled(augmentation, size):
             size=size,
             crop_size=augmentation.crop_size,
             blur_radius=_blur_radius(augmentation),
+            fill_mode=augmentation.fill_mode,
+            cval=augmentation.cval,
         )
 
     return draw_and_apply
@@ -193,7 +220,7 @@ def _blur_radius(augmentation):
 
 
 @keras.saving.register_keras_serializable(package="deepduel")
-class RandomWarp(VectorizedBaseImageAugmentationLayer):
+class RandomWarp(kerascv.AugmentationLayer):
     """`augment` as a keras-cv layer; other keras-cv layers can follow it.
 
     Takes an image [H, W, 3], a batch [B, H, W, 3], or a dictionary with "images" and whatever else

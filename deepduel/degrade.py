@@ -1,4 +1,4 @@
-"""What happens to pixels in place: brightness, blur, JPEG. float32 [B, H, W, 3] 0..255 in and out.
+"""What happens to pixels in place: brightness, blur, JPEG, …. float32 [B, H, W, 3] 0..255 in and out.
 
 Each takes one value per image, compiles with XLA and runs on the device.
 """
@@ -22,6 +22,16 @@ _LUMA = np.array(
 )
 _CHROMA = np.full((8, 8), 99, np.float32)
 _CHROMA[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
+
+
+def channel_shift(images: tf.Tensor, intensity: tf.Tensor) -> tf.Tensor:
+    """Adds a number per image [B] to all its pixels, within the image's own lowest and highest one.
+
+    Keras' `apply_channel_shift`, which shifts all channels alike.
+    """
+    lowest = tf.reduce_min(images, axis=(1, 2, 3), keepdims=True)
+    highest = tf.reduce_max(images, axis=(1, 2, 3), keepdims=True)
+    return tf.clip_by_value(images + tf.cast(intensity, tf.float32)[:, None, None, None], lowest, highest)
 
 
 def brightness(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:

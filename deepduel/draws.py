@@ -7,7 +7,7 @@ are named and distributed as in Keras's `ImageDataGenerator.get_random_transform
 
 import tensorflow as tf
 
-from deepduel.augmentation import Augmentation
+from deepduel.augmentation import Augmentation, check_crop
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _KEY_PARITY = 0x1BD11BDA
@@ -37,6 +37,7 @@ _STREAMS = {
     "jpeg_applied": 17,
     "tx_sign": 18,
     "ty_sign": 19,
+    "channel_shift_intensity": 20,
 }
 
 
@@ -117,9 +118,14 @@ def draw(augmentation: Augmentation, seeds: tf.Tensor, height: int, width: int) 
         ("tx", spec.height_shift_range, frame[0]),
         ("ty", spec.width_shift_range, frame[1]),
     ):
-        if isinstance(reach, int) and reach >= 1:  # as np.random.choice(int) times a random sign
+        sign = 1 - 2 * tf.cast(uniform[f"{name}_sign"] < 0.5, tf.float64)
+        if isinstance(reach, tuple):  # as np.random.choice(list) times a random sign
+            whole(name, 0, len(reach) - 1)
+            values = tf.constant(reach, tf.float64) * (side if max(reach) < 1 else 1)
+            out[name] = tf.gather(values, tf.cast(out[name], tf.int32)) * sign
+        elif isinstance(reach, int) and reach >= 1:  # as np.random.choice(int) times a random sign
             whole(name, 0, reach - 1)
-            out[name] *= 1 - 2 * tf.cast(uniform[f"{name}_sign"] < 0.5, tf.float64)
+            out[name] *= sign
         elif reach:
             limit = float(reach) * (side if reach < 1 else 1)
             between(name, -limit, limit)
@@ -131,6 +137,8 @@ def draw(augmentation: Augmentation, seeds: tf.Tensor, height: int, width: int) 
     for name in ("flip_horizontal", "flip_vertical"):
         if getattr(spec, "_".join(reversed(name.split("_")))):
             out[name] = tf.cast(uniform[name] < 0.5, tf.float64)
+    if spec.channel_shift_range:
+        between("channel_shift_intensity", -float(spec.channel_shift_range), float(spec.channel_shift_range))
     if spec.brightness_range is not None:
         between("brightness", *spec.brightness_range)
     if spec.quarter_turns:
@@ -149,12 +157,3 @@ def draw(augmentation: Augmentation, seeds: tf.Tensor, height: int, width: int) 
         whole("jpeg_quality", *spec.jpeg_quality)
         out["jpeg_quality"] *= tf.cast(uniform["jpeg_applied"] < spec.jpeg_probability, tf.float64)
     return {name: tf.cast(value, tf.float32) for name, value in out.items()}
-
-
-def check_crop(crop_size: int, height: int, width: int) -> None:
-    """Raises ValueError when a crop does not fit into the images."""
-    if crop_size > min(height, width):
-        raise ValueError(
-            f"crop_size={crop_size}: larger than the images ({height}x{width}); choose at most "
-            f"{min(height, width)}"
-        )

@@ -29,6 +29,7 @@ EXACT_PARAMETERS = frozenset(
     ("flip_horizontal", "flip_vertical", "quarter_turns", "shift_y", "shift_x", "crop_top", "crop_left")
 )
 WARP_PARAMETERS = frozenset(("theta", "tx", "ty", "shear", "zx", "zy"))
+FILL_MODES = ("nearest", "constant", "reflect", "wrap")
 
 
 def is_exact(parameters: Mapping, frame: tuple[int, int], size: tuple[int, int]) -> bool:
@@ -107,30 +108,52 @@ def _quarter_turn(turns):
     return is_turn(0.0) - is_turn(2.0), is_turn(1.0) - is_turn(3.0)
 
 
-def sample_exact(images: tf.Tensor, matrix: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Takes whole pixels: output[b, i, j] = images[b, row, column], edges repeated.
+def sample_exact(
+    images: tf.Tensor,
+    matrix: tf.Tensor,
+    size: tuple[int, int],
+    *,
+    fill_mode: str = "nearest",
+    cval: float = 0.0,
+) -> tf.Tensor:
+    """Takes whole pixels: output[b, i, j] = images[b, row, column].
 
     Args:
       images: [B, H, W, C], any dtype.
       matrix: float64 [B, 6] of whole numbers, from `inverse_map`.
       size: (h, w) of the output.
+      fill_mode, cval: what lies outside, see `sample_bilinear`.
 
     Returns:
       float32 [B, h, w, C].
     """
     row, column = _coordinates(matrix, size, 0)
     height, width = images.shape[1:3]
-    row, column = tf.clip_by_value(row, 0, height - 1), tf.clip_by_value(column, 0, width - 1)
-    return tf.cast(_pixels(images, row, column), tf.float32)
+    inside = _inside(row, height, 0) & _inside(column, width, 0)
+    row, column = _fold(row, height, 0, fill_mode), _fold(column, width, 0, fill_mode)
+    out = tf.cast(_pixels(images, row, column), tf.float32)
+    return tf.where(inside[..., None], out, cval) if fill_mode == "constant" else out
 
 
-def sample_bilinear(images: tf.Tensor, matrix: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Interpolates between the four pixels around each place; beyond the edge, the edge is repeated.
+def sample_bilinear(
+    images: tf.Tensor,
+    matrix: tf.Tensor,
+    size: tuple[int, int],
+    *,
+    fill_mode: str = "nearest",
+    cval: float = 0.0,
+    margins: tuple[float, float] = (0.0, 0.0),
+) -> tf.Tensor:
+    """Interpolates between the four pixels around each place.
 
     Args:
       images: [B, H, W, C], uint8 or float.
       matrix: float64 [B, 6], from `inverse_map`.
       size: (h, w) of the output.
+      fill_mode: what lies outside the outermost pixels' centres, as `scipy.ndimage.affine_transform`,
+        and so ImageDataGenerator, has it: "nearest" repeats the edge, "reflect" mirrors the image at its
+        edge, "wrap" begins anew with a period of one pixel less than the side, "constant" is `cval`.
+      margins: how far outside the image reaches before anything else begins, in pixels, down and across.
 
     Returns:
       float32 [B, h, w, C]; for uint8 images, exact multiples of 2**-16.
@@ -140,9 +163,13 @@ def sample_bilinear(images: tf.Tensor, matrix: tf.Tensor, size: tuple[int, int])
     if fraction_bits <= _WEIGHT_BITS:
         raise ValueError(f"images of {height}x{width} to {size[0]}x{size[1]}: sides must be below 131,072")
     # Half a weight step, so that cutting off the lower bits rounds to the nearest weight.
-    row, column = _coordinates(matrix, size, fraction_bits, offset=1 << (fraction_bits - _WEIGHT_BITS - 1))
-    row = tf.clip_by_value(row, 0, (height - 1) << fraction_bits)
-    column = tf.clip_by_value(column, 0, (width - 1) << fraction_bits)
+    offset = 1 << (fraction_bits - _WEIGHT_BITS - 1)
+    row, column = _coordinates(matrix, size, fraction_bits, offset)
+    reach = [int(np.ceil(margin * (1 << fraction_bits))) for margin in margins]
+    inside = _inside(row - offset, height, fraction_bits, reach[0])
+    inside &= _inside(column - offset, width, fraction_bits, reach[1])
+    row = _fold(row, height, fraction_bits, fill_mode, offset, reach[0])
+    column = _fold(column, width, fraction_bits, fill_mode, offset, reach[1])
     top, left = _shift_right(row, fraction_bits), _shift_right(column, fraction_bits)
     bottom, right = tf.minimum(top + 1, height - 1), tf.minimum(left + 1, width - 1)
     down, across = _weight(row, fraction_bits), _weight(column, fraction_bits)
@@ -153,7 +180,28 @@ def sample_bilinear(images: tf.Tensor, matrix: tf.Tensor, size: tuple[int, int])
     upper, lower = corner(top, left), corner(bottom, left)
     upper += (corner(top, right) - upper) * across
     lower += (corner(bottom, right) - lower) * across
-    return upper + (lower - upper) * down
+    out = upper + (lower - upper) * down
+    return tf.where(inside[..., None], out, cval) if fill_mode == "constant" else out
+
+
+def _inside(coordinate, side, bits, reach=0):
+    return (coordinate >= -reach) & (coordinate <= ((side - 1) << bits) + reach)
+
+
+def _fold(coordinate, side, bits, fill_mode, offset=0, reach=0):
+    """Fixed-point coordinates, `offset` added, brought into 0..side - 1; scipy's map_coordinate."""
+    last = (side - 1) << bits
+    if fill_mode == "reflect":
+        period = (2 * side) << bits
+        coordinate = tf.math.floormod(coordinate, period)
+        mirrored = ((2 * side - 1) << bits) + 2 * offset - coordinate
+        coordinate = tf.minimum(coordinate, mirrored)
+    elif fill_mode == "wrap" and side > 1:
+        place = coordinate - offset
+        before = last - tf.math.floormod(-place, last)
+        after = tf.where(place > last + reach, tf.math.floormod(place, last), place)
+        coordinate = tf.where(place < -reach, before, after) + offset
+    return tf.clip_by_value(coordinate, 0, last)
 
 
 def _coordinates(matrix, size, fraction_bits, offset=0):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import pathlib
@@ -25,6 +26,7 @@ from deepduel.augment import (
     uniforms,
 )
 from deepduel.draws import threefry
+from deepduel.warp import FILL_MODES
 
 ORIGINAL = PRESETS["original"]
 
@@ -40,6 +42,9 @@ def generator(spec=ORIGINAL):
         horizontal_flip=spec.horizontal_flip,
         vertical_flip=spec.vertical_flip,
         brightness_range=spec.brightness_range,
+        channel_shift_range=spec.channel_shift_range,
+        fill_mode=spec.fill_mode,
+        cval=spec.cval,
     )
 
 
@@ -61,7 +66,7 @@ def seed_pairs(count, start=0):
 def parity(images, spec, seeds):
     """Mean absolute grey levels between us and Keras per draw, away from the border."""
     parameters = draw(spec, seeds, *images.shape[1:3])
-    ours = apply_transform(images, parameters).numpy()
+    ours = apply_transform(images, parameters, fill_mode=spec.fill_mode, cval=spec.cval).numpy()
     keras_generator = generator(spec)
     gaps = []
     for k, image in enumerate(images):
@@ -109,7 +114,7 @@ def test_uniforms_have_golden_values_and_a_stable_prefix():
 
 UNEQUAL = Augmentation(
     rotation_range=20, width_shift_range=0.05, height_shift_range=3.0, shear_range=4, zoom_range=(0.8, 1.5),
-    horizontal_flip=True, vertical_flip=True, brightness_range=(0.5, 1.2),
+    horizontal_flip=True, vertical_flip=True, brightness_range=(0.5, 1.2), channel_shift_range=30,
 )  # fmt: skip
 
 
@@ -120,7 +125,7 @@ def test_draws_are_distributed_as_image_data_generators(spec):
     np.random.seed(5)
     keras_generator = generator(spec)
     theirs = [keras_generator.get_random_transform((200, 120, 3)) for _ in range(count)]
-    assert set(ours) == set(theirs[0]) - {"channel_shift_intensity"}
+    assert set(ours) == {name for name, value in theirs[0].items() if value is not None}
     for name, values in ours.items():
         assert values.dtype == tf.float32 and values.shape == (count,)
         reference = np.array([one[name] for one in theirs], float)
@@ -135,6 +140,24 @@ def test_whole_number_shifts_are_drawn_as_pixels_like_image_data_generator():
     np.random.seed(0)
     theirs = [generator(spec).get_random_transform((50, 50, 3))["ty"] for _ in range(2000)]
     assert set(theirs) == set(range(-4, 5))
+
+
+def test_one_of_several_shifts_is_drawn_like_image_data_generator():
+    spec = Augmentation(width_shift_range=[2, 7, -11], height_shift_range=(0.1, 0.25))
+    drawn = draw(spec, seed_pairs(1000), 40, 60)
+    np.random.seed(0)
+    theirs = [generator(spec).get_random_transform((40, 60, 3)) for _ in range(1000)]
+    for name, expected in (("ty", [2, 7, 11]), ("tx", [4, 10])):
+        found = set(np.round(drawn[name].numpy(), 4))
+        assert found == {sign * number for sign in (-1, 1) for number in expected}
+        assert found == {round(float(one[name]), 4) for one in theirs}
+
+
+def test_a_shift_of_five_is_not_a_shift_of_five_point_nought():
+    images, seeds = photo_like(8, 20, 20), seed_pairs(8)
+    whole, real = (augment(images, seeds, Augmentation(width_shift_range=reach), 20) for reach in (5, 5.0))
+    assert Augmentation(width_shift_range=5) != Augmentation(width_shift_range=5.0)
+    assert (whole.numpy() == np.round(whole)).all() and (real.numpy() != np.round(real)).any()
 
 
 def test_one_option_more_leaves_the_other_draws_alone():
@@ -169,7 +192,13 @@ def test_probabilities_and_whole_numbers_of_draws():
         ("zoom_range", 1.0, "zoom_range=1.0: the lowest factor must be above 0"),
         ("zoom_range", (1.2, 0.8), "the lowest comes first"),
         ("brightness_range", 0.5, "brightness_range=0.5: must be two numbers"),
-        ("fill_mode", "reflect", "fill_mode='reflect': only 'nearest'"),
+        ("width_shift_range", (), "width_shift_range=(): must be a number"),
+        ("height_shift_range", (1, "2"), "height_shift_range='2': must be a number"),
+        ("channel_shift_range", 300, "channel_shift_range=300: must be a number from 0 to 255"),
+        ("fill_mode", "mirror", "fill_mode='mirror': must be one of nearest, constant, reflect, wrap"),
+        ("cval", -1, "cval=-1: must be a number from 0 to 255"),
+        ("rand_augment", 2.0, "rand_augment=2.0: must be a whole number from 0 to 10"),
+        ("rand_augment_magnitude", 2, "rand_augment_magnitude=2: must be a number from 0 to 1"),
         ("shift_pixels", 1.5, "shift_pixels=1.5: must be a whole number"),
         ("jpeg_quality", (0, 90), "jpeg_quality=0: must be a number from 1 to 100"),
         ("blur_probability", 2, "blur_probability=2: must be a number from 0 to 1"),
@@ -190,12 +219,51 @@ def test_pixels_equal_image_data_generators_draw_by_draw():
     assert gaps.max() < 0.25 and gaps.mean() < 0.1  # grey levels; measured 0.04 and 0.02
 
 
+FAR = Augmentation(
+    rotation_range=180, width_shift_range=1.5, height_shift_range=0.9, shear_range=40, zoom_range=(0.5, 6),
+    horizontal_flip=True, vertical_flip=True, channel_shift_range=60,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", [{"fill_mode": "constant", "cval": 77.5}, {"fill_mode": "reflect"},
+                                  {"fill_mode": "wrap"}, {"fill_mode": "nearest"}], ids=str)  # fmt: skip
+def test_what_lies_outside_is_what_image_data_generator_puts_there(mode):
+    spec = dataclasses.replace(FAR, **mode)
+    gaps = parity(photo_like(40, 40, 40), spec, seed_pairs(40))
+    assert gaps.max() < 0.5 and gaps.mean() < 0.15
+
+
+@pytest.mark.parametrize("mode", FILL_MODES)
+@pytest.mark.parametrize("shift", [(3, -2), (-25, 61), (20, -20)])
+def test_whole_shifts_fill_as_interpolated_ones_do(mode, shift):
+    """The exact kernel against the bilinear one (theta 0 chooses it), and against scipy."""
+    image = photo_like(1, 20, 20)
+    moved = {"shift_y": float(shift[0]), "shift_x": float(shift[1])}
+    exact = apply_transform(image, moved, fill_mode=mode, cval=9.0).numpy()
+    np.testing.assert_array_equal(
+        exact, apply_transform(image, {**moved, "theta": 0.0}, fill_mode=mode, cval=9.0)
+    )
+    reference = scipy.ndimage.affine_transform(
+        image[0].astype(float), np.eye(3), (-shift[0], -shift[1], 0), order=1, mode=mode, cval=9.0
+    )
+    np.testing.assert_array_equal(exact[0], reference)
+
+
+@pytest.mark.parametrize("mode", FILL_MODES)
+def test_a_resize_needs_no_filling(mode):
+    image = photo_like(1, 20, 20)
+    out = apply_transform(image, {"theta": 0.0}, size=31, fill_mode=mode, cval=255.0)
+    np.testing.assert_array_equal(out, apply_transform(image, {"theta": 0.0}, size=31))
+    shrunk = apply_transform(image, {"theta": 0.0}, size=7, fill_mode=mode, cval=255.0)
+    np.testing.assert_array_equal(shrunk, apply_transform(image, {"theta": 0.0}, size=7))
+
+
 @pytest.mark.parametrize(
     "parameters",
     [
         {"theta": 37.0}, {"theta": -90.0}, {"tx": 7.5}, {"ty": -3.25}, {"shear": 20.0},
         {"zx": 0.6}, {"zy": 1.7}, {"flip_horizontal": 1.0}, {"flip_vertical": 1.0},
-        {"brightness": 0.45}, {"brightness": 1.6},
+        {"brightness": 0.45}, {"brightness": 1.6}, {"channel_shift_intensity": -80.0},
         {"theta": 200.0, "tx": 30.0, "ty": 9.0, "shear": -45.0, "zx": 2.0, "zy": 0.5, "flip_vertical": 1.0},
     ],
 )  # fmt: skip
