@@ -1,6 +1,7 @@
 """How fast the augmentation alone is, against its peers, on the device at hand.
 
     python -m experiments.benchmark_augment --output=RESULT.json
+    python -m experiments.benchmark_augment --options      every preset, and each option on top of original
 
 Random uint8 images in memory, the original's augmentation. Contenders take turns (A B A B …), so that
 whatever else the machine does falls on all of them; medians, and images per second of processor time
@@ -29,11 +30,28 @@ flags.DEFINE_integer(
 flags.DEFINE_integer("input_size", 200, "Side of the images in pixels.", lower_bound=8, flag_values=FLAGS)
 flags.DEFINE_integer("size", 224, "Side of our output in pixels.", lower_bound=8, flag_values=FLAGS)
 flags.DEFINE_integer("rounds", 5, "Turns of each contender.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_bool(
+    "options", False, "Compare our presets, and each option on top of original, instead of peers.",
+    flag_values=FLAGS)  # fmt: skip
+
+_OPTIONS = (
+    {"fill_mode": "reflect"},
+    {"fill_mode": "wrap"},
+    {"fill_mode": "constant"},
+    {"channel_shift_range": 20},
+    {"blur_sigma": (0.0, 1.5)},
+    {"jpeg_quality": (60, 100)},
+    {"rand_augment": 1},
+    {"rand_augment": 2},
+    {"mixup_alpha": 0.2},
+    {"cutmix_alpha": 1.0},
+)
 
 
 def main(options: flags.FlagValues) -> None:
     cli.quiet_tensorflow()
-    contenders = _contenders(options.batch, options.input_size, options.size)
+    choose = _options if options.options else _contenders
+    contenders = choose(options.batch, options.input_size, options.size)
     images = {name: count for name, (count, _) in contenders.items()}
     for _, run in contenders.values():
         run()  # compiles
@@ -124,6 +142,46 @@ def _contenders(batch: int, side: int, size: int) -> dict:
         f"keras-cv, six layers, {side}": (batch, lambda: stack(floats).numpy()),
         f"ImageDataGenerator, {side}": (few, lambda: [generator.random_transform(x) for x in pixels[:few]]),
     }
+
+
+def _options(batch: int, side: int, size: int) -> dict:
+    """As `_contenders`: our presets, and original with each option, as a training step does it."""
+    import dataclasses
+
+    import numpy as np
+    import tensorflow as tf
+
+    from deepduel import mixing
+    from deepduel.augment import PRESETS, augment
+    from deepduel.mixing import Mixing
+
+    rng = np.random.default_rng(0)
+    images = tf.constant(rng.integers(0, 256, (batch, side, side, 3), np.uint8))
+    seeds = tf.constant(rng.integers(-(2**31), 2**31, (batch, 2)), tf.int32)
+
+    def contender(spec, mix_spec):
+        @tf.function
+        def step(images, seeds):
+            out = augment(images, seeds, spec, size)
+            if mix_spec:
+                mix = mixing.plan(mix_spec, size, seeds)
+                theirs = (tf.gather(whole, mix.partner) for whole in (images, seeds))
+                out = mixing.mix_images(out, augment(*theirs, spec, size), mix.keep, mix.box)
+            return out
+
+        return batch, lambda: step(images, seeds).numpy()
+
+    original = PRESETS["original"]
+    found = {name: contender(spec, Mixing()) for name, spec in PRESETS.items()}
+    for change in _OPTIONS:
+        (name,) = change
+        spec, mix_spec = original, Mixing()
+        if name in ("mixup_alpha", "cutmix_alpha"):
+            mix_spec = Mixing(**change)
+        else:
+            spec = dataclasses.replace(original, **change)
+        found[f"original, {name}={change[name]}"] = contender(spec, mix_spec)
+    return found
 
 
 def _keras_cv_stack():
