@@ -13,7 +13,8 @@ class RunCard:
     """What a user of a run's models has to know.
 
     Attributes:
-      tasks: {axis: {"classes": label names in the order of the outputs, "image_size": pixels}}.
+      tasks: {axis: {"classes": label names in the order of the outputs, "image_size": pixels,
+        "crop_size": side of the square that is cut out of the middle first, 0 for none}}.
       size: (height, width) that images of another size are brought to before anything else.
       fit: how, "crop", "pad" or "native" (see `fitting.Decoding`).
       fast_decode: whether JPEGs were decoded approximately.

@@ -18,7 +18,6 @@ import simplejpeg
 import tensorflow as tf
 
 from deepduel import batch_plan, faults, order, random_reader, step
-from deepduel.augmentation import Augmentation
 from deepduel.feature_store import CHUNK, FeatureStore, Source
 from deepduel.reading import Reading, options
 from deepduel.shards import Split
@@ -60,7 +59,6 @@ class Features:
         self._seed = seed
         self._views = max(views, 1)
         self._augmented = views > 0
-        self._augmentations = {task.name: task.augmentation if views else Augmentation() for task in tasks}
         self.stores = {task.name: FeatureStore(folder, self._source(task, views)) for task in tasks}
         self.seconds = 0.0
 
@@ -170,7 +168,7 @@ class Features:
         @tf.function(autograph=False, reduce_retracing=True)
         def extract(images, seeds):
             return step.extract(
-                self._tasks, images, seeds, self._augmentations, micro_batch=self._micro_batch
+                self._tasks, images, seeds, augmented=self._augmented, micro_batch=self._micro_batch
             )
 
         return extract
@@ -187,7 +185,8 @@ class Features:
             "image_size": architecture.image_size,
             "precision": architecture.precision,
             "weights": _digest(task),
-            "augmentation": dataclasses.asdict(self._augmentations[task.name]),
+            "augmentation": dataclasses.asdict(task.augmentation) if views else None,
+            "crop_size": task.augmentation.crop_size,
             "seed": self._seed if views else None,
         }  # fmt: skip
         about = json.loads(json.dumps(about))  # tuples as lists, as it is read back

@@ -30,6 +30,12 @@ class TaskOptions:
         if not self.learning_rate > 0:
             raise UsageError(f"learning_rate must be above 0, got {self.learning_rate}")
 
+    @property
+    def augmentation_line(self) -> str:
+        """What is done to its training images, the preset's parameters included."""
+        parts = [text for text in (str(self.augmentation), str(self.mixing)) if text]
+        return f"augmentation of {self.axis}: {', '.join(parts) or 'none'}"
+
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:

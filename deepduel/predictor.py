@@ -13,8 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deepduel.augment import augment
-from deepduel.augmentation import Augmentation
+from deepduel.augment import resize
 from deepduel.card import RunCard
 from deepduel.fitting import Decoding
 from deepduel.micro_batches import in_micro_batches
@@ -86,23 +85,26 @@ class Predictor:
 
     def inputs(self, images: np.ndarray | tf.Tensor, axis: str) -> tf.Tensor:
         """What the axis' model is given: uint8 [B, H, W, 3] -> float32 [B, S, S, 3], 0..255."""
-        return self._resized(tf.convert_to_tensor(images), self.card.tasks[axis]["image_size"])
+        return self._resized(tf.convert_to_tensor(images), *self._shape(axis))
 
     def _probabilities(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         def forward(part, filled):
-            sizes = {self.card.tasks[axis]["image_size"] for axis in self.models}
-            inputs = {size: self._resized(part, size) for size in sizes}
+            inputs = {shape: self._resized(part, *shape) for shape in map(self._shape, self.models)}
             rows = {
-                axis: model(inputs[self.card.tasks[axis]["image_size"]], training=False)
-                for axis, model in self.models.items()
+                axis: model(inputs[self._shape(axis)], training=False) for axis, model in self.models.items()
             }
             return rows, ()
 
         specs = {axis: tf.TensorSpec((len(names),), tf.float32) for axis, names in self.classes.items()}
         return in_micro_batches(forward, images, rows=specs, micro_batch=self._micro_batch)[0]
 
-    def _resized(self, images: tf.Tensor, size: int) -> tf.Tensor:
-        return augment(images, tf.zeros((tf.shape(images)[0], 2), tf.int32), Augmentation(), size)
+    def _shape(self, axis: str) -> tuple[int, int]:
+        """(side of the model's input, side of the centre crop that it is made of, 0 for all of the image)."""
+        task = self.card.tasks[axis]
+        return task["image_size"], task.get("crop_size", 0)
+
+    def _resized(self, images: tf.Tensor, size: int, crop_size: int) -> tf.Tensor:
+        return resize(images, size, crop_size=crop_size)
 
     def _load(self, axis: str) -> keras.Model:
         path = self.files[axis]

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from absl import flags
 
+from deepduel import augmentation_flags, task_flags
 from tfrecords_tools import cli
 
 FLAGS = flags.FlagValues()
@@ -27,6 +28,7 @@ flags.DEFINE_enum("reader", "random", ["random", "sequential"], "As in train.", 
 flags.DEFINE_bool("fast_decode", False, "As in train.", flag_values=FLAGS)
 flags.DEFINE_bool("native_resolution", False, "As in train.", flag_values=FLAGS)
 flags.DEFINE_integer("threads", 0, "That decode; 0: all cores.", lower_bound=0, flag_values=FLAGS)
+augmentation_flags.define(FLAGS, tasks=False)
 flags.DEFINE_float("seconds", 3, "To measure each stage.", lower_bound=0.01, flag_values=FLAGS)
 
 _NEAR = 1.15  # rates nearer than this to each other are called equal
@@ -37,14 +39,11 @@ def main(options: flags.FlagValues) -> None:
     import tensorflow as tf
 
     from deepduel import faults
-    from deepduel.augment import PRESETS
 
-    if options.augmentation not in PRESETS:
-        raise cli.UsageError(
-            f"--augmentation must be one of {', '.join(PRESETS)}, got {options.augmentation!r}"
-        )
+    changes = augmentation_flags.given(options, ["input"], task_flags.per_task)["input"]
+    augmentation, _ = augmentation_flags.build(options.augmentation, changes)
     try:
-        rates = measure(options, PRESETS[options.augmentation])
+        rates = measure(options, augmentation)
     except tf.errors.OpError as error:
         raise faults.data_error(error) or error from error
     print(f"{'stage':<34}{'images/s':>10}")

@@ -49,6 +49,7 @@ def train(
     if options.features is not None:
         _check_frozen(tasks)
     reading = _reading(options.reading, train_split, validation_split, tasks)
+    _check_augmentation(tasks, reading.decoding(train_split).size, reading.batch_size)
     workdir = pathlib.Path(options.workdir)
     run_folder.check(workdir, flags, defaults)
     duel = _duel(options, tasks, train_split)
@@ -64,6 +65,8 @@ def train(
     if stand.epoch or stand.step:
         print(f"going on at epoch {stand.epoch + 1} of {options.epochs}, step {stand.step}")
     _say_plan(train_split, validation_split, duel, reading)
+    for task in tasks:
+        print(task.augmentation_line)
     return _fit(options, duel, train_split, validation_split, reading, stand, flags)
 
 
@@ -173,6 +176,16 @@ def _check_frozen(tasks: list[TaskOptions]) -> None:
             )
 
 
+def _check_augmentation(tasks: list[TaskOptions], size: tuple[int, int], batch_size: int) -> None:
+    for task in tasks:
+        try:
+            task.augmentation.check_fits(*size)
+        except ValueError as error:
+            raise UsageError(f"{task.axis}: {error}") from None
+        if task.mixing and batch_size == 1:
+            raise UsageError(f"{task.axis}: {task.mixing} mixes the images of a batch, and batch_size is 1")
+
+
 def _reading(reading, train_split, validation_split, tasks) -> pipeline.Reading:
     """Both splits in one size: their own if they share one, else the largest input of the tasks."""
     if reading.fit == "native":
@@ -204,7 +217,14 @@ def _native_side(tasks: list[TaskOptions]) -> int:
 
 
 def _card(options: RunOptions, split: Split, duel: Duel, reading: pipeline.Reading) -> RunCard:
-    tasks = {task.name: {"classes": list(task.model.classes), "image_size": task.size} for task in duel.tasks}
+    tasks = {
+        task.name: {
+            "classes": list(task.model.classes),
+            "image_size": task.size,
+            "crop_size": task.augmentation.crop_size,
+        }
+        for task in duel.tasks
+    }
     decoding = reading.decoding(split)
     manifest = split.manifest
     return RunCard(

@@ -22,7 +22,9 @@ def check(workdir: pathlib.Path, flags: str, defaults: str = "") -> None:
     if path.exists():
         known = _settings(defaults) | _settings(path.read_text("utf-8"))
         asked = _settings(defaults) | _settings(flags)
-        differing = [name for name in sorted(known | asked) if known.get(name) != asked.get(name)]
+        # A file of an earlier version may lack the comments that say what the augmentation is.
+        names = [name for name in sorted(known | asked) if name in known or not name.startswith("#")]
+        differing = [name for name in names if known.get(name) != asked.get(name)]
         if differing:
             lines = [line for name in differing for side in (known, asked) for line in side.get(name, ())]
             raise DataError(
@@ -58,12 +60,15 @@ def keep_card(card: RunCard, workdir: pathlib.Path) -> None:
 
 
 def _settings(text: str) -> dict[str, list[str]]:
-    """{flag: its lines, in order} of a flagfile, but for flags that may change."""
+    """{flag: its lines, in order} of a flagfile, but for flags that may change.
+
+    And {"# augmentation of TASK": its line}, which says what the preset meant when the run was begun.
+    """
     found: dict[str, list[str]] = {}
     for line in text.splitlines():
-        match = re.match(r"--(\w+)=", line.strip())
+        match = re.match(r"--(\w+)=|(# augmentation of [^:]+):", line.strip())
         if match and match[1] == "cache":  # where it lies may change, but features are other images
             found["cache"] = [re.sub(r"=features:.*", "=features", line.strip())] * ("=features" in line)
         elif match and match[1] not in _MAY_CHANGE:
-            found.setdefault(match[1], []).append(line.strip())
+            found.setdefault(match[1] or match[2], []).append(line.strip())
     return found

@@ -22,8 +22,7 @@ import keras
 import tensorflow as tf
 
 from deepduel import mixing, objective
-from deepduel.augment import augment
-from deepduel.augmentation import Augmentation
+from deepduel.augment import augment, resize
 from deepduel.micro_batches import in_micro_batches
 from deepduel.task import Task
 
@@ -105,34 +104,52 @@ def gradients(tasks: Sequence[Task], rows: dict, whole: dict, *, micro_batch: in
 
 
 def predict(tasks: Sequence[Task], rows: dict, *, micro_batch: int) -> dict[str, tf.Tensor]:
-    """{task: logits [b, classes]} of `inputs` as they are, without augmentation."""
+    """{task: logits [b, classes]} of rows as they are, without augmentation (see `extract`)."""
     if "features" in rows:
         return {task.name: _logits(task, rows["features"][task.name]) for task in tasks}
 
     def part(rows, filled):
-        plain = {size: augment(rows["images"], rows["seeds"], Augmentation(), size) for size in sizes}
-        features = {task.name: task.model.extractor(plain[task.size], training=False) for task in tasks}
+        plain = _plain(tasks, rows["images"])
+        features = {task.name: task.model.extractor(plain[task.name], training=False) for task in tasks}
         return {task.name: _logits(task, features[task.name]) for task in tasks}, ()
 
-    sizes = {task.size for task in tasks}
     specs = {task.name: tf.TensorSpec((task.classes,), tf.float32) for task in tasks}
     return in_micro_batches(part, rows, rows=specs, micro_batch=micro_batch)[0]
 
 
-def extract(tasks: Sequence[Task], images, seeds, augmentations: dict, *, micro_batch: int) -> dict:
-    """{task: features [B, …]} of frozen tasks' images, each augmented as `augmentations` says by task."""
+def extract(tasks: Sequence[Task], images, seeds, *, augmented: bool, micro_batch: int) -> dict:
+    """{task: features [B, …]} of frozen tasks' images.
+
+    Args:
+      augmented: as in training, but for mixing; else without augmentation: brought to the model's size, of
+        the middle only where training crops.
+    """
 
     def part(rows, filled):
-        done = {key: augment(*rows, *key) for key in set(keys.values())}
-        return {task.name: task.model.extractor(done[keys[task.name]], training=False) for task in tasks}, ()
+        images, seeds = rows
+        done = _augmented_alone(tasks, images, seeds) if augmented else _plain(tasks, images)
+        return {task.name: task.model.extractor(done[task.name], training=False) for task in tasks}, ()
 
-    keys = {task.name: (augmentations[task.name], task.size) for task in tasks}
     specs = {task.name: feature_spec(task) for task in tasks}
     return in_micro_batches(part, (images, seeds), rows=specs, micro_batch=micro_batch)[0]
 
 
 def _logits(task: Task, features: tf.Tensor) -> tf.Tensor:
     return task.model.head(tf.cast(features, tf.float32), training=False)
+
+
+def _plain(tasks: Sequence[Task], images: tf.Tensor) -> dict[str, tf.Tensor]:
+    shapes = {task.name: (task.size, task.augmentation.crop_size) for task in tasks}
+    done = {
+        (size, crop_size): resize(images, size, crop_size=crop_size) for size, crop_size in shapes.values()
+    }
+    return {task: done[shape] for task, shape in shapes.items()}
+
+
+def _augmented_alone(tasks: Sequence[Task], images: tf.Tensor, seeds: tf.Tensor) -> dict[str, tf.Tensor]:
+    keys = {task.name: (task.augmentation, task.size) for task in tasks}
+    done = {key: augment(images, seeds, *key) for key in set(keys.values())}
+    return {task: done[key] for task, key in keys.items()}
 
 
 def _augmented(tasks: Sequence[Task], rows: dict, whole: dict) -> dict[str, tf.Tensor]:

@@ -5,6 +5,7 @@
 
 from absl import flags
 
+from deepduel import augmentation_flags
 from tfrecords_tools.cli import UsageError
 
 _FLAGS = {  # name: (default, help)
@@ -25,7 +26,10 @@ _FLAGS = {  # name: (default, help)
         "with --fine_tune=all, else frozen.",
     ),
     "image_size": ("224", "Side of the network's square input, pixels."),
-    "augmentation": ("original", "Preset: original (Deepfake Duel's), forensic, robust, light or none."),
+    "augmentation": (
+        "original",
+        "Preset: original (Deepfake Duel's), forensic, robust, light or none; its parameters have flags.",
+    ),
     "learning_rate": ("0.001", "Of Adam."),
     "precision": ("float32", "float32, mixed_float16 or mixed_bfloat16."),
 }
@@ -36,19 +40,21 @@ def define(flag_values: flags.FlagValues) -> None:
         flags.DEFINE_multi_string(
             name, default, f"{text} VALUE or TASK=VALUE; may be repeated.", flag_values=flag_values
         )
+    augmentation_flags.define(flag_values)
 
 
 def tasks(options: flags.FlagValues, axes: list[str]) -> list:
     """One `TaskOptions` per axis. Raises UsageError."""
     chosen = {name: per_task(name, options[name].value, axes) for name in _FLAGS}
-    return [_task(axis, {name: chosen[name][axis] for name in _FLAGS}) for axis in axes]
+    changes = augmentation_flags.given(options, axes, per_task)
+    return [_task(axis, {name: chosen[name][axis] for name in _FLAGS}, changes[axis]) for axis in axes]
 
 
-def per_task(name: str, values: list[str], axes: list[str]) -> dict[str, str]:
+def per_task(name: str, values: list[str], axes: list[str], *, required: bool = True) -> dict[str, str]:
     """["a", "category=b"] -> {axis: value}; a later entry wins over an earlier one.
 
     Raises:
-      UsageError: an entry names a task that is not trained, or a task gets no value.
+      UsageError: an entry names a task that is not trained, or a task gets no value where one is required.
     """
     chosen: dict[str, str] = {}
     for entry in values:
@@ -60,21 +66,18 @@ def per_task(name: str, values: list[str], axes: list[str]) -> dict[str, str]:
         else:
             raise UsageError(f"--{name}={entry}: {task!r} is not one of the tasks ({', '.join(axes)})")
     missing = [axis for axis in axes if axis not in chosen]
-    if missing:
+    if missing and required:
         raise UsageError(f"--{name}: no value for {', '.join(missing)}; add a plain --{name}=VALUE first")
     return chosen
 
 
-def _task(axis: str, value: dict[str, str]):
-    from deepduel import augment, models
+def _task(axis: str, value: dict[str, str], changes: dict[str, str]):
+    from deepduel import models
     from deepduel.options import TaskOptions
 
     small = value["backbone"] == models.SMALL_CNN
     weights = value["weights"] if value["weights"] != "auto" else "none" if small else "imagenet"
-    if value["augmentation"] not in augment.PRESETS:
-        raise UsageError(
-            f"--augmentation must be one of {', '.join(augment.PRESETS)}, got {value['augmentation']!r}"
-        )
+    augmentation, mixing = augmentation_flags.build(value["augmentation"], changes)
     architecture = models.Architecture(
         backbone=value["backbone"],
         head=value["head"],
@@ -85,7 +88,7 @@ def _task(axis: str, value: dict[str, str]):
         precision=value["precision"],
     )
     rate = _number("learning_rate", value["learning_rate"], float)
-    return TaskOptions(axis, architecture, augment.PRESETS[value["augmentation"]], rate)
+    return TaskOptions(axis, architecture, augmentation, rate, mixing)
 
 
 def _number(name: str, text: str, kind: type):

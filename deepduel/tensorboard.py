@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deepduel import mixing
 from deepduel.augment import augment
 from deepduel.training import Duel
 
@@ -37,6 +38,9 @@ class Board(keras.callbacks.Callback):
         with self._writer.as_default():
             for task in self._duel.tasks:
                 shown = augment(images, seeds, task.augmentation, task.size)
+                if task.mixing:
+                    mix = mixing.plan(task.mixing, task.size, seeds)
+                    shown = mixing.mix_images(shown, tf.gather(shown, mix.partner), mix.keep, mix.box)
                 tf.summary.image(f"augmented/{task.name}", _grid(shown.numpy()), step=0)
 
     def on_epoch_begin(self, epoch, logs=None):

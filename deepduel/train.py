@@ -86,10 +86,9 @@ def main(options: flags.FlagValues) -> None:
     run_options = _run_options(options)
     axes = _axes(options)
     tasks = task_flags.tasks(options, axes)
+    text = flagfile(options) + "".join(f"# {task.augmentation_line}\n" for task in tasks)
     try:
-        row = run.train(
-            run_options, tasks, flags=flagfile(options), defaults=flagfile(options, defaults=True)
-        )
+        row = run.train(run_options, tasks, flags=text, defaults=flagfile(options, defaults=True))
     except callbacks.Stopped as stop:
         print(f"{stop}; go on with:\n  python -m deepduel.train --flagfile={options.workdir}/train.flags")
         return

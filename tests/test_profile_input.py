@@ -12,6 +12,7 @@ STAGES = ("read", "decode", "pipeline", "augmentation", "together")
 @pytest.mark.parametrize("reader", READERS)
 def test_every_stage_has_a_rate_and_the_last_line_says_what_limits(toy_shards, capsys, reader):
     words = f"--data_dir={toy_shards}", "--batch_size=50", "--image_size=16", "--seconds=0.05"
+    words += "--augmentation=none", "--rotation_range=20"
     assert run_command(profile_input, *words, f"--reader={reader}") == 0
     lines = capsys.readouterr().out.strip().splitlines()
     rates = [int(re.search(r"([\d,]+)$", line)[1].replace(",", "")) for line in lines[-6:-1]]
