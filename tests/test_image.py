@@ -2,6 +2,7 @@ import io
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image, ImageOps
 
 from tests import odd_images
@@ -43,6 +44,33 @@ def test_what_may_not_enter_has_a_reason(name):
     found = image.check(data)
     assert isinstance(found, image.Rejected)
     assert found.reason.startswith(reason)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0, "restart_marker_rows": 1}])
+def test_checking_finds_what_decoding_to_pixels_finds(options):
+    """A kept JPEG is checked at an eighth of its size: damage shows in its bits, not in the transform."""
+    colour = odd_images.picture(90, 70, seed=1)
+    verdicts = []
+    for picture in (colour, colour.convert("L")):
+        whole = odd_images.save(picture, "JPEG", quality=85, **options)
+        generator = np.random.default_rng(0)
+        for _ in range(150):
+            data = bytearray(whole)
+            for at in generator.integers(len(data), size=generator.integers(1, 4)).tolist():
+                data[at] ^= 1 << int(generator.integers(8))
+            data = bytes(data)[: generator.integers(len(data) // 2, 2 * len(data))]
+            header = jpeg.scan(data)
+            if header is None or not header.plain or header.height * header.width > 1_000_000:
+                continue
+            try:
+                sound = simplejpeg.decode_jpeg(data, "RGB").shape[:2] == (header.height, header.width)
+            except ValueError as error:
+                if str(error).startswith(image._HARMLESS):
+                    continue  # Pillow decides
+                sound = False
+            verdicts.append((isinstance(image.check(data), image.Checked), sound))
+    assert all(ours == theirs for ours, theirs in verdicts)
+    assert 20 < sum(sound for _, sound in verdicts) < len(verdicts) - 20
 
 
 def test_heic_is_read_when_pillow_heif_is_there_and_named_when_not(monkeypatch):

@@ -147,15 +147,22 @@ def decode(data: bytes | memoryview, *, fast: bool = False, out: np.ndarray | No
 def _check_plain_jpeg(data: bytes, header: jpeg.Header, recipe: Recipe) -> Checked | Rejected:
     """A JPEG whose bytes the pipeline decodes to upright RGB as they are."""
     keep = recipe.encoding == "keep"
+    # Keeping needs only the proof that all of it decodes. At 1/8 of the size every bit is read and every
+    # coefficient decoded, which is where damage shows; only the transform to pixels, which cannot fail,
+    # is less.
+    scale, least = (8, 1) if keep else (1, 0)
+    size = -(-header.height // scale), -(-header.width // scale)
     try:
-        # Keeping needs only the proof that all of it decodes: the fast transform reads every bit too.
         pixels = simplejpeg.decode_jpeg(
-            data, "RGB", fastdct=keep, fastupsample=keep, buffer=_buffer(header.height * header.width * 3)
-        )
+            data, "RGB", fastdct=keep, fastupsample=keep, min_height=least, min_width=least,
+            buffer=_buffer(size[0] * size[1] * 3),
+        )  # fmt: skip
     except ValueError as error:
         if str(error).startswith(_HARMLESS):  # and fatal to simplejpeg: only Pillow reads on
             return _check_other(data, recipe)
         return Rejected(f"damaged JPEG: {_one_line(error)}")
+    if pixels.shape[:2] != size:
+        return Rejected("damaged JPEG: it has two sizes")
     if keep:
         return Checked(data, header.height, header.width, "jpeg")
     return _encode(Image.fromarray(pixels), recipe.encoding, recipe, "")
