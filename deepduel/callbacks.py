@@ -1,20 +1,18 @@
-"""What goes on around the training steps: the clock, the console, the files, the stops.
+"""What goes on around the training steps: the clock, the console, the list of non-finite steps.
 
 `Duel.steps_done` counts the steps of the running epoch, those of an earlier session included.
 Order matters: `Clock` adds columns to an epoch's logs, the others show and keep them, and
-`Keeper` comes last, so that a state on disk says that all before it is done.
+`keeper.Keeper` comes last, so that a state on disk says that all before it is done.
 """
 
 import csv
-import os
 import pathlib
-import shutil
-import signal
 import time
+from collections.abc import Callable
 
 import keras
 
-from deepduel import state
+from deepduel.publish import published
 from deepduel.shards import Split
 from deepduel.task import Task
 from deepduel.training import Duel
@@ -23,10 +21,6 @@ from tfrecords_tools.cli import DataError
 from tfrecords_tools.progress import Progress, duration
 
 MAX_NON_FINITE = 10  # steps in a row without a finite loss and gradient, then training stops
-
-
-class Stopped(Exception):
-    """Training was asked to stop; the state is saved."""
 
 
 class Clock(keras.callbacks.Callback):
@@ -90,9 +84,9 @@ class Console(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self._bar.close()
         parts = [f"epoch {self._epoch}/{self._epochs}"]
-        for task in self._duel.tasks:
+        for task in self._duel.running:
             loss, accuracy = logs[f"{task.name}_loss"], logs[f"val_{task.name}_accuracy"]
-            parts.append(f"{task.name} loss {loss:.4f}, validation {accuracy:.2%}")
+            parts.append(f"{task.name} loss {loss:.4f} val {accuracy:.2%}")
         parts.append(f"{logs['images_per_second']:,.0f} images/s, {duration(logs['seconds'])}")
         left_out = sum(len(split.bad) for split in self._splits)
         if left_out:
@@ -101,7 +95,7 @@ class Console(keras.callbacks.Callback):
 
     def _accuracies(self, logs) -> str:
         return ", ".join(
-            f"{task.name} {float(logs[f'{task.name}_accuracy']):.1%}" for task in self._duel.tasks
+            f"{task.name} {float(logs[f'{task.name}_accuracy']):.1%}" for task in self._duel.running
         )
 
 
@@ -112,20 +106,30 @@ class NonFinite(keras.callbacks.Callback):
     steps in a row training stops: nothing would be learnt any more.
     """
 
-    def __init__(self, duel: Duel, split: Split, path: pathlib.Path, keeper: "Keeper"):
+    def __init__(self, duel: Duel, split: Split, path: pathlib.Path, save: Callable[[], None]):
         super().__init__()
         self._duel = duel
         self._split = split
         self._path = path
-        self._keeper = keeper
+        self._save = save
         self._in_a_row = dict.fromkeys((task.name for task in duel.tasks), 0)
+
+    def start(self, epoch: int, step: int) -> None:
+        """Forgets what an earlier session listed of this step (counted from 0) and later ones."""
+        if not self._path.exists():
+            return
+        with self._path.open(newline="", encoding="utf-8") as file:
+            head, *rows = csv.reader(file)
+        kept = [row for row in rows if (int(row[1]) - 1, int(row[2])) < (epoch, step)]
+        with published(self._path) as file:
+            csv.writer(file).writerows([head, *kept])
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
         self._counted = {task.name: self._duel.skipped_steps(task) for task in self._duel.tasks}
 
     def on_train_batch_end(self, batch, logs=None):
-        for task in self._duel.tasks:
+        for task in self._duel.running:
             skipped = int(logs[f"{task.name}_skipped_steps"])
             if skipped == self._counted[task.name]:
                 self._in_a_row[task.name] = 0
@@ -147,7 +151,7 @@ class NonFinite(keras.callbacks.Callback):
                 writer.writerow((task.name, self._epoch + 1, self._duel.steps_done - 1, key))
 
     def _give_up(self, task: Task) -> None:
-        self._keeper.save()
+        self._save()
         rate = float(task.optimizer.learning_rate)
         raise DataError(
             f"{task.name}: {MAX_NON_FINITE} steps in a row had a loss or gradient that is not finite, "
@@ -155,126 +159,3 @@ class NonFinite(keras.callbacks.Callback):
             f"({task.model.architecture.precision}) and the images listed in {self._path}; "
             "the last good state is saved"
         )
-
-
-class Keeper(keras.callbacks.Callback):
-    """Saves: model files, history.csv and the state after each epoch, the state in between.
-
-    Args:
-      seconds, steps: how often the state is saved within an epoch; None: not for this reason.
-      deadline: time.monotonic() after which training stops; None: never.
-    """
-
-    def __init__(
-        self,
-        duel: Duel,
-        workdir: pathlib.Path,
-        stand: state.State,
-        *,
-        epochs: int,
-        steps_per_epoch: int,
-        save_seconds: float | None,
-        save_steps: int | None,
-        deadline: float | None,
-    ):
-        super().__init__()
-        self._duel = duel
-        self._workdir = workdir
-        self._digits = max(2, len(str(epochs)))
-        self._steps_per_epoch = steps_per_epoch
-        self._seconds = save_seconds
-        self._steps = save_steps
-        self._deadline = deadline
-        self._asked: str | None = None
-        self._epoch = stand.epoch
-        self._best = dict(stand.best)
-        self._saved = time.monotonic()
-        self.history = list(stand.history)
-
-    def listen(self) -> None:
-        """Lets SIGTERM and Ctrl-C stop training after the running step, with the state saved."""
-
-        def ask(number, frame):
-            if self._asked:  # the second time, whoever it is means it
-                raise KeyboardInterrupt
-            self._asked = signal.Signals(number).name
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, ask)
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._epoch = epoch
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self._duel.steps_done >= self._steps_per_epoch:
-            return  # the end of the epoch saves, once validation is done
-        over = self._over()
-        due = self._steps is not None and self._duel.steps_done % self._steps == 0
-        due |= self._seconds is not None and time.monotonic() - self._saved >= self._seconds
-        if due or over:
-            self.save()
-        self._stop_if_asked()
-
-    def on_epoch_end(self, epoch, logs=None):
-        row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
-        self.history.append(row)
-        for task in self._duel.tasks:
-            self._save_model(task, epoch + 1, row[f"val_{task.name}_accuracy"])
-        self._write_history()
-        self._epoch, self._duel.steps_done = epoch + 1, 0
-        self.save()
-        self._stop_if_asked()
-
-    def pause(self) -> None:
-        """Between steps: raises Stopped, the state saved, when that is asked for or the time is over."""
-        if self._over():
-            self.save()
-        self._stop_if_asked()
-
-    def save(self) -> None:
-        """Publishes the state of now."""
-        stand = state.State(self._epoch, self._duel.steps_done, tuple(self.history), self._best)
-        state.save(self._workdir / "resume", stand, self._duel.state_variables())
-        self._saved = time.monotonic()
-
-    def _over(self) -> bool:
-        if self._deadline is not None and time.monotonic() >= self._deadline:
-            self._asked = self._asked or "--max_minutes"
-        return bool(self._asked)
-
-    def _stop_if_asked(self) -> None:
-        if self._asked:
-            raise Stopped(
-                f"{self._asked}: stopped and saved at epoch {self._epoch + 1}, step {self._duel.steps_done}"
-            )
-
-    def _save_model(self, task: Task, epoch: int, accuracy: float) -> None:
-        folder = self._workdir / task.name
-        folder.mkdir(exist_ok=True)
-        path = folder / f"epoch-{epoch:0{self._digits}d}.keras"
-        partial = folder / ".partial.keras"
-        task.model.saved_model.save(partial)
-        partial.replace(path)
-        if task.name not in self._best or accuracy > self._best[task.name][0]:
-            self._best[task.name] = accuracy, epoch
-            _copy(path, folder / "best.keras")
-
-    def _write_history(self) -> None:
-        path = self._workdir / "history.csv"
-        partial = path.with_name(".history.csv.partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(self.history[-1]))
-            writer.writeheader()
-            writer.writerows(self.history)
-        partial.replace(path)
-
-
-def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
-    """A second name for the same bytes where the file system can, else a copy; by rename."""
-    partial = target.with_name(f".{target.name}.partial")
-    partial.unlink(missing_ok=True)
-    try:
-        os.link(source, partial)
-    except OSError:
-        shutil.copyfile(source, partial)
-    partial.replace(target)

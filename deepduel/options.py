@@ -4,7 +4,9 @@ import dataclasses
 
 from deepduel import models, pipeline
 from deepduel.augmentation import Augmentation
+from deepduel.keeper import MONITORS
 from deepduel.mixing import Mixing
+from deepduel.optimizers import Recipe
 from tfrecords_tools.cli import UsageError
 
 
@@ -16,19 +18,35 @@ class TaskOptions:
       axis: the label axis.
       architecture: of its network.
       augmentation: of its training images.
-      learning_rate: of Adam.
+      recipe: how its weights are updated.
       mixing: of its training images with one another.
+      label_smoothing: share of each target that is spread over all classes, 0 <= share < 1.
+      class_weights: "none", "balanced", or "NAME=2,OTHER=0.5".
+      average: decay of the running averages of its weights, 0 <= decay < 1; 0: none.
+      monitor: of validation, "accuracy", "auc" or "loss": decides which epoch is the best.
+      patience: epochs without a better one after which it stops; 0: it never does.
     """
 
     axis: str
     architecture: models.Architecture
     augmentation: Augmentation
-    learning_rate: float = 0.001
+    recipe: Recipe = Recipe()
     mixing: Mixing = Mixing()
+    label_smoothing: float = 0.0
+    class_weights: str = "none"
+    average: float = 0.0
+    monitor: str = "accuracy"
+    patience: int = 0
 
     def __post_init__(self):
-        if not self.learning_rate > 0:
-            raise UsageError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if not 0 <= self.average < 1:
+            raise UsageError(f"ema must be from 0 to below 1, got {self.average}")
+        if self.monitor not in MONITORS:
+            raise UsageError(f"monitor must be one of {', '.join(MONITORS)}, got {self.monitor!r}")
+        if self.patience < 0:
+            raise UsageError(
+                f"early_stopping must be a number of epochs, or 0 for never, got {self.patience}"
+            )
 
     @property
     def augmentation_line(self) -> str:
@@ -47,13 +65,16 @@ class RunOptions:
       reading: how both are read; `size` None means the images' own size if they have one, else
         the largest input of the tasks.
       epochs: to train in all.
-      micro_batch: images per pass through augmentation and frozen backbones.
+      micro_batch: images per pass through augmentation and backbones; None: found by trying.
       seed: of weights, order and augmentation.
       save_seconds, save_steps: how often the state is saved within an epoch; None: not for this reason.
       max_minutes: to train in this session, then the state is saved; 0: no limit.
       features: folder in which to keep the frozen backbones' features, see `features`; None: every epoch
         reads images.
       views: augmented views of each training image whose features are kept, >= 1.
+      profile_steps: first and last step of the session, from 1, of which to write a trace; None: none.
+      devices: "auto", all GPUs, or how many share each batch.
+      dry_run: say what the run would be, time a few steps, write nothing.
     """
 
     data_dir: str
@@ -62,15 +83,19 @@ class RunOptions:
     validation_split: str
     reading: pipeline.Reading
     epochs: int
-    micro_batch: int
+    micro_batch: int | None
     seed: int
     save_seconds: float | None = 300
     save_steps: int | None = None
     max_minutes: float = 0
     features: str | None = None
     views: int = 3
+    profile_steps: tuple[int, int] | None = None
+    devices: str = "auto"
+    dry_run: bool = False
 
     def __post_init__(self):
         for name in ("epochs", "micro_batch"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, got {value}")

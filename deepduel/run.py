@@ -1,4 +1,4 @@
-"""A run: its folder, its models, and fit with all that goes on around the steps.
+"""A run: its folder, its models, its plan; a `session` of it is fit with what goes on around the steps.
 
 RUN/train.flags               reproduces the run
 RUN/<task>/epoch-01.keras …   one self-contained model per epoch
@@ -9,17 +9,13 @@ RUN/tensorboard/              scalars and a grid of augmented samples
 """
 
 import dataclasses
-import functools
 import pathlib
-import time
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from deepduel import callbacks, faults, models, optimizers, order, pipeline, run_folder, state, tensorboard
+from deepduel import build, dry_run, faults, micro_batch_search, pipeline, run_folder, session, state
 from deepduel.card import RunCard
-from deepduel.features import Features
 from deepduel.options import RunOptions, TaskOptions
 from deepduel.shards import Split
 from deepduel.task import Task
@@ -37,7 +33,7 @@ def train(
       defaults: the flagfile of all defaults, for folders that an earlier version began.
 
     Returns:
-      The last epoch's row of history.csv.
+      The last value of each column of history.csv; of a dry run nothing.
 
     Raises:
       UsageError, DataError: the options or the data are bad, or the folder holds another run.
@@ -52,91 +48,39 @@ def train(
     _check_augmentation(tasks, reading.decoding(train_split).size, reading.batch_size)
     workdir = pathlib.Path(options.workdir)
     run_folder.check(workdir, flags, defaults)
-    duel = _duel(options, tasks, train_split)
+    duel = build.duel(options, tasks, train_split)
+    if options.dry_run:
+        return _dry_run(duel, train_split, validation_split, reading, options)
     run_folder.write_flags(workdir, flags)
     run_folder.keep_card(_card(options, train_split, duel, reading), workdir)
     stand, damaged = state.load(workdir / "resume", duel.state_variables())
     for line in damaged:
         print(line)
     stand = stand or state.State()
+    if len(stand.stopped) == len(tasks):
+        print(f"{workdir}: all tasks have stopped early, after {stand.epoch} epochs")
+        return session.latest(stand.history)
     if stand.epoch >= options.epochs:
         print(f"{workdir} has all its {options.epochs} epochs already; raise --epochs to go on")
-        return stand.history[-1]
+        return session.latest(stand.history)
+    if options.micro_batch is None:
+        duel.micro_batch = micro_batch_search.chosen(duel, workdir, batch_size=reading.batch_size)
     if stand.epoch or stand.step:
         print(f"going on at epoch {stand.epoch + 1} of {options.epochs}, step {stand.step}")
     _say_plan(train_split, validation_split, duel, reading)
     for task in tasks:
         print(task.augmentation_line)
-    return _fit(options, duel, train_split, validation_split, reading, stand, flags)
+    return session.fit(options, duel, train_split, validation_split, reading, stand, flags=flags)
 
 
-def _fit(options, duel, train_split, validation_split, reading, stand, flags) -> dict[str, float]:
-    """From `stand` to the last epoch: what is left of a begun epoch, then the whole ones."""
-    workdir, batch_size = pathlib.Path(options.workdir), reading.batch_size
-    steps = order.steps_per_epoch(len(train_split), batch_size)
-    minutes = options.max_minutes
-    keeper = callbacks.Keeper(
-        duel,
-        workdir,
-        stand,
-        epochs=options.epochs,
-        steps_per_epoch=steps,
-        save_seconds=options.save_seconds,
-        save_steps=options.save_steps,
-        deadline=time.monotonic() + 60 * minutes if minutes else None,
-    )
-    keeper.listen()
-    batches, validation, before = _batches(options, duel, train_split, validation_split, reading, keeper)
-    board = tensorboard.Board(duel, workdir / "tensorboard", images=len(train_split), batch_size=batch_size)
-    around = [
-        callbacks.Clock(duel, images=len(train_split), batch_size=batch_size, before=before),
-        callbacks.Console(duel, train_split, validation_split, batch_size=batch_size, epochs=options.epochs),
-        board,
-        callbacks.NonFinite(duel, train_split, workdir / "non_finite.csv", keeper),
-        keeper,
-    ]
-    if not stand.epoch and not stand.step:
-        board.start(flags, pipeline.train_batches(train_split, reading, order.Position(options.seed)))
-    duel.go_on_at(stand.step)
-    for first, last, start in _stretches(stand, options.epochs):
-        position = order.Position(options.seed, first, start)
-        duel.fit(
-            batches(position),
-            validation_data=validation,
-            steps_per_epoch=steps - start,
-            initial_epoch=first,
-            epochs=last,
-            shuffle=False,  # the pipeline has its own order
-            verbose=0,
-            callbacks=around,
-        )
-    board.close()
-    return keeper.history[-1]
-
-
-def _batches(options, duel, train_split, validation_split, reading, keeper):
-    """(function: position -> training batches, validation batches, seconds that features took)."""
-    if options.features is None:
-        train = functools.partial(pipeline.train_batches, train_split, reading)
-        return train, pipeline.eval_batches(validation_split, reading), 0.0
-    made = []
-    for split, views in ((validation_split, 0), (train_split, options.views)):
-        kept = Features(
-            options.features, split, reading, duel.tasks,
-            micro_batch=duel.micro_batch, seed=options.seed, views=views,
-        )  # fmt: skip
-        kept.make(keeper.pause)
-        made.append(kept)
-    validation, train = made
-    return train.train_batches, validation.eval_batches(), validation.seconds + train.seconds
-
-
-def _stretches(stand: state.State, epochs: int) -> list[tuple[int, int, int]]:
-    """(first epoch, last epoch + 1, first step): Keras takes one number of steps per fit."""
-    if not stand.step:
-        return [(stand.epoch, epochs, 0)]
-    rest = [(stand.epoch + 1, epochs, 0)] if stand.epoch + 1 < epochs else []
-    return [(stand.epoch, stand.epoch + 1, stand.step), *rest]
+def _dry_run(duel, train_split, validation_split, reading, options) -> dict[str, float]:
+    reading = dataclasses.replace(reading, cache="none")
+    if options.micro_batch is None:
+        rates = micro_batch_search.measure(duel, batch_size=reading.batch_size)
+        duel.micro_batch = micro_batch_search.fastest(rates)
+    _say_plan(train_split, validation_split, duel, reading)
+    dry_run.report(duel, train_split, validation_split, reading, seed=options.seed)
+    return {}
 
 
 def _check_labels(split: Split, tasks: list[TaskOptions]) -> None:
@@ -232,17 +176,6 @@ def _card(options: RunOptions, split: Split, duel: Duel, reading: pipeline.Readi
     )
 
 
-def _duel(options: RunOptions, tasks: list[TaskOptions], split: Split) -> Duel:
-    built = []
-    for task in tasks:
-        architecture = task.architecture
-        model = models.build(task.axis, architecture, split.manifest.axes[task.axis], seed=options.seed)
-        built.append(Task(task.axis, model, task.augmentation, optimizers.build(task), task.mixing))
-    duel = Duel(built, micro_batch=min(options.micro_batch, options.reading.batch_size))
-    duel.compile()
-    return duel
-
-
 def _say_plan(train_split, validation_split, duel: Duel, reading: pipeline.Reading) -> None:
     height, width = reading.decoding(train_split).size
     print(
@@ -261,16 +194,11 @@ def _say_plan(train_split, validation_split, duel: Duel, reading: pipeline.Readi
 
 
 def _say_statistics(task: Task, micro_batch: int, batch_size: int) -> None:
-    normalised = any(isinstance(layer, keras.layers.BatchNormalization) for layer in _layers(task))
-    if task.trains_statistics and normalised and micro_batch < batch_size:
+    if task.trains_statistics and build.normalises(task) and micro_batch < batch_size:
         print(
             f"{task.name}: trains batch norm, whose statistics are those of micro-batches of {micro_batch} "
             f"images and not of the batch of {batch_size}; --batch_norm=frozen trains without them"
         )
-
-
-def _layers(task: Task) -> list[keras.layers.Layer]:
-    return task.model.extractor._flatten_layers()
 
 
 def data_error(error: tf.errors.OpError) -> DataError | None:

@@ -7,7 +7,17 @@ from deepduel.card import RunCard
 from tfrecords_tools.cli import DataError
 
 # Flags that a run may go on with another value of: its length, where things lie, how often it saves.
-_MAY_CHANGE = {"epochs", "data_dir", "workdir", "threads", "save_every", "max_minutes"}
+_MAY_CHANGE = {
+    "epochs",
+    "data_dir",
+    "workdir",
+    "threads",
+    "save_every",
+    "max_minutes",
+    "profile_steps",
+    "devices",
+    "dry_run",
+}
 
 
 def check(workdir: pathlib.Path, flags: str, defaults: str = "") -> None:

@@ -45,7 +45,7 @@ def prepare(tasks: Sequence[Task], batch) -> dict:
         for task in tasks
     }
     count = tf.shape(batch["seeds"])[0]
-    masks = {task.name: _draw_masks(task.model.head, count) for task in tasks}
+    masks = {task.name: draw_masks(task.model.head, count) for task in tasks}
     return inputs(batch) | {"mixes": mixes, "targets": targets, "masks": masks}
 
 
@@ -80,7 +80,7 @@ def gradients(tasks: Sequence[Task], rows: dict, whole: dict, *, micro_batch: in
             images, masks, targets = tf.nest.map_structure(
                 lambda row: row[:filled], (images, rows["masks"][task.name], rows["targets"][task.name])
             )
-            logits, added[task.name] = _backward(task, images, masks, targets, totals[task.name])
+            logits, added[task.name] = backward(task, images, masks, targets, totals[task.name])
             found[task.name] = tf.pad(logits, [[0, micro_batch - filled], [0, 0]])
         return found, added
 
@@ -97,7 +97,7 @@ def gradients(tasks: Sequence[Task], rows: dict, whole: dict, *, micro_batch: in
     for task in tasks:
         if not task.trainable:
             masks, targets = rows["masks"][task.name], rows["targets"][task.name]
-            found[task.name], added[task.name] = _backward(
+            found[task.name], added[task.name] = backward(
                 task, found[task.name], masks, targets, totals[task.name]
             )
     return found, added
@@ -167,7 +167,7 @@ def _augmented(tasks: Sequence[Task], rows: dict, whole: dict) -> dict[str, tf.T
     return {task.name: done[task.augmentation, task.size, task.mixing] for task in tasks}
 
 
-def _backward(task: Task, inputs: tf.Tensor, masks: list, targets: objective.Targets, total: tf.Tensor):
+def backward(task: Task, inputs: tf.Tensor, masks: list, targets: objective.Targets, total: tf.Tensor):
     """Logits and gradients of the (scaled) loss; `inputs` are features where the backbone is frozen.
 
     The tape follows what depends on the trained variables and nothing else, so that of a backbone whose last
@@ -186,7 +186,7 @@ def _backward(task: Task, inputs: tf.Tensor, masks: list, targets: objective.Tar
     return logits, tape.gradient(scaled, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
 
-def _draw_masks(head: keras.Model, count: tf.Tensor) -> list[tf.Tensor]:
+def draw_masks(head: keras.Model, count: tf.Tensor) -> list[tf.Tensor]:
     """What each dropout layer does to a batch of ones: its own draw, with its own seed."""
     return [
         layer(tf.ones((count, *layer.input.shape[1:])), training=True)
@@ -196,7 +196,7 @@ def _draw_masks(head: keras.Model, count: tf.Tensor) -> list[tf.Tensor]:
 
 
 def _head(head: keras.Model, features: tf.Tensor, masks: list[tf.Tensor]) -> tf.Tensor:
-    """The head in training, with the masks of `_draw_masks`; its layers are a chain (see models)."""
+    """The head in training, with the masks of `draw_masks`; its layers are a chain (see models)."""
     left = iter(masks)
     for layer in head.layers[1:]:  # the first is the input
         features = features * next(left) if isinstance(layer, keras.layers.Dropout) else layer(features)

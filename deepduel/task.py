@@ -24,6 +24,9 @@ class Task:
       mixing: of its training images with one another.
       objective: how its labels become targets.
       average: decay of the running averages of its weights, 0 <= decay < 1; 0: none.
+      clip_norm: that its gradients are shortened to, together; 0: any length.
+      monitor: of validation, "accuracy", "auc" or "loss": decides which epoch is the best.
+      patience: epochs without a better one after which it stops; 0: it never does.
     """
 
     name: str
@@ -33,6 +36,9 @@ class Task:
     mixing: Mixing = Mixing()
     objective: Objective = Objective()
     average: float = 0.0
+    clip_norm: float = 0.0
+    monitor: str = "accuracy"
+    patience: int = 0
 
     @property
     def trainable(self) -> bool:

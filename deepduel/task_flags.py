@@ -30,8 +30,26 @@ _FLAGS = {  # name: (default, help)
         "original",
         "Preset: original (Deepfake Duel's), forensic, robust, light or none; its parameters have flags.",
     ),
-    "learning_rate": ("0.001", "Of Adam."),
+    "learning_rate": ("0.001", "Of the optimizer; the highest of the schedule."),
     "precision": ("float32", "float32, mixed_float16 or mixed_bfloat16."),
+    "optimizer": ("adam", "adam, adamw, nadam, rmsprop, lion, or sgd (Nesterov momentum 0.9)."),
+    "weight_decay": ("auto", "Decoupled, on kernels only; auto: 0.004 for adamw, else 0."),
+    "schedule": ("constant", "Of the learning rate: constant, or cosine, down to 0 over all --epochs."),
+    "warmup": ("0", "How long the rate grows from 0: 500steps, or 0.5epochs."),
+    "clip_norm": ("0", "Longest that the gradients may be, together; 0: any length."),
+    "ema": (
+        "0",
+        "Decay of running averages of the weights, which validation and saved models use, such as 0.999; "
+        "0: none.",
+    ),
+    "label_smoothing": ("0", "Share of each label that is spread over all classes, such as 0.1."),
+    "class_weights": (
+        "none",
+        "Of the loss: none, balanced (rare classes weigh more), or NAME=2,OTHER=0.5; for one task "
+        "TASK=NAME=2.",
+    ),
+    "monitor": ("accuracy", "Of validation, accuracy, auc or loss: which epoch is the best."),
+    "early_stopping": ("0", "Epochs without a better one after which a task stops; 0: never."),
 }
 
 
@@ -45,7 +63,9 @@ def define(flag_values: flags.FlagValues) -> None:
 
 def tasks(options: flags.FlagValues, axes: list[str]) -> list:
     """One `TaskOptions` per axis. Raises UsageError."""
-    chosen = {name: per_task(name, options[name].value, axes) for name in _FLAGS}
+    chosen = {
+        name: per_task(name, [default, *options[name].value], axes) for name, (default, _) in _FLAGS.items()
+    }
     changes = augmentation_flags.given(options, axes, per_task)
     return [_task(axis, {name: chosen[name][axis] for name in _FLAGS}, changes[axis]) for axis in axes]
 
@@ -63,6 +83,8 @@ def per_task(name: str, values: list[str], axes: list[str], *, required: bool = 
             chosen = dict.fromkeys(axes, entry)
         elif task in axes:
             chosen[task] = value
+        elif name == "class_weights":  # the one whose values hold an equals sign
+            chosen = dict.fromkeys(axes, entry)
         else:
             raise UsageError(f"--{name}={entry}: {task!r} is not one of the tasks ({', '.join(axes)})")
     missing = [axis for axis in axes if axis not in chosen]
@@ -73,6 +95,7 @@ def per_task(name: str, values: list[str], axes: list[str], *, required: bool = 
 
 def _task(axis: str, value: dict[str, str], changes: dict[str, str]):
     from deepduel import models
+    from deepduel.optimizers import Recipe
     from deepduel.options import TaskOptions
 
     small = value["backbone"] == models.SMALL_CNN
@@ -87,8 +110,27 @@ def _task(axis: str, value: dict[str, str], changes: dict[str, str]):
         batch_norm=value["batch_norm"],
         precision=value["precision"],
     )
-    rate = _number("learning_rate", value["learning_rate"], float)
-    return TaskOptions(axis, architecture, augmentation, rate, mixing)
+    decay = value["weight_decay"]
+    recipe = Recipe(
+        optimizer=value["optimizer"],
+        learning_rate=_number("learning_rate", value["learning_rate"], float),
+        weight_decay=None if decay == "auto" else _number("weight_decay", decay, float),
+        schedule=value["schedule"],
+        warmup=value["warmup"],
+        clip_norm=_number("clip_norm", value["clip_norm"], float),
+    )
+    return TaskOptions(
+        axis,
+        architecture,
+        augmentation,
+        recipe,
+        mixing,
+        label_smoothing=_number("label_smoothing", value["label_smoothing"], float),
+        class_weights=value["class_weights"],
+        average=_number("ema", value["ema"], float),
+        monitor=value["monitor"],
+        patience=_number("early_stopping", value["early_stopping"], int),
+    )
 
 
 def _number(name: str, text: str, kind: type):

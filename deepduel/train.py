@@ -28,9 +28,17 @@ flags.DEFINE_string("train_split", "train", "Split to train on.", flag_values=FL
 flags.DEFINE_string("validation_split", "validation", "Split to validate on.", flag_values=FLAGS)
 task_flags.define(FLAGS)
 flags.DEFINE_integer("batch_size", 512, "Images per update.", flag_values=FLAGS)
-flags.DEFINE_integer(
-    "micro_batch", 32, "Images per pass through frozen backbones: decides the memory.", flag_values=FLAGS
+flags.DEFINE_string(
+    "micro_batch", "32",
+    "Images per pass through augmentation and backbones, which decides the memory; auto: the fastest that "
+    "fits, found by trying and remembered in the run's folder.", flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_string(
+    "devices", "auto", "That share each batch: auto, all GPUs, or how many.", flag_values=FLAGS
 )
+flags.DEFINE_bool(
+    "dry_run", False,
+    "Build everything, print the networks, the memory and the time of an epoch from a few steps, and stop; "
+    "nothing is written.", flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_integer("epochs", 1, "To train in all.", flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "Of weights, order and augmentation.", lower_bound=0, flag_values=FLAGS)
 flags.DEFINE_integer(
@@ -57,6 +65,9 @@ flags.DEFINE_string(
 flags.DEFINE_float(
     "max_minutes", 0, "Stop cleanly after so many minutes, to go on later; 0: no limit.", lower_bound=0,
     flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_string(
+    "profile_steps", "", "Steps of this session to write a trace of for TensorBoard's profiler: 10:20.",
+    flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_integer("threads", 0, "That decode; 0: all cores.", lower_bound=0, flag_values=FLAGS)
 flags.DEFINE_string(
     "sampling", "uniform",
@@ -81,7 +92,7 @@ def main(options: flags.FlagValues) -> None:
     cli.quiet_tensorflow()
     import tensorflow as tf
 
-    from deepduel import callbacks, run
+    from deepduel import keeper, run
 
     run_options = _run_options(options)
     axes = _axes(options)
@@ -89,11 +100,13 @@ def main(options: flags.FlagValues) -> None:
     text = flagfile(options) + "".join(f"# {task.augmentation_line}\n" for task in tasks)
     try:
         row = run.train(run_options, tasks, flags=text, defaults=flagfile(options, defaults=True))
-    except callbacks.Stopped as stop:
+    except keeper.Stopped as stop:
         print(f"{stop}; go on with:\n  python -m deepduel.train --flagfile={options.workdir}/train.flags")
         return
     except tf.errors.OpError as error:
         raise run.data_error(error) or error from error
+    if options.dry_run:
+        return
     accuracies = ", ".join(f"{axis} {row[f'val_{axis}_accuracy']:.2%}" for axis in axes)
     print(f"validation accuracy after epoch {row['epoch']}: {accuracies}")
     print(f"models: {', '.join(f'{options.workdir}/{axis}/best.keras' for axis in axes)}")
@@ -162,8 +175,10 @@ def _run_options(options: flags.FlagValues):
     )
     return RunOptions(
         options.data_dir, options.workdir, options.train_split, options.validation_split, reading,
-        epochs=options.epochs, micro_batch=options.micro_batch, seed=options.seed,
+        epochs=options.epochs, micro_batch=_micro_batch(options.micro_batch), seed=options.seed,
         max_minutes=options.max_minutes, features=features, views=options.views or _VIEWS,
+        devices=options.devices, dry_run=options.dry_run,
+        profile_steps=_profile_steps(options.profile_steps),
         **_save_every(options.save_every),
     )  # fmt: skip
 
@@ -179,6 +194,19 @@ def _features_folder(options: flags.FlagValues) -> str | None:
     if options.reader != "random":
         raise cli.UsageError(f"--cache={options.cache} needs --reader=random: rows are read by record number")
     return folder or f"{options.workdir}/features"
+
+
+def _micro_batch(text: str) -> int | None:
+    if text != "auto" and not re.fullmatch(r"-?\d+", text):
+        raise cli.UsageError(f"--micro_batch must be auto or a number, got {text!r}")
+    return None if text == "auto" else int(text)
+
+
+def _profile_steps(text: str) -> tuple[int, int] | None:
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    if text and (not match or not 1 <= int(match[1]) <= int(match[2])):
+        raise cli.UsageError(f"--profile_steps must be FIRST:LAST, counted from 1, got {text!r}")
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _save_every(text: str) -> dict[str, float | None]:

@@ -214,11 +214,47 @@ class Duel(keras.Model):
         labelled = tf.boolean_mask(losses(targets, logits), targets.weight > 0)
         finite = tf.reduce_all(tf.math.is_finite(labelled))
         finite &= tf.math.is_finite(tf.linalg.global_norm(gradients))
-        _apply(task, gradients, finite)
+        self._apply(task, gradients, finite)
         for variable, value in kept:  # batch norm has seen the batch too
             variable.assign(tf.where(finite, variable, value))
         self._skipped[task.name].update_state(tf.where(finite, 0.0, 1.0))
         self._measure(task, targets, logits, finite)
+
+    def _apply(self, task: Task, gradients: list, finite: tf.Tensor) -> None:
+        """Updates the weights if all is finite. With a scaled loss, Keras' LossScaleOptimizer done by hand.
+
+        Keras' optimizers add up the gradients of all devices, after clipping each: here they are added up and
+        clipped already, so each device hands in its share. `LossScaleOptimizer.apply` could not be called
+        here: its own tf.cond must stand outside the replicas, as this one does.
+        """
+        optimizer, scaling = task.optimizer, isinstance(task.optimizer, keras.optimizers.LossScaleOptimizer)
+
+        def apply():
+            inner = optimizer.inner_optimizer if scaling else optimizer
+            scale = optimizer.dynamic_scale.value if scaling else 1.0
+            unscaled = [gradient / scale for gradient in gradients] if scaling else gradients
+            if task.clip_norm:
+                unscaled, _ = tf.clip_by_global_norm(unscaled, task.clip_norm)
+            devices = self._strategy.num_replicas_in_sync
+
+            def on_one():
+                shares = [gradient / devices for gradient in unscaled] if devices > 1 else unscaled
+                inner.apply(shares, task.trained_variables)
+
+            self._strategy.run(on_one)
+            task.averages.update(inner.iterations.value)
+            if scaling:
+                count = optimizer.step_counter.value + 1
+                grown = count >= optimizer.dynamic_growth_steps
+                optimizer.step_counter.assign(tf.where(grown, tf.zeros_like(count), count))
+                optimizer.dynamic_scale.assign(tf.where(grown, scale * 2.0, scale))
+
+        def skip():
+            if scaling:
+                optimizer.step_counter.assign(0)
+                optimizer.dynamic_scale.assign(optimizer.dynamic_scale.value * 0.5)
+
+        tf.cond(finite, apply, skip)
 
     def _measure(self, task: Task, targets: Targets, logits: tf.Tensor, finite=True) -> None:
         mean, accuracy, auc = self._measures[task.name]
@@ -240,30 +276,3 @@ def _statistics(task: Task) -> list:
         return []
     variables = task.model.extractor.non_trainable_variables
     return [(variable, tf.identity(variable.value)) for variable in variables]
-
-
-def _apply(task: Task, gradients: list, finite: tf.Tensor) -> None:
-    """Updates the weights if all is finite. With a scaled loss, Keras' LossScaleOptimizer done by hand.
-
-    Its own `apply` refuses to run outside a replica, and inside one its tf.cond does.
-    """
-    optimizer, scaling = task.optimizer, isinstance(task.optimizer, keras.optimizers.LossScaleOptimizer)
-
-    def apply():
-        inner = optimizer.inner_optimizer if scaling else optimizer
-        scale = optimizer.dynamic_scale if scaling else 1.0
-        unscaled = [gradient / scale for gradient in gradients] if scaling else gradients
-        inner.apply(unscaled, task.trained_variables)
-        task.averages.update(inner.iterations)
-        if scaling:
-            count = optimizer.step_counter.value + 1
-            grown = count >= optimizer.dynamic_growth_steps
-            optimizer.step_counter.assign(tf.where(grown, tf.zeros_like(count), count))
-            optimizer.dynamic_scale.assign(tf.where(grown, scale * 2.0, scale))
-
-    def skip():
-        if scaling:
-            optimizer.step_counter.assign(0)
-            optimizer.dynamic_scale.assign(optimizer.dynamic_scale * 0.5)
-
-    tf.cond(finite, apply, skip)

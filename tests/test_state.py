@@ -64,3 +64,32 @@ def test_the_state_of_another_network_is_not_taken(tmp_path):
     found, lines = state.load(tmp_path, other)
     assert found is None
     assert "its variables are not those of this run" in lines[0]
+
+
+def test_the_state_of_an_earlier_version_leaves_later_variables_alone(tmp_path):
+    state.save(tmp_path, State(1), variables(1))
+    later = [*variables(0), keras.Variable(np.full((2,), 7, "float32"))]
+    assert state.load(tmp_path, later)[0].epoch == 1
+    assert values(later[:-1]) == {1.0}
+    assert values(later[-1:]) == {7.0}
+
+
+def test_a_state_is_what_the_variables_were_when_it_was_saved(tmp_path):
+    """The file is written by a thread; meanwhile training goes on."""
+    writer, trained = state.Writer(tmp_path), variables(1)
+    for epoch in range(1, 4):
+        writer.save(State(epoch), trained)
+        for variable in trained:
+            variable.assign(variable + 1)
+    writer.wait()
+    fresh = variables(0)
+    assert state.load(tmp_path, fresh)[0].epoch == 3
+    assert values(fresh) == {3.0}
+
+
+def test_a_state_that_cannot_be_written_is_an_error_of_the_run(tmp_path):
+    (tmp_path / "resume").write_text("in the way")
+    writer = state.Writer(tmp_path / "resume")
+    writer.save(State(1), variables(1))
+    with pytest.raises(OSError, match="resume"):
+        writer.wait()

@@ -8,6 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from deepduel import task_flags, train
 from deepduel.card import RunCard
@@ -52,13 +53,12 @@ def test_best_is_the_epoch_with_the_best_validation_accuracy(toy_run):
 
 
 def test_tensorboard_has_scalars_samples_and_flags(toy_run):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     events = EventAccumulator(str(toy_run / "tensorboard"), size_guidance={"tensors": 0})
     events.Reload()
     tags = set(events.Tags()["tensors"])
     assert {"epoch/category_loss", "epoch/val_authenticity_accuracy", "epoch/images_per_second"} <= tags
     assert {"augmented/category", "augmented/authenticity", "flags"} <= tags
+    assert {"epoch/val_category_auc", "confusion/category", "_hparams_/session_start_info"} <= tags
     assert [point.step for point in events.Tensors("epoch/category_loss")] == [168, 336]
 
 
@@ -122,6 +122,16 @@ def test_a_folder_of_other_things_is_refused(toy_shards, tmp_path, capsys):
         ("--fine_tune=some", 2, "fine_tune must be none, all or last:N, got 'some'"),
         ("--fine_tune=last:0", 2, "fine_tune must be none, all or last:N"),
         ("--fine_tune=last:99", 2, "small_cnn has 18 layers with weights; write all to train it whole"),
+        ("--batch_norm=some", 2, "batch_norm must be auto, frozen or trained"),
+        ("--optimizer=magic", 2, "optimizer must be one of adam, adamw"),
+        ("--schedule=linear", 2, "schedule must be constant or cosine"),
+        ("--warmup=soon", 2, "warmup must be like 0, 500steps or 0.5epochs"),
+        ("--clip_norm=-1", 2, "clip_norm must be a number from 0 on"),
+        ("--ema=1", 2, "ema must be from 0 to below 1"),
+        ("--monitor=luck", 2, "monitor must be one of accuracy, auc, loss"),
+        ("--class_weights=fake=2", 2, "'fake' is not a label (animals, human_faces, vehicles)"),
+        ("--early_stopping=-1", 2, "early_stopping must be a number of epochs, or 0 for never"),
+        ("--profile_steps=3:2", 2, "--profile_steps must be FIRST:LAST, counted from 1"),
         ("--image_size=big", 2, "--image_size must be a number, got 'big'"),
         ("--learning_rate=0", 2, "learning_rate must be above 0"),
         ("--epochs=0", 2, "epochs must be at least 1"),
@@ -222,6 +232,12 @@ STEPWISE = (
     "--batch_size=60",
     "--epochs=2",
     "--save_every=1steps",
+    "--optimizer=adamw",
+    "--warmup=4steps",
+    "--ema=0.9",
+    "--label_smoothing=0.1",
+    "--class_weights=balanced",
+    "--clip_norm=1",
 )
 
 
@@ -240,7 +256,8 @@ def assert_same_run(found, expected):
 
 @pytest.mark.parametrize("crash_at", [3, 5])  # before the first validation, within the second epoch
 def test_a_crash_costs_nothing(toy_shards, whole_run, tmp_path, monkeypatch, crash_at):
-    from deepduel.callbacks import Keeper
+    from deepduel import tensorboard
+    from deepduel.keeper import Keeper
 
     taken = 0
     whole = Keeper.on_train_batch_end
@@ -255,10 +272,18 @@ def test_a_crash_costs_nothing(toy_shards, whole_run, tmp_path, monkeypatch, cra
     words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *STEPWISE
     with monkeypatch.context() as patch:
         patch.setattr(Keeper, "on_train_batch_end", crashing)
+        patch.setattr(tensorboard, "_SECONDS_BETWEEN_POINTS", 0)
         with pytest.raises(Crash):
             run_command(train, *words)
-    assert run_command(train, *words) == 0
+        patch.setattr(Keeper, "on_train_batch_end", whole)
+        assert run_command(train, *words) == 0
     assert_same_run(tmp_path / "run", whole_run)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"), size_guidance={"tensors": 0})
+    events.Reload()
+    steps = {tag: [point.step for point in events.Tensors(tag)] for tag in events.Tags()["tensors"]}
+    assert steps["train/category_loss"] == [60, 120, 168, 228, 288, 336]
+    assert steps["epoch/val_category_auc"] == [168, 336]
+    assert steps["flags"] == [0]
 
 
 def test_sigkill_and_sigterm_cost_nothing(toy_shards, whole_run, tmp_path):
@@ -283,7 +308,8 @@ def test_sigkill_and_sigterm_cost_nothing(toy_shards, whole_run, tmp_path):
 
 def test_max_minutes_stops_with_the_command_to_go_on(toy_shards, tmp_path, capsys):
     words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *STEPWISE
-    assert run_command(train, *words, "--max_minutes=0.0001") == 0
+    assert run_command(train, *words, "--max_minutes=0.0001", "--profile_steps=1:2") == 0
+    assert list((tmp_path / "run" / "tensorboard" / "plugins" / "profile").glob("*/*.xplane.pb"))
     output = capsys.readouterr().out
     assert "--max_minutes: stopped and saved at epoch 1, step 1; go on with:" in output
     assert f"python -m deepduel.train --flagfile={tmp_path}/run/train.flags" in output
@@ -318,6 +344,80 @@ def test_an_exploding_learning_rate_is_stopped_and_leaves_the_weights_finite(toy
         listed = list(csv.DictReader(file))
     assert len(listed) >= 80  # ten batches of eight images
     assert listed[0]["key"].startswith("train/")
+    assert run_command(train, *words, "--epochs=3") == 1  # goes on where it stopped, and lists no step twice
+    with (tmp_path / "run" / "non_finite.csv").open(newline="") as file:
+        twice = list(csv.DictReader(file))
+    assert len({tuple(row.values()) for row in twice}) == len(twice) > len(listed)
     newest = max((tmp_path / "run" / "resume").glob("state-*.npz"))
     with np.load(newest) as state:
         assert all(np.isfinite(state[name]).all() for name in state.files if name != "about")
+
+
+def test_a_task_that_gets_no_better_stops_alone_and_stays_stopped(toy_shards, tmp_path, capsys):
+    words = [f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", "--tasks=category,authenticity"]
+    words += [
+        "--backbone=small_cnn",
+        "--head=avg",
+        "--image_size=8",
+        "--augmentation=none",
+        "--batch_size=60",
+    ]
+    words += ["--learning_rate=authenticity=1e-30", "--batch_norm=authenticity=frozen"]
+    words += ["--early_stopping=authenticity=1", "--monitor=auc", "--monitor=category=loss"]
+    assert run_command(train, *words, "--epochs=3") == 0
+    output = capsys.readouterr().out
+    assert "authenticity: no better auc for 1 epochs, stopped; the best is epoch 1" in output
+    assert run_command(train, *words, "--epochs=4") == 0
+    names = {task: len(list((tmp_path / "run" / task).glob("epoch-*"))) for task in TASKS}
+    assert names == {"category": 4, "authenticity": 2}
+    history = rows(tmp_path / "run")
+    assert [row["val_authenticity_auc"] != "" for row in history] == [True, True, False, False]
+    best = 1 + int(np.argmin([float(row["val_category_loss"]) for row in history]))
+    for task, epoch in (("category", best), ("authenticity", 1)):
+        folder = tmp_path / "run" / task
+        assert (folder / "best.keras").read_bytes() == (folder / f"epoch-0{epoch}.keras").read_bytes()
+
+
+def test_a_run_ends_when_all_tasks_have_stopped(toy_shards, tmp_path, capsys):
+    words = [f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", "--tasks=category"]
+    words += [
+        "--backbone=small_cnn",
+        "--head=avg",
+        "--image_size=8",
+        "--augmentation=none",
+        "--batch_size=60",
+    ]
+    words += ["--learning_rate=1e-30", "--batch_norm=frozen", "--early_stopping=2", "--epochs=90"]
+    assert run_command(train, *words) == 0
+    assert len(rows(tmp_path / "run")) == 3
+    capsys.readouterr()
+    assert run_command(train, *words) == 0
+    assert "all tasks have stopped early, after 3 epochs" in capsys.readouterr().out
+
+
+TASKS = ("category", "authenticity")
+SMALL = ("--backbone=small_cnn", "--head=avg", "--image_size=8")
+
+
+def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(toy_shards, tmp_path, capsys):
+    words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *STEPWISE
+    assert run_command(train, *words, "--dry_run", "--cache=ram", "--micro_batch=auto") == 0
+    output = capsys.readouterr().out
+    for text in (
+        "category_extractor",
+        "GB  in all, estimated, of",
+        "3 steps of 60 images an epoch",
+        "nothing",
+    ):
+        assert text in output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_that_does_not_fit_says_so(toy_shards, tmp_path, capsys, monkeypatch):
+    from deepduel import memory
+
+    monkeypatch.setattr(memory, "device_bytes", lambda: (10**6, "GPU memory"))
+    words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *STEPWISE
+    assert run_command(train, *words, "--dry_run") == 1
+    assert "GB of 0.0 GB GPU memory; lower --micro_batch" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,67 @@
+"""Options -> the networks, optimizers and losses of a run."""
+
+import contextlib
+import dataclasses
+
+import keras
+
+from deepduel import devices, models, objective, optimizers, order
+from deepduel.objective import Objective
+from deepduel.options import RunOptions, TaskOptions
+from deepduel.shards import Split
+from deepduel.task import Task
+from deepduel.training import Duel
+from tfrecords_tools.cli import UsageError
+
+
+def duel(options: RunOptions, tasks: list[TaskOptions], split: Split) -> Duel:
+    """Everything that is trained; `split` is the training split, for its labels and its size.
+
+    Raises:
+      UsageError: several devices are asked for, and a task trains batch-norm statistics.
+    """
+    steps = order.steps_per_epoch(len(split), options.reading.batch_size)
+    strategy = devices.strategy(options.devices)
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        built = [_task(options, task, split, steps) for task in tasks]
+    unfit = [task.name for task in built if task.trains_statistics and normalises(task)]
+    if strategy and unfit:
+        rule = f"{', '.join(unfit)}: batch-norm statistics can be trained on one device only"
+        if options.devices != "auto":
+            raise UsageError(f"{rule}; give --devices=1 or --batch_norm=frozen")
+        print(f"{rule}, so one is used; --batch_norm=frozen trains on all")
+        return duel(dataclasses.replace(options, devices="1"), tasks, split)
+    micro_batch = min(options.micro_batch or 1, options.reading.batch_size)
+    built = Duel(built, micro_batch=micro_batch, strategy=strategy)
+    built.compile()
+    return built
+
+
+def normalises(task: Task) -> bool:
+    """Whether the task's backbone has batch norm."""
+    layers = task.model.extractor._flatten_layers()
+    return any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers)
+
+
+def _task(options: RunOptions, task: TaskOptions, split: Split, steps: int) -> Task:
+    classes = split.manifest.axes[task.axis]
+    weights = objective.class_weights(task.class_weights, split.labels[task.axis], tuple(classes))
+    architecture = task.architecture
+    optimizer = optimizers.build(
+        task.recipe,
+        steps_per_epoch=steps,
+        epochs=options.epochs,
+        scales_loss=architecture.trainable and architecture.precision == "mixed_float16",
+    )
+    return Task(
+        task.axis,
+        models.build(task.axis, architecture, classes, seed=options.seed),
+        task.augmentation,
+        optimizer,
+        mixing=task.mixing,
+        objective=Objective(task.label_smoothing, weights),
+        average=task.average,
+        clip_norm=task.recipe.clip_norm,
+        monitor=task.monitor,
+        patience=task.patience,
+    )

@@ -1,0 +1,39 @@
+"""TensorBoard's event files: points that a resumed run will write again are taken out of them.
+
+TensorBoard would drop such points itself after a session that begins with a SessionLog, but its readers
+differ in that; files without doubles are right in all of them.
+"""
+
+import pathlib
+
+import tensorflow as tf
+from tensorboard.compat.proto.event_pb2 import Event
+
+
+def forget_after(folder: pathlib.Path, step: int) -> int:
+    """Removes every point whose step is above `step`. Returns how many there were.
+
+    A file that changes is written anew beside itself and renamed; what a killed process left of its last
+    record goes too.
+    """
+    return sum(_rewrite(path, step) for path in sorted(folder.glob("events.out.tfevents.*")))
+
+
+def _rewrite(path: pathlib.Path, step: int) -> int:
+    kept, dropped, whole = [], 0, True
+    try:
+        for record in tf.compat.v1.io.tf_record_iterator(str(path)):
+            event = Event.FromString(record)
+            if event.step > step and not event.file_version:  # which every file begins with
+                dropped += 1
+            else:
+                kept.append(record)
+    except tf.errors.DataLossError:
+        whole = False
+    if dropped or not whole:
+        partial = path.with_name(f".{path.name}.partial")
+        with tf.io.TFRecordWriter(str(partial)) as writer:
+            for record in kept:
+                writer.write(record)
+        partial.replace(path)
+    return dropped

@@ -1,0 +1,82 @@
+"""Two logical CPU devices need a process of their own: TensorFlow makes its devices once."""
+
+import subprocess
+import sys
+
+import pytest
+
+from deepduel import devices
+from tfrecords_tools.cli import UsageError
+
+PROGRAM = """
+import contextlib, sys
+import keras, numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from deepduel import build, models, order, pipeline
+from deepduel.augment import PRESETS
+from deepduel.optimizers import Recipe
+from deepduel.options import RunOptions, TaskOptions
+from deepduel.shards import Split
+from tfrecords_tools.cli import UsageError
+
+train, validation = (Split(sys.argv[1], name) for name in ("train", "validation"))
+reading = pipeline.Reading(61)  # an odd batch, an odd last one
+
+def options(count, micro_batch=16):
+    return RunOptions("", "", "", "", reading, epochs=1, micro_batch=micro_batch, seed=1, devices=count)
+
+def fit(count):
+    head = "avg,dropout:0.5,dense:8"
+    frozen = models.Architecture("small_cnn", head, 8)
+    tuned = models.Architecture("small_cnn", head, 8, fine_tune="last:3", precision="mixed_float16")
+    tasks = [
+        TaskOptions("category", frozen, PRESETS["forensic"], Recipe("adamw", clip_norm=0.1), average=0.9),
+        TaskOptions("authenticity", tuned, PRESETS["forensic"], Recipe("sgd"), class_weights="balanced"),
+    ]
+    duel = build.duel(options(count), tasks, train)
+    assert duel._strategy.num_replicas_in_sync == int(count)
+    history = duel.fit(
+        pipeline.train_batches(train, reading, order.Position(3)), steps_per_epoch=3, epochs=2,
+        validation_data=pipeline.eval_batches(validation, reading), shuffle=False, verbose=0,
+    ).history
+    return [variable.numpy() for variable in duel.state_variables()], history
+
+(one, expected), (two, history) = fit("1"), fit("2")
+print("weights", max(np.abs(a.astype(float) - b).max() for a, b in zip(one, two)))
+for name in expected:
+    print(name, max(abs(a - b) for a, b in zip(expected[name], history[name])))
+whole = models.Architecture("small_cnn", "avg", 8, fine_tune="all")
+tasks = [TaskOptions("category", whole, PRESETS["none"])]
+try:
+    build.duel(options("2"), tasks, train)
+except UsageError as error:
+    print("refused:", error)
+"""
+
+
+def test_two_devices_train_to_the_weights_of_one(toy_shards):
+    """Frozen and trained backbones, dropout, clipping, averages, loss scaling; metrics too."""
+    words = [sys.executable, "-c", PROGRAM, str(toy_shards)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = done.stdout.splitlines()
+    assert "refused: category: batch-norm statistics can be trained on one device only" in lines[-1]
+    differences = {line.split()[0]: float(line.split()[1]) for line in lines[:-1]}
+    assert differences["weights"] < 1e-5
+    assert "val_authenticity_auc" in differences
+    assert max(differences.values()) < 1e-3
+
+
+def test_one_device_needs_no_strategy():
+    assert devices.strategy("auto") is None
+    assert devices.strategy("1") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("9", "TensorFlow sees 1 CPU device and no GPU"), ("0", "must be auto or a number"), ("all", "must be")],
+)
+def test_devices_that_are_not_there_are_refused(text, message):
+    with pytest.raises(UsageError, match=message):
+        devices.strategy(text)

@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+from deepduel import pictures
+from deepduel.mistakes import Mistakes
+from deepduel.reading import Reading
+from deepduel.shards import Split
+
+
+@pytest.mark.parametrize(("count", "side"), [(1, 8), (5, 300)])
+def test_images_stand_above_their_captions(count, side):
+    images = np.full((count, side, side, 3), 77, np.uint8)
+    picture = pictures.captioned(images, [("fake called real", "a/very/" * 20 + "long.jpg")] * count)
+    assert picture.shape[0] == 1 and picture.dtype == np.uint8
+    assert (picture == 77).all(axis=-1).sum() == count * 168**2
+    assert (picture == 0).any()  # the text
+
+
+def test_a_confusion_matrix_darkens_with_the_share_of_its_row():
+    picture = pictures.confusion(np.array([[9, 1], [0, 0]]), ("animals", "human_faces"))
+    assert picture.shape[0] == 1 and picture.dtype == np.uint8
+
+
+def test_the_worst_mistakes_are_the_surest(toy_shards, monkeypatch):
+    split = Split(toy_shards, "validation")
+    labels = split.labels["authenticity"]
+    records = np.append(np.arange(len(split)), -1)  # and padding
+    logits = np.eye(2)[np.append(labels, 0)] * 4
+    logits[[3, 7]] = logits[[3, 7]][:, ::-1] * np.array([[1], [2]])  # 7 is the surer mistake
+    seen = []
+    monkeypatch.setattr(pictures, "captioned", lambda images, captions: seen.append((images, captions)))
+    mistakes = Mistakes(split, Reading(8))
+    mistakes.worst([(records, {"authenticity": logits})], "authenticity", ("real", "fake"))
+    ((images, captions),) = seen
+    assert images.shape == (2, 32, 32, 3)
+    assert [caption[1] for caption in captions] == [split.key(number).decode() for number in (7, 3)]
+    right = [(records, {"authenticity": np.eye(2)[np.append(labels, 0)]})]
+    assert mistakes.worst(right, "authenticity", ("real", "fake")) is None
+    counts = []
+    monkeypatch.setattr(pictures, "confusion", lambda table, names: counts.append(table))
+    mistakes.confusion([(records, {"authenticity": logits})], "authenticity", ("real", "fake"))
+    assert counts[0].sum() == len(split)
+    assert counts[0].trace() == len(split) - 2
