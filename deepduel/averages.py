@@ -22,7 +22,7 @@ class Averages:
         self._decay = decay
         self._weights = weights
         self.variables = [
-            keras.Variable(weight, trainable=False, name="average") for weight in weights if decay
+            keras.Variable(weight.numpy(), trainable=False, name="average") for weight in weights if decay
         ]
 
     def update(self, updates: tf.Tensor) -> None:

@@ -68,6 +68,7 @@ def gradients(tasks: Sequence[Task], rows: dict, whole: dict, *, micro_batch: in
     totals = {task.name: tf.reduce_sum(whole["targets"][task.name].weight) for task in tasks}
 
     def part(rows, filled):
+        filled = tf.maximum(filled, 1)  # an empty batch has no statistics
         inputs = _augmented(tasks, rows, whole)
         found, added = {}, {}
         for task in tasks:

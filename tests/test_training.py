@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepduel import mixing, models, order, pipeline
+from deepduel import callbacks, mixing, models, order, pipeline, step
 from deepduel.augment import PRESETS, Augmentation, augment
 from deepduel.mixing import Mixing
 from deepduel.shards import Split
@@ -254,3 +254,56 @@ def test_float16_overflow_lowers_the_loss_scale_and_leaves_the_weights(split):
     assert duel.skipped_steps(task) == 1
     assert float(task.optimizer.dynamic_scale) < scale
     assert_same(before, weights(task), atol=0)
+
+
+def test_logits_of_1e5_in_float16_stay_finite(split):
+    """The backbone computes in float16, whose largest number is 65,504; head, loss and metrics in float32."""
+    architecture = models.Architecture("small_cnn", "avg", 8, fine_tune="all", precision="mixed_float16")
+    task = make_task("authenticity", split, architecture, "none")
+    kernel = task.model.head.get_layer("logits").kernel
+    kernel.assign(np.sign(kernel.numpy()) * 1e5)
+    duel = Duel([task], micro_batch=4)
+    duel.compile()
+    batch = next(iter(pipeline.train_batches(split, pipeline.Reading(8), order.Position())))
+    logits = step.predict([task], batch, micro_batch=4)["authenticity"].numpy()
+    assert 65_504 < np.abs(logits).max() < np.inf
+    results = duel.train_step(batch)
+    assert np.isfinite([float(results[f"authenticity_{name}"]) for name in ("loss", "accuracy")]).all()
+    assert all(np.isfinite(weight).all() for weight in weights(task))
+
+
+@pytest.mark.parametrize("architecture", [FROZEN, SMALL], ids=["frozen", "trained"])
+def test_an_empty_batch_changes_nothing(split, architecture):
+    task = make_task("category", split, architecture, "none")
+    duel = Duel([task], micro_batch=4)
+    duel.compile()
+    before = [weight.copy() for weight in weights(task)]
+    batch = next(iter(pipeline.train_batches(split, pipeline.Reading(8), order.Position())))
+    results = duel.train_step(tf.nest.map_structure(lambda part: part[:0], batch))
+    assert float(results["category_loss"]) == 0
+    trained = [np.isfinite(weight).all() for weight in weights(task)]
+    assert all(trained)
+    if architecture is FROZEN:
+        assert_same(before, weights(task), atol=0)
+
+
+def test_a_nan_image_from_a_custom_reader_is_skipped_and_listed(split, tmp_path):
+    """A reader may give float images; what is not a number in them ends in no weight, but in the list."""
+    task = make_task("category", split, SMALL, "none")
+    duel = Duel([task], micro_batch=4)
+    duel.compile()
+
+    def poisoned(batch):
+        bad = batch["records"] == 7
+        images = tf.where(bad[:, None, None, None], np.nan, tf.cast(batch["images"], tf.float32))
+        return batch | {"images": images}
+
+    batches = pipeline.train_batches(split, pipeline.Reading(60), order.Position(3)).map(poisoned)
+    path = tmp_path / "non_finite.csv"
+    listed = callbacks.NonFinite(duel, split, path, save=lambda: None)
+    logs = duel.fit(batches, steps_per_epoch=3, shuffle=False, verbose=0, callbacks=[listed]).history
+    assert logs["category_skipped_steps"] == [1]
+    assert all(np.isfinite(weight).all() for weight in weights(task))
+    lines = path.read_text().splitlines()
+    assert len(lines) - 1 in (60, 48)  # the batch it was in
+    assert any(split.key(7).decode() in line for line in lines)
