@@ -9,10 +9,10 @@ from deepduel.shards import Split
 
 @pytest.mark.parametrize(("count", "side"), [(1, 8), (5, 300)])
 def test_images_stand_above_their_captions(count, side):
-    images = np.full((count, side, side, 3), 77, np.uint8)
+    images = np.full((count, side, side, 3), (77, 9, 200), np.uint8)  # no shade of the text's
     picture = pictures.captioned(images, [("fake called real", "a/very/" * 20 + "long.jpg")] * count)
     assert picture.shape[0] == 1 and picture.dtype == np.uint8
-    assert (picture == 77).all(axis=-1).sum() == count * 168**2
+    assert (picture == images[0, 0, 0]).all(axis=-1).sum() == count * 168**2
     assert (picture == 0).any()  # the text
 
 

@@ -1,0 +1,23 @@
+import os
+
+import pytest
+
+from experiments import check_exactness, kill_training
+from tests.conftest import run_command
+
+
+def test_xception_in_micro_batches_is_plain_keras_on_the_full_batch(toy_shards, capsys):
+    """Three steps; experiments/check_exactness.py does fifty."""
+    words = f"--data_dir={toy_shards}", "--image_size=71", "--steps=3", "--batch_size=8", "--micro_batch=3"
+    assert run_command(check_exactness, *words) == 0
+    assert "step 3: largest difference of a head weight" in capsys.readouterr().out
+
+
+@pytest.mark.skipif("DEEPDUEL_KILLS" not in os.environ, reason="minutes: DEEPDUEL_KILLS=20 kills that often")
+def test_runs_that_are_killed_end_as_those_that_are_not(toy_shards, tmp_path):
+    words = (
+        f"--data_dir={toy_shards}",
+        f"--scratch={tmp_path}/runs",
+        f"--kills={os.environ['DEEPDUEL_KILLS']}",
+    )
+    assert run_command(kill_training, *words) == 0
