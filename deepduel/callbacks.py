@@ -53,7 +53,7 @@ class Clock(keras.callbacks.Callback):
 
 
 class Console(keras.callbacks.Callback):
-    """Progress while an epoch runs, and one line per epoch."""
+    """Progress while an epoch runs, and one line per epoch that fits 100 columns."""
 
     def __init__(self, duel: Duel, train_split: Split, validation_split: Split, *, batch_size, epochs):
         super().__init__()
@@ -63,8 +63,11 @@ class Console(keras.callbacks.Callback):
         self._splits = train_split, validation_split
         self._batch_size = batch_size
         self._epochs = epochs
+        self._epoch: int | None = None
 
     def on_epoch_begin(self, epoch, logs=None):
+        if self._epoch is None:
+            print("each epoch: training loss and validation accuracy of each task", flush=True)
         self._epoch = epoch + 1
         self._bar = Progress(f"epoch {self._epoch}/{self._epochs}", total=self._images)
         self._bar.start_from(self._duel.steps_done * self._batch_size)
@@ -86,7 +89,7 @@ class Console(keras.callbacks.Callback):
         parts = [f"epoch {self._epoch}/{self._epochs}"]
         for task in self._duel.running:
             loss, accuracy = logs[f"{task.name}_loss"], logs[f"val_{task.name}_accuracy"]
-            parts.append(f"{task.name} loss {loss:.4f} val {accuracy:.2%}")
+            parts.append(f"{task.name} {loss:.4f} {accuracy:.2%}")
         parts.append(f"{logs['images_per_second']:,.0f} images/s, {duration(logs['seconds'])}")
         left_out = sum(len(split.bad) for split in self._splits)
         if left_out:
