@@ -7,15 +7,19 @@ Read with pread and not through a memory map: a file that shrinks, a disk or a n
 that fails ends a process that reads it through a map by SIGBUS, at any moment and without a word.
 """
 
+import functools
 import os
 import pathlib
+import resource
 import weakref
 
 import numpy as np
 
 from tfrecords_tools import manifest as manifests
-from tfrecords_tools import records
+from tfrecords_tools import records, storage
 from tfrecords_tools.cli import DataError, UsageError
+
+_SPARE_FILES = 256  # descriptors that the rest of the process may need
 
 
 class Split:
@@ -26,6 +30,7 @@ class Split:
       manifest: of the whole data folder.
       labels: int32 per record by axis, {axis: [N]}; -1 for no label.
       sizes: int32 [N, 2], height and width of each image in pixels.
+      encoding: uint8 [N], an index into `records.ENCODINGS`.
       bad: {record number: reason} of the records found so far that do not decode.
     """
 
@@ -33,62 +38,85 @@ class Split:
         """Raises UsageError when there is no such split, DataError when a file is not whole."""
         self.data_dir = pathlib.Path(data_dir)
         self.name = name
+        self._folder = storage.open_folder(data_dir)
         self.manifest = manifests.load(data_dir)
         if name not in self.manifest.splits:
             raise UsageError(
                 f"{data_dir} has no split {name!r}; it has {', '.join(sorted(self.manifest.splits))}"
             )
         self.shards = self.manifest.splits[name].shards
-        tables = [self._table(shard) for shard in self.shards]
-        table = np.concatenate(tables) if tables else np.empty(0, self._dtype())
-        self._files: list[int] = []
-        weakref.finalize(self, _close, self._files)
-        for shard in self.shards:
-            self._files.append(self._open(shard))
         self.bad: dict[int, str] = {}
-        self._shard = np.repeat(np.arange(len(tables), dtype=np.int32), [len(part) for part in tables])
-        self._spans = np.stack(
-            [table["offset"], table["size"], table["image_offset"], table["image_size"]], axis=1
-        )
-        self.encoding = table["encoding"]
-        self.sizes = np.stack([table["height"], table["width"]], axis=1)
-        self.labels = {
-            axis: np.ascontiguousarray(table["labels"][:, column])
-            for column, axis in enumerate(self.manifest.axes)
-        }
+        counts = np.array([shard.records for shard in self.shards], np.int64)
+        self._firsts = np.cumsum(counts) - counts  # of each shard, its first record's number
+        self._load(int(counts.sum()))
+        self._files: list[int] = []  # of the first shards, or of all
+        weakref.finalize(self, _close, self._files)
+        self._local = not storage.is_remote(data_dir)
+        if self._local:
+            for number in range(_allowed_files(len(self.shards))):
+                self._files.append(self._open(number))
+
+    def _load(self, count: int) -> None:
+        """Fills the columns from the shards' tables: some 45 bytes a record, and no more at any time."""
+        axes = list(self.manifest.axes)
+        self._offset, self._image_offset = np.empty(count, np.int64), np.empty(count, np.int64)
+        self._size, self._image_size = np.empty(count, np.int32), np.empty(count, np.int32)
+        self.encoding = np.empty(count, np.uint8)
+        self.sizes = np.empty((count, 2), np.int32)
+        self.labels = {axis: np.empty(count, np.int32) for axis in axes}
+        for first, shard in zip(self._firsts.tolist(), self.shards, strict=True):
+            table = self._table(shard)
+            rows = slice(first, first + len(table))
+            self._offset[rows], self._size[rows] = table["offset"], table["size"]
+            self._image_offset[rows], self._image_size[rows] = table["image_offset"], table["image_size"]
+            self.encoding[rows] = table["encoding"]
+            self.sizes[rows, 0], self.sizes[rows, 1] = table["height"], table["width"]
+            for column, axis in enumerate(axes):
+                self.labels[axis][rows] = table["labels"][:, column]
 
     def __len__(self) -> int:
-        return len(self._shard)
+        return len(self._offset)
+
+    def path(self, shard: int) -> str:
+        """The path, or the URL, of a shard by its number."""
+        return f"{self._folder.root}/{self.shards[shard].file}"
 
     def image(self, record: int) -> bytes:
         """The encoded image. Raises DataError when the shard shrank or its disk fails."""
-        _, _, start, size = self._spans[record].tolist()
-        return self._read(int(self._shard[record]), start, size)
+        return self.images(np.array([record]))[0]
 
     def images(self, records: np.ndarray) -> list[bytes]:
         """`image` of many records at once, without NumPy's overhead for each."""
-        spans = self._spans[records, 2:].tolist()
-        shards = self._shard[records].tolist()
-        return [self._read(shard, start, size) for shard, (start, size) in zip(shards, spans, strict=True)]
+        shards = (np.searchsorted(self._firsts, records, side="right") - 1).tolist()
+        starts, sizes = self._image_offset[records].tolist(), self._image_size[records].tolist()
+        return list(map(self._read, shards, starts, sizes))
 
     def key(self, record: int) -> bytes:
         """The key of one record: its path relative to the folder that was converted."""
-        start, size, _, _ = self._spans[record].tolist()
+        shard, _, start, size = self.place(record)
         head, foot = records.LENGTH_BYTES, records.FOOTER_BYTES
-        payload = self._read(int(self._shard[record]), start + head, size - head - foot)
+        payload = self._read(shard, start + head, size - head - foot)
         return records.parse(payload)[1]
+
+    def place(self, record: int) -> tuple[int, int, int, int]:
+        """(number of its shard, its number in the shard, offset and size in bytes) of a whole record."""
+        shard = int(np.searchsorted(self._firsts, record, side="right")) - 1
+        return shard, record - int(self._firsts[shard]), int(self._offset[record]), int(self._size[record])
+
+    def image_place(self, record: int) -> tuple[int, int]:
+        """Offset and size of the encoded image in its shard, in bytes."""
+        return int(self._image_offset[record]), int(self._image_size[record])
 
     def where(self, record: int) -> str:
         """A record for an error message: shard, number in the shard, key."""
-        shard = int(self._shard[record])
-        number = record - int(np.searchsorted(self._shard, shard))
+        shard, number, _, _ = self.place(record)
         try:
             key = records.key_text(self.key(record))
         except (ValueError, DataError):
             key = "unreadable"
-        return f"{self.data_dir / self.shards[shard].file}, record {number} (key {key})"
+        return f"{self.path(shard)}, record {number} (key {key})"
 
-    @property
+    @functools.cached_property
     def one_size(self) -> tuple[int, int] | None:
         """(height, width) when all images have one size, else None."""
         if not len(self):
@@ -96,18 +124,15 @@ class Split:
         first = self.sizes[0]
         return tuple(first.tolist()) if (self.sizes == first).all() else None
 
-    def _dtype(self) -> np.dtype:
-        return records.table_dtype(len(self.manifest.axes))
-
     def _table(self, shard: manifests.Shard) -> np.ndarray:
-        path = self.data_dir / f"{shard.file}.npy"
+        path = f"{self._folder.root}/{shard.file}.npy"
         try:
-            table = np.load(path, allow_pickle=False)
+            table = records.load_table(self._folder.read(f"{shard.file}.npy"), len(self.manifest.axes))
         except (OSError, ValueError, EOFError) as error:
             raise DataError(
                 f"{path}: unreadable ({error}); run tfrecords_tools.verify, then convert again"
             ) from error
-        if table.dtype != self._dtype() or len(table) != shard.records:
+        if len(table) != shard.records:
             raise DataError(
                 f"{path}: does not belong to its shard ({len(table)} records, the manifest says "
                 f"{shard.records}); run tfrecords_tools.verify, then convert again"
@@ -116,29 +141,48 @@ class Split:
             raise DataError(f"{path}: points past the end of its shard; convert again")
         return table
 
-    def _open(self, shard: manifests.Shard) -> int:
+    def _open(self, shard: int) -> int:
         try:
-            return os.open(self.data_dir / shard.file, os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(self.path(shard), os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise DataError(f"{self.data_dir / shard.file}: cannot be opened ({error.strerror})") from error
-
-    def _path(self, shard: int) -> pathlib.Path:
-        return self.data_dir / self.shards[shard].file
+            raise DataError(f"{self.path(shard)}: cannot be opened ({error.strerror})") from error
 
     def _read(self, shard: int, start: int, size: int) -> bytes:
         try:
-            data = os.pread(self._files[shard], size, start)
+            data = self._pread(shard, start, size)
         except OSError as error:
             raise DataError(
-                f"{self._path(shard)}: unreadable at byte {start:,} ({error.strerror}); "
+                f"{self.path(shard)}: unreadable at byte {start:,} ({error.strerror}); "
                 "look after the disk, or copy the folder again"
             ) from error
         if len(data) < size:
             raise DataError(
-                f"{self._path(shard)}: ends before byte {start + size:,}, so it was cut "
+                f"{self.path(shard)}: ends before byte {start + size:,}, so it was cut "
                 "short since it was opened; copy the folder again, or convert again"
             )
         return data
+
+    def _pread(self, shard: int, start: int, size: int) -> bytes:
+        if shard < len(self._files):
+            return os.pread(self._files[shard], size, start)
+        if not self._local:
+            return self._folder.read_span(self.shards[shard].file, start, size)
+        file = self._open(shard)
+        try:
+            return os.pread(file, size, start)
+        finally:
+            os.close(file)
+
+
+def _allowed_files(wanted: int) -> int:
+    """How many of `wanted` files may stay open; raises the process' own limit where the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd")) if pathlib.Path("/proc/self/fd").exists() else _SPARE_FILES  # noqa: PTH208
+    needed = used + wanted + _SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else max(min(wanted, soft - used - _SPARE_FILES), 0)
 
 
 def _close(files: list[int]) -> None:

@@ -65,7 +65,7 @@ def test_memory_is_used_again_and_aligned():
 def test_damage_names_shard_record_and_key(toy_shards, tmp_path):
     folder = shutil.copytree(toy_shards, tmp_path / "shards")
     split = Split(folder, "train")
-    start, size = split._spans[7, 2:]
+    start, size = split.image_place(7)
     path = folder / split.shards[0].file
     data = bytearray(path.read_bytes())
     data[start : start + size] = bytes(size)

@@ -25,8 +25,9 @@ def spoil(folder, *numbers, split="train"):
     """Turns images into zeros, with checksums that fit: whole records that hold no image."""
     opened = Split(folder, split)
     for number in numbers:
-        start, size, image, length = opened._spans[number].tolist()
-        path = folder / opened.shards[opened._shard[number]].file
+        shard, _, start, size = opened.place(number)
+        image, length = opened.image_place(number)
+        path = folder / opened.shards[shard].file
         data = bytearray(path.read_bytes())
         data[image : image + length] = bytes(length)
         end = start + size - record_format.FOOTER_BYTES
@@ -135,7 +136,7 @@ def test_a_damaged_checksum_ends_the_sequential_reader_clearly(copy):
     split = Split(copy, "train")
     path = copy / split.shards[0].file
     data = bytearray(path.read_bytes())
-    data[split._spans[3][2] + 40] ^= 255
+    data[split.image_place(3)[0] + 40] ^= 255
     path.write_bytes(data)
     with pytest.raises(tf.errors.DataLossError) as caught:
         epoch(split, Reading(50, reader="sequential", on_error="skip"))

@@ -1,10 +1,14 @@
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import simplejpeg
 
 from deepduel.shards import Split
+from tests.conftest import run_command
+from tfrecords_tools import convert
 from tfrecords_tools.cli import DataError, UsageError
 
 
@@ -91,3 +95,46 @@ def test_a_manifest_of_another_version(copy):
     path.write_text(json.dumps(document | {"format_version": 99}))
     with pytest.raises(DataError, match="version 99, but this version reads"):
         Split(copy, "train")
+
+
+LIMITED = """
+import resource, sys
+import numpy as np
+resource.setrlimit(resource.RLIMIT_NOFILE, (80, int(sys.argv[2])))
+from deepduel import shards
+shards._SPARE_FILES = 16
+split = shards.Split(sys.argv[1], "train")
+keys = [split.key(record).decode() for record in range(len(split))]
+assert len(set(keys)) == len(split)
+assert [len(image) for image in split.images(np.arange(len(split)))] == split._image_size.tolist()
+print(len(split.shards), len(split._files), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+
+
+@pytest.mark.parametrize("hard", [90, 4096])
+def test_more_shards_than_a_process_may_open_files(toy_folder, tmp_path, hard):
+    """The limit is raised where it may be; where not, what is over it is opened for each read."""
+    words = f"--input_dir={toy_folder}", f"--output_dir={tmp_path}/shards", "--num_shards=120", "--workers=1"
+    assert run_command(convert, *words) == 0
+    command = [sys.executable, "-c", LIMITED, f"{tmp_path}/shards", str(hard)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    count, opened, limit = map(int, done.stdout.split())
+    assert count == 120
+    assert limit == 90 if hard == 90 else limit >= 136
+    assert opened < 80 if hard == 90 else opened == 120
+
+
+def test_a_folder_in_an_object_store(toy_shards):
+    import fsspec
+
+    store = fsspec.filesystem("memory")
+    for path in toy_shards.iterdir():
+        if path.is_file():
+            store.pipe_file(f"/bucket/shards/{path.name}", path.read_bytes())
+    local, remote = Split(toy_shards, "train"), Split("memory://bucket/shards", "train")
+    assert remote.path(1) == f"memory://bucket/shards/{local.shards[1].file}"
+    for record in (0, 100, 167):
+        assert remote.image(record) == local.image(record)
+        assert remote.key(record) == local.key(record)
+    assert (remote.labels["category"] == local.labels["category"]).all()

@@ -63,6 +63,11 @@ class Remote:
 
     view = read
 
+    def read_span(self, name: str, start: int, size: int) -> bytes:
+        """`size` bytes from `start` on; fewer where the object ends."""
+        with self._spoken():
+            return self._files.cat_file(self._name(name), start=start, end=start + size)
+
     def size(self, name: str) -> int | None:
         with self._spoken():
             try:
