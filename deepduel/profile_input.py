@@ -2,9 +2,14 @@
 
     python -m deepduel.profile_input --data_dir=SHARDS --batch_size=128 --augmentation=original
 
-Rates are images/s on this machine as it is now; run it with the flags of your training.
+Rates are images/s on this machine as it is now; run it with the flags of your training. With --cache
+the cached path is measured too: the cache is filled for a while first, and stays (decoded:FOLDER).
 """
 
+import dataclasses
+import itertools
+import os
+import pathlib
 import sys
 import time
 from collections.abc import Callable
@@ -12,7 +17,8 @@ from collections.abc import Callable
 from absl import flags
 
 from deepduel import augmentation_flags, task_flags
-from tfrecords_tools import cli
+from deepduel.bottleneck import Rates, Situation, table, verdict
+from tfrecords_tools import cli, storage
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "Folder of shards.", flag_values=FLAGS, required=True)
@@ -29,9 +35,11 @@ flags.DEFINE_bool("fast_decode", False, "As in train.", flag_values=FLAGS)
 flags.DEFINE_bool("native_resolution", False, "As in train.", flag_values=FLAGS)
 flags.DEFINE_integer("threads", 0, "That decode; 0: all cores.", lower_bound=0, flag_values=FLAGS)
 augmentation_flags.define(FLAGS, tasks=False)
+flags.DEFINE_string("cache", "none", "As in train; measured beside the path without one.",
+                    flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_float("seconds", 3, "To measure each stage.", lower_bound=0.01, flag_values=FLAGS)
 
-_NEAR = 1.15  # rates nearer than this to each other are called equal
+_FILL = 5  # times --seconds, at most, to fill the cache
 
 
 def main(options: flags.FlagValues) -> None:
@@ -39,30 +47,33 @@ def main(options: flags.FlagValues) -> None:
     import tensorflow as tf
 
     from deepduel import faults
+    from deepduel.shards import Split
 
     changes = augmentation_flags.given(options, ["input"], task_flags.per_task)["input"]
     augmentation, _ = augmentation_flags.build(options.augmentation, changes)
+    split = Split(options.data_dir, options.split)
+    stored = sum(shard.bytes for shard in split.shards)
+    situation = Situation(
+        options.reader, options.fast_decode, options.cache,
+        "GPU" if tf.config.list_physical_devices("GPU") else "CPU", stored < _available_bytes() / 2,
+    )  # fmt: skip
     try:
-        rates = measure(options, augmentation)
+        rates = measure(options, split, augmentation)
     except tf.errors.OpError as error:
         raise faults.data_error(error) or error from error
-    print(f"{'stage':<34}{'images/s':>10}")
-    for stage, rate in rates.items():
-        print(f"{stage:<34}{rate:>10,.0f}")
-    print(verdict(rates, reader=options.reader, fast=options.fast_decode))
+    print(table(rates, situation))
+    print(verdict(rates, situation))
 
 
-def measure(options: flags.FlagValues, preset) -> dict[str, float]:
-    """Images/s by stage."""
+def measure(options: flags.FlagValues, split, preset) -> Rates:
+    """Each stage alone and all together. `preset`: the augmentation."""
     import numpy as np
     import tensorflow as tf
 
     from deepduel import order, pipeline
     from deepduel.augment import augment
     from deepduel.decode import BatchDecoder
-    from deepduel.shards import Split
 
-    split = Split(options.data_dir, options.split)
     side = options.host_size or options.image_size
     reading = pipeline.Reading(
         options.batch_size,
@@ -72,9 +83,9 @@ def measure(options: flags.FlagValues, preset) -> dict[str, float]:
         fast_decode=options.fast_decode,
         threads=options.threads or None,
     )
+    caching = dataclasses.replace(reading, cache=options.cache)  # refuses what does not go together
     batches = pipeline.train_batches(split, reading, order.Position())
-    decoding = reading.decoding(split)
-    decode = BatchDecoder(split, decoding, threads=reading.threads)
+    decode = BatchDecoder(split, reading.decoding(split), threads=reading.threads)
     numbers = order.permutation(len(split), seed=0, epoch=0)
     rows = min(options.batch_size, len(split))
     turn = 0
@@ -84,40 +95,79 @@ def measure(options: flags.FlagValues, preset) -> dict[str, float]:
         turn = (turn + rows) % max(len(numbers) - rows + 1, 1)
         return numbers[turn : turn + rows]
 
-    def read():
-        return len(split.images(some_records()))
-
-    def decoded():
-        return len(decode(some_records()))
-
     pixels = tf.constant(np.asarray(decode(some_records())))
     # XLA compiles for each batch size; the measured batches all have the first one's.
     prepared = tf.function(lambda images, seeds: augment(images, seeds, preset, options.image_size))
+    if len(split) % rows:
+        compile_for(prepared, pixels, len(split) % rows)
 
     def augmented():
         seeds = tf.stack([tf.fill([rows], turn), tf.range(rows)], axis=1)
         some_records()
         return computed(prepared(pixels, seeds))
 
-    alone, together = iter(batches), iter(batches)
-
-    def whole_input():
-        return len(next(alone)["images"])
-
-    def everything():
-        batch = next(together)
+    def augmented_from(iterator):
+        batch = next(iterator)
         return computed(prepared(batch["images"], batch["seeds"]))
 
-    stages = {
-        "reading bytes": read,
-        "reading and decoding": decoded,
-        f"the pipeline, reader {options.reader}": whole_input,
-        "augmentation, on the device": augmented,
-        "pipeline and augmentation": everything,
-    }
-    if len(split) % rows:
-        compile_for(prepared, pixels, len(split) % rows)
-    return {stage: rate(call, options.seconds) for stage, call in stages.items()}
+    def through(batches) -> tuple[float, float]:
+        alone, together = iter(batches), iter(batches)
+        return (
+            rate(lambda: len(next(alone)["images"]), options.seconds),
+            rate(lambda: augmented_from(together), options.seconds),
+        )
+
+    evict(split)
+    disk = rate_once(
+        lambda at: len(split.images(numbers[at : at + rows])), len(numbers), rows, options.seconds
+    )
+    memory = rate(lambda: len(split.images(some_records())), options.seconds)
+    decoding = rate(lambda: len(decode(some_records())), options.seconds)
+    alone, together = through(batches)
+    found = Rates(disk, memory, decoding, alone, rate(augmented, options.seconds), together)
+    if options.cache == "none":
+        return found
+    cached = through(filled(pipeline.train_batches(split, caching, order.Position()), options.seconds * _FILL,
+                            order.steps_per_epoch(len(split), options.batch_size)))  # fmt: skip
+    return dataclasses.replace(found, cached=cached[0], cached_together=cached[1])
+
+
+def filled(batches, seconds: float, steps: int):
+    """Reads for `seconds`, at most an epoch, so that the cache has the pixels; then these, over and over."""
+    start, done = time.perf_counter(), 0
+    for _ in itertools.islice(batches, steps):
+        done += 1
+        if time.perf_counter() - start > seconds:
+            break
+    return batches.take(done).repeat()
+
+
+def evict(split) -> None:
+    """Asks the kernel to forget the shards' pages, so that reading goes to the disk; no root is needed."""
+    if storage.is_remote(split.path(0)):
+        return
+    for number in range(len(split.shards)):
+        file = os.open(split.path(number), os.O_RDONLY)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(file)
+
+
+def rate_once(call: Callable[[int], int], records: int, rows: int, seconds: float) -> float:
+    """Images/s of `call` at 0, rows, 2 rows …: each record at most once."""
+    done, start = 0, time.perf_counter()
+    for at in range(0, records, rows):
+        done += call(at)
+        if time.perf_counter() - start >= seconds:
+            break
+    return done / (time.perf_counter() - start)
+
+
+def _available_bytes() -> int:
+    """Memory that the page cache may take (Linux; else what the machine has)."""
+    information = pathlib.Path("/proc/meminfo")
+    if information.exists():
+        return int(information.read_text().partition("MemAvailable:")[2].split()[0]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def computed(images) -> int:
@@ -142,28 +192,6 @@ def rate(call: Callable[[], int], seconds: float) -> float:
         elapsed = time.perf_counter() - start
         if elapsed >= seconds:
             return done / elapsed
-
-
-def verdict(rates: dict[str, float], *, reader: str, fast: bool) -> str:
-    """One sentence: what limits, what the cache would change, which flag to change."""
-    read, decode, whole, augmentation, together = rates.values()
-    if augmentation < whole / _NEAR:
-        return (
-            f"Augmentation limits ({augmentation:,.0f} images/s); a cache would not help: choose a lighter "
-            "--augmentation, a smaller --image_size, or a faster device."
-        )
-    shared = ", which shares these cores with decoding" if together < 0.7 * min(whole, augmentation) else ""
-    cached = (
-        f"with --cache=ram or decoded:FOLDER the limit would be augmentation{shared}, "
-        f"{augmentation:,.0f} images/s"
-    )
-    if read < decode * _NEAR:
-        return f"The disk limits ({read:,.0f} images/s): put the shards on a faster one; {cached}."
-    if whole < decode / _NEAR:
-        remedy = "--reader=random" if reader == "sequential" else "a larger --batch_size"
-        return f"The pipeline around decoding limits ({whole:,.0f} of {decode:,.0f} images/s): try {remedy}."
-    flag = "add cores" if fast else "try --fast_decode"
-    return f"Decoding limits ({whole:,.0f} images/s): {flag}; {cached}."
 
 
 def entry() -> int:
