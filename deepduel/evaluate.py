@@ -35,6 +35,10 @@ flags.DEFINE_integer(
 flags.DEFINE_enum(
     "reader", "random", ["random", "sequential"],
     "random: records by number. sequential: for remote storage.", flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_enum(
+    "on_error", "fail", ["fail", "skip"],
+    "What an image does that does not decode: fail ends the evaluation and names it; skip leaves it out of "
+    "all figures, prints it and counts it in metrics.json.", flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_integer(
     "bootstrap", 1000, "Drawings behind each 95 % interval; 0 leaves the intervals out.", lower_bound=0,
     flag_values=FLAGS)  # fmt: skip
@@ -84,20 +88,25 @@ def _evaluate(options: flags.FlagValues) -> None:
         if (numbers < 0).all():
             print(f"{axis}: split {options.split!r} has no labels for it; it is left out")
     card = predictor.card
-    reading = Reading(options.batch_size, card.size, card.fit, card.fast_decode, options.reader)
+    reading = Reading(
+        options.batch_size, card.size, card.fit, card.fast_decode, options.reader, on_error=options.on_error
+    )
     predicted = predictions.predict(split, labels, predictor, reading)
     about = provenance.about(predictor, predicted, workdir=options.workdir, flags=_given(options))
     document = evaluation.document(predicted, about, replicates=options.bootstrap)
     if options.robustness:
         found = robustness.curves(
-            split, labels, predictor, images=options.robustness_images, batch_size=options.batch_size
-        )
+            split, predicted.labels, predictor, images=options.robustness_images,
+            batch_size=options.batch_size, on_error=options.on_error,
+        )  # fmt: skip
         for axis, curves in found.items():
             document["tasks"][axis]["robustness"] = curves
     galleries = {axis: gallery.galleries(predicted, predictor, axis) for axis in document["tasks"]}
     folder = pathlib.Path(options.workdir, "evaluation", options.split)
     evaluation.save(folder, document, predicted, report.render(document, galleries))
     print(table(document))
+    if document["left_out"]:
+        print(f"{document['left_out']:,} of {document['records']:,} images do not decode and are left out")
     for axis, task in document["tasks"].items():
         if task["shortcuts"].get("alarm"):
             best = max(task["shortcuts"]["balanced_accuracy"].values())

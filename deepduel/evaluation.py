@@ -33,7 +33,7 @@ def document(predictions: Predictions, about: dict, *, replicates: int = bootstr
 
     Returns:
       {"format", "format_version", "about",
-       "split", "records", "tasks": {AXIS: {
+       "split", "records": of the split, "left_out": of them, because they do not decode, "tasks": {AXIS: {
           "classes", "positive": the positive class' name, None with more than two,
           "images": with a label on the axis, "unlabelled": without (left out of everything),
           "overall": figures, see `metrics.Score.document`, and "intervals": {figure: [low, high]}, 95 %,
@@ -46,7 +46,10 @@ def document(predictions: Predictions, about: dict, *, replicates: int = bootstr
        "duplicates": see `shortcuts.duplicates`}
     """
     split = predictions.split
-    tuning = calibration.tuning_slice([split.key(number) for number in range(len(split))])
+    out = predictions.left_out.tolist()
+    tuning = calibration.tuning_slice(
+        [b"" if out[number] else split.key(number) for number in range(len(split))]
+    )
     axes = [axis for axis in predictions.axes if (predictions.labels[axis] >= 0).any()]
     others = [Split(split.data_dir, name) for name in split.manifest.splits if name != split.name]
     tasks = {}
@@ -63,6 +66,7 @@ def document(predictions: Predictions, about: dict, *, replicates: int = bootstr
         "format_version": FORMAT_VERSION,
         "split": split.name,
         "records": len(split),
+        "left_out": sum(out),
         "tasks": tasks,
         "duplicates": copies,
         "about": about,
@@ -88,7 +92,7 @@ def _parts(
     yield "classes", list(classes)
     yield "positive", classes[1] if len(classes) == 2 else None
     yield "images", int(known.sum())
-    yield "unlabelled", int((~known).sum())
+    yield "unlabelled", int((~known & ~predictions.left_out).sum())
     overall = _figures(labels, probabilities, classes, replicates)
     yield "overall", overall
     yield "class_scores", metrics.class_scores(labels, predicted, classes)

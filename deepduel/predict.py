@@ -8,6 +8,7 @@ ArtiFact's submissions; any other label axis has a column named after it with th
 
 Images may have any size and format. What cannot be read is no row, but is counted, said, and
 listed with the reason in a second file beside the output: submission.rejected.csv (image,reason).
+With --on_error=fail the first image that cannot be read ends it, and nothing is written.
 
     python -m deepduel.predict --workdir=RUN --export=savedmodel --output=FOLDER
 
@@ -47,6 +48,10 @@ flags.DEFINE_string(
 flags.DEFINE_enum(
     "export", None, ["savedmodel", "onnx"], "Write the models in this format instead of predicting.",
     flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_enum(
+    "on_error", "skip", ["fail", "skip"],
+    "What an image does that cannot be read: skip lists it beside the output; fail ends the prediction and "
+    "names it.", flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_integer("batch_size", 256, "Images read at a time.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer(
     "micro_batch",
@@ -100,9 +105,9 @@ def _predict(options: flags.FlagValues) -> None:
     columns = submission.Columns(predictor.classes, probabilities=options.probabilities)
     form = options.format or ("jsonl" if options.output.endswith(".jsonl") else "csv")
     decoding = predictor.decoding
-    source = sources.open_source(options.images, decoding, split=options.split)
+    source = sources.open_source(options.images, decoding, split=options.split, on_error=options.on_error)
     with submission.Writer(options.output, columns.header, form=form) as writer:
-        seconds = _write(source, predictor, calibrations, columns, writer, options.batch_size)
+        seconds = _write(source, predictor, calibrations, columns, writer, options)
         if not writer.rows:
             raise cli.DataError(
                 f"--images={','.join(options.images)}: none of {writer.rejected} files is a readable image "
@@ -119,7 +124,7 @@ def _predict(options: flags.FlagValues) -> None:
         )
 
 
-def _write(source, predictor, calibrations: dict, columns, writer, batch_size: int) -> float:
+def _write(source, predictor, calibrations: dict, columns, writer, options: flags.FlagValues) -> float:
     """Predicts the whole source into the writer. Returns the seconds it took."""
     from deepduel import sources
 
@@ -128,7 +133,7 @@ def _write(source, predictor, calibrations: dict, columns, writer, batch_size: i
     started = time.perf_counter()
     done = 0
     with progress.Progress("predicting", total=len(source)) as bar:
-        for batch in sources.batches(source, batch_size, predictor.decoding):
+        for batch in sources.batches(source, options.batch_size, predictor.decoding):
             probabilities = predictor(batch["images"])
             decisions = {axis: part.argmax(1) for axis, part in probabilities.items()}
             for axis, fitted in calibrations.items():
@@ -139,6 +144,10 @@ def _write(source, predictor, calibrations: dict, columns, writer, batch_size: i
                 if number < 0:
                     continue
                 done += 1
+                if reason and options.on_error == "fail":
+                    raise cli.DataError(
+                        f"{source.name(number)}: {reason.decode()}; leave it out with --on_error=skip"
+                    )
                 if reason:
                     writer.reject(source.name(number), reason.decode())
                     continue

@@ -22,6 +22,7 @@ class Predictions:
     Attributes:
       split: the records.
       classes: label names by axis, as the run numbers them.
+      left_out: bool [N], records that do not decode; they have no label.
       labels: {axis: int64 [N]} in the run's numbers, -1 for no label.
       probabilities: {axis: float32 [N, classes]}.
       colours: float32 [N, 6], mean and standard deviation of each channel, 0..255.
@@ -31,6 +32,7 @@ class Predictions:
 
     split: Split
     classes: dict[str, tuple[str, ...]]
+    left_out: np.ndarray
     labels: dict[str, np.ndarray]
     probabilities: dict[str, np.ndarray]
     colours: np.ndarray
@@ -86,13 +88,18 @@ def _renumbered(split: Split, axis: str, classes: tuple[str, ...], data_dir) -> 
 def predict(
     split: Split, labels: dict[str, np.ndarray], predictor: Predictor, reading: pipeline.Reading
 ) -> Predictions:
-    """Runs the models over every record once."""
+    """Runs the models over every record once.
+
+    Raises:
+      DataError: with `reading.on_error` "skip", no record decodes that has a label.
+    """
     probabilities = {
         axis: np.full((len(split), len(names)), np.nan, np.float32)
         for axis, names in predictor.classes.items()
     }
     colours = np.zeros((len(split), 6), np.float32)
     seen = np.zeros(len(split), np.int64)
+    left_out = np.zeros(len(split), bool)
     started, timed = time.perf_counter(), 0
     with Progress("evaluating", total=len(split)) as bar:
         for number, batch in enumerate(pipeline.eval_batches(split, reading)):
@@ -100,6 +107,7 @@ def predict(
             numbers = batch["records"].numpy()
             real = numbers >= 0
             seen[numbers[real]] += 1
+            left_out[numbers[real]] = batch["weight"].numpy()[real] == 0
             colours[numbers[real]] = _colours(batch["images"])[real]
             for axis, part in found.items():
                 probabilities[axis][numbers[real]] = part[real]
@@ -111,8 +119,14 @@ def predict(
     if not (seen == 1).all():
         raise RuntimeError(f"{(seen != 1).sum()} of {len(split)} records were not read exactly once")
     seconds = time.perf_counter() - started
-    _require_finite(probabilities, split)
-    return Predictions(split, predictor.classes, labels, probabilities, colours, seconds, timed)
+    labels = {axis: np.where(left_out, -1, numbers) for axis, numbers in labels.items()}
+    if all((numbers < 0).all() for numbers in labels.values()):
+        raise DataError(
+            f"{split.data_dir}: none of the images of split {split.name!r} that have a label decodes; "
+            "run python -m tfrecords_tools.verify on the data folder"
+        )
+    _require_finite({axis: part[~left_out] for axis, part in probabilities.items()}, split, ~left_out)
+    return Predictions(split, predictor.classes, left_out, labels, probabilities, colours, seconds, timed)
 
 
 def _colours(images) -> np.ndarray:
@@ -121,11 +135,11 @@ def _colours(images) -> np.ndarray:
     return np.hstack([pixels.mean((1, 2)), pixels.std((1, 2))])
 
 
-def _require_finite(probabilities: dict[str, np.ndarray], split: Split) -> None:
+def _require_finite(probabilities: dict[str, np.ndarray], split: Split, predicted: np.ndarray) -> None:
     for axis, part in probabilities.items():
         bad = ~np.isfinite(part).all(1)
         if bad.any():
-            first = records.key_text(split.key(int(np.flatnonzero(bad)[0])))
+            first = records.key_text(split.key(int(np.flatnonzero(predicted)[bad.argmax()])))
             raise DataError(
                 f"the {axis} model gives no finite probabilities for {bad.sum():,} of {len(part):,} images "
                 f"(the first: {first}); its training diverged: choose an earlier --model=epoch-NN"
@@ -133,13 +147,16 @@ def _require_finite(probabilities: dict[str, np.ndarray], split: Split) -> None:
 
 
 def write_csv(file, predictions: Predictions) -> None:
-    """Writes predictions.csv: key, then per axis the true and predicted label and the probabilities."""
+    """Writes predictions.csv: key, then per axis the true and predicted label and the probabilities.
+
+    Records that were left out have no row.
+    """
     header = ["key"]
     for axis in predictions.axes:
         header += [axis, f"{axis}_predicted", *(f"p_{axis}_{name}" for name in predictions.classes[axis])]
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(header)
-    for number in range(len(predictions.split)):
+    for number in np.flatnonzero(~predictions.left_out).tolist():
         row = [records.key_text(predictions.split.key(number))]
         for axis in predictions.axes:
             names, part = predictions.classes[axis], predictions.probabilities[axis][number]

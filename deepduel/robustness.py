@@ -52,14 +52,21 @@ def damage(pixels: np.ndarray, kind: str, level: float) -> np.ndarray:
 
 
 def curves(
-    split: Split, labels: dict[str, np.ndarray], predictor: Predictor, *, images: int, batch_size: int
+    split: Split,
+    labels: dict[str, np.ndarray],
+    predictor: Predictor,
+    *,
+    images: int,
+    batch_size: int,
+    on_error: str = "fail",
 ) -> dict[str, dict]:
     """The figures under every damage.
 
     Args:
-      labels: {axis: int [records]} in the run's numbers, -1 for none.
+      labels: {axis: int [records]} in the run's numbers, -1 for none and for records to leave out.
       images: how many to take, evenly from the split; 0 takes all.
       batch_size: images decoded at a time.
+      on_error: "skip" where `labels` has left out the records that do not decode.
 
     Returns:
       {axis: {"images", "kinds": {kind: [{"level", "accuracy", "balanced_accuracy", "auc"}]}}}; the first
@@ -69,7 +76,7 @@ def curves(
     numbers = np.unique(np.linspace(0, len(split) - 1, count).astype(np.int64))
     steps: list[tuple[str, float | None]] = [("", None)]
     steps += [(kind, level) for kind, levels in LEVELS.items() for level in levels]
-    collected = _predict_all(split, predictor, numbers, steps, batch_size)
+    collected = _predict_all(split, predictor, numbers, steps, batch_size, on_error)
     found = {}
     for axis, every in labels.items():
         known = every[numbers] >= 0
@@ -87,10 +94,10 @@ def curves(
 
 
 def _predict_all(
-    split: Split, predictor: Predictor, numbers: np.ndarray, steps: list, batch_size: int
+    split: Split, predictor: Predictor, numbers: np.ndarray, steps: list, batch_size: int, on_error: str
 ) -> dict:
     """{(kind, level): {axis: float32 [numbers, classes]}}; each image is decoded once."""
-    decode = BatchDecoder(split, predictor.decoding)
+    decode = BatchDecoder(split, predictor.decoding, on_error=on_error)
     parts: dict = {step: {axis: [] for axis in predictor.classes} for step in steps}
     pool = concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0)), "damage")
     done = 0

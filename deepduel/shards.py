@@ -92,11 +92,17 @@ class Split:
         return list(map(self._read, shards, starts, sizes))
 
     def key(self, record: int) -> bytes:
-        """The key of one record: its path relative to the folder that was converted."""
+        """The key of one record: its path relative to the folder that was converted. Raises DataError."""
         shard, _, start, size = self.place(record)
         head, foot = records.LENGTH_BYTES, records.FOOTER_BYTES
         payload = self._read(shard, start + head, size - head - foot)
-        return records.parse(payload)[1]
+        try:
+            return records.parse(payload)[1]
+        except ValueError as error:
+            number = record - int(self._firsts[shard])
+            raise DataError(
+                f"{self.path(shard)}, record {number}: {error}; run python -m tfrecords_tools.verify"
+            ) from error
 
     def place(self, record: int) -> tuple[int, int, int, int]:
         """(number of its shard, its number in the shard, offset and size in bytes) of a whole record."""
@@ -112,7 +118,7 @@ class Split:
         shard, number, _, _ = self.place(record)
         try:
             key = records.key_text(self.key(record))
-        except (ValueError, DataError):
+        except DataError:
             key = "unreadable"
         return f"{self.path(shard)}, record {number} (key {key})"
 

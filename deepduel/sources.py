@@ -165,26 +165,39 @@ class Files:
 class Shards:
     """The records of one split, by name (key) and not by place."""
 
-    def __init__(self, split: Split, decoding: Decoding, *, threads: int | None = None):
+    def __init__(
+        self, split: Split, decoding: Decoding, *, threads: int | None = None, on_error: str = "skip"
+    ):
+        """With `on_error` "fail" reading raises DataError at a record that does not decode."""
         if not len(split):
             raise DataError(f"{split.data_dir}: split {split.name!r} holds no image")
         self.rejected: list[tuple[str, str]] = []
-        keys = [split.key(number) for number in range(len(split))]
-        self._order = np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
+        self._names = [self._name(split, number) for number in range(len(split))]
+        self._order = np.array(sorted(range(len(split)), key=self._names.__getitem__), np.int64)
         self._split = split
-        self._decode = BatchDecoder(split, decoding, threads=threads)
+        self._decode = BatchDecoder(split, decoding, threads=threads, on_error=on_error)
 
     def __len__(self) -> int:
         return len(self._split)
 
     def name(self, number: int) -> str:
-        return records.key_text(self._split.key(int(self._order[number])))
+        return records.key_text(self._names[self._order[number]])
 
     def read(self, numbers: np.ndarray, rows: int) -> tuple[np.ndarray, list[str]]:
-        return self._decode(self._order[numbers], rows=rows), [""] * len(numbers)
+        found = self._order[numbers]
+        pixels = self._decode(found, rows=rows)
+        return pixels, [self._split.bad.get(record, "") for record in found.tolist()]
+
+    def _name(self, split: Split, record: int) -> bytes:
+        try:
+            return split.key(record)
+        except DataError:  # the record is damaged, so its image will be unreadable as well
+            return split.where(record).encode()
 
 
-def open_source(patterns: Sequence[str], decoding: Decoding, *, split: str | None = None) -> Files | Shards:
+def open_source(
+    patterns: Sequence[str], decoding: Decoding, *, split: str | None = None, on_error: str = "skip"
+) -> Files | Shards:
     """The source that `--images` names: folders, files and patterns, or one folder of shards with `split`."""
     shards = [pattern for pattern in patterns if pathlib.Path(pattern, manifest.FILE_NAME).is_file()]
     if not shards:
@@ -200,7 +213,7 @@ def open_source(patterns: Sequence[str], decoding: Decoding, *, split: str | Non
         raise UsageError(
             f"--images={shards[0]} is a folder of shards: name one of its splits with --split ({names})"
         )
-    return Shards(Split(shards[0], split), decoding)
+    return Shards(Split(shards[0], split), decoding, on_error=on_error)
 
 
 def fitted(data: bytes, decoding: Decoding, out: np.ndarray) -> images.Rejected | None:
