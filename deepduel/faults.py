@@ -1,9 +1,11 @@
 """Records that do not decode: they end the reading, or are left out and counted.
 
 A record that is left out keeps its row in the batch, black and with weight 0, so that shapes,
-steps and the order of all other records stay as they are.
+steps and the order of all other records stay as they are. The functions here serve the random-access
+reader; the sequential one does the same in its graph.
 """
 
+import os
 import re
 import sys
 import threading
@@ -59,9 +61,26 @@ def data_error(error: Exception) -> DataError | None:
     raised = re.search(r"DataError: ([^\n\"\]]*)", text.replace("\\n", "\n"))
     if raised:
         return DataError(raised.group(1))
-    if re.search(r"(corrupted|truncated) record at", text):
+    resized = re.search(r'input file "([^"]*)" has body length', text)
+    if resized:
         return DataError(
-            "a shard was damaged or cut short since it was converted; run python -m tfrecords_tools.verify "
-            "on the data folder, which names it, or leave bad images out with --reader=random --on_error=skip"
+            f"{resized.group(1)}{_first_lost(resized.group(1))}: it was cut short or replaced since it was "
+            "opened; copy the folder again, or convert again"
         )
+    gone = re.search(
+        r"([^\s;]*\.tfrecord-[^;]*); (No such file or directory|Permission denied|[^\n\[]*)", text
+    )
+    if gone:
+        return DataError(f"{gone.group(1)}: cannot be opened ({gone.group(2)})")
     return None
+
+
+def _first_lost(shard: str) -> str:
+    """ ", record N (key unreadable)" of the first that is not whole any more; "" where nobody can tell."""
+    try:
+        size = os.stat(shard).st_size  # noqa: PTH116
+        table = np.load(f"{shard}.npy", allow_pickle=False)
+    except (OSError, ValueError):
+        return ""
+    lost = np.flatnonzero(table["offset"] + table["size"] > size)
+    return f", record {lost[0]} (key unreadable)" if len(lost) else ""

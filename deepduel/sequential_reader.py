@@ -1,43 +1,54 @@
 """The sequential reader: shards streamed from start to end, in TensorFlow's own operations only.
 
-For cold disks and network file systems, where random reads are slow. Same batches as the
-random-access reader, in an order that is shuffled by shards and by windows instead of globally.
+For cold disks and network file systems, where random reads are slow, and for tf.data service, whose
+workers cannot run Python functions of ours. Same batches as the random-access reader, in an order that
+is shuffled by shards and by windows instead of globally.
 """
 
 import os
+import sys
 
 import numpy as np
 import tensorflow as tf
 
-from deepduel import faults, order
+from deepduel import order
 from deepduel.fitting_graph import decode_fitted
 from deepduel.reading import Reading, as_batch, options
+from deepduel.shard_stream import ShardStream
 from deepduel.shards import Split
 from tfrecords_tools import records as record_format
 
-_WINDOW = 8192  # encoded images that are shuffled at a time
-_INTERLEAVE = 8  # shards that are read side by side
-_BLOCK = 16  # records that are taken from each in turn
+_WINDOW_BYTES = 48 << 20  # of encoded images are shuffled at a time; two windows are in memory
+_WINDOW_RECORDS = 8192, 256  # at most, at least
+_SIDE_BY_SIDE = 8  # shards
+_LISTED = 3  # bad records of one batch that get a line of their own
 
 
 def train(split: Split, reading: Reading, position: order.Position) -> tf.data.Dataset:
-    """Endless training batches from `position` on."""
+    """Endless training batches from `position` on; what lies before its window is not read."""
+    over, step = divmod(position.step, order.steps_per_epoch(len(split), reading.batch_size))
+    position = order.Position(position.seed, position.epoch + over, step)
+    window = window_records(split)
+    shards = ShardStream(split)
 
     def epoch(number):
-        shards = _shuffled_indices(len(split.shards), position.seed, number, salt=-1)
-        records = _windowed_shuffle(_stream(split, shards), position.seed, number)
-        encoded = records.batch(reading.batch_size)
-        encoded = encoded.skip(tf.where(number == position.epoch, np.int64(position.step), np.int64(0)))
+        begin = tf.where(number == position.epoch, np.int64(position.step * reading.batch_size), np.int64(0))
+        first = begin // window
+        in_turn = shuffled_indices(len(split.shards), position.seed, number, salt=-1)
+        records = shards.records(in_turn, first * window, side_by_side=_SIDE_BY_SIDE)
+        records = _windowed_shuffle(records, window, first, position.seed, number)
+        encoded = records.skip(begin - first * window).batch(reading.batch_size)
         encoded = encoded.map(lambda *batch: _part(reading, *batch))
         return _decoded(encoded, split, reading, seed=position.seed, epoch=number, random_crops=True)
 
     epochs = tf.data.Dataset.range(position.epoch, np.iinfo(np.int64).max)
-    return _finish(epochs.flat_map(epoch), split, reading)
+    return _finish(epochs.flat_map(epoch), split, reading, shards)
 
 
 def evaluate(split: Split, reading: Reading, *, rows: int) -> tf.data.Dataset:
     """Every record once, in order, in batches of `rows`."""
-    records = _stream(split, tf.range(len(split.shards), dtype=tf.int64), interleave=1)
+    shards = ShardStream(split)
+    records = shards.records(tf.range(len(split.shards), dtype=tf.int64), 0, side_by_side=1)
     encoded = records.batch(rows).map(lambda *batch: _part(reading, *batch, rows=rows))
     batches = _decoded(encoded, split, reading, seed=0, epoch=0)
     begin, end = reading.worker.part(rows)
@@ -54,7 +65,7 @@ def evaluate(split: Split, reading: Reading, *, rows: int) -> tf.data.Dataset:
         )
         return [tf.ensure_shape(part, (rows, *part.shape[1:])) for part in padded]
 
-    return _finish(batches.map(lambda *batch: tuple(pad(*batch))), split, reading)
+    return _finish(batches.map(lambda *batch: tuple(pad(*batch))), split, reading, shards)
 
 
 def _part(reading: Reading, numbers, examples, *, rows: int | None = None):
@@ -63,35 +74,33 @@ def _part(reading: Reading, numbers, examples, *, rows: int | None = None):
     return numbers[begin:end], examples[begin:end]
 
 
-def _stream(split: Split, shards: tf.Tensor, interleave: int = _INTERLEAVE) -> tf.data.Dataset:
-    """(record number, serialized Example) of the shards in the order of their numbers."""
-    files = tf.constant([str(split.data_dir / shard.file) for shard in split.shards])
-    counts = np.array([shard.records for shard in split.shards], np.int64)
-    firsts = tf.constant(np.cumsum(counts) - counts)
-    counts = tf.constant(counts)
-
-    def shard(number):
-        numbers = tf.data.Dataset.range(firsts[number], firsts[number] + counts[number])
-        return tf.data.Dataset.zip(numbers, tf.data.TFRecordDataset(files[number]))
-
-    numbers = tf.data.Dataset.from_tensor_slices(shards)
-    return numbers.interleave(shard, cycle_length=interleave, block_length=_BLOCK)
+def window_records(split: Split) -> int:
+    """How many records are shuffled at a time: a matter of the data alone, so that the order is too."""
+    mean = sum(shard.bytes for shard in split.shards) / len(split)
+    most, least = _WINDOW_RECORDS
+    return int(min(max(_WINDOW_BYTES / mean, least), most))
 
 
-def _windowed_shuffle(records: tf.data.Dataset, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
-    """Shuffles each window of records; unlike Dataset.shuffle a pure function of (seed, epoch)."""
+def _windowed_shuffle(records: tf.data.Dataset, size: int, first, seed: int, epoch) -> tf.data.Dataset:
+    """Shuffles each window of records; unlike Dataset.shuffle a pure function of (seed, epoch, window).
+
+    Args:
+      first: the number of the window with which `records` begins.
+    """
 
     def shuffle(window, numbers, examples):
-        index = _shuffled_indices(tf.size(numbers), seed, epoch, salt=window)
+        index = shuffled_indices(tf.size(numbers), seed, epoch, salt=window)
         return tf.data.Dataset.from_tensor_slices((tf.gather(numbers, index), tf.gather(examples, index)))
 
-    windows = records.batch(_WINDOW).enumerate()
+    windows = records.batch(size).prefetch(1).enumerate(first)
     return windows.flat_map(lambda window, batch: shuffle(window, *batch))
 
 
-def _shuffled_indices(count, seed: int, epoch: tf.Tensor, *, salt) -> tf.Tensor:
+def shuffled_indices(count, seed: int, epoch, *, salt) -> tf.Tensor:
+    """0 … count - 1 in an order that depends on (seed, epoch, salt); int64."""
     key = tf.stack([order.epoch_word(seed, epoch), tf.cast(salt, tf.int64)])
-    return tf.argsort(tf.random.stateless_uniform([count], key, dtype=tf.int64, minval=None, maxval=None))
+    draws = tf.random.stateless_uniform([count], key, dtype=tf.int64, minval=None, maxval=None)
+    return tf.cast(tf.argsort(draws), tf.int64)
 
 
 def _decoded(
@@ -154,41 +163,45 @@ def _in_place(rows, images, labels, numbers, word: tf.Tensor):
     return images, labels, seeds, numbers, weight
 
 
-def _require_whole(split: Split, images, labels, seeds, numbers, weight):
-    """Ends the reading at the first record that was not decoded. In the graph only, as all of this."""
-    files = tf.constant([str(split.data_dir / shard.file) for shard in split.shards])
-    counts = np.array([shard.records for shard in split.shards], np.int64)
-    there = (weight > 0) | (numbers < 0)  # padding is no loss
-    first = tf.reduce_max(tf.where(there, np.int64(-1), numbers))
-    shard = tf.searchsorted(tf.constant(np.cumsum(counts)), [first], side="right")[0]
-    within = first - tf.gather(tf.constant(np.cumsum(counts) - counts), shard)
-    message = tf.strings.join(
-        ["DataError: ", tf.gather(files, shard), ", record ", tf.strings.as_string(within),
-         ": does not decode; run python -m tfrecords_tools.verify on the data folder, which tells its key\n"]
+def _finish(batches: tf.data.Dataset, split: Split, reading: Reading, shards: ShardStream) -> tf.data.Dataset:
+    """Ends the reading at, or tells of, each record that was not decoded."""
+    act = _refuse if reading.on_error == "fail" else _tell
+
+    def look(images, labels, seeds, records, weight):
+        bad = tf.boolean_mask(records, (weight == 0) & (records >= 0))  # padding is no loss
+        act_on = lambda: act(shards, bad)
+        with tf.control_dependencies([tf.cond(tf.size(bad) > 0, act_on, lambda: tf.constant(True))]):
+            return as_batch(split, tf.identity(images), labels, seeds, records, weight)
+
+    return batches.map(look).prefetch(1).with_options(options())
+
+
+def _refuse(shards: ShardStream, bad: tf.Tensor) -> tf.Tensor:
+    text = tf.strings.join(
+        ["DataError: ", _described(shards, bad[0]),
+         "; run python -m tfrecords_tools.verify on the data folder, or leave bad images out with "
+         "--on_error=skip\n"]
     )  # fmt: skip
-    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(there), [message])]):
-        return tf.identity(images), labels, seeds, numbers, weight
+    with tf.control_dependencies([tf.debugging.Assert(False, [text])]):
+        return tf.constant(False)
 
 
-def _noted(split: Split, images, labels, seeds, records, weight):
-    """Passes a batch of tensors on; prints and keeps (see `faults`) what has weight 0 in it."""
+def _tell(shards: ShardStream, bad: tf.Tensor) -> tf.Tensor:
+    """In the graph, so by whoever runs it. How many there were, a batch's weights tell."""
+    listed = tf.map_fn(
+        lambda number: _described(shards, number), bad[:_LISTED], fn_output_signature=tf.string
+    )
+    lines = tf.strings.join(["left out: ", listed])
+    more = tf.size(bad) - _LISTED
+    rest = tf.strings.join(["left out: ", tf.strings.as_string(more), " more images of the same batch"])
+    lines = tf.cond(more > 0, lambda: tf.concat([lines, [rest]], 0), lambda: lines)
+    with tf.control_dependencies(
+        [tf.print(tf.strings.reduce_join(lines, separator="\n"), output_stream=sys.stderr)]
+    ):
+        return tf.constant(True)
 
-    def note(records, weight):
-        for record in records[(weight == 0) & (records >= 0)].tolist():
-            faults.found(split, record, "not an image", on_error="skip")
-        return weight
 
-    def changed():
-        return tf.ensure_shape(tf.numpy_function(note, [records, weight], tf.float32), weight.shape)
-
-    weight = tf.cond(tf.reduce_all(weight > 0), lambda: weight, changed)
-    return images, labels, seeds, records, weight
-
-
-def _finish(batches: tf.data.Dataset, split: Split, reading: Reading) -> tf.data.Dataset:
-    if reading.on_error == "fail":
-        batches = batches.map(lambda *batch: _require_whole(split, *batch))
-    else:
-        batches = batches.map(lambda *batch: _noted(split, *batch))
-    named = batches.map(lambda *batch: as_batch(split, *batch))
-    return named.prefetch(1).with_options(options())
+def _described(shards: ShardStream, number: tf.Tensor) -> tf.Tensor:
+    path, within, key, sound = shards.key(number)
+    why = tf.where(sound, "does not decode", "its checksum does not fit")
+    return tf.strings.join([path, ", record ", tf.strings.as_string(within), " (key ", key, "): ", why])
