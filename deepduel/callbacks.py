@@ -60,7 +60,6 @@ class Console(keras.callbacks.Callback):
         self._duel = duel
         self._images = len(train_split)
         self._validation_images = len(validation_split)
-        self._splits = train_split, validation_split
         self._batch_size = batch_size
         self._epochs = epochs
         self._epoch: int | None = None
@@ -91,9 +90,10 @@ class Console(keras.callbacks.Callback):
             loss, accuracy = logs[f"{task.name}_loss"], logs[f"val_{task.name}_accuracy"]
             parts.append(f"{task.name} {loss:.4f} {accuracy:.2%}")
         parts.append(f"{logs['images_per_second']:,.0f} images/s, {duration(logs['seconds'])}")
-        left_out = sum(len(split.bad) for split in self._splits)
-        if left_out:
-            parts.append(f"{left_out} images do not decode and are left out")
+        counts = {"training": int(logs["left_out"]), "validation": int(logs["val_left_out"])}
+        if any(counts.values()):
+            told = " and ".join(f"{count:,} {what} images" for what, count in counts.items() if count)
+            parts.append(f"{told} do not decode and are left out")
         print(" | ".join(parts), flush=True)
 
     def _accuracies(self, logs) -> str:

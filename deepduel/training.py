@@ -56,6 +56,7 @@ class Duel(keras.Model):
             for task in tasks
         }
         self._skipped = {task.name: keras.metrics.Sum(f"{task.name}_skipped_steps") for task in tasks}
+        self._left_out = keras.metrics.Sum("left_out")
         self.input_seconds = 0.0
         self.steps_done = 0
         self.last_records = np.empty(0, np.int64)
@@ -74,7 +75,7 @@ class Duel(keras.Model):
     @property
     def metrics(self):
         measures = [metric for three in self._measures.values() for metric in three]
-        return [*measures, *self._skipped.values()]
+        return [*measures, *self._skipped.values(), self._left_out]
 
     def go_on_at(self, step: int) -> None:
         """The next epoch is one that was begun: its first `step` steps are done, its metrics stand."""
@@ -105,7 +106,8 @@ class Duel(keras.Model):
         variables = [variable for task in self.tasks for variable in task.variables]
         for metric in (*early, *self._skipped.values(), *late):
             variables += metric.variables
-        return variables + [variable for task in self.tasks for variable in task.averages.variables]
+        variables += [variable for task in self.tasks for variable in task.averages.variables]
+        return variables + self._left_out.variables
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
@@ -129,6 +131,7 @@ class Duel(keras.Model):
             )
             for task in self.running:
                 self._update(task, gradients[task.name], kept[task.name], whole, logits[task.name])
+        self._count_left_out(batch)
         return self._results()
 
     def test_step(self, batch):
@@ -141,6 +144,7 @@ class Duel(keras.Model):
         for task in self.running:
             targets = Objective().targets(batch["labels"][task.name], batch["weight"], None, task.classes)
             self._measure(task, targets, logits[task.name])
+        self._count_left_out(batch)
         skipped = {metric.name for metric in self._skipped.values()}
         results = {name: value for name, value in self._results().items() if name not in skipped}
         return results, logits
@@ -264,10 +268,14 @@ class Duel(keras.Model):
         accuracy.update_state(targets.label, logits, targets.counts * known)
         auc.update_state(targets.label, logits, targets.counts * known)
 
+    def _count_left_out(self, batch) -> None:
+        """Records without weight that are no padding: they do not decode."""
+        self._left_out.update_state(tf.cast((batch["weight"] == 0) & (batch["records"] >= 0), tf.float32))
+
     def _results(self) -> dict:
         names = [task.name for task in self.running]
         metrics = [metric for name in names for metric in (*self._measures[name], self._skipped[name])]
-        return {metric.name: metric.result() for metric in metrics}
+        return {metric.name: metric.result() for metric in (*metrics, self._left_out)}
 
 
 def _statistics(task: Task) -> list:

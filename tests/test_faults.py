@@ -1,5 +1,6 @@
 """Bad records and failing shards, through both readers."""
 
+import csv
 import itertools
 import shutil
 import struct
@@ -188,11 +189,16 @@ def test_an_unknown_policy_is_refused():
         Reading(8, on_error="ignore")
 
 
-def test_a_run_leaves_bad_images_out_and_says_how_many(spoilt, tmp_path, capsys):
-    words = f"--data_dir={spoilt.data_dir}", *TOY_TRAINING, "--epochs=1"
+def test_a_run_leaves_bad_images_out_and_says_how_many_in_each_epoch(spoilt, tmp_path, capsys):
+    spoil(spoilt.data_dir, 5, split="validation")
+    words = f"--data_dir={spoilt.data_dir}", *TOY_TRAINING, "--tasks=category", "--epochs=2"
     assert run_command(train, f"--workdir={tmp_path}/strict", *words) == 1
     error = capsys.readouterr().err
     assert "does not decode" in error and "Traceback" not in error
     assert run_command(train, f"--workdir={tmp_path}/run", *words, "--on_error=skip") == 0
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch 1/1 | "))
-    assert line.endswith("3 images do not decode and are left out")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    told = "3 training images and 1 validation images do not decode and are left out"
+    assert [line.endswith(told) for line in lines] == [True, True]
+    with (tmp_path / "run" / "history.csv").open(newline="") as file:
+        rows = [(float(row["left_out"]), float(row["val_left_out"])) for row in csv.DictReader(file)]
+    assert rows == [(3, 1), (3, 1)]
