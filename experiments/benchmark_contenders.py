@@ -30,7 +30,8 @@ class Contender:
       peer: whose environment it runs in (--peer_python); None: this one.
       imports: top-level modules it needs; without them it is "not installed".
       distributions: whose versions are reported.
-      reads: what it reads from the disk: "shards", "files", "ffcv_jpg", "ffcv_raw"; None: memory.
+      reads: what it reads from the disk: "shards", "files", "decoded" (this package's cache), "ffcv_jpg",
+        "ffcv_raw"; None: memory.
       prepare: function of the module, run once before all measurements; it fills the scratch folder.
       single: whether it uses one core whatever --threads says.
       note: what differs from the others of its group.
@@ -62,10 +63,11 @@ def _bare(name: str, fast: bool, single: bool) -> Contender:
 
 
 def _ours(name: str, title: str, group: str = DECODE, function: str = "batches", reads="shards", note="",
-          **options) -> Contender:  # fmt: skip
+          prepare: str | None = None, **options) -> Contender:  # fmt: skip
     return Contender(
         name, f"deepduel: {title}", group, _OURS, function, options, imports=_TENSORFLOW,
         distributions=("tensorflow", "keras", "simplejpeg"), reads=reads, note=note,
+        prepare=prepare,
     )  # fmt: skip
 
 
@@ -116,6 +118,10 @@ CONTENDERS = (
     _dali("dali", "DALI on the CPU, from files", DECODE, "dali_batches"),
     _torch("torch_simplejpeg", "simplejpeg", "simplejpeg"),
     _torch("torch_pillow", "Pillow", "PIL"),
+    _ours("ours_cached_ram", "--cache=ram, once filled", DECODED, "cached", None, folder="",
+          note="pixels in memory, three bytes each"),
+    _ours("ours_cached_disk", "--cache=decoded:FOLDER, once filled", DECODED, "cached", "decoded",
+          prepare="fill", folder="decoded", note="three bytes a pixel on the disk"),
     _ffcv("ffcv_raw", "FFCV, raw", DECODED, "raw", "three bytes a pixel on the disk"),
     _ours("ours_augmented", "random reader and composed warp", AUGMENT, "augmented", fast=False),
     _keras("flow_augmented", "ImageDataGenerator and flow_from_directory (the original)", "flow", AUGMENT,
@@ -141,6 +147,8 @@ RATIOS = (  # numerator, denominator
     ("ours_accurate", "image_dataset"),
     ("ours_accurate", "flow"),
     ("ours_sequential", "tfdata"),
+    ("ours_cached_ram", "ffcv_raw"),
+    ("ours_cached_disk", "ffcv_raw"),
     ("ours_augmented", "flow_augmented"),
     ("ours_augmented", "image_dataset_augmented"),
     ("ours_augmented", "keras_cv"),

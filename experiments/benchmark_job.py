@@ -50,6 +50,9 @@ class Job:
             return []
         if reads in ("shards", "files"):
             return self.shards if reads == "shards" else self.files
+        if reads == "decoded":
+            folders = os.walk(os.path.join(self.scratch, reads))  # noqa: PTH118
+            return [os.path.join(folder, name) for folder, _, names in folders for name in names]  # noqa: PTH118
         return [self.beton(reads.removeprefix("ffcv_"))]
 
     def beton(self, mode: str) -> str:

@@ -15,6 +15,29 @@ def batches(job: Job, *, fast: bool, reader: str) -> Iterator[tuple[int, object]
         yield len(batch["images"]), batch["images"]
 
 
+def cached(job: Job, *, folder: str) -> Iterator[tuple[int, object]]:
+    """uint8 [B, H, W, 3] from the cache of decoded pixels: of the scratch folder, or ("") of this process."""
+    batches = _dataset(job, False, "random", cache=_cache(job, folder))
+    if not folder:
+        _read_an_epoch(job, batches)
+    for batch in batches:
+        yield len(batch["images"]), batch["images"]
+
+
+def fill(job: Job, *, folder: str) -> None:
+    """Fills the cache of the scratch folder."""
+    _read_an_epoch(job, _dataset(job, False, "random", cache=_cache(job, folder)))
+
+
+def _cache(job: Job, folder: str) -> str:
+    return f"decoded:{job.scratch}/{folder}" if folder else "ram"
+
+
+def _read_an_epoch(job: Job, batches: tf.data.Dataset) -> None:
+    for _ in batches.take(order.steps_per_epoch(len(job.files), job.batch_size)):
+        pass
+
+
 def augmented(job: Job, *, fast: bool) -> Iterator[tuple[int, object]]:
     """float32 [B, S, S, 3], 0..255, the original's augmentation."""
     warp = _warp(job)
@@ -37,8 +60,10 @@ def augmentation_alone(job: Job) -> Iterator[tuple[int, object]]:
         number += 1
 
 
-def _dataset(job: Job, fast: bool, reader: str):
-    reading = pipeline.Reading(job.batch_size, fast_decode=fast, reader=reader, threads=job.threads)
+def _dataset(job: Job, fast: bool, reader: str, cache: str = "none"):
+    reading = pipeline.Reading(
+        job.batch_size, fast_decode=fast, reader=reader, threads=job.threads, cache=cache
+    )
     return pipeline.train_batches(shards.Split(job.data_dir, job.split), reading, order.Position())
 
 

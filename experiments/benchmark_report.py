@@ -147,6 +147,10 @@ def text(document: dict) -> str:
     if document["ratios"]:
         lines += ["", "Ratios, taken within each round"]
         lines += _columns([_ratio_row(ratio, settings) for ratio in document["ratios"]], right=(0,))
+    if scaling := _scaling(document):
+        most = max(settings["threads"])
+        lines += ["", f"Scaling: images/s with {most} cores over those with {min(settings['threads'])}"]
+        lines += _columns(scaling, right=(0,))
     lines += ["", "Versions"] + _versions(document)
     return "\n".join(lines)
 
@@ -194,6 +198,23 @@ def _ratio_row(ratio: dict, settings: dict) -> tuple[str, ...]:
         of,
         f"over {over}{_where(ratio, settings)}",
     )
+
+
+def _scaling(document: dict) -> list[tuple[str, ...]]:
+    """A row for each contender that was measured on several numbers of cores; the best first."""
+    few, most = (pick(document["settings"]["threads"]) for pick in (min, max))
+    rows = []
+    for entry in document["contenders"]:
+        for cache in document["settings"]["cache"]:
+            rate = {
+                result["threads"]: result["images_per_second"]
+                for result in entry.get("results", [])
+                if result["cache"] == cache
+            }
+            if few < most and rate.keys() >= {few, most}:
+                where = f", {cache}" if len(document["settings"]["cache"]) > 1 else ""
+                rows.append((rate[most] / rate[few], entry["title"] + where))
+    return [(f"{ratio:.2f}x", title) for ratio, title in sorted(rows, reverse=True)]
 
 
 def _versions(document: dict) -> list[str]:

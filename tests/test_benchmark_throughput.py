@@ -128,6 +128,13 @@ def test_medians_spread_and_absent_peers_are_reported(document):
     assert "0.9x" in text and "(0.5 - 1)" in text
 
 
+def test_scaling_over_cores_is_told():
+    settings = dataclasses.replace(SETTINGS, contenders=contenders.select(["ours_fast"]), threads=(1, 2))
+    runs = [one_run("ours_fast", 0, 50.0), one_run("ours_fast", 0, 95.0) | {"threads": 2}]
+    text = report.text(report.document(JOB, settings, runs))
+    assert "Scaling: images/s with 2 cores over those with 1\n  1.90x  deepduel: random reader" in text
+
+
 def test_the_chart_is_a_png_even_with_nothing_measured(document):
     assert report.chart(document).startswith(b"\x89PNG")
     assert report.chart(document | {"contenders": []}).startswith(b"\x89PNG")
