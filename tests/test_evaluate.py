@@ -13,6 +13,7 @@ from deepduel.card import RunCard
 from deepduel.shards import Split
 from tests.conftest import run_command
 from tests.fake_runs import write_run
+from tests.test_faults import spoil
 
 VALIDATION = 54
 
@@ -236,3 +237,26 @@ def test_the_card_of_a_run_survives_saving(run_folder, tmp_path):
     card = RunCard.load(run_folder)
     card.save(tmp_path)
     assert RunCard.load(tmp_path) == card
+
+
+@pytest.mark.parametrize("reader", ["random", "sequential"])
+def test_images_that_do_not_decode_are_left_out_and_counted(run_folder, toy_shards, tmp_path, capsys, reader):
+    shards = shutil.copytree(toy_shards, tmp_path / "shards")
+    bad = (0, 20, 53)
+    spoil(shards, *bad, split="validation")
+    keys = [Split(shards, "validation").key(number).decode() for number in range(VALIDATION)]
+    run = shutil.copytree(run_folder, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
+    words = f"--workdir={run}", f"--data_dir={shards}", "--bootstrap=0", f"--reader={reader}"
+    assert run_command(evaluate, *words) == 1
+    assert "does not decode" in capsys.readouterr().err
+    assert not (run / "evaluation").exists()
+    assert run_command(evaluate, *words, "--batch_size=17", "--on_error=skip") == 0
+    assert "3 of 54 images do not decode and are left out" in capsys.readouterr().out
+    folder = run / "evaluation" / "validation"
+    document = _metrics(folder)
+    assert (document["records"], document["left_out"]) == (VALIDATION, 3)
+    for task in document["tasks"].values():
+        assert (task["images"], task["unlabelled"]) == (VALIDATION - 3, 0)
+        assert np.sum(task["confusion"]) == VALIDATION - 3
+    assert [row["key"] for row in _rows(folder)] == [key for n, key in enumerate(keys) if n not in bad]
+    assert "3 images do not decode" in (folder / "report.html").read_text("utf-8")

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from PIL import Image
 from deepduel import predict, sources, submission
 from deepduel.fitting import Decoding
 from deepduel.predictor import Predictor
+from deepduel.shards import Split
 from tests.conftest import run_command
 from tests.fake_runs import write_run
+from tests.test_faults import spoil
 
 
 @pytest.fixture(scope="module")
@@ -298,3 +301,27 @@ def test_a_calibration_that_is_not_there_names_the_command_that_makes_it(
 ):
     _fails(capsys, run_folder, toy_folder / "test", tmp_path / "o.csv", "--calibration=train", code=1,
            says=["--calibration=train", "deepduel.evaluate"])  # fmt: skip
+
+
+def test_an_image_that_cannot_be_read_ends_it_on_request(run_folder, odd_folder, tmp_path, capsys):
+    assert _predict(run_folder, odd_folder, tmp_path / "out.csv", "--on_error=fail") == 1
+    assert "leave it out with --on_error=skip" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.csv"))
+
+
+def test_bad_records_of_shards_are_listed_or_end_it(run_folder, toy_shards, tmp_path, capsys):
+    shards = shutil.copytree(toy_shards, tmp_path / "shards")
+    spoil(shards, 3, 17, split="test")
+    split = Split(shards, "test")
+    bad = sorted(split.key(number).decode() for number in (3, 17))
+    assert _predict(run_folder, shards, tmp_path / "out.csv", "--split=test", "--on_error=fail") == 1
+    assert "does not decode" in capsys.readouterr().err
+    assert not (tmp_path / "out.csv").exists()
+    assert _predict(run_folder, shards, tmp_path / "out.csv", "--split=test") == 0
+    assert "2 files could not be read" in capsys.readouterr().err
+    listed = _rows(tmp_path / "out.rejected.csv")
+    assert sorted(row["image"] for row in listed) == bad
+    assert all(row["reason"] for row in listed)
+    names = [row["image"] for row in _rows(tmp_path / "out.csv")]
+    assert len(names) == len(split) - 2
+    assert not set(names) & set(bad)

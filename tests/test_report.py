@@ -47,6 +47,7 @@ def task(classes=("real", "fake"), count=300, seed=0) -> dict:
 def document(**tasks) -> dict:
     return {
         "format": evaluation.FORMAT, "format_version": 1, "split": "validation", "records": 303,
+        "left_out": 0,
         "tasks": tasks or {"authenticity": task(), "category": task(("a", "b", "c"))},
         "duplicates": {"within": 0, "across": {"train": 2}},
         "about": {"run": "<run>", "data_name": "toy", "date": "2026-01-01", "versions": {"keras": "3"}},
