@@ -41,6 +41,7 @@ _TABLE_HEAD = re.compile(  # of the .npy format, version 1.0 (numpy/lib/format.p
 _CRC_MASK = 0xA282EAD8  # tensorflow/core/lib/hash/crc32c.h, kMaskDelta
 
 
+@functools.cache  # read thousands of times where there are thousands of shards
 def table_dtype(axes: int) -> np.dtype:
     """The row of `SHARD.npy` for a data set of `axes` label axes; offsets and sizes in bytes.
 
@@ -66,12 +67,17 @@ def load_table(data: bytes, axes: int) -> np.ndarray:
     dtype = table_dtype(axes)
     head = _TABLE_HEAD.match(data)
     # NumPy evaluates the header as Python, which takes longer than all else with thousands of shards.
-    if head and head["descr"] == repr(dtype.descr).encode():
+    if head and head["descr"] == _table_descr(axes):
         return np.frombuffer(data, dtype, count=int(head["count"]), offset=head.end())
     table = np.load(io.BytesIO(data), allow_pickle=False)
     if table.dtype != dtype or table.ndim != 1:
         raise ValueError(f"a table of {table.dtype} {table.shape}, not of {dtype}")
     return table
+
+
+@functools.cache
+def _table_descr(axes: int) -> bytes:
+    return repr(table_dtype(axes).descr).encode()
 
 
 def masked_crc(data: bytes) -> int:

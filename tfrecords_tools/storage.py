@@ -93,7 +93,7 @@ class Local:
     def size(self, name: str) -> int | None:
         """A published file's bytes; None when there is none."""
         try:
-            return self.path(name).stat().st_size
+            return os.stat(f"{self.root}/{name}").st_size  # noqa: PTH116, pathlib is slow for 10,000 shards
         except FileNotFoundError:
             return None
 
@@ -105,7 +105,8 @@ class Local:
             return []
 
     def read(self, name: str) -> bytes:
-        return self.path(name).read_bytes()
+        with open(f"{self.root}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
+            return file.readall()
 
     def view(self, name: str) -> mmap.mmap | bytes:
         """A file's bytes without reading them all into memory."""
