@@ -48,7 +48,11 @@ class ShardStream:
         def read(shards, begins, left):
             members = tf.boolean_mask(shards, left), tf.boolean_mask(begins, left)
             blocks = tf.data.Dataset.from_tensor_slices(members).interleave(
-                self._blocks, cycle_length=side_by_side, block_length=1
+                self._blocks,
+                cycle_length=side_by_side,
+                block_length=1,
+                num_parallel_calls=side_by_side,  # a thread each: distant storage answers late
+                deterministic=True,
             )
             return blocks.unbatch()
 

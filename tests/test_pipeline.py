@@ -76,11 +76,15 @@ def test_both_readers_give_the_same_images_and_seeds(split):
     assert same(*by_record)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 7])
-def test_the_order_is_the_same_whatever_the_threads(split, threads):
-    expected = numpy_batches(pipeline.train_batches(split, Reading(BATCH), order.Position(1)), 6)
-    reading = Reading(BATCH, threads=threads)
-    assert same(expected, numpy_batches(pipeline.train_batches(split, reading, order.Position(1)), 6))
+@pytest.mark.parametrize("reader", READERS)
+def test_the_order_is_the_same_whatever_the_threads(split, reader):
+    def batches(threads):
+        reading = Reading(BATCH, reader=reader, threads=threads)
+        return numpy_batches(pipeline.train_batches(split, reading, order.Position(1)), 6)
+
+    expected = batches(None)
+    for threads in (1, 7):
+        assert same(expected, batches(threads))
 
 
 @pytest.mark.parametrize("reader", READERS)
