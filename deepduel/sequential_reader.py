@@ -18,9 +18,10 @@ from deepduel.shard_stream import ShardStream
 from deepduel.shards import Split
 from tfrecords_tools import records as record_format
 
-_WINDOW_BYTES = 48 << 20  # of encoded images are shuffled at a time; two windows are in memory
+_WINDOW_BYTES = 32 << 20  # of encoded images are shuffled at a time; two windows are in memory
 _WINDOW_RECORDS = 8192, 256  # at most, at least
 _SIDE_BY_SIDE = 8  # shards
+_GATHERED = 64  # records that leave a window together
 _LISTED = 3  # bad records of one batch that get a line of their own
 
 
@@ -90,7 +91,8 @@ def _windowed_shuffle(records: tf.data.Dataset, size: int, first, seed: int, epo
 
     def shuffle(window, numbers, examples):
         index = shuffled_indices(tf.size(numbers), seed, epoch, salt=window)
-        return tf.data.Dataset.from_tensor_slices((tf.gather(numbers, index), tf.gather(examples, index)))
+        some = tf.data.Dataset.from_tensor_slices(index).batch(_GATHERED)  # all at once would be a copy of it
+        return some.map(lambda rows: (tf.gather(numbers, rows), tf.gather(examples, rows))).unbatch()
 
     windows = records.batch(size).prefetch(1).enumerate(first)
     return windows.flat_map(lambda window, batch: shuffle(window, *batch))
