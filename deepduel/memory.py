@@ -1,5 +1,6 @@
 """How much memory training takes, estimated from the networks' shapes, and how much the device has."""
 
+import pathlib
 import resource
 
 import keras
@@ -43,7 +44,17 @@ def device_bytes() -> tuple[int, str]:
 
         found = device_lib.list_local_devices()
         return next(device.memory_limit for device in found if device.device_type == "GPU"), "GPU memory"
-    return psutil.virtual_memory().available, "free RAM"
+    return min(psutil.virtual_memory().available, _container_bytes()), "free RAM"
+
+
+def _container_bytes() -> float:
+    """What a container's limit leaves of RAM, which free memory does not tell; else infinity."""
+    group = pathlib.Path("/sys/fs/cgroup")
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        return np.inf if limit == "max" else int(limit) - int((group / "memory.current").read_text())
+    except (OSError, ValueError):
+        return np.inf
 
 
 def peak_bytes() -> int:

@@ -28,6 +28,7 @@ from tfrecords_tools import records as record_format
 
 _SECONDS_BETWEEN_POINTS = 1.0  # more would cost throughput and show nothing more
 _SAMPLES = 16
+_TABLE = 40  # classes; a larger confusion matrix would be no picture to read
 
 
 class Board(keras.callbacks.Callback):
@@ -94,7 +95,8 @@ class Board(keras.callbacks.Callback):
         with self._writer.as_default(step=place):
             for task in self._duel.running:
                 about = self._duel.validated, task.name, task.model.classes
-                tf.summary.image(f"confusion/{task.name}", self._mistakes.confusion(*about))
+                if task.classes <= _TABLE:
+                    tf.summary.image(f"confusion/{task.name}", self._mistakes.confusion(*about))
                 worst = self._mistakes.worst(*about)
                 if worst is not None:
                     tf.summary.image(f"mistakes/{task.name}", worst)
