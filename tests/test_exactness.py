@@ -1,4 +1,5 @@
 import os
+import re
 
 import pytest
 
@@ -10,7 +11,8 @@ def test_xception_in_micro_batches_is_plain_keras_on_the_full_batch(toy_shards, 
     """Three steps; experiments/check_exactness.py does fifty."""
     words = f"--data_dir={toy_shards}", "--image_size=71", "--steps=3", "--batch_size=8", "--micro_batch=3"
     assert run_command(check_exactness, *words) == 0
-    assert "step 3: largest difference of a head weight" in capsys.readouterr().out
+    (line,) = re.findall(r"step 3: .*", capsys.readouterr().out)
+    assert float(line.split()[-1]) > 1e-3  # it learns
 
 
 @pytest.mark.skipif("DEEPDUEL_KILLS" not in os.environ, reason="minutes: DEEPDUEL_KILLS=20 kills that often")
