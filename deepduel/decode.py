@@ -10,9 +10,10 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import simplejpeg
 
 from deepduel import faults
 from deepduel.fitting import Decoding, decode_jpeg, fit_image
@@ -68,10 +69,11 @@ class BatchDecoder:
         rows = len(records) if rows is None else rows
         batch = self.buffers.take((rows, *self._decoding.size, 3))
         batch[len(records) :] = 0
+        plain = self._split.encoding[records] == _JPEG
+        plain &= (self._split.sizes[records] == self._decoding.size).all(axis=1)
         seeds = [None] * len(records) if seeds is None else seeds.tolist()
-        encoding, sizes = self._split.encoding[records].tolist(), self._split.sizes[records].tolist()
         encoded = self._split.images(records)
-        todo = list(zip(records.tolist(), encoded, encoding, sizes, seeds, batch, strict=False))
+        todo = list(zip(records.tolist(), encoded, plain.tolist(), seeds, batch, strict=False))
         # The caller and its helpers take chunks off one iterator: nobody waits for a hand-over, and
         # a helper that is still busy with another batch is not missed.
         chunks = iter([todo[at : at + _CHUNK] for at in range(0, len(todo), _CHUNK)])
@@ -86,22 +88,28 @@ class BatchDecoder:
         return batch
 
     def _decode(self, chunks: Iterator[list[tuple]]) -> None:
+        fast, shape = self._decoding.fast, (*self._decoding.size, 3)
         for chunk in chunks:
-            for record, data, encoding, (height, width), seed, out in chunk:
+            for record, data, plain, seed, out in chunk:
                 try:
-                    if encoding == _JPEG:
-                        decode_jpeg(data, height, width, self._decoding, out, seed)
-                    else:
-                        out[:] = fit_image(_pixels(data, encoding, height, width), self._decoding, seed)
+                    if not plain:
+                        self._decode_other(record, data, seed, out)
+                    elif simplejpeg.decode_jpeg(data, "RGB", fast, fast, buffer=out).shape != shape:
+                        raise ValueError(f"its size is not the {shape[:2]} pixels that the index says")
                 except (ValueError, OSError) as error:
                     faults.found(self._split, record, str(error), on_error=self._on_error)
                     out[:] = 0
 
-
-def _pixels(data: bytes, encoding: int, height: int, width: int) -> np.ndarray:
-    if encoding == _RAW:
-        return np.frombuffer(data, np.uint8).reshape(height, width, 3)
-    return images.decode(data)
+    def _decode_other(self, record: int, data: bytes, seed: Sequence[int] | None, out: np.ndarray) -> None:
+        """An image that is no JPEG, or of another size than the batch."""
+        encoding, (height, width) = self._split.encoding[record], self._split.sizes[record].tolist()
+        if encoding == _JPEG:
+            decode_jpeg(data, height, width, self._decoding, out, seed)
+        elif encoding == _RAW:
+            pixels = np.frombuffer(data, np.uint8).reshape(height, width, 3)
+            out[:] = fit_image(pixels, self._decoding, seed)
+        else:
+            out[:] = fit_image(images.decode(data), self._decoding, seed)
 
 
 class BatchBuffers:

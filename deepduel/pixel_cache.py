@@ -12,16 +12,18 @@ anew, and a complete one is on disk (fsync) before it is called so.
 
 Rows are read through a memory map, in which a copy costs a third less than by pread: here the file
 is ours, its space is taken, and its length is looked at before every batch. What remains is somebody
-who cuts it short within a batch. In RAM it is the same in a file without a name (memfd), which goes
-with the process.
+who cuts it short within a batch.
+
+In RAM it is plain memory of the process, in pages of 2 MB where the system has them: a row of 120 kB
+would touch thirty small ones, each with a fault the first time and a table look-up every time.
 """
 
+import contextlib
 import dataclasses
 import errno
 import fcntl
 import hashlib
 import json
-import math
 import mmap
 import os
 import pathlib
@@ -76,23 +78,24 @@ class PixelCache:
         self.bytes = self._row_bytes * len(split)
         if text == "ram":
             self.path = None
-            self._pixels, self._rows = _in_ram(self.bytes, len(split))
+            memory = _memory(self.bytes)
         else:
             self._open_files(pathlib.Path(text.removeprefix("decoded:")), split, decoding)
-        self._map = _map(self._pixels, (len(split), *decoding.size, 3))
-        weakref.finalize(self, _close, self._pixels, self._rows)
+            weakref.finalize(self, _close, self._pixels, self._rows)
+            memory = mmap.mmap(self._pixels, 0, access=mmap.ACCESS_READ) if self.bytes else b""
+        self._map = np.frombuffer(memory, np.uint8, self.bytes).reshape(len(split), *decoding.size, 3)
 
     def there(self, records: np.ndarray) -> np.ndarray:
         """Which records have their row here: bool [B]."""
         found = self._known[records] == _THERE
-        if not found.all() and not self._complete:
+        if self.path and not found.all() and not self._complete:
             self._refresh()
             found = self._known[records] == _THERE
         return found
 
     def check(self) -> None:
         """Raises DataError when the file was cut short: before any `read` of a batch."""
-        if os.fstat(self._pixels).st_size < self.bytes:
+        if self.path and os.fstat(self._pixels).st_size < self.bytes:
             raise DataError(f"{self.path}: was cut short while it was in use; remove it, it is built anew")
 
     def read(self, records: np.ndarray, out: np.ndarray) -> None:
@@ -101,13 +104,19 @@ class PixelCache:
 
     def write(self, record: int, pixels: np.ndarray | None) -> None:
         """Keeps one row; None for a record that does not decode."""
+        state = _BAD if pixels is None else _THERE
+        if self.path is None and pixels is not None:
+            self._map[record] = pixels
+        elif self.path:
+            self._write_files(record, pixels, state)
+        self._known[record] = state
+
+    def _write_files(self, record: int, pixels: np.ndarray | None, state: int) -> None:
         if pixels is not None:
             written = os.pwritev(self._pixels, [pixels], record * self._row_bytes)
             if written != self._row_bytes:  # its space was taken at the start
                 raise DataError(f"{self.path}: cannot be written to; look after the disk")
-        state = _BAD if pixels is None else _THERE
         os.pwrite(self._rows, bytes([state]), record)
-        self._known[record] = state
 
     def settled(self) -> None:
         """After writes: makes a cache that has become complete last beyond the machine's next start."""
@@ -170,20 +179,16 @@ class PixelCache:
         _write_about(self._about_path, self._about | {"complete": False})
 
 
-def _in_ram(size: int, records: int) -> tuple[int, int]:
+def _memory(size: int) -> mmap.mmap | bytes:
     available = psutil.virtual_memory().available
     if size > _RAM_SHARE * available:
         raise _no_room("cache ram", size, int(_RAM_SHARE * available), "of memory to be had")
-    pixels, rows = os.memfd_create("deepduel-pixels"), os.memfd_create("deepduel-rows")
-    os.ftruncate(pixels, size)
-    os.ftruncate(rows, records)
-    return pixels, rows
-
-
-def _map(file: int, shape: tuple[int, ...]) -> np.ndarray:
-    if not math.prod(shape):
-        return np.empty(shape, np.uint8)
-    return np.frombuffer(mmap.mmap(file, 0, access=mmap.ACCESS_READ), np.uint8).reshape(shape)
+    if not size:
+        return b""
+    memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(AttributeError, OSError):  # Linux with huge pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
 
 def _take_space(file: int, size: int, path: pathlib.Path) -> None:

@@ -15,6 +15,7 @@ from deepduel.shards import Split
 from tfrecords_tools import records as record_format
 
 _LARGE_BATCH_BYTES = 64 << 20  # from here on, one batch is decoded at a time
+_SPARE = 1  # batches under way beyond two, where nobody has limited the threads to fewer than the cores
 
 
 def train(split: Split, reading: Reading, position: order.Position) -> tf.data.Dataset:
@@ -48,10 +49,12 @@ def _batches(
     """Batch numbers -> batches; `take` gives the records and seeds of a batch."""
     decoding = reading.decoding(split)
     # Batch numbers, not images, travel through tf.data. Two batches under way keep all cores busy
-    # while one ends; of large ones a single one does, since each costs its full memory.
-    threads = reading.threads or len(os.sched_getaffinity(0))
+    # while one ends, and a further one while tf.data hands an ended one on; of large ones a single
+    # one is enough, since each costs its full memory.
+    cores = len(os.sched_getaffinity(0))
+    threads = reading.threads or cores
     batch_bytes = reading.batch_size * decoding.size[0] * decoding.size[1] * 3
-    parallel = min(2 if batch_bytes < _LARGE_BATCH_BYTES else 1, threads)
+    parallel = 1 if batch_bytes >= _LARGE_BATCH_BYTES else min(2, threads) + _SPARE * (threads >= cores)
     decode = BatchDecoder(split, decoding, threads=threads, callers=parallel, on_error=reading.on_error)
     cache = open_cache(reading.cache, split, decoding)
     if cache:
@@ -64,11 +67,12 @@ def _batches(
         pad = (rows or len(records)) - len(records)
         picked = labels[records] if labels is not None else np.empty((len(records), 0), np.int32)
         images = decode(records, rows=len(records) + pad, seeds=seeds if random_crops else None)
-        records = np.pad(records, (0, pad), constant_values=-1)
+        if pad:
+            records = np.pad(records, (0, pad), constant_values=-1)
+            picked, seeds = (np.pad(part, ((0, pad), (0, 0))) for part in (picked, seeds))
         weight = faults.weights(split, records)
-        picked = np.pad(picked, ((0, pad), (0, 0)))
         picked[weight == 0] = record_format.NO_LABEL
-        return images, picked, np.pad(seeds, ((0, pad), (0, 0))), records, weight
+        return images, picked, seeds, records, weight
 
     def batch(number):
         images, labels, seeds, records, weight = tf.numpy_function(

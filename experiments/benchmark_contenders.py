@@ -11,7 +11,8 @@ DECODE = "Read, decode, batch: pixels of the stored size"
 DECODED = "The same from pixels that were decoded beforehand"
 AUGMENT = "Read, decode, augment as Deepfake Duel did: float32 batches for the model"
 ALONE = "The augmentation alone, from a decoded batch"
-GROUPS = (DECODE, DECODED, AUGMENT, ALONE)
+PHOTOS = "Read, decode, shorter side to the size, centre cut out: uint8 batches"
+GROUPS = (DECODE, DECODED, AUGMENT, ALONE, PHOTOS)
 
 _OURS, _KERAS, _PEERS = "benchmark_ours", "benchmark_keras", "benchmark_peers"
 _TENSORFLOW = ("tensorflow", "keras")
@@ -137,6 +138,27 @@ CONTENDERS = (
            more=("keras_cv",)),
 )  # fmt: skip
 
+PHOTO_CONTENDERS = (  # of `benchmark_photos`
+    Contender(
+        "photos_bare", "bare libjpeg-turbo, accurate, a process per core, nothing resized", PHOTOS, _PEERS,
+        "bare_photos", imports=("simplejpeg", "numpy"), distributions=("simplejpeg",), reads=None,
+        note="decodes at full size into one buffer; no resize, no batches",
+    ),
+    _ours("photos_ours", "accurate decode", PHOTOS, "photos", fast=False),
+    _ours("photos_ours_fast", "--fast_decode", PHOTOS, "photos", fast=True),
+    Contender(
+        "photos_ffcv", "FFCV, JPEG, centre crop", PHOTOS, _PEERS, "ffcv_photos", peer="ffcv",
+        imports=("ffcv", "torch"), distributions=("ffcv", "torch"), reads="ffcv_jpg",
+        prepare="ffcv_write_photos", note="re-encoded by FFCV at quality 90; resized by cv2.INTER_AREA",
+    ),
+    Contender(
+        "photos_dali", "DALI on the CPU, from files", PHOTOS, _PEERS, "dali_photos", peer="dali",
+        imports=("nvidia.dali",), distributions=("nvidia-dali-cuda120",), note="bilinear with antialiasing",
+    ),
+    _keras("photos_image_dataset", "image_dataset_from_directory, crop_to_aspect_ratio",
+           "image_dataset_photos", PHOTOS, note="float32 batches, bilinear without antialiasing"),
+)  # fmt: skip
+
 RATIOS = (  # numerator, denominator
     ("ours_fast", "ffcv_jpg"),
     ("ours_fast", "bare_fast"),
@@ -154,25 +176,30 @@ RATIOS = (  # numerator, denominator
     ("ours_augmented", "keras_cv"),
     ("ours_augmented", "dali_augmented"),
     ("ours_augmentation", "keras_cv_augmentation"),
+    *(
+        (ours, other)
+        for ours in ("photos_ours", "photos_ours_fast")
+        for other in ("photos_bare", "photos_ffcv", "photos_dali", "photos_image_dataset")
+    ),
 )
 
 
 def by_name(name: str) -> Contender:
-    return next(contender for contender in CONTENDERS if contender.name == name)
+    return next(contender for contender in CONTENDERS + PHOTO_CONTENDERS if contender.name == name)
 
 
-def select(patterns: list[str]) -> tuple[Contender, ...]:
+def select(patterns: list[str], known: tuple[Contender, ...] = CONTENDERS) -> tuple[Contender, ...]:
     """Contenders whose name fits one of the patterns (`ours*`); in their order here.
 
     Raises:
       ValueError: a pattern that fits none.
     """
     for pattern in patterns:
-        if not any(fnmatch.fnmatchcase(contender.name, pattern) for contender in CONTENDERS):
-            names = ", ".join(contender.name for contender in CONTENDERS)
+        if not any(fnmatch.fnmatchcase(contender.name, pattern) for contender in known):
+            names = ", ".join(contender.name for contender in known)
             raise ValueError(f"no contender is called {pattern!r}; there are {names}")
     return tuple(
         contender
-        for contender in CONTENDERS
+        for contender in known
         if any(fnmatch.fnmatchcase(contender.name, pattern) for pattern in patterns)
     )

@@ -51,6 +51,12 @@ def image_dataset(job: Job) -> Iterator[tuple[int, object]]:
     yield from _counted(_image_dataset(job, tuple(job.size)))
 
 
+def image_dataset_photos(job: Job) -> Iterator[tuple[int, object]]:
+    """float32 [B, S, S, 3] of images of any size."""
+    size = (job.target_size, job.target_size)
+    yield from _counted(_image_dataset(job, size, crop_to_aspect_ratio=True))
+
+
 def image_dataset_augmented(job: Job) -> Iterator[tuple[int, object]]:
     """float32 [B, S, S, 3]."""
     border = {"fill_mode": "nearest"}
@@ -119,9 +125,10 @@ def _records(job: Job) -> tf.data.Dataset:
     return images.batch(job.batch_size).prefetch(tf.data.AUTOTUNE)
 
 
-def _image_dataset(job: Job, size: tuple[int, int]) -> tf.data.Dataset:
+def _image_dataset(job: Job, size: tuple[int, int], **options) -> tf.data.Dataset:
+    options |= {"image_size": size, "batch_size": job.batch_size}
     batches = keras.utils.image_dataset_from_directory(
-        job.folder, image_size=size, batch_size=job.batch_size, follow_links=True, seed=0, verbose=False
+        job.folder, follow_links=True, seed=0, verbose=False, **options
     )
     return batches.map(lambda images, labels: images).repeat()
 

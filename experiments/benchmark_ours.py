@@ -38,6 +38,12 @@ def _read_an_epoch(job: Job, batches: tf.data.Dataset) -> None:
         pass
 
 
+def photos(job: Job, *, fast: bool) -> Iterator[tuple[int, object]]:
+    """uint8 [B, S, S, 3] of images of any size."""
+    for batch in _dataset(job, fast, "random", size=(job.target_size, job.target_size)):
+        yield len(batch["images"]), batch["images"]
+
+
 def augmented(job: Job, *, fast: bool) -> Iterator[tuple[int, object]]:
     """float32 [B, S, S, 3], 0..255, the original's augmentation."""
     warp = _warp(job)
@@ -60,10 +66,8 @@ def augmentation_alone(job: Job) -> Iterator[tuple[int, object]]:
         number += 1
 
 
-def _dataset(job: Job, fast: bool, reader: str, cache: str = "none"):
-    reading = pipeline.Reading(
-        job.batch_size, fast_decode=fast, reader=reader, threads=job.threads, cache=cache
-    )
+def _dataset(job: Job, fast: bool, reader: str, **more):
+    reading = pipeline.Reading(job.batch_size, fast_decode=fast, reader=reader, threads=job.threads, **more)
     return pipeline.train_batches(shards.Split(job.data_dir, job.split), reading, order.Position())
 
 

@@ -4,6 +4,7 @@ Epochs are made long (the images many times over) where a loader starts its work
 a small data set must not count against it.
 """
 
+import dataclasses
 import io
 import multiprocessing
 import os
@@ -50,6 +51,47 @@ def _decode_for_ever(files: list[str], size, fast: bool, done) -> None:
             done.value += 1
 
 
+def bare_photos(job: Job) -> Iterator[tuple[int, object]]:
+    """Images of any size, decoded whole."""
+    largest = max(_pixels(path) for path in job.files)
+    yield from bare(dataclasses.replace(job, size=(largest, 1)), fast=False, single=False)
+
+
+def _pixels(path: str) -> int:
+    import simplejpeg
+
+    height, width = simplejpeg.decode_jpeg_header(_read(path))[:2]
+    return height * width
+
+
+def ffcv_write_photos(job: Job) -> None:
+    """As JPEG, at their own sizes."""
+    ffcv_write(job, mode="jpg")
+
+
+def ffcv_photos(job: Job) -> Iterator[tuple[int, object]]:
+    """uint8 [B, S, S, 3] of images of any size."""
+    from ffcv.fields import decoders
+
+    size = (job.target_size, job.target_size)
+    yield from ffcv_batches(job, mode="jpg", decoder=decoders.CenterCropRGBImageDecoder(size, ratio=1.0))
+
+
+def dali_photos(job: Job) -> Iterator[tuple[int, object]]:
+    """uint8, a batch of [S, S, 3], of images of any size."""
+    from nvidia import dali
+    from nvidia.dali import fn, types
+
+    @dali.pipeline_def
+    def pipeline():
+        images, labels = _dali_decoded(job)
+        side = float(job.target_size)
+        small = fn.resize(images, resize_shorter=side, interp_type=types.INTERP_LINEAR, antialias=True)
+        return fn.crop(small, crop=(side, side)), labels
+
+    yield from _dali_run(pipeline, job)
+
+
 def ffcv_write(job: Job, *, mode: str) -> None:
     """Writes the images as FFCV's own file: "jpg" (encoded anew) or "raw"."""
     from ffcv import fields, writer
@@ -66,7 +108,7 @@ def ffcv_write(job: Job, *, mode: str) -> None:
     writer.DatasetWriter(job.beton(mode), columns, num_workers=job.threads).from_indexed_dataset(Images())
 
 
-def ffcv_batches(job: Job, *, mode: str) -> Iterator[tuple[int, object]]:
+def ffcv_batches(job: Job, *, mode: str, decoder=None) -> Iterator[tuple[int, object]]:
     """uint8 [B, H, W, 3], the data set in the page cache, true random order."""
     import numpy as np
     from ffcv.fields import decoders
@@ -77,7 +119,7 @@ def ffcv_batches(job: Job, *, mode: str) -> Iterator[tuple[int, object]]:
         job.beton(mode), batch_size=job.batch_size, num_workers=job.threads, order=OrderOption.RANDOM,
         os_cache=True, drop_last=False, indices=np.tile(np.arange(len(job.files)), _EPOCH_REPEATS),
         pipelines={
-            "image": [decoders.SimpleRGBImageDecoder(), ToTensor()],
+            "image": [decoder or decoders.SimpleRGBImageDecoder(), ToTensor()],
             "label": [decoders.IntDecoder(), ToTensor()],
         },
     )  # fmt: skip

@@ -21,8 +21,7 @@ def document(job: Job, settings, runs: list[dict]) -> dict:
         "format": "deepduel-benchmark",
         "format_version": FORMAT_VERSION,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": " ".join([pathlib.Path(sys.executable).name, "-m", "experiments.benchmark_throughput"]
-                            + sys.argv[1:]),
+        "command": " ".join(["python", "-m", f"experiments.{pathlib.Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         "machine": machine(),
         "images": {"split": job.split, "count": len(job.files), "bytes": job.bytes, "size": list(job.size)},
         "settings": {

@@ -104,8 +104,8 @@ def main(options: flags.FlagValues) -> None:
         document = report.document(job, settings, measure_all(job, settings, pathlib.Path(scratch)))
     document["images"] |= {"folder": options.images, "data_dir": options.data_dir}
     chart = output.with_suffix(".png")
-    _publish(output, (json.dumps(document, indent=1) + "\n").encode())
-    _publish(chart, report.chart(document))
+    publish(output, (json.dumps(document, indent=1) + "\n").encode())
+    publish(chart, report.chart(document))
     print(report.text(document))
     print(f"\n{output}, {chart}")
     failed = [entry for entry in document["contenders"] if entry["status"] == "failed"]
@@ -259,7 +259,8 @@ def _python(contender: contenders.Contender, settings: Settings) -> str:
     return settings.pythons.get(contender.peer, sys.executable)
 
 
-def _publish(path: pathlib.Path, data: bytes) -> None:
+def publish(path: pathlib.Path, data: bytes) -> None:
+    """Writes a file by rename."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_bytes(data)
     partial.replace(path)

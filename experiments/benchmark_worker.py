@@ -2,10 +2,11 @@
 
     python -m experiments.benchmark_worker JOB.json ANSWER.json
 
+loader_bytes is how far the peak of resident memory lies above what the imports alone had taken.
 Needs only the standard library, so that it runs in any peer's environment. The answer is one of
 
     {"images_per_second": …, "images": …, "seconds": …, "cpu_seconds": …, "first_batch_seconds": …,
-     "batch": "uint8 [128, …]", "bytes": …, "peak_rss_bytes": …, "versions": {…}}
+     "batch": "uint8 [128, …]", "bytes": …, "peak_rss_bytes": …, "loader_bytes": …, "versions": {…}}
     {"prepared_seconds": …, "bytes": …}
     {"missing": ["ffcv"]}
 """
@@ -42,9 +43,11 @@ def main(path: str, answer: str) -> None:
         else:
             if job.cold:
                 evict(job.stored(contender.reads))
+            imported = peak_rss_bytes()
             batches = getattr(module, contender.function)(job, **contender.options)
             result = measure(batches, job)
             result |= {"bytes": _size(job, contender), "peak_rss_bytes": peak_rss_bytes()}
+            result["loader_bytes"] = result["peak_rss_bytes"] - imported
             result["versions"] = versions(contender.distributions)
     # A file and not a pipe: a loader's worker processes would hold the pipe open.
     pathlib.Path(answer).write_text(json.dumps(result))

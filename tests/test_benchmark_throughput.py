@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from experiments import benchmark_contenders as contenders
+from experiments import benchmark_photos
 from experiments import benchmark_report as report
 from experiments import benchmark_throughput as benchmark
 from experiments import benchmark_worker as worker
@@ -76,9 +77,10 @@ def test_a_cold_measurement_is_one_epoch_without_warm_up():
 
 
 def test_every_contender_has_a_function_and_ratios_stay_within_a_group():
-    names = [contender.name for contender in contenders.CONTENDERS]
+    everybody = contenders.CONTENDERS + contenders.PHOTO_CONTENDERS
+    names = [contender.name for contender in everybody]
     assert len(set(names)) == len(names)
-    for contender in contenders.CONTENDERS:
+    for contender in everybody:
         source = pathlib.Path(benchmark.__file__).with_name(f"{contender.module}.py").read_text()
         assert f"def {contender.function}(job: Job" in source
         assert contender.prepare is None or f"def {contender.prepare}(job: Job" in source
@@ -201,6 +203,22 @@ def test_a_mistake_is_one_line(toy_folder, toy_shards, tmp_path, capsys, words, 
     assert run_command(benchmark, *given, *words) == code
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_photographs_of_any_size_are_measured(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    for number, size in enumerate([(60, 40), (30, 50), (20, 20)]):
+        Image.new("RGB", size, "red").save(tmp_path / "photos" / f"{number}.jpg")
+    output = tmp_path / "photos.json"
+    given = f"--images={tmp_path / 'photos'}", f"--output={output}", "--image_size=16"
+    quick = "--rounds=1", "--seconds=0.1", "--warmup_seconds=0", "--contenders=photos_bare"
+    assert run_command(benchmark_photos, *given, *quick) == 0
+    assert "bare libjpeg-turbo" in capsys.readouterr().out
+    found = json.loads(output.read_text())
+    assert found["images"]["count"] >= 1024
+    assert found["contenders"][0]["results"][0]["lowest"] > 0
+    assert run_command(benchmark_photos, f"--images={tmp_path / 'none'}", f"--output={output}") == 1
+    assert "there are no JPEG files there" in capsys.readouterr().err
 
 
 def test_images_of_several_sizes_or_kinds_are_refused(tmp_path, capsys):

@@ -1,6 +1,7 @@
 import itertools
 
 import numpy as np
+import psutil
 import pytest
 import tensorflow as tf
 
@@ -150,6 +151,15 @@ def test_native_crops_are_not_cached(mixed_shards, tmp_path):
     reading = Reading(24, size=(24, 24), fit="native", cache="ram")
     with pytest.raises(UsageError, match="every epoch cuts other places"):
         pipeline.train_batches(Split(mixed_shards, "train"), reading, order.Position())
+
+
+def test_memory_does_not_grow_from_batch_to_batch(split):
+    batches = iter(pipeline.train_batches(split, Reading(BATCH, size=(256, 256)), order.Position()))
+    resident = []
+    for _ in range(40):  # of 10 MB
+        next(batches)
+        resident.append(psutil.Process().memory_info().rss)
+    assert max(resident[-10:]) - max(resident[:10]) < 4 * BATCH * 256 * 256 * 3
 
 
 def test_differing_sizes_need_a_size(mixed_shards):

@@ -27,9 +27,9 @@ def decoded(monkeypatch):
     records = []
     original = decode.BatchDecoder.__call__
 
-    def counted(self, numbers, *, rows=None):
+    def counted(self, numbers, **options):
         records.extend(numbers.tolist())
-        return original(self, numbers, rows=rows)
+        return original(self, numbers, **options)
 
     monkeypatch.setattr(decode.BatchDecoder, "__call__", counted)
     return records

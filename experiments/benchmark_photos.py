@@ -1,0 +1,110 @@
+"""Measures how fast photographs of any size become uint8 batches of one size, against everyone.
+
+    python -m experiments.benchmark_photos --images=PHOTOS --output=RESULT.json
+
+Takes all JPEG files below PHOTOS, several times over where they are few, converts them (as they
+are) and runs each contender in a fresh process of its own, one after the other: A B C A B C. Who is
+not installed is reported; --peer_python as in benchmark_throughput. Three rounds take 3 minutes.
+"""
+
+import json
+import os
+import pathlib
+import sys
+import tempfile
+
+from absl import flags
+
+from experiments import benchmark_contenders as contenders
+from experiments import benchmark_throughput as throughput
+from experiments.benchmark_job import Job
+from tfrecords_tools import cli
+from tfrecords_tools.cli import DataError, UsageError
+
+_LEAST = 1024  # images of a data set: epochs of a few batches would measure their ends
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("images", None, "Folder of photographs.", flag_values=FLAGS, required=True)
+flags.DEFINE_string("output", None, "RESULT.json.", flag_values=FLAGS, required=True)
+flags.DEFINE_list("contenders", "*", "Names or patterns such as *ours*.", flag_values=FLAGS)
+flags.DEFINE_list("peer_python", "", "PEER=INTERPRETER for any of ffcv, dali.", flag_values=FLAGS)
+flags.DEFINE_integer("rounds", 3, "Measurements of each contender.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_float("seconds", 4.0, "Length of one measurement.", lower_bound=0.1, flag_values=FLAGS)
+flags.DEFINE_float("warmup_seconds", 1.0, "Not counted before it.", lower_bound=0.0, flag_values=FLAGS)
+flags.DEFINE_integer("batch_size", 128, "Images.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("image_size", 224, "Side of the batches, pixels.", lower_bound=1, flag_values=FLAGS)
+
+
+def main(options: flags.FlagValues) -> None:
+    output = pathlib.Path(options.output)
+    if output.suffix != ".json" or not output.absolute().parent.is_dir():
+        raise UsageError(f"--output={output}: give a name ending in .json, in a folder that exists")
+    from experiments import benchmark_report as report
+
+    settings = _settings(options)
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
+        job = dataset(options, pathlib.Path(scratch))
+        runs = throughput.measure_all(job, settings, pathlib.Path(scratch))
+        document = report.document(job, settings, runs)
+    throughput.publish(output, (json.dumps(document, indent=1) + "\n").encode())
+    print(report.text(document))
+    print(f"\n{output}")
+
+
+def _settings(options: flags.FlagValues) -> throughput.Settings:
+    try:
+        chosen = contenders.select(options.contenders, contenders.PHOTO_CONTENDERS)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    pythons = dict(entry.partition("=")[::2] for entry in options.peer_python if entry)
+    return throughput.Settings(
+        chosen, pythons, (len(os.sched_getaffinity(0)),), ("warm",), options.rounds, options.seconds,
+        options.warmup_seconds, options.batch_size, options.image_size,
+    )  # fmt: skip
+
+
+def dataset(options: flags.FlagValues, scratch: pathlib.Path) -> Job:
+    """Links to the photographs, as often as needed, and shards of them.
+
+    Raises:
+      DataError: there are no JPEG files, or some are not kept as they are.
+    """
+    from deepduel.shards import Split
+    from tfrecords_tools import convert
+
+    endings = (".jpg", ".jpeg")
+    photos = [path.resolve() for path in sorted(pathlib.Path(options.images).rglob("*"))]
+    photos = [path for path in photos if path.suffix.lower() in endings and path.is_file()]
+    if not photos:
+        raise DataError(f"--images={options.images}: there are no JPEG files there")
+    repeats = -(-_LEAST // len(photos))
+    folder = scratch / "files"
+    files = []
+    for number, path in enumerate(photos * repeats):
+        link = folder / "train" / str(number % 2) / f"{number:06d}.jpg"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+        files.append(str(link))
+    words = f"--input_dir={folder}", f"--output_dir={scratch}/shards", "--max_rejected=1"
+    if cli.run(convert.main, convert.FLAGS, name="convert", argv=["convert", *words]) != 0:
+        raise DataError(f"--images={options.images}: could not be converted")
+    split = Split(scratch / "shards", "train")
+    if set(split.manifest.encodings) != {"jpeg"} or len(split) != len(files):
+        raise DataError(f"--images={options.images}: some are no upright RGB or gray JPEG files; remove them")
+    return Job(
+        contender="", prepare=False, data_dir=str(split.data_dir), split="train",
+        shards=[str(split.data_dir / shard.file) for shard in split.shards], files=files,
+        folder=str(folder / "train"), labels=[number % 2 for number in range(len(files))],
+        scratch=str(scratch), size=(options.image_size, options.image_size),
+        target_size=options.image_size, batch_size=options.batch_size, threads=1, seconds=options.seconds,
+        warmup_seconds=options.warmup_seconds, cold=False,
+        bytes=sum(path.stat().st_size for path in photos) * repeats,
+    )  # fmt: skip
+
+
+def entry() -> int:
+    return cli.run(main, FLAGS, name="experiments.benchmark_photos")
+
+
+if __name__ == "__main__":
+    sys.exit(entry())
