@@ -2,9 +2,10 @@
 
     python -m experiments.benchmark_photos --images=PHOTOS --output=RESULT.json
 
-Takes all JPEG files below PHOTOS, several times over where they are few, converts them (as they
-are) and runs each contender in a fresh process of its own, one after the other: A B C A B C. Who is
-not installed is reported; --peer_python as in benchmark_throughput. Three rounds take 3 minutes.
+Takes all upright RGB and gray JPEG files below PHOTOS, several times over where they are few,
+converts them (as they are) and runs each contender in a fresh process of its own, one after the
+other: A B C A B C. Who is not installed is reported; --peer_python as in
+benchmark_throughput. Three rounds take 3 minutes.
 """
 
 import json
@@ -18,7 +19,7 @@ from absl import flags
 from experiments import benchmark_contenders as contenders
 from experiments import benchmark_throughput as throughput
 from experiments.benchmark_job import Job
-from tfrecords_tools import cli
+from tfrecords_tools import cli, jpeg
 from tfrecords_tools.cli import DataError, UsageError
 
 _LEAST = 1024  # images of a data set: epochs of a few batches would measure their ends
@@ -74,9 +75,9 @@ def dataset(options: flags.FlagValues, scratch: pathlib.Path) -> Job:
 
     endings = (".jpg", ".jpeg")
     photos = [path.resolve() for path in sorted(pathlib.Path(options.images).rglob("*"))]
-    photos = [path for path in photos if path.suffix.lower() in endings and path.is_file()]
+    photos = [path for path in photos if path.suffix.lower() in endings and _kept(path)]
     if not photos:
-        raise DataError(f"--images={options.images}: there are no JPEG files there")
+        raise DataError(f"--images={options.images}: there are no upright JPEG files there")
     repeats = -(-_LEAST // len(photos))
     folder = scratch / "files"
     files = []
@@ -90,7 +91,7 @@ def dataset(options: flags.FlagValues, scratch: pathlib.Path) -> Job:
         raise DataError(f"--images={options.images}: could not be converted")
     split = Split(scratch / "shards", "train")
     if set(split.manifest.encodings) != {"jpeg"} or len(split) != len(files):
-        raise DataError(f"--images={options.images}: some are no upright RGB or gray JPEG files; remove them")
+        raise DataError(f"--images={options.images}: some are damaged; remove them")
     return Job(
         contender="", prepare=False, data_dir=str(split.data_dir), split="train",
         shards=[str(split.data_dir / shard.file) for shard in split.shards], files=files,
@@ -100,6 +101,12 @@ def dataset(options: flags.FlagValues, scratch: pathlib.Path) -> Job:
         warmup_seconds=options.warmup_seconds, cold=False,
         bytes=sum(path.stat().st_size for path in photos) * repeats,
     )  # fmt: skip
+
+
+def _kept(path: pathlib.Path) -> bool:
+    """Whether it is stored as it is: an upright RGB or gray JPEG, which all contenders read alike."""
+    header = jpeg.scan(path.read_bytes()) if path.is_file() else None
+    return header is not None and header.plain
 
 
 def entry() -> int:

@@ -218,7 +218,7 @@ def test_photographs_of_any_size_are_measured(tmp_path, capsys):
     assert found["images"]["count"] >= 1024
     assert found["contenders"][0]["results"][0]["lowest"] > 0
     assert run_command(benchmark_photos, f"--images={tmp_path / 'none'}", f"--output={output}") == 1
-    assert "there are no JPEG files there" in capsys.readouterr().err
+    assert "there are no upright JPEG files there" in capsys.readouterr().err
 
 
 def test_images_of_several_sizes_or_kinds_are_refused(tmp_path, capsys):
