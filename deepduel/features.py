@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from deepduel import batch_plan, faults, order, random_reader, step
 from deepduel.feature_store import CHUNK, FeatureStore, Source
+from deepduel.host_calls import host_call
 from deepduel.reading import Reading, options
 from deepduel.shards import Split
 from deepduel.task import Task
@@ -114,9 +115,7 @@ class Features:
         types = (tf.int32, tf.int32, tf.int64, tf.float32, *[tf.float16] * len(stores))
 
         def batch(number):
-            picked, seeds, records, weight, *gathered = tf.numpy_function(
-                load, [number], types, stateful=False
-            )
+            picked, seeds, records, weight, *gathered = host_call(load, [number], types)
             picked.set_shape((rows, len(axes)))
             seeds.set_shape((rows, 2))
             records.set_shape((rows,))

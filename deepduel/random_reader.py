@@ -9,6 +9,7 @@ import tensorflow as tf
 from deepduel import batch_plan, faults, order
 from deepduel.cached_decode import CachedDecoder
 from deepduel.decode import BatchDecoder
+from deepduel.host_calls import host_call
 from deepduel.pixel_cache import open_cache
 from deepduel.reading import Reading, as_batch, options
 from deepduel.shards import Split
@@ -61,7 +62,6 @@ def _batches(
         decode = CachedDecoder(split, cache, decode, decoding.size, threads=threads, callers=parallel)
     labels = np.stack([split.labels[axis] for axis in split.manifest.axes], 1) if split.labels else None
 
-    @tf.autograph.experimental.do_not_convert
     def load(number):
         records, seeds, _ = take(number)
         pad = (rows or len(records)) - len(records)
@@ -75,8 +75,8 @@ def _batches(
         return images, picked, seeds, records, weight
 
     def batch(number):
-        images, labels, seeds, records, weight = tf.numpy_function(
-            load, [number], (tf.uint8, tf.int32, tf.int32, tf.int64, tf.float32), stateful=False
+        images, labels, seeds, records, weight = host_call(
+            load, [number], (tf.uint8, tf.int32, tf.int32, tf.int64, tf.float32)
         )
         images.set_shape((rows, *decoding.size, 3))
         labels.set_shape((rows, len(split.manifest.axes)))

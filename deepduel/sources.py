@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from deepduel.decode import BatchDecoder
 from deepduel.fitting import Decoding, decode_jpeg, fit_image
+from deepduel.host_calls import host_call
 from deepduel.shards import Split
 from tfrecords_tools import image as images
 from tfrecords_tools import jpeg, manifest, records, storage, walk
@@ -55,9 +56,7 @@ def batches(source: Source, batch_size: int, decoding: Decoding) -> tf.data.Data
         return pixels, np.pad(numbers, (0, pad), constant_values=-1), np.array(coded, object)
 
     def batch(number):
-        pixels, numbers, reasons = tf.numpy_function(
-            load, [number], (tf.uint8, tf.int64, tf.string), stateful=False
-        )
+        pixels, numbers, reasons = host_call(load, [number], (tf.uint8, tf.int64, tf.string))
         pixels.set_shape((rows, height, width, 3))
         numbers.set_shape((rows,))
         reasons.set_shape((rows,))
