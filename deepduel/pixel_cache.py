@@ -124,7 +124,9 @@ class PixelCache:
             threading.Thread(target=self._publish, name="cache", daemon=True).start()
 
     def _refresh(self) -> None:
-        self._known = np.frombuffer(os.pread(self._rows, len(self._known), 0), np.uint8).copy()
+        states = np.frombuffer(os.pread(self._rows, len(self._known), 0), np.uint8)
+        noted = np.flatnonzero(states)  # only these: another thread may have written more rows since
+        self._known[noted] = states[noted]
 
     def _publish(self) -> None:
         with self._publishing:

@@ -191,6 +191,22 @@ def test_a_cache_cut_short_in_use_is_an_error(toy_shards, tmp_path):
         cache.check()
 
 
+def test_a_row_written_while_others_are_looked_up_stays_known(toy_shards, tmp_path, monkeypatch):
+    cache = pixel_cache.open_cache(f"decoded:{tmp_path}", Split(toy_shards, "train"), Decoding((32, 32)))
+    read_states = os.pread
+
+    def raced(*where):
+        states = read_states(*where)
+        cache.write(7, np.ones((32, 32, 3), np.uint8))
+        return states
+
+    monkeypatch.setattr(pixel_cache.os, "pread", raced)
+    assert not cache.there(np.array([7, 8])).all()
+    monkeypatch.undo()
+    monkeypatch.setattr(cache, "_refresh", lambda: None)
+    assert cache.there(np.array([7])).all()
+
+
 @pytest.mark.parametrize("text", ["", "disk", "decoded:", "decoded"])
 def test_an_unknown_cache_is_refused(text):
     with pytest.raises(UsageError, match="cache must be none, ram or decoded:PATH"):
