@@ -26,6 +26,7 @@ from deepduel.shards import Split
 from tfrecords_tools import image as images
 from tfrecords_tools import jpeg, manifest, records, storage, walk
 from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.recipe import MAX_PIXELS
 
 _CHUNK = 8  # images per task: long enough to make the hand-over cheap, short enough to even out
 _LARGE_BATCH_BYTES = 64 << 20  # from here on, one batch is decoded at a time
@@ -223,17 +224,14 @@ def fitted(data: bytes, decoding: Decoding, out: np.ndarray) -> images.Rejected 
     """
     if data[:3] == b"\xff\xd8\xff":
         header = jpeg.scan(data)
-        if header is not None and header.plain and header.height * header.width <= images.MAX_PIXELS:
+        if header is not None and header.plain and header.height * header.width <= MAX_PIXELS:
             try:
                 decode_jpeg(data, header.height, header.width, decoding, out)
                 return None
             except ValueError:
-                pass  # `check` knows which damage is harmless
-    found = images.check(data)
+                pass  # which damage is harmless is known below
+    found = images.pixels(data)
     if isinstance(found, images.Rejected):
         return found
-    if found.encoding == "jpeg":
-        decode_jpeg(found.data, found.height, found.width, decoding, out)
-    else:
-        out[...] = fit_image(images.decode(found.data), decoding)
+    out[...] = fit_image(found, decoding)
     return None

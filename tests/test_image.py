@@ -6,8 +6,9 @@ import simplejpeg
 from PIL import Image, ImageOps
 
 from tests import odd_images
-from tfrecords_tools import image, jpeg
+from tfrecords_tools import image, jpeg, recipe
 from tfrecords_tools.cli import UsageError
+from tfrecords_tools.recipe import Recipe
 
 
 def reference(data: bytes) -> np.ndarray:
@@ -44,6 +45,15 @@ def test_what_may_not_enter_has_a_reason(name):
     found = image.check(data)
     assert isinstance(found, image.Rejected)
     assert found.reason.startswith(reason)
+    assert image.pixels(data) == found
+
+
+@pytest.mark.parametrize("name", [*odd_images.kept(), *odd_images.reencoded()])
+def test_pixels_are_those_of_what_is_stored(name):
+    data = odd_images.kept().get(name) or odd_images.reencoded()[name][0]
+    pixels = image.pixels(data)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, image.decode(image.check(data).data))
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0, "restart_marker_rows": 1}])
@@ -98,15 +108,16 @@ def test_no_damage_makes_check_raise(kind):
         found = image.check(cut)
         if isinstance(found, image.Checked):
             assert image.decode(found.data).shape == (found.height, found.width, 3)
+            np.testing.assert_array_equal(image.pixels(cut), image.decode(found.data))
         else:
             assert found.reason and "\n" not in found.reason
 
 
-@pytest.mark.parametrize("fit", image.FITS)
+@pytest.mark.parametrize("fit", recipe.FITS)
 @pytest.mark.parametrize("encoding", ["jpeg", "png", "raw"])
 def test_sizes_and_encodings(encoding, fit):
     data = odd_images.save(odd_images.picture(24, 48), "PNG")
-    checked = image.check(data, image.Recipe(encoding, 16, fit, quality=90))
+    checked = image.check(data, Recipe(encoding, 16, fit, quality=90))
     assert (checked.height, checked.width, checked.encoding) == (16, 16, encoding)
     if encoding == "raw":
         pixels = np.frombuffer(checked.data, np.uint8).reshape(16, 16, 3)
@@ -126,13 +137,13 @@ def test_sizes_and_encodings(encoding, fit):
 
 def test_an_image_that_has_the_size_already_keeps_its_pixels():
     source = odd_images.picture(16, 16)
-    checked = image.check(odd_images.save(source, "PNG"), image.Recipe("raw", 16))
+    checked = image.check(odd_images.save(source, "PNG"), Recipe("raw", 16))
     assert checked.data == np.asarray(source).tobytes()
 
 
 def test_too_many_pixels_are_rejected_before_they_are_decoded():
     data = odd_images.save(odd_images.picture(100, 101), "JPEG")
-    found = image.check(data, image.Recipe(max_pixels=10_000))
+    found = image.check(data, Recipe(max_pixels=10_000))
     assert found == image.Rejected("101x100 pixels: over the limit of 10,000 pixels")
 
 
@@ -165,7 +176,7 @@ def test_decode_says_what_is_no_image():
 )
 def test_a_recipe_checks_itself(options, message):
     with pytest.raises(UsageError, match=message):
-        image.Recipe(**options)
+        Recipe(**options)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

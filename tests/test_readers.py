@@ -29,8 +29,9 @@ def data(request, tmp_path_factory):
     words += [f"--input_dir={root}", f"--output_dir={output}", "--workers=1", "--num_shards=2"]
     assert run_command(convert, *words) == 0
     from tfrecords_tools import image
+    from tfrecords_tools.recipe import Recipe
 
-    recipe = image.Recipe(request.param, 16 if request.param == "raw" else 0)
+    recipe = Recipe(request.param, 16 if request.param == "raw" else 0)
     expected = {}
     for path in root.rglob("*.*"):
         checked = image.check(path.read_bytes(), recipe)

@@ -17,11 +17,11 @@ from tfrecords_tools import (
     curation,
     duplicates,
     folder,
-    image,
     manifest,
     mending,
     planning,
     progress,
+    recipe,
     records,
     splitting,
     telling,
@@ -66,7 +66,7 @@ _TEXT = (
 _NUMBERS = (
     ("image_size", 0, "Side in pixels of stored images; 0 leaves sizes alone."),
     ("quality", 95, "Of --encoding=jpeg, 1 to 100."),
-    ("max_pixels", image.MAX_PIXELS, "Larger images are rejected undecoded."),
+    ("max_pixels", recipe.MAX_PIXELS, "Larger images are rejected undecoded."),
     ("shard_mb", 128, "Size of a shard at most, in megabytes."),
     ("num_shards", 0, "Shards per split; 0 follows --shard_mb."),
     ("workers", 0, "Processes; 0 takes one per core."),
@@ -84,7 +84,7 @@ for _name, _default, _help in _NUMBERS:
 flags.DEFINE_enum(
     "encoding",
     "keep",
-    image.ENCODINGS,
+    recipe.ENCODINGS,
     "keep: the files' own bytes where they decode to upright RGB, else PNG; "
     "or every image as jpeg, png or raw.",
     flag_values=FLAGS,
@@ -92,7 +92,7 @@ flags.DEFINE_enum(
 flags.DEFINE_enum(
     "fit",
     "resize",
-    image.FITS,
+    recipe.FITS,
     "How images get --image_size: resize ignores aspect, crop cuts the centre, pad adds black.",
     flag_values=FLAGS,
 )
@@ -133,7 +133,7 @@ def main(options: flags.FlagValues) -> None:
     _require(options)
     chosen = planning.Options(
         name=options.name if options.name is not None else planning.clean_name(options.input_dir),
-        recipe=image.Recipe(
+        recipe=recipe.Recipe(
             options.encoding, options.image_size, options.fit, options.quality, options.max_pixels
         ),
         shard_mb=options.shard_mb,

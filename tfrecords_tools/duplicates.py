@@ -17,6 +17,7 @@ from tfrecords_tools import contents, image, records, storage, workers
 from tfrecords_tools.cli import DataError, UsageError
 from tfrecords_tools.listing import Listing
 from tfrecords_tools.manifest import Manifest
+from tfrecords_tools.recipe import Recipe
 
 DISTANCE = 4
 BITS = 64
@@ -58,7 +59,7 @@ def of_listing(
     *,
     perceptual: bool,
     processes: int,
-    recipe: image.Recipe | None = None,
+    recipe: Recipe | None = None,
     on_progress: Callable[[int, int, int], None] = lambda images, size, failed: None,
 ) -> Hashes:
     """Reads every image of a listing, and decodes it if `perceptual`.
@@ -120,7 +121,7 @@ def _collect(results: Iterable[tuple[int, list]], count: int) -> Hashes:
 
 
 def _hash_files(
-    common: tuple[str, bool, image.Recipe | None], job: tuple[int, list[bytes]], counts: workers.Counts
+    common: tuple[str, bool, Recipe | None], job: tuple[int, list[bytes]], counts: workers.Counts
 ) -> list:
     root, perceptual, recipe = common
     store, rows = storage.open_folder(root), []
@@ -130,10 +131,14 @@ def _hash_files(
         except OSError:
             data = b"unreadable: " + key  # convert says more about it
         counts.add(1, len(data))
-        checked = image.check(data, recipe or image.KEEP) if perceptual or recipe else None
-        known = isinstance(checked, image.Checked)
-        stored = checked.data if known and recipe else data
-        rows.append((_digest(stored), looks(_pixels(checked)) if perceptual and known else None))
+        stored, pixels = data, None
+        if recipe:
+            checked = image.check(data, recipe)
+            if isinstance(checked, image.Checked):
+                stored, pixels = checked.data, _pixels(checked) if perceptual else None
+        elif perceptual:
+            pixels = image.pixels(data)
+        rows.append((_digest(stored), looks(pixels) if isinstance(pixels, np.ndarray) else None))
     return rows
 
 

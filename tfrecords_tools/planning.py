@@ -10,11 +10,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tfrecords_tools import image
 from tfrecords_tools.cli import UsageError
-from tfrecords_tools.image import Recipe
 from tfrecords_tools.listing import Listing
 from tfrecords_tools.manifest import Manifest
+from tfrecords_tools.recipe import KEEP, Recipe
 
 PLAN_VERSION = 1
 MANY_SHARDS = 8  # of a split, when it has images enough: so that several processes have work
@@ -37,7 +36,7 @@ class Options:
     """
 
     name: str
-    recipe: Recipe = image.KEEP
+    recipe: Recipe = KEEP
     shard_mb: int = 128
     num_shards: int = 0
     seed: int = 0

@@ -15,8 +15,8 @@ import numpy as np
 
 from tfrecords_tools import image, records, storage
 from tfrecords_tools.cli import DataError
-from tfrecords_tools.image import Recipe
 from tfrecords_tools.planning import Job
+from tfrecords_tools.recipe import Recipe
 from tfrecords_tools.storage import WORK
 from tfrecords_tools.workers import Counts
 

@@ -1,0 +1,83 @@
+"""How images are stored: as they are or encoded anew, at their own size or all at one."""
+
+import dataclasses
+import io
+
+import numpy as np
+import simplejpeg
+from PIL import Image, ImageOps
+
+from tfrecords_tools.cli import UsageError
+
+MAX_PIXELS = 100_000_000  # beyond it (a 10,000 x 10,000 image, 300 MB decoded) it is a bomb or a mistake
+ENCODINGS = ("keep", "jpeg", "png", "raw")
+FITS = ("resize", "crop", "pad")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How images are stored.
+
+    Attributes:
+      encoding: "keep" the original bytes where they decode to the right pixels, else PNG;
+        "jpeg", "png", "raw": every image in that form.
+      image_size: side in pixels of the stored square; 0 leaves sizes alone.
+      fit: how an image gets that square: "resize" (aspect not kept), "crop" (shorter side
+        scaled, centre cut out), "pad" (longer side scaled, black around).
+      quality: of "jpeg", 1..100.
+      max_pixels: larger images are rejected before they are decoded.
+    """
+
+    encoding: str = "keep"
+    image_size: int = 0
+    fit: str = "resize"
+    quality: int = 95
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self):
+        if self.encoding not in ENCODINGS:
+            raise UsageError(f"--encoding must be one of {', '.join(ENCODINGS)}, not {self.encoding!r}")
+        if self.fit not in FITS:
+            raise UsageError(f"--fit must be one of {', '.join(FITS)}, not {self.fit!r}")
+        if not 0 <= self.image_size <= 8192:
+            raise UsageError(f"--image_size is in pixels, 0 (as it is) to 8192, not {self.image_size}")
+        if not 1 <= self.quality <= 100:
+            raise UsageError(f"--quality is 1 to 100, not {self.quality}")
+        if self.image_size and self.encoding == "keep":
+            raise UsageError(
+                "--encoding=keep stores the original bytes and so cannot change their size; "
+                "with --image_size choose --encoding=jpeg, png or raw"
+            )
+        if self.encoding == "raw" and not self.image_size:
+            raise UsageError(
+                "--encoding=raw needs --image_size: raw pixels carry no size, so all must have one"
+            )
+
+    def encode(self, upright: Image.Image) -> tuple[bytes, int, int, str]:
+        """Upright RGB -> (bytes, height, width, "jpeg", "png" or "raw") in this size and encoding."""
+        if self.image_size and upright.size != (self.image_size, self.image_size):
+            upright = _fit(upright, self.image_size, self.fit)
+        pixels = np.ascontiguousarray(upright)
+        height, width = pixels.shape[:2]
+        if self.encoding == "raw":
+            return pixels.tobytes(), height, width, "raw"
+        if self.encoding == "jpeg":
+            # 4:4:4: halving the colour resolution would blur what tells real from generated.
+            coded = simplejpeg.encode_jpeg(pixels, self.quality, "RGB", "444", fastdct=False)
+            return coded, height, width, "jpeg"
+        stream = io.BytesIO()
+        upright.info = {}  # nothing of the original's metadata: the pixels are final
+        upright.save(stream, "PNG", compress_level=6)
+        return stream.getvalue(), height, width, "png"
+
+
+KEEP = Recipe()
+
+
+def _fit(upright: Image.Image, side: int, fit: str) -> Image.Image:
+    size = (side, side)
+    if fit == "crop":
+        return ImageOps.fit(upright, size, Image.Resampling.BICUBIC)
+    if fit == "pad":
+        return ImageOps.pad(upright, size, Image.Resampling.BICUBIC, color=(0, 0, 0))
+    return upright.resize(size, Image.Resampling.BICUBIC)
