@@ -48,6 +48,17 @@ flags.DEFINE_bool(
 flags.DEFINE_integer(
     "robustness_images", 2000, "Images to damage, evenly from the split; 0: all.", lower_bound=0,
     flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_enum(
+    "duplicates", "auto", ["auto", "near", "exact", "none"],
+    "Look for images that are there twice, within the split and in the others: near ones too (every image of "
+    "all splits is decoded), exact ones only, or none; auto: near in folders of up to 50,000 images.",
+    flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_string(
+    "metadata", None, "CSV file with a column of image paths (image_path, path, file, image, filename or "
+    "key) and columns for --group_by.", flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_list(
+    "group_by", None, "Columns of --metadata, such as generator: all figures also for each value of each.",
+    flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_list(
     "compare", None, "Two run folders, RUN_A,RUN_B, to compare instead of evaluating one.", flag_values=FLAGS
 )
@@ -64,6 +75,7 @@ def main(options: flags.FlagValues) -> None:
     for name in ("workdir", "data_dir"):
         if not options[name].value:
             raise cli.UsageError(f"--{name} is missing; it must name the {options[name].help[:-1].lower()}")
+    _require_columns(options)
     cli.quiet_tensorflow()
     import tensorflow as tf
 
@@ -75,8 +87,15 @@ def main(options: flags.FlagValues) -> None:
         raise faults.data_error(error) or error from error
 
 
+def _require_columns(options: flags.FlagValues) -> None:
+    if bool(options.metadata) != bool(options.group_by):
+        raise cli.UsageError("--metadata=FILE.csv and --group_by=COLUMN,… go together")
+    if len(set(options.group_by or ())) < len(options.group_by or ()):
+        raise cli.UsageError(f"--group_by={','.join(options.group_by)}: names a column twice")
+
+
 def _evaluate(options: flags.FlagValues) -> None:
-    from deepduel import evaluation, gallery, predictions, provenance, report, robustness
+    from deepduel import columns, copies, evaluation, gallery, predictions, provenance, report, robustness
     from deepduel.pipeline import Reading
     from deepduel.predictor import Predictor
 
@@ -91,22 +110,30 @@ def _evaluate(options: flags.FlagValues) -> None:
     reading = Reading(
         options.batch_size, card.size, card.fit, card.fast_decode, options.reader, on_error=options.on_error
     )
+    grouped = columns.read(options.metadata, options.group_by, split) if options.group_by else {}
     predicted = predictions.predict(split, labels, predictor, reading)
     about = provenance.about(predictor, predicted, workdir=options.workdir, flags=_given(options))
-    document = evaluation.document(predicted, about, replicates=options.bootstrap)
+    found = copies.search(split, options.duplicates)
+    document = evaluation.document(
+        predicted, about, columns=grouped, found=found, replicates=options.bootstrap
+    )
     if options.robustness:
-        found = robustness.curves(
+        damaged = robustness.curves(
             split, predicted.labels, predictor, images=options.robustness_images,
             batch_size=options.batch_size, on_error=options.on_error,
         )  # fmt: skip
-        for axis, curves in found.items():
+        for axis, curves in damaged.items():
             document["tasks"][axis]["robustness"] = curves
     galleries = {axis: gallery.galleries(predicted, predictor, axis) for axis in document["tasks"]}
+    alike = gallery.pairs(found.pairs)
     folder = pathlib.Path(options.workdir, "evaluation", options.split)
-    evaluation.save(folder, document, predicted, report.render(document, galleries))
+    evaluation.save(folder, document, predicted, report.render(document, galleries, alike))
     print(table(document))
     if document["left_out"]:
         print(f"{document['left_out']:,} of {document['records']:,} images do not decode and are left out")
+    for name, count in document["ungrouped"].items():
+        if count:
+            print(f"{count:,} images have no {name} in {options.metadata} and are in none of its groups")
     for axis, task in document["tasks"].items():
         if task["shortcuts"].get("alarm"):
             best = max(task["shortcuts"]["balanced_accuracy"].values())

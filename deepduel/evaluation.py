@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from deepduel import bootstrap, calibration, metrics, shortcuts
+from deepduel import bootstrap, calibration, copies, curves, metrics, shortcuts
 from deepduel.predictions import Predictions, write_csv
 from deepduel.publish import published
 from deepduel.shards import Split
@@ -20,15 +20,22 @@ from tfrecords_tools.progress import Progress
 
 FORMAT = "deepduel-metrics"
 FORMAT_VERSION = 1
-CURVE_POINTS = 200
-HISTOGRAM_BINS = 40
 
 
-def document(predictions: Predictions, about: dict, *, replicates: int = bootstrap.REPLICATES) -> dict:
+def document(
+    predictions: Predictions,
+    about: dict,
+    *,
+    columns: dict[str, np.ndarray] | None = None,
+    found: copies.Copies | None = None,
+    replicates: int = bootstrap.REPLICATES,
+) -> dict:
     """The content of metrics.json.
 
     Args:
       about: where the figures come from; stands under "about".
+      found: copies of the images; None looks for exact ones.
+      columns: {name: str per record} to group by besides the label axes, "" for no group.
       replicates: of the bootstrap; 0 leaves the intervals out.
 
     Returns:
@@ -39,11 +46,13 @@ def document(predictions: Predictions, about: dict, *, replicates: int = bootstr
           "overall": figures, see `metrics.Score.document`, and "intervals": {figure: [low, high]}, 95 %,
           "class_scores": {CLASS: {"images", "precision", "recall", "f1"}},
           "confusion": [[images of class (row) predicted as class (column)]],
-          "groups": {OTHER_AXIS: {LABEL: figures and intervals}},
+          "groups": {OTHER_AXIS: {LABEL: figures and intervals}}, of the other label axes, then of `columns`,
           "cells": {"real/animals": {"images", "accuracy", "interval", "mean_probability"}},
+          "apart_from_copies": figures over the images that no other split has, where some are there,
           "calibration": see `calibration.document`, "shortcuts": see `shortcuts.document`,
           "curves": {…}: what the report draws}},
-       "duplicates": see `shortcuts.duplicates`}
+       "ungrouped": {column: images that are in none of its groups},
+       "duplicates": see `copies.search`}
     """
     split = predictions.split
     out = predictions.left_out.tolist()
@@ -51,16 +60,15 @@ def document(predictions: Predictions, about: dict, *, replicates: int = bootstr
         [b"" if out[number] else split.key(number) for number in range(len(split))]
     )
     axes = [axis for axis in predictions.axes if (predictions.labels[axis] >= 0).any()]
-    others = [Split(split.data_dir, name) for name in split.manifest.splits if name != split.name]
+    columns = columns or {}
+    found = found or copies.search(split, "exact")
     tasks = {}
-    with Progress("scoring", total=len(_PARTS) * len(axes) + 1, unit="parts") as bar:
+    with Progress("scoring", total=len(_PARTS) * len(axes), unit="parts") as bar:
         for axis in axes:
             tasks[axis] = {}
-            for name, part in _parts(predictions, axis, tuning, replicates):
+            for name, part in _parts(predictions, axis, tuning, columns, found.elsewhere, replicates):
                 tasks[axis][name] = part
                 bar.update(sum(map(len, tasks.values())))
-        copies = shortcuts.duplicates(split, others)
-        bar.update(len(_PARTS) * len(axes) + 1)
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -68,19 +76,25 @@ def document(predictions: Predictions, about: dict, *, replicates: int = bootstr
         "records": len(split),
         "left_out": sum(out),
         "tasks": tasks,
-        "duplicates": copies,
+        "ungrouped": {name: int((values == "").sum()) for name, values in columns.items()},
+        "duplicates": found.document,
         "about": about,
     }
 
 
 _PARTS = (
     "classes", "positive", "images", "unlabelled", "overall", "class_scores", "confusion", "groups", "cells",
-    "calibration", "shortcuts", "curves",
+    "apart_from_copies", "calibration", "shortcuts", "curves",
 )  # fmt: skip
 
 
 def _parts(
-    predictions: Predictions, axis: str, tuning: np.ndarray, replicates: int
+    predictions: Predictions,
+    axis: str,
+    tuning: np.ndarray,
+    columns: dict[str, np.ndarray],
+    elsewhere: np.ndarray,
+    replicates: int,
 ) -> Iterator[tuple[str, object]]:
     """The parts of a task in metrics.json, one by one, in the order of `_PARTS`."""
     split, classes = predictions.split, predictions.classes[axis]
@@ -97,16 +111,26 @@ def _parts(
     yield "overall", overall
     yield "class_scores", metrics.class_scores(labels, predicted, classes)
     yield "confusion", metrics.confusion(labels, predicted, len(classes)).tolist()
-    groups: dict = {other: {} for other in split.manifest.axes if other != axis}
-    for other, by_label in groups.items():
-        for name, here in _members(split, other, known):
-            by_label[name] = _figures(labels[here], probabilities[here], classes, replicates)
-    yield "groups", groups
+    yield (
+        "groups",
+        {
+            by: {
+                name: _figures(labels[here], probabilities[here], classes, replicates)
+                for name, here in members.items()
+            }
+            for by, members in _groups(split, axis, columns, known).items()
+        },
+    )
     yield "cells", _cells(predictions, known, labels, probabilities)
+    alone = ~elsewhere[known]
+    yield (
+        "apart_from_copies",
+        None if alone.all() else metrics.score(labels[alone], probabilities[alone], classes).document(),
+    )
     yield "calibration", calibration.document(labels, probabilities, tuning[known])
     accuracy = overall["balanced_accuracy"]
     yield "shortcuts", shortcuts.document(split, known, labels, predictions.colours, accuracy)
-    yield "curves", curves(labels, probabilities)
+    yield "curves", curves.document(labels, probabilities)
 
 
 def _figures(labels: np.ndarray, probabilities: np.ndarray, classes: tuple, replicates: int) -> dict:
@@ -114,11 +138,22 @@ def _figures(labels: np.ndarray, probabilities: np.ndarray, classes: tuple, repl
     return found | {"intervals": bootstrap.intervals(labels, probabilities, replicates=replicates)}
 
 
-def _members(split: Split, axis: str, known: np.ndarray):
-    """(label name, mask over the known records) of each label of an axis that occurs."""
-    numbers = split.labels[axis][known]
-    for number in np.unique(numbers).tolist():
-        yield split.manifest.label_name(axis, number), numbers == number
+def _groups(
+    split: Split, axis: str, columns: dict[str, np.ndarray], known: np.ndarray
+) -> dict[str, dict[str, np.ndarray]]:
+    """{other axis or column: {label or value that occurs: mask over the known records}}."""
+    found: dict = {}
+    for other in split.manifest.axes:
+        if other != axis:
+            numbers = split.labels[other][known]
+            found[other] = {
+                split.manifest.label_name(other, number): numbers == number
+                for number in np.unique(numbers).tolist()
+            }
+    for name, values in columns.items():
+        values = values[known]
+        found[name] = {value: values == value for value in sorted(set(values.tolist()) - {""})}
+    return found
 
 
 def _cells(
@@ -142,26 +177,6 @@ def _cells(
             "mean_probability": float(own[here].mean()),
         }
     return cells
-
-
-def curves(labels: np.ndarray, probabilities: np.ndarray) -> dict:
-    """Points to draw: ROC, precision-recall, reliability, histogram of the positive class' probability."""
-    bins = metrics.reliability(labels, probabilities)
-    full = bins.count > 0
-    drawn = {
-        "reliability": {
-            "confidence": bins.confidence[full].tolist(),
-            "accuracy": bins.accuracy[full].tolist(),
-            "images": bins.count[full].tolist(),
-        }
-    }
-    if probabilities.shape[1] != 2:
-        return drawn
-    edges = np.linspace(0, 1, HISTOGRAM_BINS + 1)
-    drawn["histogram"] = [np.histogram(probabilities[labels == c, 1], edges)[0].tolist() for c in (0, 1)]
-    if len(np.unique(labels)) == 2:
-        drawn |= metrics.ranking_curves(labels, probabilities[:, 1], CURVE_POINTS)
-    return drawn
 
 
 def save(folder: pathlib.Path, document: dict, predictions: Predictions, report: str) -> None:

@@ -4,9 +4,6 @@ A gallery is {"title", "images": [{"key", "truth", "predicted", "probability", "
 with pictures as data: URLs of JPEGs; "heat" is a Grad-CAM overlay or None.
 """
 
-import base64
-import io
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,11 +12,11 @@ from PIL import Image
 from deepduel.decode import BatchDecoder
 from deepduel.predictions import Predictions
 from deepduel.predictor import Predictor
+from deepduel.thumbnail import data_url
 from tfrecords_tools import records
 
 SHOWN = 12  # images in a gallery
 EXPLAINED = 6  # of them with Grad-CAM
-SIDE = 160  # pixels of a picture at most
 
 
 def galleries(predictions: Predictions, predictor: Predictor, axis: str) -> list[dict]:
@@ -64,6 +61,21 @@ def _images(predictions: Predictions, predictor: Predictor, axis: str, numbers: 
     return found
 
 
+def pairs(found: list[tuple]) -> list[list[dict]]:
+    """Pictures of copies, see `copies.Copies.pairs`: [[{"split", "key", "picture"}, {…}]]."""
+    return [
+        [
+            {
+                "split": split.name,
+                "key": records.key_text(split.key(record)),
+                "picture": data_url(split.pixels(record)),
+            }
+            for split, record in pair
+        ]
+        for pair in found[:SHOWN]
+    ]
+
+
 def grad_cam(model: keras.Model, inputs: tf.Tensor) -> np.ndarray | None:
     """Which parts of each image speak for the predicted class: float [N, h, w], 0..1.
 
@@ -101,16 +113,3 @@ def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
     colours = matplotlib.colormaps["inferno"](np.asarray(size))[..., :3] * 255
     gray = np.asarray(Image.fromarray(pixels).convert("L"), float)[..., None]
     return (0.45 * gray + 0.55 * colours).clip(0, 255).astype(np.uint8)
-
-
-def data_url(pixels: np.ndarray) -> str:
-    """uint8 [H, W, 3] -> a small JPEG as a data: URL; small images are enlarged without smoothing."""
-    picture = Image.fromarray(pixels)
-    if max(picture.size) > SIDE:
-        picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    elif max(picture.size) <= SIDE // 2:
-        factor = SIDE // max(picture.size)
-        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -31,25 +31,29 @@ DAMAGES = {  # title; axis, which begins with the undamaged image
 }
 
 
-def render(document: dict, galleries: dict[str, list[dict]] | None = None) -> str:
+def render(
+    document: dict, galleries: dict[str, list[dict]] | None = None, alike: list[list[dict]] | None = None
+) -> str:
     """The page. The same arguments give the same page.
 
     Args:
       document: see `evaluation.document`, perhaps with "robustness" in its tasks.
       galleries: {axis: see `gallery.galleries`}.
+      alike: pictures of copies in other splits, see `gallery.pairs`.
     """
-    template = importlib.resources.files("deepduel").joinpath("report.html").read_text("utf-8")
+    tools = {"plots": plots, "damage_plots": damage_plots, "short": SHORT}
+    return page("report.html", **document, **tools, galleries=galleries or {}, alike=alike or [])
+
+
+def page(template: str, **values) -> str:
+    """One of the package's templates, filled; all text is escaped."""
+    folder = importlib.resources.files("deepduel")
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+        loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8")),
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     environment.filters |= {"percent": percent, "number": number, "count": count, "figure": figure}
-    environment.globals |= {
-        "titles": metrics.TITLES,
-        "plots": plots,
-        "damage_plots": damage_plots,
-        "short": SHORT,
-    }
-    return environment.from_string(template).render(document, galleries=galleries or {})
+    return environment.get_template(template).render(titles=metrics.TITLES, **values)
 
 
 def percent(value: float | None, digits: int = 1) -> str:

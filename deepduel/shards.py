@@ -15,6 +15,7 @@ import weakref
 
 import numpy as np
 
+from tfrecords_tools import image as images
 from tfrecords_tools import manifest as manifests
 from tfrecords_tools import records, storage
 from tfrecords_tools.cli import DataError, UsageError
@@ -90,6 +91,23 @@ class Split:
         shards = (np.searchsorted(self._firsts, records, side="right") - 1).tolist()
         starts, sizes = self._image_offset[records].tolist(), self._image_size[records].tolist()
         return list(map(self._read, shards, starts, sizes))
+
+    def pixels(self, record: int, encoded: bytes | None = None) -> np.ndarray:
+        """One image at its stored size, uint8 [H, W, 3].
+
+        Args:
+          encoded: its bytes, when they have been read.
+
+        Raises:
+          DataError: it does not decode, or see `image`.
+        """
+        encoded = self.image(record) if encoded is None else encoded
+        if records.ENCODINGS[self.encoding[record]] == "raw":
+            return np.frombuffer(encoded, np.uint8).reshape(*self.sizes[record], 3)
+        found = images.pixels(encoded)
+        if isinstance(found, images.Rejected):
+            raise DataError(f"{self.where(record)}: {found.reason}; run python -m tfrecords_tools.verify")
+        return found
 
     def key(self, record: int) -> bytes:
         """The key of one record: its path relative to the folder that was converted. Raises DataError."""

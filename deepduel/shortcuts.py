@@ -132,15 +132,3 @@ def _cross_validated(values: np.ndarray, labels: np.ndarray) -> float:
     with threadpoolctl.threadpool_limits(1):  # matrices this small only lose time to BLAS' threads
         predicted = cross_val_predict(model, values, labels, cv=folds)
     return float(np.nanmean(metrics.recalls(labels, predicted, labels.max() + 1)))
-
-
-def duplicates(split: Split, others: list[Split]) -> dict:
-    """Images stored with exactly the same bytes: {"within": in the split, "across": {other split: …}}."""
-
-    def digests(of: Split):
-        return [hashlib.blake2b(of.image(n), digest_size=16).digest() for n in range(len(of))]
-
-    own = digests(split)
-    distinct = set(own)
-    across = {other.name: sum(one in distinct for one in digests(other)) for other in others}
-    return {"within": len(own) - len(distinct), "across": across}

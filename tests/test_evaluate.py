@@ -75,7 +75,7 @@ def test_every_task_has_the_documented_parts_and_figures_with_intervals(evaluate
 
     document = _metrics(evaluated)
     assert (document["format"], document["format_version"]) == ("deepduel-metrics", 1)
-    assert document["duplicates"] == {"within": 0, "across": {"test": 0, "train": 0}}
+    assert {"within": 0, "across": {"test": 0, "train": 0}}.items() <= document["duplicates"].items()
     for task in document["tasks"].values():
         assert tuple(task) == evaluation._PARTS
         for name in metrics.TITLES:

@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 from PIL import Image
 
-from deepduel import gallery, pipeline, predictions
+from deepduel import gallery, pipeline, predictions, thumbnail
 from deepduel.predictor import Predictor
 from tests.fake_runs import write_run
 
@@ -86,5 +86,5 @@ def test_pictures_are_those_of_their_keys(predicted):
 
 def test_large_pictures_shrink_and_small_ones_grow():
     for size, expected in (((400, 200), (160, 80)), ((20, 40), (80, 160)), ((100, 100), (100, 100))):
-        url = gallery.data_url(np.zeros((*size[::-1], 3), np.uint8))
+        url = thumbnail.data_url(np.zeros((*size[::-1], 3), np.uint8))
         assert Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).size == expected

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from deepduel import bootstrap, calibration, charts, evaluation, metrics, report, robustness
+from deepduel import bootstrap, calibration, charts, curves, evaluation, metrics, report, robustness
 
 
 def task(classes=("real", "fake"), count=300, seed=0) -> dict:
@@ -35,12 +35,13 @@ def task(classes=("real", "fake"), count=300, seed=0) -> dict:
                 "mean_probability": 0.9,
             }
         },
+        "apart_from_copies": metrics.score(labels[5:], probabilities[5:], classes).document(),
         "calibration": calibration.document(labels, probabilities, np.arange(count) % 5 == 0),
         "shortcuts": {
             "images": count, "chance": 0.5, "balanced_accuracy": {"file size": 0.5, "all": 0.52},
             "model": 0.6, "alarm": False,
         },
-        "curves": evaluation.curves(labels, probabilities),
+        "curves": curves.document(labels, probabilities),
     }  # fmt: skip
 
 
@@ -49,7 +50,11 @@ def document(**tasks) -> dict:
         "format": evaluation.FORMAT, "format_version": 1, "split": "validation", "records": 303,
         "left_out": 0,
         "tasks": tasks or {"authenticity": task(), "category": task(("a", "b", "c"))},
-        "duplicates": {"within": 0, "across": {"train": 2}},
+        "ungrouped": {"generator": 4},
+        "duplicates": {
+            "within": 0, "across": {"train": 2},
+            "near": {"distance": 4, "within": 1, "across": {"train": 5}, "examples": []},
+        },
         "about": {"run": "<run>", "data_name": "toy", "date": "2026-01-01", "versions": {"keras": "3"}},
     }  # fmt: skip
 
@@ -106,7 +111,7 @@ def test_a_single_class_gives_a_page_without_a_roc_that_says_why():
     one["overall"] = metrics.score(labels, probabilities, ("real", "fake")).document() | {"intervals": {}}
     one["calibration"] = calibration.document(labels, probabilities, np.arange(20) % 5 == 0)
     one["shortcuts"] = {"note": "no baseline: it needs two classes"}
-    one["curves"] = evaluation.curves(labels, probabilities)
+    one["curves"] = curves.document(labels, probabilities)
     page = report.render(document(authenticity=one))
     assert "AUC needs images of every class, and there are none of real" in page
     assert "ROC: AUC" not in page
@@ -151,8 +156,24 @@ def test_every_damage_that_is_measured_has_a_plot_that_holds_its_levels():
         assert ticks[0][0] <= min(levels) and max(levels) <= ticks[-1][0]
 
 
-def test_duplicates_in_other_splits_are_shown():
-    assert "2 in train that are also here" in report.render(document())
+def test_copies_in_other_splits_are_shown_and_what_the_figures_are_without_them():
+    twins = [{"split": "validation", "key": "a.jpg", "picture": "data:,"},
+             {"split": "train", "key": "b/<2>.jpg", "picture": "data:,"}]  # fmt: skip
+    made = document()
+    page = report.render(made, alike=[twins])
+    assert "2 in train that are also here" in page
+    assert "5 of these images have one in train" in page
+    assert "over the 295 images that no other split has" in page
+    assert page.count("<img") == 2 and "b/&lt;2&gt;.jpg" in page
+    made["duplicates"]["near"] = {"note": "not looked for (the folder has 60,000 images)"}
+    assert "not looked for (the folder has 60,000 images)" in report.render(made)
+    made["duplicates"] = {"note": "not looked for (--duplicates=none)"}
+    assert "They were not looked for" in report.render(made)
+
+
+def test_a_report_on_the_images_of_training_says_so():
+    assert "learnt from these very images" in report.render(document() | {"split": "train"})
+    assert "learnt from these very images" not in report.render(document())
 
 
 @pytest.mark.parametrize(

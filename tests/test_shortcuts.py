@@ -81,23 +81,3 @@ def test_tables_are_those_that_pillow_reads():
     assert sampling == 0x22
     for head in (b"", b"\x89PNG", data[:30], data[:3], b"\xff\xd8\xff\xdb\x00\x43\x00" + b"\x01" * 64):
         assert shortcuts.jpeg_tables(head)[0].size >= 64
-
-
-def test_duplicates_are_counted_within_and_across_splits(tmp_path):
-    rng = np.random.default_rng(0)
-    same, other = _jpeg(rng), _jpeg(rng)
-    for split, names in (("train", ["a", "b"]), ("validation", ["c", "d", "e"])):
-        for label in ("real", "fake"):
-            for name in names:
-                path = tmp_path / "images" / split / label / f"{name}.jpg"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(_jpeg(rng))
-    for split, name, data in (("train", "a", same), ("validation", "c", same), ("validation", "d", other),
-                              ("validation", "e", other)):  # fmt: skip
-        (tmp_path / "images" / split / "real" / f"{name}.jpg").write_bytes(data)
-    words = f"--input_dir={tmp_path / 'images'}", f"--output_dir={tmp_path / 'shards'}", "--workers=1"
-    assert run_command(convert, *words) == 0
-    found = shortcuts.duplicates(
-        Split(tmp_path / "shards", "validation"), [Split(tmp_path / "shards", "train")]
-    )
-    assert found == {"within": 1, "across": {"train": 1}}

@@ -13,7 +13,7 @@ from tfrecords_tools import records
 from tfrecords_tools.cli import DataError
 from tfrecords_tools.layout import AUTHENTICITY, CATEGORY, SPLIT, TRUTH_WORDS
 
-_PATH_COLUMNS = ("image_path", "path", "file", "image", "filename")
+PATH_COLUMNS = ("image_path", "path", "file", "image", "filename")
 _AXIS_COLUMNS = {"label": AUTHENTICITY, "class": CATEGORY}
 
 
@@ -40,10 +40,10 @@ class _Reader:
         text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", "surrogateescape", newline="")
         reader = csv.reader(text)
         header = [column.strip() for column in next(reader, [])]
-        path = next((header.index(column) for column in _PATH_COLUMNS if column in header), None)
+        path = next((header.index(column) for column in PATH_COLUMNS if column in header), None)
         where = self.where
         if path is None:
-            raise DataError(f"{where}: no column {' or '.join(_PATH_COLUMNS)}; its columns are {header}")
+            raise DataError(f"{where}: no column {' or '.join(PATH_COLUMNS)}; its columns are {header}")
         given = set(self.table.columns) if self.table.layout.has_split else set(self.table.columns) - {SPLIT}
         wanted = self._wanted(header)
         order = np.argsort(self.table.walk.rows["order"], kind="stable")

@@ -1,0 +1,22 @@
+"""Pixels -> a small picture inside an HTML page."""
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+SIDE = 160  # pixels of a picture at most
+
+
+def data_url(pixels: np.ndarray) -> str:
+    """uint8 [H, W, 3] -> a small JPEG as a data: URL; small images are enlarged without smoothing."""
+    picture = Image.fromarray(pixels)
+    if max(picture.size) > SIDE:
+        picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    elif max(picture.size) <= SIDE // 2:
+        factor = SIDE // max(picture.size)
+        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
