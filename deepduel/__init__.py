@@ -3,13 +3,13 @@
 shards     one split, opened for reading by record number
 order      (seed, epoch, step) -> record numbers
 decode     record numbers -> one uint8 batch (fitting: one image -> one row)
-reading    how a split is read; what a batch is
+reading    how a split is read (batch: what a batch is)
 pipeline   shards -> tf.data batches (random_reader: sampling, faults, pixel_cache;
            sequential_reader: shard_stream)
 augment    uint8 batches -> augmented float batches, on the device (augmentation, draws, warp, mixing, …)
 features   what frozen backbones make of each image, kept (feature_store)
-models     backbones, heads, saved models
-task       what is learnt for one label axis (objective, optimizers, averages)
+models     backbones, heads, saved models (architecture: which)
+task       what is learnt for one label axis (objective, optimizers, recipe, averages)
 step       what one device computes of a batch, in micro_batches
 training   Keras' fit around the step (running_auc)
 run        a run: its folder, fit, callbacks (state, tensorboard)

@@ -7,7 +7,8 @@ meaning. `deepduel.draws` draws from the ranges, `deepduel.augment` applies what
 import dataclasses
 import math
 
-from deepduel.warp import FILL_MODES, MAX_ZOOM
+MAX_ZOOM = 16.0  # beyond it fixed-point coordinates could leave their 32 image sides
+FILL_MODES = ("nearest", "constant", "reflect", "wrap")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -212,3 +213,32 @@ PRESETS: dict[str, Augmentation] = {
         brightness_range=(0.8, 1.2),
     ),
 }
+
+
+@dataclasses.dataclass(frozen=True, order=True)  # tf.nest sorts the keys of dictionaries
+class Mixing:
+    """How the images of a batch are mixed; with both, each image has an even chance of either.
+
+    Attributes:
+      mixup_alpha: MixUp (arXiv 1710.09412): the image's share is drawn from Beta(alpha, alpha), the
+        partner shines through with the rest. 0: off; 0.2 is usual.
+      cutmix_alpha: CutMix (arXiv 1905.04899): a rectangle of the partner covers a part of the image; the
+        part is 1 - Beta(alpha, alpha) before the rectangle is cut off at the edge. 0: off; 1 is usual.
+    """
+
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not (value == 0 or 0.01 <= value <= 100):
+                raise ValueError(f"{field.name}={value!r}: must be 0 (off) or a number from 0.01 to 100")
+
+    def __bool__(self) -> bool:
+        return bool(self.mixup_alpha or self.cutmix_alpha)
+
+    def __str__(self) -> str:
+        given = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
+        return ", ".join(f"{name}={value:g}" for name, value in given if value)

@@ -114,7 +114,7 @@ def given(options: flags.FlagValues, axes: list[str], per_task: Callable) -> dic
 def build(preset: str, texts: dict[str, str]):
     """The preset with these parameters changed: (Augmentation, Mixing). Raises UsageError."""
     from deepduel.augmentation import PRESETS as presets
-    from deepduel.mixing import Mixing
+    from deepduel.augmentation import Mixing
 
     if preset not in presets:
         raise UsageError(f"--augmentation must be one of {', '.join(PRESETS)}, got {preset!r}")

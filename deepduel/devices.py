@@ -14,12 +14,7 @@ def strategy(devices: str) -> tf.distribute.Strategy | None:
     """
     gpus = tf.config.list_logical_devices("GPU")
     found = gpus or tf.config.list_logical_devices("CPU")
-    if devices == "auto":
-        count = max(len(gpus), 1)
-    elif devices.isdigit() and int(devices) >= 1:
-        count = int(devices)
-    else:
-        raise UsageError(f"--devices must be auto or a number from 1 on, got {devices!r}")
+    count = max(len(gpus), 1) if devices == "auto" else int(devices)
     if count > len(found):
         kind = "GPUs" if gpus else "CPU device and no GPU"
         raise UsageError(f"--devices={devices}: TensorFlow sees {len(found)} {kind}")

@@ -18,9 +18,10 @@ import simplejpeg
 import tensorflow as tf
 
 from deepduel import batch_plan, faults, order, random_reader, step
+from deepduel.batch import options
 from deepduel.feature_store import CHUNK, FeatureStore, Source
 from deepduel.host_calls import host_call
-from deepduel.reading import Reading, options
+from deepduel.reading import Reading
 from deepduel.shards import Split
 from deepduel.task import Task
 from tfrecords_tools import records as record_format

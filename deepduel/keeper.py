@@ -11,10 +11,9 @@ import time
 import keras
 
 from deepduel import state
+from deepduel.options import MONITORS
 from deepduel.task import Task
 from deepduel.training import Duel
-
-MONITORS = {"accuracy": 1, "auc": 1, "loss": -1}  # of validation; -1: lower is better
 
 
 class Stopped(Exception):

@@ -13,77 +13,18 @@ layers, so that `keras.models.load_model` needs no import of ours.
 import dataclasses
 import inspect
 import pathlib
-import re
 
 import keras
 import numpy as np
 from keras import layers
 
+from deepduel.architecture import SMALL_CNN, Architecture, parse_head
 from tfrecords_tools.cli import DataError, UsageError
 
-SMALL_CNN = "small_cnn"
-PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 ORIGINAL = {  # backbone and head of the two models of Deepfake Duel
     "category": ("xception", "avg,dropout:0.5,dense:512"),
     "authenticity": ("vgg16", "flatten,dense:2048,dense:2048"),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Architecture:
-    """One task's network.
-
-    Attributes:
-      backbone: a network of keras.applications by name, in any case ("xception",
-        "EfficientNetV2S"), or "small_cnn".
-      head: pooling ("avg", "max", "flatten"), then any of "dropout:RATE" and "dense:UNITS" (relu),
-        separated by commas; the last layer, one logit per class, is added.
-      image_size: side of the square input, pixels.
-      weights: of the backbone: "imagenet", "none", or a weights file (.weights.h5 or .keras).
-      fine_tune: what of the backbone is trained: "none", "all", or "last:N", its last N layers that have
-        weights.
-      batch_norm: "frozen": the backbone runs in inference mode, with the batch-norm statistics that it came
-        with and without its own dropout; "trained"; "auto": trained with fine_tune "all", else frozen, as
-        Keras recommends (keras.io/guides/transfer_learning).
-      precision: "float32", "mixed_float16", "mixed_bfloat16": of the backbone. The head is float32.
-    """
-
-    backbone: str
-    head: str = "avg"
-    image_size: int = 224
-    weights: str = "none"
-    fine_tune: str = "none"
-    precision: str = "float32"
-    batch_norm: str = "auto"
-
-    def __post_init__(self):
-        _parse_head(self.head)
-        if self.backbone != SMALL_CNN:
-            _application(self.backbone)
-        elif self.weights == "imagenet":
-            raise UsageError("small_cnn has no ImageNet weights; use --weights=none or --weights=FILE")
-        if self.image_size < 1:
-            raise UsageError(f"image_size must be at least 1 pixel, got {self.image_size}")
-        if not re.fullmatch(r"none|all|last:[1-9]\d*", self.fine_tune):
-            raise UsageError(f"fine_tune must be none, all or last:N, got {self.fine_tune!r}")
-        if self.batch_norm not in ("auto", "frozen", "trained"):
-            raise UsageError(f"batch_norm must be auto, frozen or trained, got {self.batch_norm!r}")
-        if self.batch_norm == "trained" and not self.trainable:
-            raise UsageError("batch_norm=trained needs a backbone that is trained: fine_tune=all or last:N")
-        if self.precision not in PRECISIONS:
-            raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
-
-    @property
-    def trainable(self) -> bool:
-        """Whether anything of the backbone is trained."""
-        return self.fine_tune != "none"
-
-    @property
-    def trains_statistics(self) -> bool:
-        """Whether the backbone runs in training mode."""
-        if self.batch_norm != "auto":
-            return self.batch_norm == "trained"
-        return self.trainable and not self.fine_tune.startswith("last:")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +55,7 @@ def build(name: str, architecture: Architecture, classes: tuple[str, ...], *, se
         features = backbone(preprocess(pixels), training=None if architecture.trains_statistics else False)
     finally:
         keras.config.set_dtype_policy(policy)
-    pooling, hidden = _parse_head(architecture.head)
+    pooling, hidden = _head_layers(architecture.head)
     features = pooling(features)
     extractor = keras.Model(pixels, features, name=f"{name}_extractor")
 
@@ -264,27 +205,16 @@ def _preprocessing_layers(preprocess_input):
     return rescale
 
 
-def _parse_head(head: str):
-    """ "avg,dropout:0.5,dense:512" -> (pooling layer, hidden layers)."""
+def _head_layers(head: str) -> tuple[layers.Layer, list[layers.Layer]]:
+    """(pooling layer, hidden layers)."""
+    pooling, hidden = parse_head(head)
+    makers = {
+        "dropout": lambda rate: layers.Dropout(rate, dtype="float32"),
+        "dense": lambda units: layers.Dense(units, activation="relu", dtype="float32"),
+    }
     poolings = {
         "avg": layers.GlobalAveragePooling2D,
         "max": layers.GlobalMaxPooling2D,
         "flatten": layers.Flatten,
     }
-    first, *rest = [part.strip() for part in head.split(",")]
-    try:
-        hidden = []
-        for part in rest:
-            kind, value = part.split(":")
-            if kind == "dropout":
-                hidden.append(layers.Dropout(float(value), dtype="float32"))
-            elif kind == "dense":
-                hidden.append(layers.Dense(int(value), activation="relu", dtype="float32"))
-            else:
-                raise ValueError(kind)
-        return poolings[first](), hidden
-    except (KeyError, ValueError) as error:
-        raise UsageError(
-            f"head {head!r}: must be avg, max or flatten, then dropout:RATE or dense:UNITS, separated by "
-            f"commas, for example avg,dropout:0.5,dense:512 (wrong: {error})"
-        ) from error
+    return poolings[pooling](), [makers[kind](value) for kind, value in hidden]

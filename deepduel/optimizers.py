@@ -4,13 +4,12 @@ The position in a schedule is the optimizer's own count of updates, which is par
 resumed run goes on at the very rate. A step that is skipped (see training) does not count.
 """
 
-import dataclasses
 import math
-import re
 
 import keras
 import tensorflow as tf
 
+from deepduel.recipe import Recipe
 from tfrecords_tools.cli import UsageError
 
 _MAKERS = {
@@ -22,47 +21,6 @@ _MAKERS = {
     "sgd": lambda rate, **options: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, **options),
 }
 _ADAMW_DECAY = 0.004  # Keras' default
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How a task's weights are updated.
-
-    Attributes:
-      optimizer: "adam", "adamw", "nadam", "rmsprop", "lion" or "sgd" (Nesterov momentum 0.9).
-      learning_rate: the highest of the schedule.
-      weight_decay: decoupled, times the learning rate, on kernels only (not on biases and norms);
-        None: 0.004 for adamw, else 0.
-      schedule: "constant", or "cosine": down to 0 over all epochs (arXiv 1608.03983, one period).
-      warmup: the rate grows linearly for so long: "500steps", or a share of an epoch, "0.5epochs"; "0".
-      clip_norm: the gradients are shortened together to this norm if they are longer, by the training step;
-        0: never.
-    """
-
-    optimizer: str = "adam"
-    learning_rate: float = 0.001
-    weight_decay: float | None = None
-    schedule: str = "constant"
-    warmup: str = "0"
-    clip_norm: float = 0.0
-
-    def __post_init__(self):
-        if self.optimizer not in _MAKERS:
-            raise UsageError(f"optimizer must be one of {', '.join(_MAKERS)}, got {self.optimizer!r}")
-        if self.schedule not in ("constant", "cosine"):
-            raise UsageError(f"schedule must be constant or cosine, got {self.schedule!r}")
-        if not 0 < self.learning_rate < math.inf:
-            raise UsageError(f"learning_rate must be above 0, got {self.learning_rate}")
-        for name in ("weight_decay", "clip_norm"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise UsageError(f"{name} must be a number from 0 on, got {value}")
-        if not re.fullmatch(r"0|\d+steps|\d+(\.\d+)?epochs", self.warmup):
-            raise UsageError(f"warmup must be like 0, 500steps or 0.5epochs, got {self.warmup!r}")
-
-    def warmup_steps(self, steps_per_epoch: int) -> int:
-        number, unit = re.fullmatch(r"([\d.]+)(\w*)", self.warmup).groups()
-        return round(float(number) * (steps_per_epoch if unit == "epochs" else 1))
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):

@@ -2,12 +2,13 @@
 
 import dataclasses
 
-from deepduel import models, pipeline
-from deepduel.augmentation import Augmentation
-from deepduel.keeper import MONITORS
-from deepduel.mixing import Mixing
-from deepduel.optimizers import Recipe
+from deepduel.architecture import Architecture
+from deepduel.augmentation import Augmentation, Mixing
+from deepduel.reading import Reading
+from deepduel.recipe import Recipe
 from tfrecords_tools.cli import UsageError
+
+MONITORS = {"accuracy": 1, "auc": 1, "loss": -1}  # of validation; -1: lower is better
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class TaskOptions:
     """
 
     axis: str
-    architecture: models.Architecture
+    architecture: Architecture
     augmentation: Augmentation
     recipe: Recipe = Recipe()
     mixing: Mixing = Mixing()
@@ -81,7 +82,7 @@ class RunOptions:
     workdir: str
     train_split: str
     validation_split: str
-    reading: pipeline.Reading
+    reading: Reading
     epochs: int
     micro_batch: int | None
     seed: int
@@ -99,3 +100,5 @@ class RunOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, got {value}")
+        if self.devices != "auto" and not (self.devices.isdigit() and int(self.devices)):
+            raise UsageError(f"devices must be auto or a number from 1 on, got {self.devices!r}")

@@ -43,15 +43,15 @@ _FILL = 5  # times --seconds, at most, to fill the cache
 
 
 def main(options: flags.FlagValues) -> None:
-    cli.quiet_tensorflow()
-    import tensorflow as tf
-
     from deepduel import faults
     from deepduel.shards import Split
 
     changes = augmentation_flags.given(options, ["input"], task_flags.per_task)["input"]
     augmentation, _ = augmentation_flags.build(options.augmentation, changes)
     split = Split(options.data_dir, options.split)
+    cli.quiet_tensorflow()  # usage errors need not wait for it
+    import tensorflow as tf
+
     stored = sum(shard.bytes for shard in split.shards)
     situation = Situation(
         options.reader, options.fast_decode, options.cache,

@@ -7,11 +7,12 @@ import numpy as np
 import tensorflow as tf
 
 from deepduel import batch_plan, faults, order
+from deepduel.batch import as_batch, options
 from deepduel.cached_decode import CachedDecoder
 from deepduel.decode import BatchDecoder
 from deepduel.host_calls import host_call
 from deepduel.pixel_cache import open_cache
-from deepduel.reading import Reading, as_batch, options
+from deepduel.reading import Reading
 from deepduel.shards import Split
 from tfrecords_tools import records as record_format
 

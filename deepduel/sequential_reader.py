@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from deepduel import order
+from deepduel.batch import as_batch, options
 from deepduel.fitting_graph import decode_fitted
-from deepduel.reading import Reading, as_batch, options
+from deepduel.reading import Reading
 from deepduel.shard_stream import ShardStream
 from deepduel.shards import Split
 from tfrecords_tools import records as record_format

@@ -5,9 +5,8 @@ import functools
 
 import keras
 
-from deepduel.augmentation import Augmentation
+from deepduel.augmentation import Augmentation, Mixing
 from deepduel.averages import Averages
-from deepduel.mixing import Mixing
 from deepduel.models import TaskModel
 from deepduel.objective import Objective
 

@@ -94,14 +94,14 @@ def per_task(name: str, values: list[str], axes: list[str], *, required: bool = 
 
 
 def _task(axis: str, value: dict[str, str], changes: dict[str, str]):
-    from deepduel import models
-    from deepduel.optimizers import Recipe
+    from deepduel.architecture import SMALL_CNN, Architecture
     from deepduel.options import TaskOptions
+    from deepduel.recipe import Recipe
 
-    small = value["backbone"] == models.SMALL_CNN
+    small = value["backbone"] == SMALL_CNN
     weights = value["weights"] if value["weights"] != "auto" else "none" if small else "imagenet"
     augmentation, mixing = augmentation_flags.build(value["augmentation"], changes)
-    architecture = models.Architecture(
+    architecture = Architecture(
         backbone=value["backbone"],
         head=value["head"],
         image_size=_number("image_size", value["image_size"], int),

@@ -89,14 +89,14 @@ flags.DEFINE_enum(
 
 
 def main(options: flags.FlagValues) -> None:
-    cli.quiet_tensorflow()
+    axes = _axes(options)
+    run_options = _run_options(options)
+    tasks = task_flags.tasks(options, axes)
+    cli.quiet_tensorflow()  # usage errors need not wait for it
     import tensorflow as tf
 
     from deepduel import keeper, run
 
-    run_options = _run_options(options)
-    axes = _axes(options)
-    tasks = task_flags.tasks(options, axes)
     text = flagfile(options) + "".join(f"# {task.augmentation_line}\n" for task in tasks)
     try:
         row = run.train(run_options, tasks, flags=text, defaults=flagfile(options, defaults=True))
@@ -152,8 +152,8 @@ def _axes(options: flags.FlagValues) -> list[str]:
 
 
 def _run_options(options: flags.FlagValues):
-    from deepduel import pipeline
     from deepduel.options import RunOptions
+    from deepduel.reading import Reading
 
     side = options.host_size
     if options.native_resolution and (side or options.fit != "crop"):
@@ -162,7 +162,7 @@ def _run_options(options: flags.FlagValues):
             "leave --host_size and --fit out"
         )
     features = _features_folder(options)
-    reading = pipeline.Reading(
+    reading = Reading(
         batch_size=options.batch_size,
         size=(side, side) if side else None,
         fit="native" if options.native_resolution else options.fit,

@@ -20,8 +20,9 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-MAX_ZOOM = 16.0  # beyond these limits fixed-point coordinates could leave their 32 image sides
-MAX_SHIFT = 4.0  # image sides
+from deepduel.augmentation import MAX_ZOOM
+
+MAX_SHIFT = 4.0  # image sides; beyond it fixed-point coordinates could leave their 32
 _WEIGHT_BITS = 8
 _RANGE_BITS = 26  # leaves 2**5 image sides on each side of zero in an int32
 
@@ -29,7 +30,6 @@ EXACT_PARAMETERS = frozenset(
     ("flip_horizontal", "flip_vertical", "quarter_turns", "shift_y", "shift_x", "crop_top", "crop_left")
 )
 WARP_PARAMETERS = frozenset(("theta", "tx", "ty", "shear", "zx", "zy"))
-FILL_MODES = ("nearest", "constant", "reflect", "wrap")
 
 
 def is_exact(parameters: Mapping, frame: tuple[int, int], size: tuple[int, int]) -> bool:

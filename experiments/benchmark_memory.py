@@ -99,6 +99,7 @@ def _ours(split, iterator, axes, batch, size, micro_batch):
     import keras
 
     from deepduel import models
+    from deepduel.architecture import Architecture
     from deepduel.augment import PRESETS
     from deepduel.task import Task
     from deepduel.training import Duel
@@ -106,7 +107,7 @@ def _ours(split, iterator, axes, batch, size, micro_batch):
     tasks = []
     for axis in axes:
         backbone, head = models.ORIGINAL[axis]
-        model = models.build(axis, models.Architecture(backbone, head, size), split.manifest.axes[axis])
+        model = models.build(axis, Architecture(backbone, head, size), split.manifest.axes[axis])
         tasks.append(Task(axis, model, PRESETS["original"], keras.optimizers.Adam(0.001)))
     duel = Duel(tasks, micro_batch=min(micro_batch, batch))
     duel.compile()
@@ -118,12 +119,13 @@ def _plain(split, iterator, axes, batch, size, micro_batch):
     import keras
 
     from deepduel import models
+    from deepduel.architecture import Architecture
     from deepduel.augment import PRESETS, augment
 
     built = []
     for axis in axes:
         backbone, head = models.ORIGINAL[axis]
-        parts = models.build(axis, models.Architecture(backbone, head, size), split.manifest.axes[axis])
+        parts = models.build(axis, Architecture(backbone, head, size), split.manifest.axes[axis])
         outputs = parts.head(parts.extractor(parts.extractor.input, training=False))
         model = keras.Model(parts.extractor.input, outputs)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

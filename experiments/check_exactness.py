@@ -31,6 +31,7 @@ def main(options: flags.FlagValues) -> None:
     import numpy as np
 
     from deepduel import models, order, pipeline
+    from deepduel.architecture import Architecture
     from deepduel.augment import PRESETS, augment
     from deepduel.shards import Split
     from deepduel.task import Task
@@ -38,7 +39,7 @@ def main(options: flags.FlagValues) -> None:
 
     split = Split(options.data_dir, "train")
     axis = next(iter(split.manifest.axes))
-    architecture = models.Architecture(
+    architecture = Architecture(
         options.backbone, "avg,dropout:0.5,dense:512", options.image_size, options.weights
     )
 

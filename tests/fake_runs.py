@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 
 from deepduel import models
+from deepduel.architecture import Architecture
 from deepduel.card import RunCard
 from deepduel.shards import Split
 
@@ -28,7 +29,7 @@ def write_run(folder: pathlib.Path, data_dir: pathlib.Path, *, axes=None, size=S
         seed=seed,
     )
     folder.mkdir(parents=True)
-    architecture = models.Architecture("small_cnn", "avg", size, fine_tune="all")
+    architecture = Architecture("small_cnn", "avg", size, fine_tune="all")
     for axis, task in card.tasks.items():
         model = models.build(axis, architecture, tuple(task["classes"]), seed=seed).saved_model
         _spread(model, seed)

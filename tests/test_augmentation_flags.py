@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from deepduel import augmentation, augmentation_flags, models, predictor, step, task, task_flags, train
+from deepduel.architecture import Architecture
 from deepduel.augmentation import PRESETS, Augmentation
 from deepduel.card import RunCard
 from deepduel.mixing import Mixing
@@ -185,7 +186,7 @@ def test_evaluation_and_prediction_take_the_crop_in_the_middle(cropped_run, toy_
 
 
 def test_validation_takes_the_crop_in_the_middle():
-    architecture = models.Architecture("small_cnn", "avg", 16, fine_tune="all")
+    architecture = Architecture("small_cnn", "avg", 16, fine_tune="all")
     model = models.build("category", architecture, ("a", "b"), seed=0)
     spec = Augmentation(crop_size=24, rotation_range=30)
     one = task.Task("category", model, spec, tf.keras.optimizers.Adam())

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from deepduel import feature_store, features, models, order, pipeline, train
+from deepduel.architecture import Architecture
 from deepduel.augment import PRESETS
 from deepduel.reading import Reading
 from deepduel.shards import Split
@@ -126,7 +127,7 @@ def test_a_run_on_images_does_not_go_on_with_features(kept, toy_shards, capsys):
 
 def test_crops_at_native_resolution_are_those_of_the_epoch(toy_shards, tmp_path, small_chunks):
     split, reading = Split(toy_shards, "train"), Reading(32, size=(24, 24), fit="native")
-    model = models.build("category", models.Architecture("small_cnn", image_size=24), ("a", "b", "c"))
+    model = models.build("category", Architecture("small_cnn", image_size=24), ("a", "b", "c"))
     task = Task("category", model, PRESETS["none"], keras.optimizers.Adam())
     kept = features.Features(tmp_path, split, reading, (task,), micro_batch=16, seed=5, views=1)
     kept.make()

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepduel import memory, micro_batch_search, models
+from deepduel import memory, micro_batch_search
+from deepduel.architecture import Architecture
 from deepduel.shards import Split
 from deepduel.training import Duel
 from tests.test_training import make_task
@@ -13,8 +14,8 @@ from tests.test_training import make_task
 @pytest.fixture(scope="module")
 def duel(toy_shards):
     split = Split(toy_shards, "train")
-    trained = models.Architecture("small_cnn", "avg,dropout:0.5,dense:4", 8, fine_tune="all")
-    frozen = models.Architecture("small_cnn", "avg", 8)
+    trained = Architecture("small_cnn", "avg,dropout:0.5,dense:4", 8, fine_tune="all")
+    frozen = Architecture("small_cnn", "avg", 8)
     tasks = [make_task("category", split, trained), make_task("authenticity", split, frozen)]
     duel = Duel(tasks, micro_batch=1)
     duel.compile()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deepduel import models
-from deepduel.models import Architecture
+from deepduel.architecture import PRECISIONS, Architecture
 from tfrecords_tools.cli import DataError, UsageError
 
 CLASSES = {"category": ("animals", "human_faces", "vehicles"), "authenticity": ("real", "fake")}
@@ -74,7 +74,7 @@ def test_the_seed_decides_the_weights():
     assert any((a != b).any() for a, b in zip(weights(1), weights(2), strict=True))
 
 
-@pytest.mark.parametrize("precision", models.PRECISIONS)
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_heads_and_outputs_are_float32(precision):
     architecture = Architecture("small_cnn", "avg,dense:8", 16, precision=precision)
     built = models.build("a", architecture, ("x", "y"))
@@ -117,7 +117,6 @@ def test_a_failed_download_is_one_line_with_the_remedy(monkeypatch):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"backbone": "resnet51"}, "no backbone 'resnet51'; it must be one of small_cnn, convnext"),
         ({"backbone": "vgg16", "head": "mean"}, "must be avg, max or flatten"),
         ({"backbone": "vgg16", "head": "avg,dense"}, "must be avg, max or flatten"),
         ({"backbone": "vgg16", "head": "avg,dropout:2"}, "must be avg, max or flatten"),
@@ -129,6 +128,11 @@ def test_a_failed_download_is_one_line_with_the_remedy(monkeypatch):
 def test_bad_architectures_are_refused_at_birth(fields, message):
     with pytest.raises(UsageError, match=message):
         Architecture(**fields)
+
+
+def test_an_unknown_backbone_is_named_with_those_that_there_are():
+    with pytest.raises(UsageError, match="no backbone 'resnet51'; it must be one of small_cnn, convnext"):
+        models.build("a", Architecture("resnet51"), ("x", "y"))
 
 
 def test_a_size_too_small_for_the_network():

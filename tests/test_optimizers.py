@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from deepduel import optimizers
-from deepduel.optimizers import Recipe, Schedule
+from deepduel.optimizers import Schedule
+from deepduel.recipe import OPTIMIZERS, Recipe
 from tfrecords_tools.cli import UsageError
 
 
@@ -36,7 +37,7 @@ def test_a_warm_up_longer_than_a_cosine_is_refused():
     build(Recipe(warmup="2epochs"))
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "nadam", "rmsprop", "lion", "sgd"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_decays_kernels_alone(name):
     kernel, bias = (keras.Variable(np.ones(1, "float32"), name=part) for part in ("kernel", "bias"))
     optimizer = build(Recipe(name, learning_rate=0.5, weight_decay=0.1))

@@ -4,14 +4,15 @@ import pytest
 import tensorflow as tf
 
 from deepduel import callbacks, mixing, models, order, pipeline, step
+from deepduel.architecture import Architecture
 from deepduel.augment import PRESETS, Augmentation, augment
 from deepduel.mixing import Mixing
 from deepduel.shards import Split
 from deepduel.task import Task
 from deepduel.training import Duel
 
-FROZEN = models.Architecture("small_cnn", "avg,dropout:0.5,dense:8", 16)  # with batch norm
-SMALL = models.Architecture("small_cnn", "avg", 16, fine_tune="all")
+FROZEN = Architecture("small_cnn", "avg,dropout:0.5,dense:8", 16)  # with batch norm
+SMALL = Architecture("small_cnn", "avg", 16, fine_tune="all")
 
 
 def make_task(axis, split, architecture=FROZEN, augmentation="original", rate=0.01, seed=0, mixing=None):
@@ -86,7 +87,7 @@ def test_two_tasks_train_to_the_weights_that_each_has_alone(split, architecture)
 
 
 def test_tasks_may_differ_in_size_augmentation_and_training(split):
-    small = models.Architecture("small_cnn", "avg", 12, fine_tune="all")
+    small = Architecture("small_cnn", "avg", 12, fine_tune="all")
     tasks = [
         make_task("category", split, FROZEN, "original"),
         make_task("authenticity", split, small, "none"),
@@ -138,7 +139,7 @@ def test_tasks_may_be_mixed_differently_or_not_at_all(split):
 @pytest.mark.parametrize("fine_tune", ["last:3", "all"])
 def test_accumulated_gradients_are_those_of_the_full_batch_in_plain_keras(split, fine_tune):
     """Partial batch, dropout in the head and images without a label included; no batch-norm statistics."""
-    architecture = models.Architecture(
+    architecture = Architecture(
         "small_cnn", "avg,dropout:0.5,dense:8", 16, fine_tune=fine_tune, batch_norm="frozen"
     )
 
@@ -199,7 +200,7 @@ def test_a_batch_without_any_label_leaves_the_loss_finite(split):
 
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_trains_in_float32_variables(split, precision):
-    architecture = models.Architecture("small_cnn", "avg", 8, fine_tune="all", precision=precision)
+    architecture = Architecture("small_cnn", "avg", 8, fine_tune="all", precision=precision)
     task = make_task("authenticity", split, architecture, "none")
     duel = fit([task], split, steps=2, batch_size=4, micro_batch=4)
     assert all(variable.dtype == "float32" for variable in task.trained_variables)
@@ -243,7 +244,7 @@ def test_a_batch_with_a_nan_never_reaches_the_weights(split):
 
 
 def test_float16_overflow_lowers_the_loss_scale_and_leaves_the_weights(split):
-    architecture = models.Architecture("small_cnn", "avg", 8, fine_tune="all", precision="mixed_float16")
+    architecture = Architecture("small_cnn", "avg", 8, fine_tune="all", precision="mixed_float16")
     task = make_task("authenticity", split, architecture, "none")
     duel = Duel([task], micro_batch=4)
     duel.compile()
@@ -258,7 +259,7 @@ def test_float16_overflow_lowers_the_loss_scale_and_leaves_the_weights(split):
 
 def test_logits_of_1e5_in_float16_stay_finite(split):
     """The backbone computes in float16, whose largest number is 65,504; head, loss and metrics in float32."""
-    architecture = models.Architecture("small_cnn", "avg", 8, fine_tune="all", precision="mixed_float16")
+    architecture = Architecture("small_cnn", "avg", 8, fine_tune="all", precision="mixed_float16")
     task = make_task("authenticity", split, architecture, "none")
     kernel = task.model.head.get_layer("logits").kernel
     kernel.assign(np.sign(kernel.numpy()) * 1e5)
