@@ -25,8 +25,8 @@ from deepduel.augment import (
     resize,
     uniforms,
 )
+from deepduel.augmentation import FILL_MODES
 from deepduel.draws import threefry
-from deepduel.warp import FILL_MODES
 
 ORIGINAL = PRESETS["original"]
 
