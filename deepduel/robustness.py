@@ -69,7 +69,7 @@ def curves(
       on_error: "skip" where `labels` has left out the records that do not decode.
 
     Returns:
-      {axis: {"images", "kinds": {kind: [{"level", "accuracy", "balanced_accuracy", "auc"}]}}}; the first
+      {axis: {"images", "kinds": {kind: [{"level", and the figures of `metrics.TITLES`}]}}}; the first
       level is None: undamaged.
     """
     count = min(images or len(split), len(split))
@@ -83,7 +83,7 @@ def curves(
         truth = every[numbers][known]
         if not len(truth):
             continue
-        figures = {step: _figures(truth, part[axis][known]) for step, part in collected.items()}
+        figures = {step: metrics.score(truth, part[axis][known]).values for step, part in collected.items()}
         kinds = {
             kind: [{"level": None} | figures["", None]]
             + [{"level": level} | figures[kind, level] for level in levels]
@@ -118,8 +118,3 @@ def _damaged(pixels: np.ndarray, kind: str, level: float | None, apply: Callable
     if level is None:
         return pixels
     return np.stack(list(apply(lambda one: damage(one, kind, level), pixels)))
-
-
-def _figures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float | None]:
-    values = metrics.score(labels, probabilities).values
-    return {name: values[name] for name in ("accuracy", "balanced_accuracy", "auc")}
