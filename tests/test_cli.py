@@ -1,4 +1,7 @@
 import io
+import os
+import pathlib
+import signal
 import subprocess
 import sys
 
@@ -120,3 +123,13 @@ def test_progress_in_a_terminal_is_a_bar():
 )
 def test_durations(seconds, said):
     assert progress.duration(seconds) == said
+
+
+def test_an_interrupt_while_a_command_is_still_importing_is_one_line(tmp_path):
+    (tmp_path / "simplejpeg.py").write_text("raise KeyboardInterrupt\n")
+    root = pathlib.Path(cli.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-m", "tfrecords_tools.convert"], capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"},
+    )  # fmt: skip
+    assert (done.stderr, done.returncode) == ("interrupted\n", -signal.SIGINT)

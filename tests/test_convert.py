@@ -547,6 +547,7 @@ def test_append_writes_further_shards_and_leaves_the_old_ones(tmp_path, capsys):
             odd_images.save(odd_images.picture(seed=99 + number), "JPEG")
         )
     assert convert_to(output, root, "--num_shards=2", "--append") == 0
+    assert ", 3 of them by this run, in " in capsys.readouterr().out
     assert {name: folders.sums(output)[name] for name in old} == old
     assert {name: (output / name).stat().st_mtime_ns for name in old} == times
     assert set(stored(output)) == {path.relative_to(root).as_posix() for path in root.rglob("*.jpg")}

@@ -134,6 +134,12 @@ def test_append_drops_what_other_splits_of_the_shards_have(leaky, tmp_path, caps
     assert run_command(convert, f"--input_dir={leaky}", *words, "--repair") == 0
     assert shard.read_bytes() == sound
 
+    (output / "rejected.csv").write_bytes(b"damaged")
+    assert run_command(convert, f"--input_dir={leaky}", *words, "--repair") == 0
+    with (output / "rejected.csv").open(newline="") as file:
+        again = dict(list(csv.reader(file))[1:])
+    assert again.keys() == rows.keys() and all("duplicate" in reason for reason in again.values())
+
 
 def splits_of(output: pathlib.Path) -> dict[str, str]:
     from tests.test_convert import stored

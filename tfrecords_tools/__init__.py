@@ -21,3 +21,17 @@ mending    damaged shards rebuilt, new images appended
 telling    a plan and a finished folder, for people
 convert, verify, inspect: the commands
 """
+
+import sys as _sys
+
+
+def _quiet_interrupt(kind, error, trace) -> None:
+    """Ctrl-C while a command is still importing is no error to trace."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=_sys.stderr)
+    else:
+        _sys.__excepthook__(kind, error, trace)
+
+
+if _sys.argv[:1] == ["-m"]:  # python -m tfrecords_tools.convert is looking for its module
+    _sys.excepthook = _quiet_interrupt

@@ -180,8 +180,7 @@ def main(options: flags.FlagValues) -> None:
     if options.dry_run:
         telling.show_plan(plan)
         return
-    whole, seconds = _write(plan, options)
-    telling.show_result(whole, seconds, options.output_dir)
+    telling.show_result(_write(plan, options), options.output_dir)
 
 
 def _incomplete(options: flags.FlagValues) -> bool:
@@ -251,7 +250,7 @@ def _require(options: flags.FlagValues) -> None:
         raise cli.UsageError(f"--max_rejected is a share, 0 to 1, not {options.max_rejected}")
 
 
-def _write(plan: planning.Plan, options: flags.FlagValues):
+def _write(plan: planning.Plan, options: flags.FlagValues) -> writer.Written:
     earlier, start = 0, time.monotonic()
     with progress.Progress("converting", total=len(plan.listing)) as bar:
 

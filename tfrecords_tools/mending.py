@@ -12,6 +12,7 @@ from tfrecords_tools.manifest import Manifest
 from tfrecords_tools.planning import Options, Plan
 
 _AS_THEN = "bring back the images and options of then, or convert into a new folder"
+_DROPPED = "a duplicate across splits then, or added since: it is in no shard"
 
 
 def fresh(listing: Listing, output_dir: str, base: Manifest) -> Listing:
@@ -49,7 +50,7 @@ def repair(
         own = damaged & set(made.files)
         jobs = (dataclasses.replace(job, sha256=expected[job.file].sha256) for job in made.jobs(own))
         writer.run(made, output_dir, jobs, min(processes, len(own)), on_progress)
-    companions = _companions(target, plans, whole, {damage.file for damage in damages})
+    companions = _companions(target, plans, whole, listing, {damage.file for damage in damages})
     whole = writer.publish(target, whole, companions)
     del lock
     return whole, sorted({damage.file for damage in damages})
@@ -83,8 +84,14 @@ def _upto(whole: Manifest, plans: list[Plan]) -> Manifest:
     return manifest.Manifest(whole.name, whole.axes, splits, {}, {}, 0, {}, "")
 
 
-def _companions(target, plans: list[Plan], whole: Manifest, damaged: set[str]) -> dict[str, bytes]:
-    """The files beside the shards, TFDS's metadata apart: made again where damaged."""
+def _companions(
+    target, plans: list[Plan], whole: Manifest, listing: Listing, damaged: set[str]
+) -> dict[str, bytes]:
+    """The files beside the shards, TFDS's metadata apart: made again where damaged.
+
+    Args:
+      listing: all images that are in the input folder now.
+    """
     companions = {}
     for number, made in enumerate(plans, 1):
         stream = io.BytesIO()
@@ -96,6 +103,11 @@ def _companions(target, plans: list[Plan], whole: Manifest, damaged: set[str]) -
     table = b""
     for made in plans:
         table = rejection.table(made, _rejected_again(target, made), table)
+    if len(plans) > 1 and plans[0].options.drop_duplicates != "none":
+        known = np.concatenate([made.listing.rows["order"] for made in plans])
+        rest = listing.only(~np.isin(listing.rows["order"], known))
+        rows = [(records.key_text(rest.key(index)), _DROPPED) for index in range(len(rest))]
+        table = rejection.table(plans[-1], rows, table)
     return companions | {rejection.FILE_NAME: table}
 
 

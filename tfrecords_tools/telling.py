@@ -3,8 +3,8 @@
 import numpy as np
 
 from tfrecords_tools import progress, rejection, shard
-from tfrecords_tools.manifest import Manifest
 from tfrecords_tools.planning import Plan
+from tfrecords_tools.writer import Written
 
 
 def show_plan(plan: Plan) -> None:
@@ -25,8 +25,9 @@ def show_plan(plan: Plan) -> None:
     print("dry run: nothing was written")
 
 
-def show_result(whole: Manifest, seconds: float, output_dir: str) -> None:
-    """What lies in a finished folder, and how long it took (0.0: it was there already)."""
+def show_result(written: Written, output_dir: str) -> None:
+    """What lies in a finished folder, and how long it took."""
+    whole, seconds = written.manifest, written.seconds
     if not seconds:
         print(f"{output_dir} holds exactly this conversion already: nothing to do")
     images = size = 0
@@ -40,6 +41,9 @@ def show_result(whole: Manifest, seconds: float, output_dir: str) -> None:
         print(f"  stored as PNG for {reason}: {count:,}")
     if whole.rejected:
         print(f"  rejected: {whole.rejected:,}, see {output_dir}/{rejection.FILE_NAME}")
-    rate = f" in {progress.duration(seconds)} ({images / seconds:,.0f} images/s)" if seconds else ""
+    rate = ""
+    if seconds:
+        part = "" if written.images == images else f", {written.images:,} of them by this run,"
+        rate = f"{part} in {progress.duration(seconds)} ({written.images / seconds:,.0f} images/s)"
     print(f"{images:,} images, {size / 1e6:,.1f} MB in {output_dir}{rate}")
     print(f"next: python -m tfrecords_tools.inspect --data_dir={output_dir}")

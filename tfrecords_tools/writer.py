@@ -33,6 +33,21 @@ _OF_MANIFEST = ("name", "axes", "shards", "source", "images", "appends_to")  # s
 Progress = Callable[[int, int, int], None]
 
 
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """A finished folder.
+
+    Attributes:
+      manifest: what it holds.
+      seconds: that the writing took; 0.0 when all was there already.
+      images: that were written in this time, by this run.
+    """
+
+    manifest: Manifest
+    seconds: float
+    images: int
+
+
 def write(
     made: Plan,
     output_dir: str,
@@ -43,7 +58,7 @@ def write(
     beam_options: str | None = None,
     on_progress: Progress = lambda images, size, rejected: None,
     on_resume: Callable[[int, int], None] = lambda shards, images: None,
-) -> tuple[Manifest, float]:
+) -> Written:
     """Writes a plan's shards into a folder and makes it whole; goes on where an earlier run ended.
 
     Args:
@@ -56,22 +71,19 @@ def write(
       on_progress: called with (images, bytes, rejected) done by this run.
       on_resume: called with the (shards, images) that an earlier run has done.
 
-    Returns:
-      The manifest, and the seconds that the writing took (0.0: all was there already).
-
     Raises:
       DataError: the folder holds something else; too many images are rejected; a worker died.
     """
     target = storage.open_folder(output_dir)
     whole = finished(target, made)
     if whole is not None:
-        return whole, 0.0
+        return Written(whole, 0.0, 0)
     start = time.monotonic()
     _require_ours(target, made)
     lock = target.lock()
     whole = finished(target, made)
     if whole is not None:  # by the conversion that had the lock
-        return whole, 0.0
+        return Written(whole, 0.0, 0)
     _require_ours(target, made)
     target.write(PLAN_FILE, json.dumps(made.description, indent=1).encode())
     done = {file: report for file in made.files if (report := read_report(target, file)) is not None}
@@ -89,7 +101,8 @@ def write(
         rejection.require_classes_left(made, reports, target)
     whole = _finish(target, made, reports)
     del lock
-    return whole, time.monotonic() - start
+    images = sum(report["records"] for file, report in zip(made.files, reports, strict=True) if file in todo)
+    return Written(whole, time.monotonic() - start, images)
 
 
 def run(made: Plan, output_dir: str, jobs: Iterable[Job], processes: int, on_progress: Progress) -> None:
