@@ -13,7 +13,9 @@ task       what is learnt for one label axis (objective, optimizers, recipe, ave
 step       what one device computes of a batch, in micro_batches
 training   Keras' fit around the step (running_auc)
 run        a run: its folder, fit, callbacks (state, tensorboard)
-evaluation, metrics, report: what a run's models are worth
+evaluation, metrics, report: what a run's models are worth (calibration, shortcuts,
+           robustness, copies, columns, gallery, curves)
+compare, compare_page: two runs side by side, from what their evaluations left (evaluated)
 sources, predictor, submission: images without labels -> a table
 train, evaluate, predict, profile_input: the commands
 """

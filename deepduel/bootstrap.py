@@ -6,6 +6,8 @@ every metric here is written for counts as weights, over many drawings at once; 
 scikit-learn's with `sample_weight`.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from deepduel import metrics
@@ -27,23 +29,51 @@ def intervals(
       seed: of the drawings.
     """
     labels, probabilities = metrics.checked(labels, probabilities)
-    count = len(labels)
+    drawings = _drawings(len(labels), replicates, seed)
+    return _middle([weighted(labels, probabilities, weights) for weights in drawings])
+
+
+def differences(
+    labels: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    *,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> dict[str, list[float]]:
+    """95 % intervals of second minus first, two models' figures on the same images, drawn together.
+
+    Args: see `intervals`; `first`, `second` are probabilities.
+    """
+    labels, first = metrics.checked(labels, first)
+    _, second = metrics.checked(labels, second)
+    parts = []
+    for weights in _drawings(len(labels), replicates, seed):
+        one, other = (weighted(labels, each, weights) for each in (first, second))
+        parts.append({name: other[name] - one[name] for name in one})
+    return _middle(parts)
+
+
+def _drawings(count: int, replicates: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each of `count` images counts in each drawing: float [some, count], some at a time."""
     if not replicates or not count:
-        return {}
+        return
     replicates = min(replicates, max(_LEAST, _MOST_DRAWN // count))
     rng = np.random.default_rng(seed)
     rows = max(1, _CHUNK // count)
-    parts = []
     for start in range(0, replicates, rows):
         drawn = rng.integers(0, count, (min(rows, replicates - start), count))
-        weights = np.stack([np.bincount(one, minlength=count) for one in drawn]).astype(np.float64)
-        parts.append(weighted(labels, probabilities, weights))
+        yield np.stack([np.bincount(one, minlength=count) for one in drawn]).astype(np.float64)
+
+
+def _middle(parts: list[dict[str, np.ndarray]]) -> dict[str, list[float]]:
+    """The middle 95 % of each figure over all drawings; of those that half of them define."""
     found = {}
-    for name in parts[0]:
+    for name in parts[0] if parts else ():
         values = np.concatenate([part[name] for part in parts])
-        values = values[np.isfinite(values)]  # a drawing without one of the classes has no AUC
-        if len(values) >= replicates / 2:
-            found[name] = [float(value) for value in np.percentile(values, (2.5, 97.5))]
+        finite = values[np.isfinite(values)]  # a drawing without one of the classes has no AUC
+        if len(finite) >= len(values) / 2:
+            found[name] = [float(value) for value in np.percentile(finite, (2.5, 97.5))]
     return found
 
 

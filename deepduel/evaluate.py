@@ -7,7 +7,8 @@ records without a label on an axis (-1) are left out of that axis' figures.
 
     python -m deepduel.evaluate --compare=RUN_A,RUN_B --split=validation
 
-compares two runs that were evaluated on the same split, image by image (McNemar's test).
+compares two runs that were evaluated on the same split, image by image (McNemar's test);
+--output=comparison.html makes a page of it.
 """
 
 import json
@@ -16,22 +17,13 @@ import sys
 
 from absl import flags
 
+from deepduel import inference_flags
 from tfrecords_tools import cli
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=FLAGS)
+inference_flags.define(FLAGS)
 flags.DEFINE_string("data_dir", None, "Folder of shards.", flag_values=FLAGS)
 flags.DEFINE_string("split", "validation", "Split to evaluate on.", flag_values=FLAGS)
-flags.DEFINE_list("tasks", None, "Tasks to evaluate; default: all of the run.", flag_values=FLAGS)
-flags.DEFINE_string("model", "best", "Which model of each task: best, or epoch-NN.", flag_values=FLAGS)
-flags.DEFINE_integer("batch_size", 256, "Images read at a time.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer(
-    "micro_batch",
-    32,
-    "Images per pass through the models: decides the memory.",
-    lower_bound=1,
-    flag_values=FLAGS,
-)
 flags.DEFINE_enum(
     "reader", "random", ["random", "sequential"],
     "random: records by number. sequential: for remote storage.", flag_values=FLAGS)  # fmt: skip
@@ -62,8 +54,9 @@ flags.DEFINE_list(
 flags.DEFINE_list(
     "compare", None, "Two run folders, RUN_A,RUN_B, to compare instead of evaluating one.", flag_values=FLAGS
 )
-flags.DEFINE_string("output", None, "With --compare: also write the comparison to this JSON file.",
-                    flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_list(
+    "output", None, "With --compare: also write it to these files: a page to read (.html), and the figures "
+    "for machines (.json).", flag_values=FLAGS)  # fmt: skip
 
 
 def main(options: flags.FlagValues) -> None:
@@ -145,17 +138,27 @@ def _evaluate(options: flags.FlagValues) -> None:
 
 
 def _compare(options: flags.FlagValues) -> None:
-    from deepduel import compare
-
     if len(options.compare) != 2 or options.workdir:
         raise cli.UsageError("--compare takes two run folders, RUN_A,RUN_B, and no --workdir")
-    found = compare.document(*options.compare, options.split)
-    print(compare.table(found))
-    if options.output:
-        from deepduel.publish import published
+    for output in options.output or ():
+        if not output.endswith((".html", ".json")):
+            raise cli.UsageError(f"--output={output}: must end in .html (a page) or .json (for machines)")
 
-        with published(pathlib.Path(options.output)) as file:
-            file.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    from deepduel import compare, compare_page, evaluated
+    from deepduel.publish import published
+
+    runs = [evaluated.read(run, options.split) for run in options.compare]
+    found = compare.document(*runs, replicates=options.bootstrap)
+    print(compare.table(found))
+    for output in map(pathlib.Path, options.output or ()):
+        if output.suffix == ".html":
+            text = compare_page.render(found, *compare_page.pictures(found, options.data_dir))
+        else:
+            text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with published(output) as file:
+            file.write(text)
+        print(f"comparison: {output}")
 
 
 def table(document: dict) -> str:

@@ -20,24 +20,21 @@ import time
 
 from absl import flags
 
+from deepduel import inference_flags
 from tfrecords_tools import cli, progress
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=FLAGS, required=True)
+inference_flags.define(FLAGS)
 flags.DEFINE_multi_string(
     "images", None, "A folder of images (with all below it), a file, a glob pattern in quotes, or a "
     "folder of shards (with --split). May be repeated.", flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_string(
-    "output", None, "File to write; with --export a folder.", flag_values=FLAGS, required=True
-)
+flags.DEFINE_string("output", None, "File to write; with --export a folder.", flag_values=FLAGS)
 flags.DEFINE_enum(
     "format", None, ["csv", "jsonl"], "csv, or jsonl (one JSON object a line); default: jsonl for an "
     "--output that ends in .jsonl, else csv.", flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_string(
     "split", None, "Split to predict, where --images is a folder of shards.", flag_values=FLAGS
 )
-flags.DEFINE_list("tasks", None, "Tasks to predict; default: all of the run.", flag_values=FLAGS)
-flags.DEFINE_string("model", "best", "Which model of each task: best, or epoch-NN.", flag_values=FLAGS)
 flags.DEFINE_bool(
     "probabilities", False, "Add a column p_AXIS_NAME with the probability of each label.", flag_values=FLAGS
 )
@@ -52,19 +49,15 @@ flags.DEFINE_enum(
     "on_error", "skip", ["fail", "skip"],
     "What an image does that cannot be read: skip lists it beside the output; fail ends the prediction and "
     "names it.", flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_integer("batch_size", 256, "Images read at a time.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer(
-    "micro_batch",
-    32,
-    "Images per pass through the models: decides the memory.",
-    lower_bound=1,
-    flag_values=FLAGS,
-)
 
 
 def main(options: flags.FlagValues) -> None:
-    if options.export is None and not options.images:
-        raise cli.UsageError("--images is missing; it must name a folder, file or pattern of images")
+    needed = {"workdir": "the folder of the run", "output": "the file to write, or with --export the folder"}
+    if options.export is None:
+        needed["images"] = "a folder, file or pattern of images"
+    for name, meaning in needed.items():
+        if not options[name].value:
+            raise cli.UsageError(f"--{name} is missing; it must name {meaning}")
     cli.quiet_tensorflow()
     import tensorflow as tf
 

@@ -14,6 +14,7 @@ SHORT = {
     "ece": "ECE",
     "tpr_at_fpr_5": "found at 5 % false alarms",
 }
+SHARES = ("accuracy", "balanced_accuracy", "ece", *metrics.FALSE_POSITIVE_RATES)  # read in percent
 DAMAGES = {  # title; axis, which begins with the undamaged image
     "jpeg": (
         "Recompressed as JPEG",
@@ -53,6 +54,7 @@ def page(template: str, **values) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"percent": percent, "number": number, "count": count, "figure": figure}
+    environment.tests["share"] = SHARES.__contains__
     return environment.get_template(template).render(titles=metrics.TITLES, **values)
 
 
@@ -78,8 +80,7 @@ def count(value: int) -> str:
 
 def figure(value: float | None, name: str) -> str:
     """A metric's value the way it is read: shares in percent, the rest as numbers."""
-    shares = ("accuracy", "balanced_accuracy", "ece", *metrics.FALSE_POSITIVE_RATES)
-    return percent(value) if name in shares else number(value)
+    return percent(value) if name in SHARES else number(value)
 
 
 def plots(task: dict) -> list[dict]:

@@ -59,7 +59,7 @@ def document(**tasks) -> dict:
     }  # fmt: skip
 
 
-class _Balance(html.parser.HTMLParser):
+class Balance(html.parser.HTMLParser):
     """Checks that every element that opens closes again."""
 
     VOID = {"meta", "br", "img", "path", "rect", "circle", "link", "input", "hr"}
@@ -83,7 +83,7 @@ class _Balance(html.parser.HTMLParser):
 
 def test_the_page_is_well_formed_and_refers_to_nothing_outside_itself():
     page = report.render(document())
-    parser = _Balance()
+    parser = Balance()
     parser.feed(page)
     assert parser.open == []
     assert parser.links and all(link.startswith(("#", "data:")) for link in parser.links)
@@ -145,7 +145,7 @@ def test_damage_and_galleries_are_drawn_where_there_are_any():
     assert page.count("<svg") == 8
     assert page.count("<img") == 3
     assert "a/&lt;i&gt;.jpg" in page and "Grad-CAM" in page
-    parser = _Balance()
+    parser = Balance()
     parser.feed(page)
     assert parser.open == []
 
