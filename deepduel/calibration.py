@@ -125,7 +125,10 @@ def load(workdir: str | os.PathLike, split: str, model_sha256: dict[str, str]) -
       DataError: there is no such evaluation, it is of other models, or nothing was fitted.
     """
     path = pathlib.Path(workdir, "evaluation", split, "metrics.json")
-    again = f"run python -m deepduel.evaluate --workdir={workdir} --split={split} with the same --model first"
+    again = (
+        f"run python -m deepduel.evaluate --workdir={workdir} --data_dir=SHARDS --split={split} "
+        "with the same --model first"
+    )
     try:
         found = json.loads(path.read_text("utf-8"))
         known, tasks = found["about"]["model_sha256"], found["tasks"]

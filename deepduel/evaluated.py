@@ -80,7 +80,7 @@ def read(workdir: str | os.PathLike, split: str) -> Evaluated:
     except FileNotFoundError:
         raise DataError(
             f"--compare: {workdir} has no {path.relative_to(workdir)}; "
-            f"run python -m deepduel.evaluate --workdir={workdir} --split={split} first"
+            f"run python -m deepduel.evaluate --workdir={workdir} --data_dir=SHARDS --split={split} first"
         ) from None
     except (OSError, ValueError, KeyError, IndexError, csv.Error) as error:
         raise DataError(f"{path}: unreadable ({error}); evaluate the run again") from error

@@ -46,7 +46,8 @@ def document(
           "overall": figures, see `metrics.Score.document`, and "intervals": {figure: [low, high]}, 95 %,
           "class_scores": {CLASS: {"images", "precision", "recall", "f1"}},
           "confusion": [[images of class (row) predicted as class (column)]],
-          "groups": {OTHER_AXIS: {LABEL: figures and intervals}}, of the other label axes, then of `columns`,
+          "groups": {OTHER_AXIS: {LABEL: figures and intervals}}, of the other label axes, then of `columns`;
+             "auc_against_others" of a group within one of two classes: against all of the other class,
           "cells": {"real/animals": {"images", "accuracy", "interval", "mean_probability"}},
           "apart_from_copies": figures over the images that no other split has, where some are there,
           "calibration": see `calibration.document`, "shortcuts": see `shortcuts.document`,
@@ -111,15 +112,11 @@ def _parts(
     yield "overall", overall
     yield "class_scores", metrics.class_scores(labels, predicted, classes)
     yield "confusion", metrics.confusion(labels, predicted, len(classes)).tolist()
+    members = _groups(split, axis, columns, known)
+    figures_of = lambda here: _of_group(labels, probabilities, here, classes, replicates)
     yield (
         "groups",
-        {
-            by: {
-                name: _figures(labels[here], probabilities[here], classes, replicates)
-                for name, here in members.items()
-            }
-            for by, members in _groups(split, axis, columns, known).items()
-        },
+        {by: {name: figures_of(here) for name, here in each.items()} for by, each in members.items()},
     )
     yield "cells", _cells(predictions, known, labels, probabilities)
     alone = ~elsewhere[known]
@@ -136,6 +133,18 @@ def _parts(
 def _figures(labels: np.ndarray, probabilities: np.ndarray, classes: tuple, replicates: int) -> dict:
     found = metrics.score(labels, probabilities, classes).document()
     return found | {"intervals": bootstrap.intervals(labels, probabilities, replicates=replicates)}
+
+
+def _of_group(
+    labels: np.ndarray, probabilities: np.ndarray, here: np.ndarray, classes: tuple, replicates: int
+) -> dict:
+    """Figures of a group; of one that lies in one of two classes, the AUC against all of the other too."""
+    found = _figures(labels[here], probabilities[here], classes, replicates)
+    own = np.unique(labels[here])
+    if len(classes) == 2 and len(own) == 1:
+        both = here | (labels != own[0])
+        found["auc_against_others"] = metrics.score(labels[both], probabilities[both]).values["auc"]
+    return found
 
 
 def _groups(

@@ -42,7 +42,7 @@ def render(
       galleries: {axis: see `gallery.galleries`}.
       alike: pictures of copies in other splits, see `gallery.pairs`.
     """
-    tools = {"plots": plots, "damage_plots": damage_plots, "short": SHORT}
+    tools = {"plots": plots, "undefined": undefined, "damage_plots": damage_plots, "short": SHORT}
     return page("report.html", **document, **tools, galleries=galleries or {}, alike=alike or [])
 
 
@@ -81,6 +81,18 @@ def count(value: int) -> str:
 def figure(value: float | None, name: str) -> str:
     """A metric's value the way it is read: shares in percent, the rest as numbers."""
     return percent(value) if name in SHARES else number(value)
+
+
+def undefined(task: dict) -> list[tuple[str, list[str]]]:
+    """(reason, figures) of the figures that the images of a task do not define.
+
+    Those that are there for two classes only are not missed with more.
+    """
+    found: dict[str, list[str]] = {}
+    for name, note in task["overall"].get("notes", {}).items():
+        if len(task["classes"]) == 2 or name not in metrics.FALSE_POSITIVE_RATES:
+            found.setdefault(note, []).append(metrics.TITLES[name])
+    return list(found.items())
 
 
 def plots(task: dict) -> list[dict]:

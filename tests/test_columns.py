@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from deepduel import columns, evaluate
 from deepduel.shards import Split
@@ -31,17 +32,20 @@ def run_folder(tmp_path_factory, toy_shards):
 
 def test_figures_by_a_column_are_those_of_its_images(run_folder, toy_shards, tmp_path, capsys):
     keys = _keys(toy_shards)
-    rows = [(f"./{key}", ("sd, 1.4", "gan", "")[n % 3], 1) for n, key in enumerate(keys)]
+    rows = [
+        (f"./{key}", ("sd, 1.4", "gan", "")[n % 3], "made" if "/fake/" in key and n % 2 else "")
+        for n, key in enumerate(keys)
+    ]
     path = _write(tmp_path / "about.csv", [("train/elsewhere.jpg", "gan", 1), *reversed(rows)])
     code = run_command(
         evaluate, f"--workdir={run_folder}", f"--data_dir={toy_shards}", "--bootstrap=0",
-        f"--metadata={path}", "--group_by=generator",
+        f"--metadata={path}", "--group_by=generator,size",
     )  # fmt: skip
     assert code == 0
     assert "18 images have no generator" in capsys.readouterr().out
     folder = run_folder / "evaluation" / "validation"
     document = json.loads((folder / "metrics.json").read_text("utf-8"))
-    assert document["ungrouped"] == {"generator": 18}
+    assert document["ungrouped"]["generator"] == 18
     with (folder / "predictions.csv").open(newline="") as file:
         predicted = list(csv.DictReader(file))
     for axis, task in document["tasks"].items():
@@ -52,7 +56,14 @@ def test_figures_by_a_column_are_those_of_its_images(run_folder, toy_shards, tmp
             assert groups[name]["images"] == len(own) == 18
             right = np.mean([row[axis] == row[f"{axis}_predicted"] for row in own])
             assert groups[name]["accuracy"] == pytest.approx(right)
+    made = document["tasks"]["authenticity"]["groups"]["size"]["made"]
+    own = [row for n, row in enumerate(predicted) if row["authenticity"] == "real" or n % 2]
+    scores = [float(row["p_authenticity_fake"]) for row in own]
+    expected = roc_auc_score([row["authenticity"] == "fake" for row in own], scores)
+    assert made["auc"] is None and made["auc_against_others"] == pytest.approx(expected, abs=1e-4)
+    assert "auc_against_others" not in document["tasks"]["category"]["groups"]["size"]["made"]
     page = (folder / "report.html").read_text("utf-8")
+    assert "AUC*" in page
     assert "By generator" in page and "sd, 1.4" in page and "18 images of the split have no generator" in page
 
 

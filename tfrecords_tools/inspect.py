@@ -74,7 +74,8 @@ def _duplicates(whole: manifest.Manifest, options: flags.FlagValues) -> None:
         found = duplicates.report(duplicates.groups(hashes, options.duplicate_distance), names)
         print(f"within {options.duplicate_distance} bits of 64: {found.summary}")
     for members in found.leaks[:20]:
-        print("  " + " = ".join(f"{split}: {key}" for split, key in members[:4]))
+        line = " = ".join(f"{split}: {key}" for split, key in members[:4])
+        print("  " + line.replace("\n", "\\n"))
     if len(found.leaks) > 20:
         print(f"  and {len(found.leaks) - 20:,} more across splits; --duplicates_csv has all")
     if options.duplicates_csv:
