@@ -20,7 +20,8 @@ class Architecture:
       head: pooling ("avg", "max", "flatten"), then any of "dropout:RATE" and "dense:UNITS" (relu),
         separated by commas; the last layer, one logit per class, is added.
       image_size: side of the square input, pixels.
-      weights: of the backbone: "imagenet", "none", or a weights file (.weights.h5 or .keras).
+      weights: of the backbone: "imagenet", "none", or a file: .weights.h5 or .keras, of the backbone or of a
+        model that was trained on it, such as best.keras.
       fine_tune: what of the backbone is trained: "none", "all", or "last:N", its last N layers that have
         weights.
       batch_norm: "frozen": the backbone runs in inference mode, with the batch-norm statistics that it came

@@ -167,7 +167,8 @@ def _load_weights(backbone: keras.Model, architecture: Architecture) -> None:
         )
     try:
         if path.suffix == ".keras":
-            backbone.set_weights(keras.models.load_model(path, compile=False).get_weights())
+            saved = keras.models.load_model(path, compile=False)
+            backbone.set_weights(_backbone_in(saved, backbone).get_weights())
         else:
             backbone.load_weights(path)
     except (ValueError, OSError) as error:
@@ -175,6 +176,15 @@ def _load_weights(backbone: keras.Model, architecture: Architecture) -> None:
         raise DataError(
             f"{path}: not weights of {architecture.backbone} without its top ({reason})"
         ) from error
+
+
+def _backbone_in(saved: keras.Model, backbone: keras.Model) -> keras.Model:
+    """What of a saved model is a network like `backbone`: a part, as of best.keras, or all of it."""
+    shapes = [variable.shape for variable in backbone.weights]
+    for part in saved._flatten_layers():
+        if isinstance(part, keras.Model) and [variable.shape for variable in part.weights] == shapes:
+            return part
+    return saved
 
 
 def _application(name: str):

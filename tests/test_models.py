@@ -94,6 +94,15 @@ def test_weights_from_a_file(tmp_path, suffix):
     np.testing.assert_allclose(built.extractor(pixels), np.mean(expected, axis=(1, 2)), rtol=1e-4, atol=1e-5)
 
 
+def test_weights_from_a_model_that_was_trained_on_the_backbone(tmp_path):
+    first = models.build("a", Architecture("small_cnn", "avg,dense:8", 16, fine_tune="all"), ("x", "y"))
+    first.saved_model.save(tmp_path / "best.keras")
+    weights = str(tmp_path / "best.keras")
+    second = models.build("b", Architecture("small_cnn", image_size=16, weights=weights), ("x", "y"), seed=5)
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3)).astype(np.float32)
+    np.testing.assert_array_equal(first.extractor(pixels, training=False), second.extractor(pixels))
+
+
 def test_weights_of_another_network_are_refused(tmp_path):
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(tmp_path / "other.keras")
     with pytest.raises(DataError, match="other.keras: not weights of small_cnn"):
