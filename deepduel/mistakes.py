@@ -8,7 +8,7 @@ from deepduel.reading import Reading
 from deepduel.shards import Split
 from tfrecords_tools import records as record_format
 
-_SHOWN = 16
+_SHOWN = 12
 
 
 class Mistakes:
@@ -41,7 +41,8 @@ class Mistakes:
         wrong = wrong[np.argsort(-sureness[wrong], kind="stable")][:_SHOWN]
         captions = [
             (
-                f"{names[labels[number]]} called {names[called[number]]} {sureness[number]:.1%}",
+                names[labels[number]],
+                f"called {names[called[number]]} {sureness[number]:.1%}",
                 record_format.key_text(self._split.key(int(records[number]))),
             )
             for number in wrong.tolist()

@@ -27,7 +27,7 @@ from deepduel.training import Duel
 from tfrecords_tools import records as record_format
 
 _SECONDS_BETWEEN_POINTS = 1.0  # more would cost throughput and show nothing more
-_SAMPLES = 16
+_SAMPLES = 12
 _TABLE = 40  # classes; a larger confusion matrix would be no picture to read
 
 
@@ -55,6 +55,15 @@ class Board(keras.callbacks.Callback):
         values = _hyperparameters(flags)
         with self._writer.as_default(step=0):
             tf.summary.text("flags", "\n".join(f"    {line}" for line in flags.splitlines()))
+            # TensorBoard finds no values for metrics that it collects by itself in the logdir's own folder.
+            hparams.hparams_config(
+                hparams=[hparams.HParam(name) for name in values],
+                metrics=[
+                    hparams.Metric(f"epoch/val_{task.name}_{measure}", display_name=f"{task.name} {measure}")
+                    for task in self._duel.tasks
+                    for measure in ("accuracy", "auc", "loss")
+                ],
+            )
             hparams.hparams(values)
         batch = next(iter(batches.take(1)))
         images, seeds = batch["images"][:_SAMPLES], batch["seeds"][:_SAMPLES]

@@ -33,7 +33,7 @@ def test_the_worst_mistakes_are_the_surest(toy_shards, monkeypatch):
     mistakes.worst([(records, {"authenticity": logits})], "authenticity", ("real", "fake"))
     ((images, captions),) = seen
     assert images.shape == (2, 32, 32, 3)
-    assert [caption[1] for caption in captions] == [split.key(number).decode() for number in (7, 3)]
+    assert [caption[2] for caption in captions] == [split.key(number).decode() for number in (7, 3)]
     right = [(records, {"authenticity": np.eye(2)[np.append(labels, 0)]})]
     assert mistakes.worst(right, "authenticity", ("real", "fake")) is None
     counts = []
