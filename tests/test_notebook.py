@@ -41,7 +41,7 @@ def _cells(**settings: str):
 def test_from_a_folder_to_models_and_predictions(toy_folder, tmp_path, monkeypatch, no_board_left):
     monkeypatch.setenv("PATH", f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     work = tmp_path / "work"
-    options = "--backbone=small_cnn --head=avg --image_size=16 --batch_size=64"
+    options = "--backbone=small_cnn --head=avg --image_size=8 --augmentation=none --batch_size=64"
     notebook = _cells(
         IMAGES=str(toy_folder), PROJECT=str(PROJECT), WORK=str(work), OPTIONS=options,
         PREDICT=f"{toy_folder}/test",
