@@ -7,6 +7,7 @@ random weights (they cost what trained ones cost). `plain` is the same network i
 the same augmented images, where the whole batch goes through the backbone at once.
 """
 
+import functools
 import json
 import resource
 import subprocess
@@ -27,6 +28,7 @@ flags.DEFINE_list("batches", ["64", "512"], "Batch sizes.", flag_values=FLAGS)
 flags.DEFINE_list("ways", ["ours"], "ours, plain.", flag_values=FLAGS)
 flags.DEFINE_integer("image_size", 224, "Of the networks' input.", lower_bound=71, flag_values=FLAGS)
 flags.DEFINE_integer("micro_batch", 32, "Of ours.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_string("fine_tune", "none", "Of ours: none, all or last:N.", flag_values=FLAGS)
 flags.DEFINE_integer(
     "steps", 2, "Steps; the first is not timed, so 1 tells the memory only.", lower_bound=1, flag_values=FLAGS
 )
@@ -42,12 +44,14 @@ def main(options: flags.FlagValues) -> None:
     batches = [_positive(batch) for batch in options.batches]
     jobs = [
         {"model": model, "batch": batch, "way": way, "size": options.image_size,
-         "micro_batch": options.micro_batch, "steps": options.steps}
+         "micro_batch": options.micro_batch, "fine_tune": options.fine_tune, "steps": options.steps}
         for model in options.models for way in options.ways for batch in batches
     ]  # fmt: skip
     for job in jobs:
         if job["model"] not in MODELS or job["way"] not in ("ours", "plain"):
             raise cli.UsageError(f"--models takes {', '.join(MODELS)}; --ways takes ours, plain")
+    if options.fine_tune != "none" and "plain" in options.ways:
+        raise cli.UsageError("--fine_tune is of ours; leave plain out of --ways")
     print(f"{'model':10} {'way':6} {'batch':>6} {'peak GB':>8} {'uint8 batch GB':>15} {'images/s':>9}")
     with Progress("measuring", total=len(jobs), unit="runs") as bar:
         for number, job in enumerate(jobs):
@@ -74,7 +78,7 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _measure(data_dir: str, *, model, batch, way, size, micro_batch, steps) -> dict[str, float]:
+def _measure(data_dir: str, *, model, batch, way, size, micro_batch, fine_tune, steps) -> dict[str, float]:
     cli.quiet_tensorflow()
     from deepduel import pipeline
     from deepduel.order import Position
@@ -83,7 +87,8 @@ def _measure(data_dir: str, *, model, batch, way, size, micro_batch, steps) -> d
 
     split = Split(data_dir, "train")
     batches = pipeline.train_batches(split, Reading(batch, size=(200, 200)), Position())
-    step = (_ours if way == "ours" else _plain)(split, iter(batches), MODELS[model], batch, size, micro_batch)
+    ours = functools.partial(_ours, micro_batch=micro_batch, fine_tune=fine_tune)
+    step = {"ours": ours, "plain": _plain}[way](split, iter(batches), MODELS[model], batch, size)
     step()
     started = time.perf_counter()
     for _ in range(steps - 1):
@@ -95,7 +100,7 @@ def _measure(data_dir: str, *, model, batch, way, size, micro_batch, steps) -> d
     }
 
 
-def _ours(split, iterator, axes, batch, size, micro_batch):
+def _ours(split, iterator, axes, batch, size, *, micro_batch, fine_tune):
     import keras
 
     from deepduel import models
@@ -115,7 +120,7 @@ def _ours(split, iterator, axes, batch, size, micro_batch):
     return lambda: function(iterator)
 
 
-def _plain(split, iterator, axes, batch, size, micro_batch):
+def _plain(split, iterator, axes, batch, size):
     import keras
 
     from deepduel import models
