@@ -173,7 +173,7 @@ class Profile(keras.callbacks.Callback):
             self._running = False
             print(
                 f"profiled steps {self._first} to {min(self._done, self._last)}; look at them with "
-                f"pip install tensorboard-plugin-profile and tensorboard --logdir={self._folder}",
+                f"pip install xprof and tensorboard --logdir={self._folder}",
                 flush=True,
             )
 
