@@ -17,8 +17,8 @@ _FLAGS = {  # name: (default, help)
     ),
     "fine_tune": (
         "none",
-        "Train the backbone too: none, all, or last:N, its last N layers with weights. small_cnn: none means "
-        "all.",
+        "Train the backbone too: none, all, or last:N, its last N layers with weights. small_cnn without "
+        "--weights: none means all.",
     ),
     "batch_norm": (
         "auto",
@@ -106,7 +106,9 @@ def _task(axis: str, value: dict[str, str], changes: dict[str, str]):
         head=value["head"],
         image_size=_number("image_size", value["image_size"], int),
         weights=weights,
-        fine_tune="all" if small and value["fine_tune"] == "none" else value["fine_tune"],
+        fine_tune="all"
+        if small and weights == "none" and value["fine_tune"] == "none"
+        else value["fine_tune"],
         batch_norm=value["batch_norm"],
         precision=value["precision"],
     )

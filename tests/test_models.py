@@ -4,8 +4,9 @@ import sys
 import keras
 import numpy as np
 import pytest
+from absl import flags
 
-from deepduel import models
+from deepduel import models, task_flags
 from deepduel.architecture import PRECISIONS, Architecture
 from tfrecords_tools.cli import DataError, UsageError
 
@@ -101,6 +102,22 @@ def test_weights_from_a_model_that_was_trained_on_the_backbone(tmp_path):
     second = models.build("b", Architecture("small_cnn", image_size=16, weights=weights), ("x", "y"), seed=5)
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3)).astype(np.float32)
     np.testing.assert_array_equal(first.extractor(pixels, training=False), second.extractor(pixels))
+
+
+@pytest.mark.parametrize(
+    ("words", "fine_tune"),
+    [
+        ([], "all"),
+        (["--weights=best.keras"], "none"),
+        (["--weights=best.keras", "--fine_tune=last:2"], "last:2"),
+    ],
+)
+def test_small_cnn_is_trained_whole_unless_weights_are_given(words, fine_tune):
+    flag_values = flags.FlagValues()
+    task_flags.define(flag_values)
+    flag_values(["train", "--backbone=small_cnn", *words])
+    (task,) = task_flags.tasks(flag_values, ["authenticity"])
+    assert task.architecture.fine_tune == fine_tune
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
