@@ -26,6 +26,7 @@ _GATHERED = 64  # records that leave a window together
 _LISTED = 3  # bad records of one batch that get a line of their own
 
 
+@tf.autograph.experimental.do_not_convert  # nothing here needs it, and converting takes seconds
 def train(split: Split, reading: Reading, position: order.Position) -> tf.data.Dataset:
     """Endless training batches from `position` on; what lies before its window is not read."""
     over, step = divmod(position.step, order.steps_per_epoch(len(split), reading.batch_size))
@@ -47,6 +48,7 @@ def train(split: Split, reading: Reading, position: order.Position) -> tf.data.D
     return _finish(epochs.flat_map(epoch), split, reading, shards)
 
 
+@tf.autograph.experimental.do_not_convert
 def evaluate(split: Split, reading: Reading, *, rows: int) -> tf.data.Dataset:
     """Every record once, in order, in batches of `rows`."""
     shards = ShardStream(split)
