@@ -5,7 +5,8 @@ import re
 
 from tfrecords_tools.cli import UsageError
 
-SMALL_CNN = "small_cnn"
+OWN_BACKBONES = ("small_cnn", "forensic_cnn")  # not of keras.applications, no ImageNet weights
+INPUT_FILTERS = ("none", "highpass", "srm", "spectrum")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 _POOLINGS = ("avg", "max", "flatten")
 
@@ -16,7 +17,7 @@ class Architecture:
 
     Attributes:
       backbone: a network of keras.applications by name, in any case ("xception",
-        "EfficientNetV2S"), or "small_cnn"; `models.build` knows the names.
+        "EfficientNetV2S"), or one of OWN_BACKBONES; `backbones.names` has them all.
       head: pooling ("avg", "max", "flatten"), then any of "dropout:RATE" and "dense:UNITS" (relu),
         separated by commas; the last layer, one logit per class, is added.
       image_size: side of the square input, pixels.
@@ -28,6 +29,9 @@ class Architecture:
         with and without its own dropout; "trained"; "auto": trained with fine_tune "all", else frozen, as
         Keras recommends (keras.io/guides/transfer_learning).
       precision: "float32", "mixed_float16", "mixed_bfloat16": of the backbone. The head is float32.
+      input_filter: what is in front of the backbone, one of INPUT_FILTERS (see input_filters).
+      stem_stride: of the backbone's first convolution that has a stride; 1 loses no pixel early, and makes
+        the feature maps larger; 0: the network's own.
     """
 
     backbone: str
@@ -37,11 +41,19 @@ class Architecture:
     fine_tune: str = "none"
     precision: str = "float32"
     batch_norm: str = "auto"
+    input_filter: str = "none"
+    stem_stride: int = 0
 
     def __post_init__(self):
         parse_head(self.head)
-        if self.backbone == SMALL_CNN and self.weights == "imagenet":
-            raise UsageError("small_cnn has no ImageNet weights; use --weights=none or --weights=FILE")
+        if self.backbone in OWN_BACKBONES and self.weights == "imagenet":
+            raise UsageError(f"{self.backbone} has no ImageNet weights; use --weights=none or --weights=FILE")
+        if self.input_filter not in INPUT_FILTERS:
+            raise UsageError(
+                f"input_filter must be one of {', '.join(INPUT_FILTERS)}, got {self.input_filter!r}"
+            )
+        if self.stem_stride < 0:
+            raise UsageError(f"stem_stride must be from 0 (the network's own) on, got {self.stem_stride}")
         if self.image_size < 1:
             raise UsageError(f"image_size must be at least 1 pixel, got {self.image_size}")
         if not re.fullmatch(r"none|all|last:[1-9]\d*", self.fine_tune):

@@ -181,6 +181,8 @@ class Features:
             "decoder": simplejpeg.__version__,
             "on_error": self._reading.on_error,
             "backbone": architecture.backbone,
+            "input_filter": architecture.input_filter,
+            "stem_stride": architecture.stem_stride,
             "pooling": architecture.head.partition(",")[0],
             "image_size": architecture.image_size,
             "precision": architecture.precision,

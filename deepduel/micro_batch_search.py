@@ -102,7 +102,7 @@ def _once(tasks: tuple[Task, ...], count: tf.Tensor) -> list[tf.Tensor]:
 def _key(duel: Duel, batch_size: int) -> str:
     networks = [
         f"{task.model.architecture.backbone}@{task.size} {task.model.architecture.fine_tune} "
-        f"{task.model.architecture.precision}"
+        f"{task.model.architecture.precision} stem {task.model.architecture.stem_stride}"
         for task in duel.tasks
     ]
     fixed = any(task.trains_statistics and build.normalises(task) for task in duel.tasks)

@@ -9,21 +9,31 @@ from deepduel import augmentation_flags
 from tfrecords_tools.cli import UsageError
 
 _FLAGS = {  # name: (default, help)
-    "backbone": ("xception", "A network of keras.applications, or small_cnn."),
+    "backbone": ("xception", "A network of keras.applications, forensic_cnn or small_cnn."),
     "head": ("avg,dropout:0.5,dense:512", "avg, max or flatten, then dropout:RATE and dense:UNITS."),
     "weights": (
         "auto",
-        "Of the backbone: imagenet, none, a file, or auto: none for small_cnn, else imagenet.",
+        "Of the backbone: imagenet, none, a file, or auto: none for small_cnn and forensic_cnn, else "
+        "imagenet.",
     ),
     "fine_tune": (
         "none",
-        "Train the backbone too: none, all, or last:N, its last N layers with weights. small_cnn without "
-        "--weights: none means all.",
+        "Train the backbone too: none, all, or last:N, its last N layers with weights. small_cnn and "
+        "forensic_cnn without --weights: none means all.",
     ),
     "batch_norm": (
         "auto",
         "Of a backbone that is trained: frozen keeps the statistics it came with; trained; auto: trained "
         "with --fine_tune=all, else frozen.",
+    ),
+    "input_filter": (
+        "none",
+        "Fixed filter in front of the backbone: none, highpass, srm (noise residuals) or "
+        "spectrum (log magnitudes).",
+    ),
+    "stem_stride": (
+        "0",
+        "Of the backbone's first convolution that has a stride: 1 loses no pixel early; 0: its own.",
     ),
     "image_size": ("224", "Side of the network's square input, pixels."),
     "augmentation": (
@@ -94,11 +104,11 @@ def per_task(name: str, values: list[str], axes: list[str], *, required: bool = 
 
 
 def _task(axis: str, value: dict[str, str], changes: dict[str, str]):
-    from deepduel.architecture import SMALL_CNN, Architecture
+    from deepduel.architecture import OWN_BACKBONES, Architecture
     from deepduel.options import TaskOptions
     from deepduel.recipe import Recipe
 
-    small = value["backbone"] == SMALL_CNN
+    small = value["backbone"] in OWN_BACKBONES
     weights = value["weights"] if value["weights"] != "auto" else "none" if small else "imagenet"
     augmentation, mixing = augmentation_flags.build(value["augmentation"], changes)
     architecture = Architecture(
@@ -111,6 +121,8 @@ def _task(axis: str, value: dict[str, str], changes: dict[str, str]):
         else value["fine_tune"],
         batch_norm=value["batch_norm"],
         precision=value["precision"],
+        input_filter=value["input_filter"],
+        stem_stride=_number("stem_stride", value["stem_stride"], int),
     )
     decay = value["weight_decay"]
     recipe = Recipe(

@@ -137,3 +137,14 @@ def test_crops_at_native_resolution_are_those_of_the_epoch(toy_shards, tmp_path,
     np.testing.assert_array_equal(ours["records"], images["records"])
     expected = model.extractor(tf.cast(images["images"], tf.float32), training=False)
     np.testing.assert_allclose(ours["features"]["category"], expected, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("change", [{"input_filter": "spectrum"}, {"stem_stride": 1}])
+def test_what_is_in_front_of_the_same_weights_has_other_features(toy_shards, tmp_path, change):
+    split, reading = Split(toy_shards, "train"), Reading(32, size=(70, 70))
+    for fields in ({}, change):
+        architecture = Architecture("small_cnn", image_size=70, **fields)
+        model = models.build("category", architecture, ("a", "b", "c"))
+        task = Task("category", model, PRESETS["none"], keras.optimizers.Adam())
+        features.Features(tmp_path, split, reading, (task,), micro_batch=16, seed=5, views=1).make()
+    assert len(list(tmp_path.iterdir())) == 2

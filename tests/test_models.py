@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from deepduel import models, task_flags
+from deepduel import backbones, models, task_flags
 from deepduel.architecture import PRECISIONS, Architecture
 from tfrecords_tools.cli import DataError, UsageError
 
@@ -31,9 +31,9 @@ def test_the_originals_models_have_their_parameters(task, parameters, trainable)
 
 @pytest.mark.parametrize("name", ["xception", "vgg16", "densenet121", "mobilenetv3small", "efficientnetv2b0"])
 def test_preprocessing_equals_the_networks_own(name):
-    _, preprocess_input = models._application(name)
+    _, preprocess_input = backbones.application(name)
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 5, 7, 3)).astype(np.float32)
-    ours = np.asarray(models._preprocessing_layers(preprocess_input)(pixels))
+    ours = np.asarray(backbones._preprocessing_layers(preprocess_input)(pixels))
     np.testing.assert_allclose(ours, preprocess_input(pixels.copy()), atol=2e-6)
 
 
@@ -86,7 +86,7 @@ def test_heads_and_outputs_are_float32(precision):
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
 def test_weights_from_a_file(tmp_path, suffix):
-    source = models.small_cnn(16)
+    source = backbones.small_cnn(16)
     path = tmp_path / f"backbone{suffix}"
     source.save_weights(path) if suffix == ".weights.h5" else source.save(path)
     built = models.build("a", Architecture("small_cnn", image_size=16, weights=str(path)), ("x", "y"), seed=5)
@@ -134,7 +134,7 @@ def test_a_failed_download_is_one_line_with_the_remedy(monkeypatch):
     def factory(**kwargs):
         raise Exception("URL fetch failure on https://example.org/x.h5: None -- no route\nmore")
 
-    monkeypatch.setattr(models, "_application", lambda name: (factory, lambda pixels: pixels))
+    monkeypatch.setattr(backbones, "application", lambda name: (factory, lambda pixels: pixels))
     with pytest.raises(DataError, match="cannot be downloaded .*--weights=FILE.*--weights=none") as caught:
         models.build("a", Architecture("xception", image_size=96, weights="imagenet"), ("x", "y"))
     assert "\n" not in str(caught.value)
@@ -149,6 +149,11 @@ def test_a_failed_download_is_one_line_with_the_remedy(monkeypatch):
         ({"backbone": "vgg16", "precision": "float8"}, "precision must be one of"),
         ({"backbone": "vgg16", "image_size": 0}, "image_size must be at least 1"),
         ({"backbone": "small_cnn", "weights": "imagenet"}, "small_cnn has no ImageNet weights"),
+        (
+            {"backbone": "vgg16", "input_filter": "dct"},
+            "input_filter must be one of none, highpass, srm, spectrum",
+        ),
+        ({"backbone": "vgg16", "stem_stride": -1}, "stem_stride must be from 0"),
     ],
 )
 def test_bad_architectures_are_refused_at_birth(fields, message):
@@ -157,10 +162,57 @@ def test_bad_architectures_are_refused_at_birth(fields, message):
 
 
 def test_an_unknown_backbone_is_named_with_those_that_there_are():
-    with pytest.raises(UsageError, match="no backbone 'resnet51'; it must be one of small_cnn, convnext"):
+    with pytest.raises(
+        UsageError, match="no backbone 'resnet51'; it must be one of small_cnn, forensic_cnn, convnext"
+    ):
         models.build("a", Architecture("resnet51"), ("x", "y"))
 
 
 def test_a_size_too_small_for_the_network():
     with pytest.raises(UsageError, match="vgg16 cannot be built at 8 px"):
         models.build("a", Architecture("vgg16", image_size=8), ("x", "y"))
+
+
+@pytest.mark.parametrize("size", [1, 9, 32, 75])
+def test_forensic_cnn_runs_at_any_size(size):
+    built = models.build("a", Architecture("forensic_cnn", "avg", size, fine_tune="all"), ("x", "y"))
+    assert built.saved_model(np.zeros((2, size, size, 3), np.float32)).shape == (2, 2)
+
+
+def test_forensic_cnns_stem_skips_no_pixel():
+    convolutions = [
+        layer for layer in backbones.forensic_cnn(200).layers if isinstance(layer, keras.layers.Conv2D)
+    ]
+    assert convolutions[0].strides == (1, 1)
+    assert backbones.forensic_cnn(200).output.shape[1:3] == (25, 25)
+    assert backbones.forensic_cnn(200, stem_stride=2).output.shape[1:3] == (13, 13)
+
+
+@pytest.mark.parametrize("name", ["efficientnetv2b0", "resnet50", "xception"])
+def test_a_stem_stride_of_one_keeps_the_weights_and_enlarges_the_maps(name):
+    own, _ = backbones.build(name, 96)
+    keras.utils.set_random_seed(0)
+    changed, _ = backbones.build(name, 96, stem_stride=1)
+    assert changed.count_params() == own.count_params()
+    assert [tuple(w.shape) for w in changed.weights] == [tuple(w.shape) for w in own.weights]
+    assert changed.output.shape[1] >= 2 * own.output.shape[1]
+
+
+def test_a_stem_stride_keeps_what_the_network_computes():
+    backbone, _ = backbones.build("mobilenetv2", 64)
+    same = backbones._with_stem_stride(backbone, "mobilenetv2", 2)
+    pixels = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
+    np.testing.assert_array_equal(same(pixels, training=False), backbone(pixels, training=False))
+
+
+@pytest.mark.parametrize(
+    ("name", "stride", "message"),
+    [
+        ("vgg16", 1, "vgg16 has no convolution with a stride"),
+        ("convnexttiny", 1, "convnexttiny has no convolution with a stride"),
+        ("mobilenetv2", 3, "that of mobilenetv2 is 2"),
+    ],
+)
+def test_a_stem_stride_that_cannot_be_is_refused(name, stride, message):
+    with pytest.raises(UsageError, match=message):
+        models.build("a", Architecture(name, image_size=64, stem_stride=stride), ("x", "y"))

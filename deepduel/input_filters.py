@@ -1,0 +1,89 @@
+"""Fixed filters in front of a network, which leave the picture out and the traces of its making in.
+
+Each takes float32 [B, S, S, 3] pixels 0..255 and gives an image of the same kind: same size, three
+channels, 0..255. So it goes in front of any network, with that network's own preprocessing and weights. They
+are made of Keras' own layers and operations, train nothing, and are saved in the model.
+"""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+_HIGHPASS_RANGE = 32.0  # grey levels of residual that become 0 and 255
+_SRM_RANGE = 3.0  # as the truncated linear unit of Ye, Ni and Yi 2017
+
+# Fridrich and Kodovsky 2012 ("Rich models"), as chosen by Zhou et al. 2018 (arXiv 1805.04953): a second
+# difference along the row, the 3x3 "square" and the 5x5 "square" kernel, each over its quantisation.
+_LINE = np.array([[1, -2, 1]]) / 2
+_SQUARE_3 = np.array([[-1, 2, -1], [2, -4, 2], [-1, 2, -1]]) / 4
+_SQUARE_5 = (
+    np.array(
+        [[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]]
+    )
+    / 12
+)
+
+
+def highpass(pixels):
+    """Each channel's 3x3 residual: what its neighbours do not foretell, 127.5 for nothing."""
+    return _as_pixels(square_residual(pixels, gain=1.0, name="highpass"), _HIGHPASS_RANGE)
+
+
+def srm(pixels):
+    """Three noise residuals of the spatial rich model, each the mean over the colours."""
+    residuals = _filtered(pixels, [_LINE, _SQUARE_3, _SQUARE_5], "srm")  # per colour: three residuals
+    size = pixels.shape[1:3]
+    residuals = ops.mean(ops.reshape(residuals, (-1, *size, 3, 3)), axis=3)
+    return _as_pixels(residuals, _SRM_RANGE)
+
+
+def spectrum(pixels):
+    """Each channel's log magnitudes of the discrete Fourier transform, frequency 0 in the middle.
+
+    log(1 + |F| / S), scaled so that the largest that an image of S pixels can have is 255.
+    """
+    side = pixels.shape[1]
+    channels = ops.transpose(pixels, (0, 3, 1, 2))
+    real, imaginary = ops.fft2((channels, ops.zeros_like(channels)))
+    # A floor of 1e-6: the root's slope at 0 is infinite.
+    magnitudes = ops.log1p(ops.sqrt(real * real + imaginary * imaginary + 1e-6) / side)
+    middle = ops.roll(magnitudes, (side // 2, side // 2), axis=(2, 3))
+    return ops.transpose(middle, (0, 2, 3, 1)) * (255 / float(np.log1p(255 * side)))
+
+
+def square_residual(pixels, *, gain: float, name: str):
+    """[B, S, S, 3]: the 3x3 square kernel's residual of each channel, `gain` times."""
+    return _filtered(pixels, [gain * _SQUARE_3], name)
+
+
+FILTERS: dict[str, Callable] = {
+    "none": lambda pixels: pixels, "highpass": highpass, "srm": srm, "spectrum": spectrum,
+}  # fmt: skip
+
+
+def _filtered(pixels, kernels: list[np.ndarray], name: str):
+    """[B, S, S, 3 * kernels]: every channel through every kernel; edges are repeated."""
+    side = max(max(kernel.shape) for kernel in kernels)
+    stacked = np.zeros((side, side, 3, len(kernels)), np.float32)
+    for number, kernel in enumerate(kernels):
+        top, left = (side - kernel.shape[0]) // 2, (side - kernel.shape[1]) // 2
+        stacked[top : top + kernel.shape[0], left : left + kernel.shape[1], :, number] = kernel[:, :, None]
+    around = pixels
+    for _ in range(side // 2):  # mirroring one pixel again and again repeats the edge
+        around = ops.pad(around, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="symmetric")
+    return layers.DepthwiseConv2D(
+        side,
+        depth_multiplier=len(kernels),
+        use_bias=False,
+        depthwise_initializer=keras.initializers.Constant(stacked),
+        trainable=False,
+        dtype="float32",
+        name=name,
+    )(around)
+
+
+def _as_pixels(residuals, limit: float):
+    """-limit..limit -> 0..255, cut off beyond."""
+    return ops.clip(residuals * (127.5 / limit) + 127.5, 0.0, 255.0)

@@ -1,0 +1,95 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from deepduel import backbones, input_filters, models
+from deepduel.architecture import INPUT_FILTERS, OWN_BACKBONES, Architecture
+
+FILTERS = ["highpass", "srm", "spectrum"]
+
+
+def pixels(size: int = 24) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (2, size, size, 3)).astype(np.float32)
+
+
+def filtered(name: str, images: np.ndarray) -> np.ndarray:
+    return np.asarray(input_filters.FILTERS[name](images))
+
+
+@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize("size", [1, 5, 24])
+def test_gives_an_image_of_the_same_kind(name, size):
+    found = filtered(name, pixels(size))
+    assert found.shape == (2, size, size, 3)
+    assert found.dtype == np.float32
+    assert found.min() >= 0
+    assert found.max() <= 255.001
+
+
+@pytest.mark.parametrize("name", ["highpass", "srm"])
+def test_nothing_is_left_of_what_is_even(name):
+    even = np.full((1, 9, 9, 3), 200, np.float32)
+    np.testing.assert_allclose(filtered(name, even), 127.5, atol=1e-3)
+
+
+def test_srm_is_the_three_published_kernels():
+    images = 128 + pixels() / 400  # small enough for no residual to be cut off
+    published = [
+        (np.array([[1, -2, 1]]), 2),
+        (np.array([[-1, 2, -1], [2, -4, 2], [-1, 2, -1]]), 4),
+        (
+            np.array(
+                [
+                    [-1, 2, -2, 2, -1],
+                    [2, -6, 8, -6, 2],
+                    [-2, 8, -12, 8, -2],
+                    [2, -6, 8, -6, 2],
+                    [-1, 2, -2, 2, -1],
+                ]
+            ),
+            12,
+        ),
+    ]
+    found = (filtered("srm", images) - 127.5) / 127.5 * 3
+    for number, (kernel, scale) in enumerate(published):
+        each = [ndimage.correlate(images[0, :, :, c], kernel / scale, mode="nearest") for c in range(3)]
+        np.testing.assert_allclose(found[0, :, :, number], np.mean(each, axis=0), atol=2e-3)
+
+
+def test_the_spectrum_is_numpys_with_frequency_zero_in_the_middle():
+    images = pixels()
+    transformed = np.fft.fftshift(np.fft.fft2(images, axes=(1, 2)), axes=(1, 2))
+    expected = np.log1p(np.abs(transformed) / 24) * 255 / np.log1p(255 * 24)
+    np.testing.assert_allclose(filtered("spectrum", images), expected, atol=1e-2)
+    white = np.full((1, 24, 24, 3), 255, np.float32)
+    assert filtered("spectrum", white)[0, 12, 12, 0] == pytest.approx(255, abs=0.01)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_a_saved_model_with_filters_needs_nothing_of_ours(tmp_path, precision):
+    images = pixels()
+    kept = {"pixels": images}
+    for name in FILTERS:
+        architecture = Architecture("forensic_cnn", image_size=24, input_filter=name, precision=precision)
+        built = models.build(name, architecture, ("x", "y"))
+        assert not any("depthwise" in variable.path for variable in built.extractor.trainable_variables)
+        built.saved_model.save(tmp_path / f"{name}.keras")
+        kept[name] = built.saved_model.predict(images, verbose=0)
+    np.savez(tmp_path / "kept.npz", **kept)
+    code = """
+import sys, keras, numpy
+kept = numpy.load("kept.npz")
+for name in ("highpass", "srm", "spectrum"):
+    found = keras.models.load_model(name + ".keras").predict(kept["pixels"], verbose=0)
+    numpy.testing.assert_allclose(found, kept[name], rtol=1e-5, atol=1e-6)
+assert not [name for name in sys.modules if name.startswith(("deepduel", "tfrecords_tools"))]
+"""
+    subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, check=True)
+
+
+def test_all_that_options_name_are_there():
+    assert tuple(input_filters.FILTERS) == INPUT_FILTERS
+    assert tuple(backbones.OWN) == OWN_BACKBONES
