@@ -23,7 +23,10 @@ def duel(options: RunOptions, tasks: list[TaskOptions], split: Split) -> Duel:
     steps = order.steps_per_epoch(len(split), options.reading.batch_size)
     strategy = devices.strategy(options.devices)
     with strategy.scope() if strategy else contextlib.nullcontext():
-        built = [_task(options, task, split, steps) for task in tasks]
+        built: list[Task] = []
+        for task in tasks:
+            lender = built[0] if options.shared_backbone and built else None
+            built.append(_task(options, task, split, steps, lender))
     unfit = [task.name for task in built if task.trains_statistics and normalises(task)]
     if strategy and unfit:
         rule = f"{', '.join(unfit)}: batch-norm statistics can be trained on one device only"
@@ -43,7 +46,7 @@ def normalises(task: Task) -> bool:
     return any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers)
 
 
-def _task(options: RunOptions, task: TaskOptions, split: Split, steps: int) -> Task:
+def _task(options: RunOptions, task: TaskOptions, split: Split, steps: int, lender: Task | None) -> Task:
     classes = split.manifest.axes[task.axis]
     weights = objective.class_weights(task.class_weights, split.labels[task.axis], tuple(classes))
     architecture = task.architecture
@@ -51,11 +54,17 @@ def _task(options: RunOptions, task: TaskOptions, split: Split, steps: int) -> T
         task.recipe,
         steps_per_epoch=steps,
         epochs=options.epochs,
-        scales_loss=architecture.trainable and architecture.precision == "mixed_float16",
+        scales_loss=architecture.trainable and architecture.precision == "mixed_float16" and not lender,
     )
     return Task(
         task.axis,
-        models.build(task.axis, architecture, classes, seed=options.seed),
+        models.build(
+            task.axis,
+            architecture,
+            classes,
+            seed=options.seed,
+            extractor=lender.model.extractor if lender else None,
+        ),
         task.augmentation,
         optimizer,
         mixing=task.mixing,
@@ -64,4 +73,5 @@ def _task(options: RunOptions, task: TaskOptions, split: Split, steps: int) -> T
         clip_norm=task.recipe.clip_norm,
         monitor=task.monitor,
         patience=task.patience,
+        borrows=lender is not None,
     )

@@ -21,7 +21,7 @@ def estimate(duel: Duel, *, batch_size: int, size: tuple[int, int]) -> dict[str,
       size: (height, width) of the batch's uint8 images.
     """
     tasks, micro = duel.tasks, duel.micro_batch
-    weights = sum(_bytes(task.model.saved_model.variables) for task in tasks)
+    weights = _bytes({id(v): v for task in tasks for v in task.model.saved_model.variables}.values())
     gradients = sum(2 * _bytes(task.trained_variables) for task in tasks)  # of a part, and their sum
     states = sum(_bytes(task.optimizer.variables) + _bytes(task.averages.variables) for task in tasks)
     activations = max(micro * (_activations(task) + task.size**2 * 3 * 4) for task in tasks)

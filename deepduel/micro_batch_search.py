@@ -85,17 +85,21 @@ def _seconds(run, size: int) -> float:
 def _once(tasks: tuple[Task, ...], count: tf.Tensor) -> list[tf.Tensor]:
     """One pass of `count` gray images: forward, and back where the backbone is trained."""
     results = []
-    for task in tasks:
-        images = tf.fill((count, task.size, task.size, 3), 127.0)
-        images = tf.ensure_shape(images, (None, task.size, task.size, 3))
-        if not task.trainable:
-            results.append(tf.reduce_sum(tf.cast(task.model.extractor(images, training=False), tf.float32)))
+    for sharers in step.sharing(tasks):
+        first = sharers[0]
+        images = tf.fill((count, first.size, first.size, 3), 127.0)
+        images = tf.ensure_shape(images, (None, first.size, first.size, 3))
+        if not first.trainable:
+            results.append(tf.reduce_sum(tf.cast(first.model.extractor(images, training=False), tf.float32)))
             continue
-        soft = tf.fill((count, task.classes), 1 / task.classes)
-        targets = Targets(soft, tf.ones(count), tf.zeros(count, tf.int32), tf.ones(count))
-        masks = step.draw_masks(task.model.head, count)
-        _, gradients = step.backward(task, images, masks, targets, tf.cast(count, tf.float32))
-        results.append(tf.linalg.global_norm(gradients))
+        targets, masks, totals = {}, {}, {}
+        for task in sharers:
+            soft = tf.fill((count, task.classes), 1 / task.classes)
+            targets[task.name] = Targets(soft, tf.ones(count), tf.zeros(count, tf.int32), tf.ones(count))
+            masks[task.name] = step.draw_masks(task.model.head, count)
+            totals[task.name] = tf.cast(count, tf.float32)
+        _, gradients = step.backward(sharers, images, masks, targets, totals)
+        results.append(tf.linalg.global_norm(tf.nest.flatten(gradients)))
     return results
 
 
@@ -103,6 +107,7 @@ def _key(duel: Duel, batch_size: int) -> str:
     networks = [
         f"{task.model.architecture.backbone}@{task.size} {task.model.architecture.fine_tune} "
         f"{task.model.architecture.precision} stem {task.model.architecture.stem_stride}"
+        f"{' shared' * task.borrows}"
         for task in duel.tasks
     ]
     fixed = any(task.trains_statistics and build.normalises(task) for task in duel.tasks)

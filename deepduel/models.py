@@ -38,8 +38,18 @@ class TaskModel:
     saved_model: keras.Model
 
 
-def build(name: str, architecture: Architecture, classes: tuple[str, ...], *, seed: int = 0) -> TaskModel:
+def build(
+    name: str,
+    architecture: Architecture,
+    classes: tuple[str, ...],
+    *,
+    seed: int = 0,
+    extractor: keras.Model | None = None,
+) -> TaskModel:
     """Builds one task's model; the same seed gives the same initial weights.
+
+    Args:
+      extractor: one of the same architecture, which another task's model has too; None: one of its own.
 
     Raises:
       UsageError: the backbone cannot be built at this size.
@@ -47,6 +57,22 @@ def build(name: str, architecture: Architecture, classes: tuple[str, ...], *, se
     """
     keras.utils.set_random_seed(seed % 2**32)
     pixels = keras.Input((architecture.image_size, architecture.image_size, 3), name="pixels")
+    extractor = extractor or _extractor(name, architecture, pixels)
+
+    inputs = keras.Input(extractor.output.shape[1:], name="features", dtype="float32")
+    outputs = inputs
+    for layer in _head_layers(architecture.head)[1]:
+        outputs = layer(outputs)
+    logits = layers.Dense(len(classes), dtype="float32", name="logits")(outputs)
+    head = keras.Model(inputs, logits, name=f"{name}_head")
+
+    joint = head(layers.Activation("linear", dtype="float32", name="features_float32")(extractor(pixels)))
+    probabilities = layers.Softmax(dtype="float32", name="probabilities")(joint)
+    saved_model = keras.Model(pixels, probabilities, name=name)
+    return TaskModel(architecture, classes, extractor, head, saved_model)
+
+
+def _extractor(name: str, architecture: Architecture, pixels) -> keras.Model:
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(architecture.precision)
     try:
@@ -63,21 +89,8 @@ def build(name: str, architecture: Architecture, classes: tuple[str, ...], *, se
         features = backbone(preprocess(filtered), training=None if architecture.trains_statistics else False)
     finally:
         keras.config.set_dtype_policy(policy)
-    pooling, hidden = _head_layers(architecture.head)
-    features = pooling(features)
-    extractor = keras.Model(pixels, features, name=f"{name}_extractor")
-
-    inputs = keras.Input(features.shape[1:], name="features", dtype="float32")
-    outputs = inputs
-    for layer in hidden:
-        outputs = layer(outputs)
-    logits = layers.Dense(len(classes), dtype="float32", name="logits")(outputs)
-    head = keras.Model(inputs, logits, name=f"{name}_head")
-
-    joint = head(layers.Activation("linear", dtype="float32", name="features_float32")(extractor(pixels)))
-    probabilities = layers.Softmax(dtype="float32", name="probabilities")(joint)
-    saved_model = keras.Model(pixels, probabilities, name=name)
-    return TaskModel(architecture, classes, extractor, head, saved_model)
+    pooling, _ = _head_layers(architecture.head)
+    return keras.Model(pixels, pooling(features), name=f"{name}_extractor")
 
 
 def _freeze(backbone: keras.Model, architecture: Architecture) -> None:

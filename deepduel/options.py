@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from deepduel.architecture import Architecture
+from deepduel.architecture import Architecture, parse_head
 from deepduel.augmentation import Augmentation, Mixing
 from deepduel.reading import Reading
 from deepduel.recipe import Recipe
@@ -75,6 +75,7 @@ class RunOptions:
       views: augmented views of each training image whose features are kept, >= 1.
       profile_steps: first and last step of the session, from 1, of which to write a trace; None: none.
       devices: "auto", all GPUs, or how many share each batch.
+      shared_backbone: one backbone for all tasks, with a head for each.
       dry_run: say what the run would be, time a few steps, write nothing.
     """
 
@@ -93,6 +94,7 @@ class RunOptions:
     views: int = 3
     profile_steps: tuple[int, int] | None = None
     devices: str = "auto"
+    shared_backbone: bool = False
     dry_run: bool = False
 
     def __post_init__(self):
@@ -102,3 +104,33 @@ class RunOptions:
                 raise UsageError(f"{name} must be at least 1, got {value}")
         if self.devices != "auto" and not (self.devices.isdigit() and int(self.devices)):
             raise UsageError(f"devices must be auto or a number from 1 on, got {self.devices!r}")
+
+
+def check_sharing(tasks: list[TaskOptions]) -> None:
+    """Raises UsageError when the tasks cannot have one backbone."""
+    if len(tasks) < 2:
+        raise UsageError(f"--shared_backbone needs two tasks or more, and there is {tasks[0].axis} alone")
+    for task in tasks:
+        if task.patience:
+            raise UsageError(
+                f"--shared_backbone: --early_stopping would stop {task.axis} alone, and the backbone is "
+                "trained for all tasks; leave it out"
+            )
+        for flag, value in _shared(task).items():
+            if value != _shared(tasks[0])[flag]:
+                raise UsageError(
+                    f"--shared_backbone: {tasks[0].axis} and {task.axis} differ in {flag}; give both the same"
+                )
+
+
+def _shared(task: TaskOptions) -> dict[str, object]:
+    """What tasks with one backbone must have in common, by flag."""
+    fields = {
+        f"--{name}": value for name, value in dataclasses.asdict(task.architecture).items() if name != "head"
+    }
+    pooling, _ = parse_head(task.architecture.head)
+    return fields | {
+        "the pooling of --head": pooling,
+        "their augmentation": (task.augmentation, task.mixing),
+        "--ema": task.average,
+    }

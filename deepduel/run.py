@@ -186,7 +186,8 @@ def _say_plan(train_split, validation_split, duel: Duel, reading: pipeline.Readi
         trained = sum(int(np.prod(variable.shape)) for variable in task.trained_variables)
         architecture = task.model.architecture
         print(
-            f"{task.name}: {architecture.backbone} at {task.size} px, weights {architecture.weights}, "
+            f"{task.name}: {architecture.backbone} at {task.size} px{', shared' * task.borrows}, "
+            f"weights {architecture.weights}, "
             f"{trained:,} of {task.model.saved_model.count_params():,} parameters trained, "
             f"labels {', '.join(task.model.classes)}"
         )

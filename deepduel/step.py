@@ -12,6 +12,9 @@ With a frozen backbone in inference mode the features of a batch are exactly tho
 micro-batches. With a trained one the gradients of the micro-batches, each divided by the whole batch's
 weight, add up to the whole batch's, unless batch-norm statistics are trained: those are of a micro-batch.
 
+Tasks that share an extractor get their features from one pass; their losses are added up, and the gradient
+of the sum is the backbone's.
+
 What is random in the heads is drawn for the whole batch beforehand, so that neither the micro-batches
 nor the number of devices changes it.
 """
@@ -71,18 +74,20 @@ def gradients(tasks: Sequence[Task], rows: dict, whole: dict, *, micro_batch: in
         filled = tf.maximum(filled, 1)  # an empty batch has no statistics
         inputs = _augmented(tasks, rows, whole)
         found, added = {}, {}
-        for task in tasks:
-            images = inputs[task.name]
-            if not task.trainable:
-                features = task.model.extractor(images, training=False)
-                found[task.name] = tf.stop_gradient(features)
+        for sharers in sharing(tasks):
+            images = inputs[sharers[0].name]
+            if not sharers[0].trainable:
+                features = tf.stop_gradient(sharers[0].model.extractor(images, training=False))
+                found |= {task.name: features for task in sharers}
                 continue
             # Not the rows that fill up: batch norm would see them.
             images, masks, targets = tf.nest.map_structure(
-                lambda row: row[:filled], (images, rows["masks"][task.name], rows["targets"][task.name])
+                lambda row: row[:filled], (images, rows["masks"], rows["targets"])
             )
-            logits, added[task.name] = backward(task, images, masks, targets, totals[task.name])
-            found[task.name] = tf.pad(logits, [[0, micro_batch - filled], [0, 0]])
+            logits, gradients = backward(sharers, images, masks, targets, totals)
+            added |= gradients
+            for name, array in logits.items():
+                found[name] = tf.pad(array, [[0, micro_batch - filled], [0, 0]])
         return found, added
 
     if "features" in rows:
@@ -97,11 +102,18 @@ def gradients(tasks: Sequence[Task], rows: dict, whole: dict, *, micro_batch: in
         )
     for task in tasks:
         if not task.trainable:
-            masks, targets = rows["masks"][task.name], rows["targets"][task.name]
-            found[task.name], added[task.name] = backward(
-                task, found[task.name], masks, targets, totals[task.name]
-            )
+            logits, gradients = backward([task], found[task.name], rows["masks"], rows["targets"], totals)
+            found |= logits
+            added |= gradients
     return found, added
+
+
+def sharing(tasks: Sequence[Task]) -> list[list[Task]]:
+    """The tasks, those together that share an extractor."""
+    groups: dict[int, list[Task]] = {}
+    for task in tasks:
+        groups.setdefault(id(task.model.extractor), []).append(task)
+    return list(groups.values())
 
 
 def predict(tasks: Sequence[Task], rows: dict, *, micro_batch: int) -> dict[str, tf.Tensor]:
@@ -110,8 +122,7 @@ def predict(tasks: Sequence[Task], rows: dict, *, micro_batch: int) -> dict[str,
         return {task.name: _logits(task, rows["features"][task.name]) for task in tasks}
 
     def part(rows, filled):
-        plain = _plain(tasks, rows["images"])
-        features = {task.name: task.model.extractor(plain[task.name], training=False) for task in tasks}
+        features = _features(tasks, _plain(tasks, rows["images"]))
         return {task.name: _logits(task, features[task.name]) for task in tasks}, ()
 
     specs = {task.name: tf.TensorSpec((task.classes,), tf.float32) for task in tasks}
@@ -129,7 +140,7 @@ def extract(tasks: Sequence[Task], images, seeds, *, augmented: bool, micro_batc
     def part(rows, filled):
         images, seeds = rows
         done = _augmented_alone(tasks, images, seeds) if augmented else _plain(tasks, images)
-        return {task.name: task.model.extractor(done[task.name], training=False) for task in tasks}, ()
+        return _features(tasks, done), ()
 
     specs = {task.name: feature_spec(task) for task in tasks}
     return in_micro_batches(part, (images, seeds), rows=specs, micro_batch=micro_batch)[0]
@@ -137,6 +148,14 @@ def extract(tasks: Sequence[Task], images, seeds, *, augmented: bool, micro_batc
 
 def _logits(task: Task, features: tf.Tensor) -> tf.Tensor:
     return task.model.head(tf.cast(features, tf.float32), training=False)
+
+
+def _features(tasks: Sequence[Task], images: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    found = {}
+    for sharers in sharing(tasks):
+        features = sharers[0].model.extractor(images[sharers[0].name], training=False)
+        found |= {task.name: features for task in sharers}
+    return found
 
 
 def _plain(tasks: Sequence[Task], images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -168,23 +187,33 @@ def _augmented(tasks: Sequence[Task], rows: dict, whole: dict) -> dict[str, tf.T
     return {task.name: done[task.augmentation, task.size, task.mixing] for task in tasks}
 
 
-def backward(task: Task, inputs: tf.Tensor, masks: list, targets: objective.Targets, total: tf.Tensor):
-    """Logits and gradients of the (scaled) loss; `inputs` are features where the backbone is frozen.
+def backward(tasks: Sequence[Task], inputs: tf.Tensor, masks: dict, targets: dict, totals: dict):
+    """Logits and gradients of the (scaled) loss of tasks that share an extractor, each {task: …}.
+
+    `inputs` are features where the backbone is frozen, else images. The first task's optimizer scales all
+    losses; of the others, which have nothing in float16, the gradients are scaled back.
 
     The tape follows what depends on the trained variables and nothing else, so that of a backbone whose last
     layers are trained the first ones leave nothing behind.
     """
-    values = [variable.value for variable in task.trained_variables]
+    first, logits, loss = tasks[0], {}, 0.0
+    values = {task.name: [variable.value for variable in task.trained_variables] for task in tasks}
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(values)
         features = inputs
-        if task.trainable:
-            features = task.model.extractor(inputs, training=task.trains_statistics)
-        logits = _head(task.model.head, tf.cast(features, tf.float32), masks)
-        losses = objective.losses(targets, logits)
-        loss = tf.math.divide_no_nan(tf.reduce_sum(losses * targets.weight), total)
-        scaled = task.optimizer.scale_loss(loss)
-    return logits, tape.gradient(scaled, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        if first.trainable:
+            features = first.model.extractor(inputs, training=first.trains_statistics)
+        for task in tasks:
+            name, weight = task.name, targets[task.name].weight
+            logits[name] = _head(task.model.head, tf.cast(features, tf.float32), masks[name])
+            losses = objective.losses(targets[name], logits[name])
+            loss += tf.math.divide_no_nan(tf.reduce_sum(losses * weight), totals[name])
+        scaled = first.optimizer.scale_loss(loss)
+    gradients = tape.gradient(scaled, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    for task in tasks[1:]:
+        scale = first.optimizer.scale_loss(1.0)
+        gradients[task.name] = [gradient / scale for gradient in gradients[task.name]]
+    return logits, gradients
 
 
 def draw_masks(head: keras.Model, count: tf.Tensor) -> list[tf.Tensor]:

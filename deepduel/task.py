@@ -17,7 +17,7 @@ class Task:
 
     Attributes:
       name: the label axis.
-      model: its networks.
+      model: its networks. Tasks whose models have the same extractor share it.
       augmentation: of its training images.
       optimizer: its own; one that scales the loss where the backbone is trained in float16.
       mixing: of its training images with one another.
@@ -26,6 +26,7 @@ class Task:
       clip_norm: that its gradients are shortened to, together; 0: any length.
       monitor: of validation, "accuracy", "auc" or "loss": decides which epoch is the best.
       patience: epochs without a better one after which it stops; 0: it never does.
+      borrows: whether its extractor is an earlier task's, which trains and keeps it.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Task:
     clip_norm: float = 0.0
     monitor: str = "accuracy"
     patience: int = 0
+    borrows: bool = False
 
     @property
     def trainable(self) -> bool:
@@ -59,9 +61,10 @@ class Task:
 
     @functools.cached_property
     def trained_variables(self) -> list[keras.Variable]:
-        """The variables that its gradients go to."""
+        """The variables that its optimizer changes."""
         variables = list(self.model.head.trainable_variables)
-        return list(self.model.extractor.trainable_variables) + variables if self.trainable else variables
+        owns = self.trainable and not self.borrows
+        return list(self.model.extractor.trainable_variables) + variables if owns else variables
 
     @functools.cached_property
     def averages(self) -> Averages:
@@ -70,5 +73,5 @@ class Task:
     @property
     def variables(self) -> list[keras.Variable]:
         """All that training changes, but for averages: weights, batch norm, dropout seeds, optimizer."""
-        backbone = self.model.extractor.variables if self.trainable else []
+        backbone = self.model.extractor.variables if self.trainable and not self.borrows else []
         return backbone + self.model.head.variables + self.optimizer.variables

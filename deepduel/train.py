@@ -39,6 +39,10 @@ flags.DEFINE_bool(
     "dry_run", False,
     "Build everything, print the networks, the memory and the time of an epoch from a few steps, and stop; "
     "nothing is written.", flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_bool(
+    "shared_backbone", False,
+    "One backbone for all tasks, trained by the sum of their losses, with a head for each; the tasks must "
+    "agree on all but their heads.", flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_integer("epochs", 1, "To train in all.", flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "Of weights, order and augmentation.", lower_bound=0, flag_values=FLAGS)
 flags.DEFINE_integer(
@@ -89,9 +93,13 @@ flags.DEFINE_enum(
 
 
 def main(options: flags.FlagValues) -> None:
+    from deepduel.options import check_sharing
+
     axes = _axes(options)
     run_options = _run_options(options)
     tasks = task_flags.tasks(options, axes)
+    if run_options.shared_backbone:
+        check_sharing(tasks)
     cli.quiet_tensorflow()  # usage errors need not wait for it
     import tensorflow as tf
 
@@ -177,7 +185,7 @@ def _run_options(options: flags.FlagValues):
         options.data_dir, options.workdir, options.train_split, options.validation_split, reading,
         epochs=options.epochs, micro_batch=_micro_batch(options.micro_batch), seed=options.seed,
         max_minutes=options.max_minutes, features=features, views=options.views or _VIEWS,
-        devices=options.devices, dry_run=options.dry_run,
+        devices=options.devices, shared_backbone=options.shared_backbone, dry_run=options.dry_run,
         profile_steps=_profile_steps(options.profile_steps),
         **_save_every(options.save_every),
     )  # fmt: skip

@@ -17,8 +17,8 @@ from deepduel.task import Task
 class Duel(keras.Model):
     """Several tasks on the same images. Use: compile(), then fit() on pipeline batches.
 
-    Each task has its own optimizer, loss and metrics and shares no variable with the others,
-    so it trains to the same weights as it would alone.
+    Each task has its own optimizer, loss and metrics, and trains to the same weights as it would alone,
+    unless tasks share a backbone: the first one's optimizer changes it, by the gradient of all their losses.
 
     Attributes:
       tasks: all of them.
@@ -45,7 +45,8 @@ class Duel(keras.Model):
         self.tasks = tuple(tasks)
         self.running = list(self.tasks)
         self.micro_batch = micro_batch
-        self.task_models = [layer for task in tasks for layer in (task.model.extractor, task.model.head)]
+        parts = (part for task in tasks for part in (task.model.extractor, task.model.head))
+        self.task_models = list({id(part): part for part in parts}.values())
         self._strategy = strategy or tf.distribute.get_strategy()
         self._measures = {
             task.name: (
@@ -280,7 +281,7 @@ class Duel(keras.Model):
 
 def _statistics(task: Task) -> list:
     """What the backbone changes by itself in training, each with its present value."""
-    if not task.trains_statistics:
+    if not task.trains_statistics or task.borrows:
         return []
     variables = task.model.extractor.non_trainable_variables
     return [(variable, tf.identity(variable.value)) for variable in variables]
