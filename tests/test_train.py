@@ -215,14 +215,14 @@ def test_a_later_value_wins_over_an_earlier_one():
 @pytest.fixture
 def tiny_network(monkeypatch):
     """For runs whose network does not matter: tracing small_cnn is most of their time."""
-    from deepduel import models
+    from deepduel import backbones
 
-    def network(image_size):
+    def network(image_size, stem_stride=0):
         inputs = keras.Input((image_size, image_size, 3))
         x = keras.layers.Conv2D(8, 3, use_bias=False)(inputs)
         return keras.Model(inputs, keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x)))
 
-    monkeypatch.setattr(models, "small_cnn", network)
+    monkeypatch.setitem(backbones.OWN, "small_cnn", network)
 
 
 class Crash(Exception):
