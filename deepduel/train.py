@@ -1,6 +1,6 @@
 """Trains one image classifier per label axis, all from one read of the shards.
 
-    python -m deepduel.train --flagfile=experiments/original_both.flags --data_dir=SHARDS --workdir=RUN
+    python -m deepduel.train --flagfile=experiments/artifact_original.flags --data_dir=SHARDS --workdir=RUN
 
 Flags written TASK=VALUE concern one task, a plain VALUE concerns all; the later one wins:
 

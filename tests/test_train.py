@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from deepduel import task_flags, train
 from deepduel.card import RunCard
 from deepduel.fitting import Decoding
+from deepduel.options import check_sharing
 from deepduel.predictor import Predictor
 from tests.conftest import TOY_TRAINING, run_command
 from tfrecords_tools import cli
@@ -197,7 +198,9 @@ def test_every_flagfile_is_accepted(path):
     tasks = task_flags.tasks(train.FLAGS, train.FLAGS.tasks)
     assert [task.axis for task in tasks] == train.FLAGS.tasks
     assert all(isinstance(task.augmentation, augment.Augmentation) for task in tasks)
-    if path.name.startswith("original"):
+    if train.FLAGS.shared_backbone:
+        check_sharing(tasks)
+    if "original" in path.name:
         for task in tasks:
             architecture = task.architecture
             assert (architecture.backbone, architecture.head) == models.ORIGINAL[task.axis]
