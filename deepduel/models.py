@@ -61,7 +61,7 @@ def build(
 
     inputs = keras.Input(extractor.output.shape[1:], name="features", dtype="float32")
     outputs = inputs
-    for layer in _head_layers(architecture.head)[1]:
+    for layer in _hidden_layers(architecture.head):
         outputs = layer(outputs)
     logits = layers.Dense(len(classes), dtype="float32", name="logits")(outputs)
     head = keras.Model(inputs, logits, name=f"{name}_head")
@@ -89,8 +89,8 @@ def _extractor(name: str, architecture: Architecture, pixels) -> keras.Model:
         features = backbone(preprocess(filtered), training=None if architecture.trains_statistics else False)
     finally:
         keras.config.set_dtype_policy(policy)
-    pooling, _ = _head_layers(architecture.head)
-    return keras.Model(pixels, pooling(features), name=f"{name}_extractor")
+    features = _pooling_layer(architecture.head)(features)
+    return keras.Model(pixels, features, name=f"{name}_extractor")
 
 
 def _freeze(backbone: keras.Model, architecture: Architecture) -> None:
@@ -137,16 +137,18 @@ def _backbone_in(saved: keras.Model, backbone: keras.Model) -> keras.Model:
     return saved
 
 
-def _head_layers(head: str) -> tuple[layers.Layer, list[layers.Layer]]:
-    """(pooling layer, hidden layers)."""
-    pooling, hidden = parse_head(head)
-    makers = {
-        "dropout": lambda rate: layers.Dropout(rate, dtype="float32"),
-        "dense": lambda units: layers.Dense(units, activation="relu", dtype="float32"),
-    }
+def _pooling_layer(head: str) -> layers.Layer:
     poolings = {
         "avg": layers.GlobalAveragePooling2D,
         "max": layers.GlobalMaxPooling2D,
         "flatten": layers.Flatten,
     }
-    return poolings[pooling](), [makers[kind](value) for kind, value in hidden]
+    return poolings[parse_head(head)[0]]()
+
+
+def _hidden_layers(head: str) -> list[layers.Layer]:
+    makers = {
+        "dropout": lambda rate: layers.Dropout(rate, dtype="float32"),
+        "dense": lambda units: layers.Dense(units, activation="relu", dtype="float32"),
+    }
+    return [makers[kind](value) for kind, value in parse_head(head)[1]]
