@@ -14,6 +14,7 @@ import keras, numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from deepduel import build, models, order, pipeline
+from deepduel.architecture import Architecture
 from deepduel.augment import PRESETS
 from deepduel.recipe import Recipe
 from deepduel.options import RunOptions, TaskOptions
