@@ -17,7 +17,7 @@ import pathlib
 import keras
 from keras import layers
 
-from deepduel import backbones, input_filters
+from deepduel import backbones, fused_norm, input_filters
 from deepduel.architecture import Architecture, parse_head
 from tfrecords_tools.cli import DataError, UsageError
 
@@ -90,7 +90,10 @@ def _extractor(name: str, architecture: Architecture, pixels) -> keras.Model:
     finally:
         keras.config.set_dtype_policy(policy)
     features = _pooling_layer(architecture.head)(features)
-    return keras.Model(pixels, features, name=f"{name}_extractor")
+    extractor = keras.Model(pixels, features, name=f"{name}_extractor")
+    if architecture.trains_statistics:
+        fused_norm.fuse(extractor)
+    return extractor
 
 
 def _freeze(backbone: keras.Model, architecture: Architecture) -> None:
