@@ -55,6 +55,7 @@ def _task(options: RunOptions, task: TaskOptions, split: Split, steps: int, lend
         steps_per_epoch=steps,
         epochs=options.epochs,
         scales_loss=architecture.trainable and architecture.precision == "mixed_float16" and not lender,
+        precision=architecture.precision,
     )
     return Task(
         task.axis,

@@ -9,18 +9,21 @@ import math
 import keras
 import tensorflow as tf
 
+from deepduel.muon import Muon
 from deepduel.recipe import Recipe
 from tfrecords_tools.cli import UsageError
 
 _MAKERS = {
     "adam": keras.optimizers.Adam,
     "adamw": keras.optimizers.AdamW,
+    "muon": Muon,
     "nadam": keras.optimizers.Nadam,
     "rmsprop": keras.optimizers.RMSprop,
     "lion": keras.optimizers.Lion,
     "sgd": lambda rate, **options: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, **options),
 }
-_ADAMW_DECAY = 0.004  # Keras' default
+_DECAYING = ("adamw", "muon")  # which take a number
+_DECAY = 0.004  # Keras' default of these
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
@@ -45,21 +48,28 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return {"rate": self._rate, "warmup": self._warmup, "steps": self._steps}
 
 
-def build(recipe: Recipe, *, steps_per_epoch: int, epochs: int, scales_loss: bool) -> keras.Optimizer:
+def build(
+    recipe: Recipe, *, steps_per_epoch: int, epochs: int, scales_loss: bool, precision: str = "float32"
+) -> keras.Optimizer:
     """The optimizer of one task.
 
     Args:
       epochs: that a cosine spans. A run that goes on with more epochs goes on, from its update, on the
         longer curve.
       scales_loss: wraps it in a LossScaleOptimizer: for backbones trained in float16.
+      precision: of the network; in "mixed_bfloat16" muon computes in bfloat16 too.
+
+    Raises:
+      UsageError: the warm-up is as long as the run.
     """
-    decay = recipe.weight_decay
+    decay, decaying = recipe.weight_decay, recipe.optimizer in _DECAYING
     if decay is None:
-        decay = _ADAMW_DECAY if recipe.optimizer == "adamw" else 0
-    optimizer = _MAKERS[recipe.optimizer](
-        _rate(recipe, steps_per_epoch, epochs),
-        weight_decay=decay or (0.0 if recipe.optimizer == "adamw" else None),  # which takes no None
+        decay = _DECAY if decaying else 0
+    rate = _rate(recipe, steps_per_epoch, epochs)
+    more = (
+        {"compute_dtype": "bfloat16"} if (recipe.optimizer, precision) == ("muon", "mixed_bfloat16") else {}
     )
+    optimizer = _MAKERS[recipe.optimizer](rate, weight_decay=decay or (0.0 if decaying else None), **more)
     if decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     return keras.optimizers.LossScaleOptimizer(optimizer) if scales_loss else optimizer

@@ -6,7 +6,7 @@ import re
 
 from tfrecords_tools.cli import UsageError
 
-OPTIMIZERS = ("adam", "adamw", "nadam", "rmsprop", "lion", "sgd")
+OPTIMIZERS = ("adam", "adamw", "muon", "nadam", "rmsprop", "lion", "sgd")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,10 +14,11 @@ class Recipe:
     """How a task's weights are updated.
 
     Attributes:
-      optimizer: "adam", "adamw", "nadam", "rmsprop", "lion" or "sgd" (Nesterov momentum 0.9).
+      optimizer: "adam", "adamw", "muon" (see muon), "nadam", "rmsprop", "lion" or "sgd" (Nesterov momentum
+        0.9).
       learning_rate: the highest of the schedule.
       weight_decay: decoupled, times the learning rate, on kernels only (not on biases and norms);
-        None: 0.004 for adamw, else 0.
+        None: 0.004 for adamw and muon, else 0.
       schedule: "constant", or "cosine": down to 0 over all epochs (arXiv 1608.03983, one period).
       warmup: the rate grows linearly for so long: "500steps", or a share of an epoch, "0.5epochs"; "0".
       clip_norm: the gradients are shortened together to this norm if they are longer, by the training step;
