@@ -32,6 +32,8 @@ class Architecture:
       input_filter: what is in front of the backbone, one of INPUT_FILTERS (see input_filters).
       stem_stride: of the backbone's first convolution that has a stride; 1 loses no pixel early, and makes
         the feature maps larger; 0: the network's own.
+      mirrored: the saved model's probabilities are the mean of an image's and of its mirror image's, for
+        twice the time. Training, and validation while it runs, go without.
     """
 
     backbone: str
@@ -43,6 +45,7 @@ class Architecture:
     batch_norm: str = "auto"
     input_filter: str = "none"
     stem_stride: int = 0
+    mirrored: bool = False
 
     def __post_init__(self):
         parse_head(self.head)

@@ -66,10 +66,16 @@ def build(
     logits = layers.Dense(len(classes), dtype="float32", name="logits")(outputs)
     head = keras.Model(inputs, logits, name=f"{name}_head")
 
-    joint = head(layers.Activation("linear", dtype="float32", name="features_float32")(extractor(pixels)))
-    probabilities = layers.Softmax(dtype="float32", name="probabilities")(joint)
-    saved_model = keras.Model(pixels, probabilities, name=name)
+    saved_model = keras.Model(pixels, _probabilities(architecture, pixels, extractor, head), name=name)
     return TaskModel(architecture, classes, extractor, head, saved_model)
+
+
+def _probabilities(architecture: Architecture, pixels, extractor: keras.Model, head: keras.Model):
+    cast = layers.Activation("linear", dtype="float32", name="features_float32")
+    softmax = layers.Softmax(dtype="float32", name="probabilities")
+    views = [pixels, keras.ops.flip(pixels, axis=2)] if architecture.mirrored else [pixels]
+    probabilities = [softmax(head(cast(extractor(view)))) for view in views]
+    return layers.Average(dtype="float32", name="mean")(probabilities) if len(views) > 1 else probabilities[0]
 
 
 def _extractor(name: str, architecture: Architecture, pixels) -> keras.Model:

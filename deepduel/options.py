@@ -126,7 +126,9 @@ def check_sharing(tasks: list[TaskOptions]) -> None:
 def _shared(task: TaskOptions) -> dict[str, object]:
     """What tasks with one backbone must have in common, by flag."""
     fields = {
-        f"--{name}": value for name, value in dataclasses.asdict(task.architecture).items() if name != "head"
+        f"--{name}": value
+        for name, value in dataclasses.asdict(task.architecture).items()
+        if name not in ("head", "mirrored")
     }
     pooling, _ = parse_head(task.architecture.head)
     return fields | {

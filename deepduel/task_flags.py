@@ -35,6 +35,11 @@ _FLAGS = {  # name: (default, help)
         "0",
         "Of the backbone's first convolution that has a stride: 1 loses no pixel early; 0: its own.",
     ),
+    "mirrored": (
+        "false",
+        "true: the saved model gives the mean of an image's and of its mirror image's probabilities, for "
+        "twice the time of prediction; false.",
+    ),
     "image_size": ("224", "Side of the network's square input, pixels."),
     "augmentation": (
         "original",
@@ -123,6 +128,7 @@ def _task(axis: str, value: dict[str, str], changes: dict[str, str]):
         precision=value["precision"],
         input_filter=value["input_filter"],
         stem_stride=_number("stem_stride", value["stem_stride"], int),
+        mirrored=_truth("mirrored", value["mirrored"]),
     )
     decay = value["weight_decay"]
     recipe = Recipe(
@@ -152,3 +158,9 @@ def _number(name: str, text: str, kind: type):
         return kind(text)
     except ValueError:
         raise UsageError(f"--{name} must be a number, got {text!r}") from None
+
+
+def _truth(name: str, text: str) -> bool:
+    if text not in ("true", "false"):
+        raise UsageError(f"--{name} must be true or false, got {text!r}")
+    return text == "true"

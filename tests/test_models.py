@@ -65,6 +65,33 @@ def test_extractor_and_head_are_the_saved_model():
     np.testing.assert_allclose(keras.ops.softmax(logits), built.saved_model(pixels), rtol=1e-5)
 
 
+def test_a_mirrored_model_gives_the_mean_of_both_views_and_is_plain_keras(tmp_path):
+    fields = {"image_size": 16, "head": "flatten"}
+    plain = models.build("a", Architecture("small_cnn", **fields), ("x", "y"))
+    mirrored = models.build("a", Architecture("small_cnn", **fields, mirrored=True), ("x", "y"))
+    images = np.random.default_rng(0).uniform(0, 255, (3, 16, 16, 3)).astype(np.float32)
+    views = [plain.saved_model(images), plain.saved_model(images[:, :, ::-1])]
+    assert np.abs(np.subtract(*views)).max() > 1e-3
+    mirrored.saved_model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded(images), np.mean(views, axis=0), atol=1e-6)
+    assert np.array_equal(mirrored.extractor(images), plain.extractor(images))  # what training computes
+
+
+def test_mirrored_is_true_or_false():
+    values = task_flags_of("--mirrored=a=true")
+    assert [task.architecture.mirrored for task in values] == [True, False]
+    with pytest.raises(UsageError, match="--mirrored must be true or false, got 'yes'"):
+        task_flags_of("--mirrored=yes")
+
+
+def task_flags_of(*words: str):
+    values = flags.FlagValues()
+    task_flags.define(values)
+    values(["test", *words])
+    return task_flags.tasks(values, ["a", "b"])
+
+
 def test_the_seed_decides_the_weights():
     def weights(seed):
         return models.build(
