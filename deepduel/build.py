@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 
 import keras
+import tensorflow as tf
 
 from deepduel import devices, models, objective, optimizers, order
 from deepduel.objective import Objective
@@ -23,10 +24,11 @@ def duel(options: RunOptions, tasks: list[TaskOptions], split: Split) -> Duel:
     steps = order.steps_per_epoch(len(split), options.reading.batch_size)
     strategy = devices.strategy(options.devices)
     with strategy.scope() if strategy else contextlib.nullcontext():
+        planned = tf.Variable(steps * (options.length.epochs or 0), trainable=False, name="planned_steps")
         built: list[Task] = []
         for task in tasks:
             lender = built[0] if options.shared_backbone and built else None
-            built.append(_task(options, task, split, steps, lender))
+            built.append(_task(options, task, split, steps, planned, lender))
     unfit = [task.name for task in built if task.trains_statistics and normalises(task)]
     if strategy and unfit:
         rule = f"{', '.join(unfit)}: batch-norm statistics can be trained on one device only"
@@ -35,7 +37,7 @@ def duel(options: RunOptions, tasks: list[TaskOptions], split: Split) -> Duel:
         print(f"{rule}, so one is used; --batch_norm=frozen trains on all")
         return duel(dataclasses.replace(options, devices="1"), tasks, split)
     micro_batch = min(options.micro_batch or 1, options.reading.batch_size)
-    built = Duel(built, micro_batch=micro_batch, strategy=strategy)
+    built = Duel(built, micro_batch=micro_batch, strategy=strategy, planned_steps=planned)
     built.compile()
     return built
 
@@ -46,14 +48,22 @@ def normalises(task: Task) -> bool:
     return any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers)
 
 
-def _task(options: RunOptions, task: TaskOptions, split: Split, steps: int, lender: Task | None) -> Task:
+def _task(
+    options: RunOptions,
+    task: TaskOptions,
+    split: Split,
+    steps: int,
+    planned: tf.Variable,
+    lender: Task | None,
+) -> Task:
     classes = split.manifest.axes[task.axis]
     weights = objective.class_weights(task.class_weights, split.labels[task.axis], tuple(classes))
     architecture = task.architecture
     optimizer = optimizers.build(
         task.recipe,
         steps_per_epoch=steps,
-        epochs=options.epochs,
+        epochs=options.length.epochs,
+        planned=planned,
         scales_loss=architecture.trainable and architecture.precision == "mixed_float16" and not lender,
         precision=architecture.precision,
     )

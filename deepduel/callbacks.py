@@ -55,7 +55,18 @@ class Clock(keras.callbacks.Callback):
 class Console(keras.callbacks.Callback):
     """Progress while an epoch runs, and one line per epoch that fits 100 columns."""
 
-    def __init__(self, duel: Duel, train_split: Split, validation_split: Split, *, batch_size, epochs):
+    def __init__(
+        self,
+        duel: Duel,
+        train_split: Split,
+        validation_split: Split,
+        *,
+        batch_size,
+        epochs: Callable[[], int | None],
+    ):
+        """Args:
+        epochs: gives how many are planned in all, as far as that is known.
+        """
         super().__init__()
         self._duel = duel
         self._images = len(train_split)
@@ -68,7 +79,7 @@ class Console(keras.callbacks.Callback):
         if self._epoch is None:
             print("each epoch: training loss and validation accuracy of each task", flush=True)
         self._epoch = epoch + 1
-        self._bar = Progress(f"epoch {self._epoch}/{self._epochs}", total=self._images)
+        self._bar = Progress(f"epoch {self._numbered()}", total=self._images)
         self._bar.start_from(self._duel.steps_done * self._batch_size)
 
     def on_train_batch_end(self, batch, logs=None):
@@ -85,7 +96,7 @@ class Console(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._bar.close()
-        parts = [f"epoch {self._epoch}/{self._epochs}"]
+        parts = [f"epoch {self._numbered()}"]
         for task in self._duel.running:
             loss, accuracy = logs[f"{task.name}_loss"], logs[f"val_{task.name}_accuracy"]
             parts.append(f"{task.name} {loss:.4f} {accuracy:.2%}")
@@ -95,6 +106,10 @@ class Console(keras.callbacks.Callback):
             told = " and ".join(f"{count:,} {what} images" for what, count in counts.items() if count)
             parts.append(f"{told} do not decode and are left out")
         print(" | ".join(parts), flush=True)
+
+    def _numbered(self) -> str:
+        epochs = self._epochs()
+        return f"{self._epoch}/{epochs}" if epochs else str(self._epoch)
 
     def _accuracies(self, logs) -> str:
         return ", ".join(

@@ -11,6 +11,7 @@ import time
 import keras
 
 from deepduel import state
+from deepduel.length import Length
 from deepduel.options import MONITORS
 from deepduel.task import Task
 from deepduel.training import Duel
@@ -26,6 +27,7 @@ class Keeper(keras.callbacks.Callback):
     Args:
       save_seconds, save_steps: how often the state is saved within an epoch; None: not for this reason.
       deadline: time.monotonic() after which training stops; None: never.
+      length: of the run; one that is a time is planned anew after each epoch.
     """
 
     def __init__(
@@ -34,7 +36,7 @@ class Keeper(keras.callbacks.Callback):
         workdir: pathlib.Path,
         stand: state.State,
         *,
-        epochs: int,
+        length: Length,
         steps_per_epoch: int,
         save_seconds: float | None,
         save_steps: int | None,
@@ -43,7 +45,8 @@ class Keeper(keras.callbacks.Callback):
         super().__init__()
         self._duel = duel
         self._workdir = workdir
-        self._digits = max(2, len(str(epochs)))
+        self._digits = max(2, len(str(length.epochs or 0)))
+        self._length = length
         self._steps_per_epoch = steps_per_epoch
         self._seconds = save_seconds
         self._steps = save_steps
@@ -58,6 +61,7 @@ class Keeper(keras.callbacks.Callback):
         for task in duel.tasks:
             if task.name in self._stopped:
                 duel.stop(task)
+        self.planned = self._plan()
 
     def listen(self) -> None:
         """Lets SIGTERM and Ctrl-C stop training after the running step, with the state saved."""
@@ -93,7 +97,10 @@ class Keeper(keras.callbacks.Callback):
         for task in list(self._duel.running):
             self._stop_early(task, epoch + 1)
         self._epoch, self._duel.steps_done = epoch + 1, 0
+        self.planned = self._plan()
         self.save()
+        if self.planned <= self._epoch:
+            self._duel.stop_training = True
         self._stop_if_asked()
 
     def pause(self) -> None:
@@ -113,6 +120,12 @@ class Keeper(keras.callbacks.Callback):
     def finish(self) -> None:
         """Waits until the last state is on disk."""
         self._writer.wait()
+
+    def _plan(self) -> int | None:
+        planned = self._length.planned([row["seconds"] for row in self.history])
+        if self._length.epochs is None and planned:
+            self._duel.planned_steps.assign(planned * self._steps_per_epoch)
+        return planned
 
     def _over(self) -> bool:
         if self._deadline is not None and time.monotonic() >= self._deadline:

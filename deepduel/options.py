@@ -4,6 +4,7 @@ import dataclasses
 
 from deepduel.architecture import Architecture, parse_head
 from deepduel.augmentation import Augmentation, Mixing
+from deepduel.length import Length
 from deepduel.reading import Reading
 from deepduel.recipe import Recipe
 from tfrecords_tools.cli import UsageError
@@ -65,7 +66,7 @@ class RunOptions:
       train_split, validation_split: names of splits.
       reading: how both are read; `size` None means the images' own size if they have one, else
         the largest input of the tasks.
-      epochs: to train in all.
+      length: how many epochs to train in all, or for how long.
       micro_batch: images per pass through augmentation and backbones; None: found by trying.
       seed: of weights, order and augmentation.
       save_seconds, save_steps: how often the state is saved within an epoch; None: not for this reason.
@@ -84,7 +85,7 @@ class RunOptions:
     train_split: str
     validation_split: str
     reading: Reading
-    epochs: int
+    length: Length
     micro_batch: int | None
     seed: int
     save_seconds: float | None = 300
@@ -98,10 +99,8 @@ class RunOptions:
     dry_run: bool = False
 
     def __post_init__(self):
-        for name in ("epochs", "micro_batch"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1, got {value}")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise UsageError(f"micro_batch must be at least 1, got {self.micro_batch}")
         if self.devices != "auto" and not (self.devices.isdigit() and int(self.devices)):
             raise UsageError(f"devices must be auto or a number from 1 on, got {self.devices!r}")
 

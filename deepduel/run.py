@@ -60,13 +60,15 @@ def train(
     if len(stand.stopped) == len(tasks):
         print(f"{workdir}: all tasks have stopped early, after {stand.epoch} epochs")
         return session.latest(stand.history)
-    if stand.epoch >= options.epochs:
-        print(f"{workdir} has all its {options.epochs} epochs already; raise --epochs to go on")
+    planned = options.length.planned([row["seconds"] for row in stand.history])
+    if planned and stand.epoch >= planned:
+        print(f"{workdir} has all its {planned} epochs already; raise --epochs to go on")
         return session.latest(stand.history)
     if options.micro_batch is None:
         duel.micro_batch = micro_batch_search.chosen(duel, workdir, batch_size=reading.batch_size)
     if stand.epoch or stand.step:
-        print(f"going on at epoch {stand.epoch + 1} of {options.epochs}, step {stand.step}")
+        of = f" of {planned}" if planned else ""
+        print(f"going on at epoch {stand.epoch + 1}{of}, step {stand.step}")
     _say_plan(train_split, validation_split, duel, reading)
     for task in tasks:
         print(task.augmentation_line)

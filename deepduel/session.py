@@ -12,6 +12,8 @@ from deepduel.options import RunOptions
 from deepduel.shards import Split
 from deepduel.training import Duel
 
+_ENDLESS = 10**9  # epochs; the keeper ends a run that is as long as a time allows
+
 
 def fit(
     options: RunOptions,
@@ -34,7 +36,7 @@ def fit(
         duel,
         workdir,
         stand,
-        epochs=options.epochs,
+        length=options.length,
         steps_per_epoch=steps,
         save_seconds=options.save_seconds,
         save_steps=options.save_steps,
@@ -59,10 +61,10 @@ def fit(
         non_finite.start(stand.epoch, stand.step)
         clock = callbacks.Clock(duel, images=len(train_split), batch_size=batch_size, before=before)
         console = callbacks.Console(
-            duel, train_split, validation_split, batch_size=batch_size, epochs=options.epochs
+            duel, train_split, validation_split, batch_size=batch_size, epochs=lambda: keeper.planned
         )
         duel.go_on_at(stand.step)
-        for first, last, start in _stretches(stand, options.epochs):
+        for first, last, start in _stretches(stand, options.length.epochs or _ENDLESS):
             duel.fit(
                 batches(order.Position(options.seed, first, start)),
                 validation_data=validation,
@@ -73,7 +75,7 @@ def fit(
                 verbose=0,
                 callbacks=[profile, clock, console, board, non_finite, keeper],
             )
-            if not duel.running:
+            if duel.stop_training:
                 break
     finally:
         keeper.finish()

@@ -3,9 +3,11 @@
 --backbone=efficientnetv2s --backbone=category=xception     the later one wins
 """
 
+import re
+
 from absl import flags
 
-from deepduel import augmentation_flags
+from deepduel import augmentation_flags, precision
 from tfrecords_tools.cli import UsageError
 
 _FLAGS = {  # name: (default, help)
@@ -46,7 +48,11 @@ _FLAGS = {  # name: (default, help)
         "Preset: original (Deepfake Duel's), forensic, robust, light or none; its parameters have flags.",
     ),
     "learning_rate": ("0.001", "Of the optimizer; the highest of the schedule."),
-    "precision": ("float32", "float32, mixed_float16 or mixed_bfloat16."),
+    "precision": (
+        "float32",
+        "float32, mixed_float16, mixed_bfloat16, or auto: the fastest that this machine computes in without "
+        "emulating it; the run keeps what it came to.",
+    ),
     "optimizer": ("adam", "adam, adamw, muon, nadam, rmsprop, lion, or sgd (Nesterov momentum 0.9)."),
     "weight_decay": ("auto", "Decoupled, on kernels only; auto: 0.004 for adamw and muon, else 0."),
     "schedule": ("constant", "Of the learning rate: constant, or cosine, down to 0 over all --epochs."),
@@ -83,6 +89,14 @@ def tasks(options: flags.FlagValues, axes: list[str]) -> list:
     }
     changes = augmentation_flags.given(options, axes, per_task)
     return [_task(axis, {name: chosen[name][axis] for name in _FLAGS}, changes[axis]) for axis in axes]
+
+
+def settle_precision(options: flags.FlagValues) -> None:
+    """Puts what "auto" comes to on this machine in its place, so that train.flags names it."""
+    values = options["precision"].value
+    if any(value.rpartition("=")[2] == "auto" for value in values):
+        best = precision.best()
+        options["precision"].value = [re.sub("auto$", best, value) for value in values]
 
 
 def per_task(name: str, values: list[str], axes: list[str], *, required: bool = True) -> dict[str, str]:

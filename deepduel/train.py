@@ -43,7 +43,10 @@ flags.DEFINE_bool(
     "shared_backbone", False,
     "One backbone for all tasks, trained by the sum of their losses, with a head for each; the tasks must "
     "agree on all but their heads.", flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_integer("epochs", 1, "To train in all.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "epochs", "1",
+    "To train in all: a number, or a time such as 55min: as many as fit into it, of all sessions together. "
+    "The first epoch shows how many; at another speed it is another number.", flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_integer("seed", 0, "Of weights, order and augmentation.", lower_bound=0, flag_values=FLAGS)
 flags.DEFINE_integer(
     "host_size", 0, "Side in pixels that images of differing sizes are brought to on the host; 0: the "
@@ -96,6 +99,7 @@ def main(options: flags.FlagValues) -> None:
     from deepduel.options import check_sharing
 
     axes = _axes(options)
+    task_flags.settle_precision(options)
     run_options = _run_options(options)
     tasks = task_flags.tasks(options, axes)
     if run_options.shared_backbone:
@@ -160,6 +164,7 @@ def _axes(options: flags.FlagValues) -> list[str]:
 
 
 def _run_options(options: flags.FlagValues):
+    from deepduel.length import Length
     from deepduel.options import RunOptions
     from deepduel.reading import Reading
 
@@ -183,7 +188,7 @@ def _run_options(options: flags.FlagValues):
     )
     return RunOptions(
         options.data_dir, options.workdir, options.train_split, options.validation_split, reading,
-        epochs=options.epochs, micro_batch=_micro_batch(options.micro_batch), seed=options.seed,
+        length=Length.parse(options.epochs), micro_batch=_micro_batch(options.micro_batch), seed=options.seed,
         max_minutes=options.max_minutes, features=features, views=options.views or _VIEWS,
         devices=options.devices, shared_backbone=options.shared_backbone, dry_run=options.dry_run,
         profile_steps=_profile_steps(options.profile_steps),

@@ -35,15 +35,18 @@ class Duel(keras.Model):
         *,
         micro_batch: int,
         strategy: tf.distribute.Strategy | None = None,
+        planned_steps: tf.Variable | None = None,
         **kwargs,
     ):
         """Args:
         micro_batch: images per pass through augmentation and backbones, >= 1.
         strategy: of several devices, under whose scope the tasks' variables were made.
+        planned_steps: of the whole run, for schedules that end with it.
         """
         super().__init__(**kwargs)
         self.tasks = tuple(tasks)
         self.running = list(self.tasks)
+        self.planned_steps = planned_steps
         self.micro_batch = micro_batch
         parts = (part for task in tasks for part in (task.model.extractor, task.model.head))
         self.task_models = list({id(part): part for part in parts}.values())

@@ -17,6 +17,7 @@ from deepduel import build, models, order, pipeline
 from deepduel.architecture import Architecture
 from deepduel.augment import PRESETS
 from deepduel.recipe import Recipe
+from deepduel.length import Length
 from deepduel.options import RunOptions, TaskOptions
 from deepduel.shards import Split
 from tfrecords_tools.cli import UsageError
@@ -25,7 +26,8 @@ train, validation = (Split(sys.argv[1], name) for name in ("train", "validation"
 reading = pipeline.Reading(61)  # an odd batch, an odd last one
 
 def options(count, micro_batch=16):
-    return RunOptions("", "", "", "", reading, epochs=1, micro_batch=micro_batch, seed=1, devices=count)
+    common = {"length": Length(1), "micro_batch": micro_batch, "seed": 1, "devices": count}
+    return RunOptions("", "", "", "", reading, **common)
 
 def fit(count):
     head = "avg,dropout:0.5,dense:8"

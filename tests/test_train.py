@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from deepduel import task_flags, train
+from deepduel import callbacks, keeper, precision, task_flags, train
 from deepduel.card import RunCard
 from deepduel.fitting import Decoding
 from deepduel.options import check_sharing
@@ -70,6 +70,48 @@ def test_train_flags_reproduces_the_run(toy_run):
     text = (toy_run / "train.flags").read_text()
     settings, *augmentations = text.split("# augmentation of ")
     assert train.flagfile(train.FLAGS) == settings and len(augmentations) == 2
+
+
+def test_a_run_given_a_time_plans_its_epochs_and_ends_its_cosine_with_them(
+    toy_shards, tmp_path, monkeypatch, capsys
+):
+    def twenty_seconds(clock, epoch, logs):
+        logs |= {"seconds": 20.0, "images_per_second": 1.0, "input_wait_share": 0.0}
+
+    monkeypatch.setattr(callbacks.Clock, "on_epoch_end", twenty_seconds)
+    rates = []
+    ended = keeper.Keeper.on_epoch_end
+
+    def noting(self, epoch, logs=None):
+        rates.append(float(self._duel.tasks[0].optimizer.learning_rate))
+        ended(self, epoch, logs)
+
+    monkeypatch.setattr(keeper.Keeper, "on_epoch_end", noting)
+    words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *TOY_TRAINING, "--schedule=cosine"
+    assert run_command(train, *words, "--epochs=1min") == 0
+    assert len(rows(tmp_path / "run")) == 3
+    assert rates == pytest.approx([0.001, 0.0005, 0], abs=1e-9)
+    assert "epoch 3/3" in capsys.readouterr().out
+    assert run_command(train, *words, "--epochs=1min") == 0
+    assert "has all its 3 epochs already" in capsys.readouterr().out
+    assert run_command(train, *words, "--epochs=4") == 0
+    assert len(rows(tmp_path / "run")) == 4
+
+
+def test_the_precision_that_auto_comes_to_is_the_runs(toy_shards, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(precision, "best", lambda: "mixed_bfloat16")
+    words = (
+        f"--data_dir={toy_shards}",
+        f"--workdir={tmp_path}/run",
+        *TOY_TRAINING,
+        "--precision=category=auto",
+    )
+    assert run_command(train, *words) == 0
+    text = (tmp_path / "run" / "train.flags").read_text()
+    assert "--precision=category=mixed_bfloat16\n" in text and "--precision=category=auto" not in text
+    monkeypatch.setattr(precision, "best", lambda: "float32")  # another machine
+    assert run_command(train, *words, "--epochs=2") == 1
+    assert "--precision=category=mixed_bfloat16; --precision=category=float32" in capsys.readouterr().err
 
 
 def test_more_epochs_go_on_where_a_finished_run_ended(toy_shards, whole_run, tmp_path):
@@ -195,6 +237,7 @@ def test_every_flagfile_is_accepted(path):
 
     train.FLAGS.unparse_flags()
     train.FLAGS(["train", f"--flagfile={path}", "--data_dir=SHARDS", "--workdir=RUN"])
+    task_flags.settle_precision(train.FLAGS)
     tasks = task_flags.tasks(train.FLAGS, train.FLAGS.tasks)
     assert [task.axis for task in tasks] == train.FLAGS.tasks
     assert all(isinstance(task.augmentation, augment.Augmentation) for task in tasks)

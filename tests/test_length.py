@@ -1,0 +1,42 @@
+import pytest
+
+from deepduel.length import Length
+from tfrecords_tools.cli import UsageError
+
+
+def test_a_number_of_epochs_is_the_plan_whatever_they_take():
+    assert Length.parse("13") == Length(13)
+    assert Length(13).planned([]) == Length(13).planned([1e6]) == 13
+
+
+def test_a_time_has_no_plan_before_its_first_epoch():
+    assert Length.parse("55min") == Length(None, 55.0)
+    assert Length.parse("0.5min").planned([]) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "planned"),
+    [
+        ([60], 10),
+        ([59], 10),
+        ([61], 9),
+        ([120, 60], 9),  # 420 s are left: seven of the faster
+        ([60, 60, 60, 240], 7),  # one that was disturbed is not what the next are thought to take
+        ([700], 1),
+        ([60] * 10, 10),
+        ([60] * 9 + [70], 10),
+    ],
+)
+def test_as_many_epochs_are_planned_as_fit_by_the_last_three(seconds, planned):
+    assert Length.parse("10min").planned(seconds) == planned
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "0min", "1.5", "two", "5 min", "1h", ""])
+def test_what_is_neither_is_refused(text):
+    with pytest.raises(UsageError, match="epochs must be"):
+        Length.parse(text)
+
+
+@pytest.mark.parametrize("text", ["13", "55min", "0.5min"])
+def test_a_length_is_written_as_it_was_read(text):
+    assert str(Length.parse(text)) == text
