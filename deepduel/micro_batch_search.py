@@ -90,7 +90,7 @@ def _once(tasks: tuple[Task, ...], count: tf.Tensor) -> list[tf.Tensor]:
         images = tf.fill((count, first.size, first.size, 3), 127.0)
         images = tf.ensure_shape(images, (None, first.size, first.size, 3))
         if not first.trainable:
-            results.append(tf.reduce_sum(tf.cast(first.model.extractor(images, training=False), tf.float32)))
+            results.append(tf.reduce_sum(tf.cast(first.model.frozen(images), tf.float32)))
             continue
         targets, masks, totals = {}, {}, {}
         for task in sharers:

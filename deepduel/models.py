@@ -6,12 +6,14 @@ A task's model is two Keras models over the same pixels:
                 backbone, pooling
     head        features -> float32 logits [B, classes]
 
-Training needs the two apart (a frozen extractor runs in micro-batches, without gradients);
+Training needs the two apart (a frozen extractor runs in micro-batches, without gradients, and with its
+batch norms folded: `TaskModel.frozen`);
 `saved_model` joins them, ends in float32 probabilities, and holds nothing but Keras' own
 layers, so that `keras.models.load_model` needs no import of ours.
 """
 
 import dataclasses
+import functools
 import pathlib
 
 import keras
@@ -19,6 +21,7 @@ from keras import layers
 
 from deepduel import backbones, fused_norm, input_filters
 from deepduel.architecture import Architecture, parse_head
+from deepduel.folding import Folded
 from tfrecords_tools.cli import DataError, UsageError
 
 ORIGINAL = {  # backbone and head of the two models of Deepfake Duel
@@ -36,6 +39,11 @@ class TaskModel:
     extractor: keras.Model
     head: keras.Model
     saved_model: keras.Model
+
+    @functools.cached_property
+    def frozen(self) -> Folded:
+        """The extractor in inference mode, by the weights that it has when this is first asked for."""
+        return Folded(self.extractor)
 
 
 def build(

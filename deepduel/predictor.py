@@ -16,6 +16,7 @@ import tensorflow as tf
 from deepduel.augment import resize
 from deepduel.card import RunCard
 from deepduel.fitting import Decoding
+from deepduel.folding import Folded
 from deepduel.micro_batches import in_micro_batches
 from tfrecords_tools.cli import DataError, UsageError
 
@@ -73,6 +74,10 @@ class Predictor:
         """The Keras models by axis. Raises DataError when a file is damaged or belongs to another run."""
         return {axis: self._load(axis) for axis in self.files}
 
+    @functools.cached_property
+    def _networks(self) -> dict[str, Folded]:
+        return {axis: Folded(model) for axis, model in self.models.items()}
+
     @property
     def decoding(self) -> Decoding:
         """How an image must be decoded to be given to it."""
@@ -80,7 +85,7 @@ class Predictor:
 
     def __call__(self, images: np.ndarray | tf.Tensor) -> dict[str, np.ndarray]:
         """uint8 [B, H, W, 3] of `card.size` -> {axis: float32 [B, classes]}."""
-        _ = self.models  # loaded outside of the graph
+        _ = self._networks  # loaded outside of the graph
         return {axis: part.numpy() for axis, part in self._run(images).items()}
 
     def inputs(self, images: np.ndarray | tf.Tensor, axis: str) -> tf.Tensor:
@@ -90,9 +95,7 @@ class Predictor:
     def _probabilities(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         def forward(part, filled):
             inputs = {shape: self._resized(part, *shape) for shape in map(self._shape, self.models)}
-            rows = {
-                axis: model(inputs[self._shape(axis)], training=False) for axis, model in self.models.items()
-            }
+            rows = {axis: run(inputs[self._shape(axis)]) for axis, run in self._networks.items()}
             return rows, ()
 
         specs = {axis: tf.TensorSpec((len(names),), tf.float32) for axis, names in self.classes.items()}

@@ -19,6 +19,7 @@ What is random in the heads is drawn for the whole batch beforehand, so that nei
 nor the number of devices changes it.
 """
 
+import functools
 from collections.abc import Sequence
 
 import keras
@@ -77,7 +78,7 @@ def gradients(tasks: Sequence[Task], rows: dict, whole: dict, *, micro_batch: in
         for sharers in sharing(tasks):
             images = inputs[sharers[0].name]
             if not sharers[0].trainable:
-                features = tf.stop_gradient(sharers[0].model.extractor(images, training=False))
+                features = tf.stop_gradient(sharers[0].model.frozen(images))
                 found |= {task.name: features for task in sharers}
                 continue
             # Not the rows that fill up: batch norm would see them.
@@ -153,7 +154,9 @@ def _logits(task: Task, features: tf.Tensor) -> tf.Tensor:
 def _features(tasks: Sequence[Task], images: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     found = {}
     for sharers in sharing(tasks):
-        features = sharers[0].model.extractor(images[sharers[0].name], training=False)
+        first = sharers[0]
+        extractor = functools.partial(first.model.extractor, training=False)
+        features = (extractor if first.trainable else first.model.frozen)(images[first.name])
         found |= {task.name: features for task in sharers}
     return found
 

@@ -75,6 +75,8 @@ class Duel(keras.Model):
             for task in self.tasks:
                 task.optimizer.build(task.trained_variables)
                 task.averages  # noqa: B018, made here, under the scope
+                if not task.trainable:
+                    task.model.frozen  # noqa: B018, likewise
 
     @property
     def metrics(self):
