@@ -29,6 +29,9 @@ flags.DEFINE_list("ways", ["ours"], "ours, plain.", flag_values=FLAGS)
 flags.DEFINE_integer("image_size", 224, "Of the networks' input.", lower_bound=71, flag_values=FLAGS)
 flags.DEFINE_integer("micro_batch", 32, "Of ours.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_string("fine_tune", "none", "Of ours: none, all or last:N.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "precision", "float32", ["float32", "mixed_bfloat16"],
+    "Of the backbones, of ours and of plain.", flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_integer(
     "steps", 2, "Steps; the first is not timed, so 1 tells the memory only.", lower_bound=1, flag_values=FLAGS
 )
@@ -44,7 +47,8 @@ def main(options: flags.FlagValues) -> None:
     batches = [_positive(batch) for batch in options.batches]
     jobs = [
         {"model": model, "batch": batch, "way": way, "size": options.image_size,
-         "micro_batch": options.micro_batch, "fine_tune": options.fine_tune, "steps": options.steps}
+         "micro_batch": options.micro_batch, "fine_tune": options.fine_tune, "precision": options.precision,
+         "steps": options.steps}
         for model in options.models for way in options.ways for batch in batches
     ]  # fmt: skip
     for job in jobs:
@@ -78,7 +82,9 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _measure(data_dir: str, *, model, batch, way, size, micro_batch, fine_tune, steps) -> dict[str, float]:
+def _measure(
+    data_dir: str, *, model, batch, way, size, micro_batch, fine_tune, precision, steps
+) -> dict[str, float]:
     cli.quiet_tensorflow()
     from deepduel import pipeline
     from deepduel.order import Position
@@ -87,8 +93,8 @@ def _measure(data_dir: str, *, model, batch, way, size, micro_batch, fine_tune, 
 
     split = Split(data_dir, "train")
     batches = pipeline.train_batches(split, Reading(batch, size=(200, 200)), Position())
-    ours = functools.partial(_ours, micro_batch=micro_batch, fine_tune=fine_tune)
-    step = {"ours": ours, "plain": _plain}[way](split, iter(batches), MODELS[model], batch, size)
+    ours = functools.partial(_ours, batch=batch, micro_batch=micro_batch, fine_tune=fine_tune)
+    step = {"ours": ours, "plain": _plain}[way](split, iter(batches), MODELS[model], size, precision)
     step()
     started = time.perf_counter()
     for _ in range(steps - 1):
@@ -100,7 +106,7 @@ def _measure(data_dir: str, *, model, batch, way, size, micro_batch, fine_tune, 
     }
 
 
-def _ours(split, iterator, axes, batch, size, *, micro_batch, fine_tune):
+def _ours(split, iterator, axes, size, precision, *, batch, micro_batch, fine_tune):
     import keras
 
     from deepduel import models
@@ -112,7 +118,8 @@ def _ours(split, iterator, axes, batch, size, *, micro_batch, fine_tune):
     tasks = []
     for axis in axes:
         backbone, head = models.ORIGINAL[axis]
-        model = models.build(axis, Architecture(backbone, head, size), split.manifest.axes[axis])
+        architecture = Architecture(backbone, head, size, fine_tune=fine_tune, precision=precision)
+        model = models.build(axis, architecture, split.manifest.axes[axis])
         tasks.append(Task(axis, model, PRESETS["original"], keras.optimizers.Adam(0.001)))
     duel = Duel(tasks, micro_batch=min(micro_batch, batch))
     duel.compile()
@@ -120,7 +127,7 @@ def _ours(split, iterator, axes, batch, size, *, micro_batch, fine_tune):
     return lambda: function(iterator)
 
 
-def _plain(split, iterator, axes, batch, size):
+def _plain(split, iterator, axes, size, precision):
     import keras
 
     from deepduel import models
@@ -130,7 +137,8 @@ def _plain(split, iterator, axes, batch, size):
     built = []
     for axis in axes:
         backbone, head = models.ORIGINAL[axis]
-        parts = models.build(axis, Architecture(backbone, head, size), split.manifest.axes[axis])
+        architecture = Architecture(backbone, head, size, precision=precision)
+        parts = models.build(axis, architecture, split.manifest.axes[axis])
         outputs = parts.head(parts.extractor(parts.extractor.input, training=False))
         model = keras.Model(parts.extractor.input, outputs)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
