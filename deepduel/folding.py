@@ -149,7 +149,7 @@ def _channels_first(layer: keras.Layer) -> bool:
 
 
 def _float64(weight) -> np.ndarray:
-    return ops.convert_to_numpy(weight).astype(np.float64)
+    return ops.convert_to_tensor(weight).numpy().astype(np.float64)
 
 
 def _same(inputs: tf.Tensor, **mode) -> tf.Tensor:
