@@ -35,7 +35,8 @@ def main(options: flags.FlagValues) -> None:
 
     for precision in options.precisions:
         dtype = precision.removeprefix("mixed_")
-        print(f"product of matrices of {_SIDE} x {_SIDE} in {dtype}: {_peak(dtype) / 1e9:,.0f} GFLOP/s", flush=True)
+        peak = _peak(dtype) / 1e9
+        print(f"product of matrices of {_SIDE} x {_SIDE} in {dtype}: {peak:,.0f} GFLOP/s", flush=True)
     columns = f"{'as it is':>9} {'folded':>9} {'':>6} {'GFLOP/s':>8}"
     print(f"{'backbone':18} {'precision':15} {'GFLOP/image':>11} {columns}")
     for backbone in options.backbones:
