@@ -22,8 +22,8 @@ def estimate(duel: Duel, *, batch_size: int, size: tuple[int, int]) -> dict[str,
     """
     tasks, micro = duel.tasks, duel.micro_batch
     weights = _bytes({id(v): v for task in tasks for v in task.model.saved_model.variables}.values())
-    frozen = {id(task.model.extractor): task.model.frozen for task in tasks if not task.trainable}
-    weights += sum(_bytes(extractor.variables) for extractor in frozen.values())
+    frozen = [task.model.frozen for task in tasks if not task.trainable and not task.borrows]
+    weights += sum(_bytes(extractor.variables) for extractor in frozen)
     gradients = sum(2 * _bytes(task.trained_variables) for task in tasks)  # of a part, and their sum
     states = sum(_bytes(task.optimizer.variables) + _bytes(task.averages.variables) for task in tasks)
     activations = max(micro * (_activations(task) + task.size**2 * 3 * 4) for task in tasks)

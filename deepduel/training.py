@@ -75,7 +75,7 @@ class Duel(keras.Model):
             for task in self.tasks:
                 task.optimizer.build(task.trained_variables)
                 task.averages  # noqa: B018, made here, under the scope
-                if not task.trainable:
+                if not task.trainable and not task.borrows:
                     task.model.frozen  # noqa: B018, likewise
 
     @property
