@@ -67,7 +67,8 @@ def test_metrics_are_those_of_the_predictions_file(evaluated):
         scores = (
             probabilities[:, 1] if len(names) == 2 else probabilities / probabilities.sum(1, keepdims=True)
         )
-        assert overall["auc"] == pytest.approx(sk.roc_auc_score(truth, scores, multi_class="ovr"), abs=1e-4)
+        # The file has six digits, by which a pair or two of this network's outputs tie.
+        assert overall["auc"] == pytest.approx(sk.roc_auc_score(truth, scores, multi_class="ovr"), abs=1e-3)
 
 
 def test_every_task_has_the_documented_parts_and_figures_with_intervals(evaluated):
