@@ -44,7 +44,7 @@ class CachedDecoder:
             batch = self._decode(records, rows=rows)
             self._keep(records, batch)
             return batch
-        batch = self._decode.buffers.take((len(records) if rows is None else rows, *self._size, 3))
+        batch = self._decode.buffers.take((len(records) if rows is None else rows, *self._size, 3)).pixels
         batch[len(records) :] = 0
         missing = np.flatnonzero(~there)
         if len(missing):

@@ -57,7 +57,7 @@ def _batches(
     threads = reading.threads or cores
     batch_bytes = reading.batch_size * decoding.size[0] * decoding.size[1] * 3
     parallel = 1 if batch_bytes >= _LARGE_BATCH_BYTES else min(2, threads) + _SPARE * (threads >= cores)
-    decode = BatchDecoder(split, decoding, threads=threads, callers=parallel, on_error=reading.on_error)
+    decode = BatchDecoder(split, decoding, threads=threads, on_error=reading.on_error)
     cache = open_cache(reading.cache, split, decoding)
     if cache:
         decode = CachedDecoder(split, cache, decode, decoding.size, threads=threads, callers=parallel)

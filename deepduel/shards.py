@@ -7,11 +7,13 @@ Read with pread and not through a memory map: a file that shrinks, a disk or a n
 that fails ends a process that reads it through a map by SIGBUS, at any moment and without a word.
 """
 
+import contextlib
 import functools
 import os
 import pathlib
 import resource
 import weakref
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -28,6 +30,7 @@ class Split:
 
     Attributes:
       data_dir, name: where it was opened.
+      local: whether its shards are files of this machine.
       manifest: of the whole data folder.
       labels: int32 per record by axis, {axis: [N]}; -1 for no label.
       sizes: int32 [N, 2], height and width of each image in pixels.
@@ -52,8 +55,8 @@ class Split:
         self._load(int(counts.sum()))
         self._files: list[int] = []  # of the first shards, or of all
         weakref.finalize(self, _close, self._files)
-        self._local = not storage.is_remote(data_dir)
-        if self._local:
+        self.local = not storage.is_remote(data_dir)
+        if self.local:
             for number in range(_allowed_files(len(self.shards))):
                 self._files.append(self._open(number))
 
@@ -88,9 +91,7 @@ class Split:
 
     def images(self, records: np.ndarray) -> list[bytes]:
         """`image` of many records at once, without NumPy's overhead for each."""
-        shards = (np.searchsorted(self._firsts, records, side="right") - 1).tolist()
-        starts, sizes = self._image_offset[records].tolist(), self._image_size[records].tolist()
-        return list(map(self._read, shards, starts, sizes))
+        return list(map(self._read, *(column.tolist() for column in self.image_places(records))))
 
     def pixels(self, record: int, encoded: bytes | None = None) -> np.ndarray:
         """One image at its stored size, uint8 [H, W, 3].
@@ -126,6 +127,11 @@ class Split:
         """(number of its shard, its number in the shard, offset and size in bytes) of a whole record."""
         shard = int(np.searchsorted(self._firsts, record, side="right")) - 1
         return shard, record - int(self._firsts[shard]), int(self._offset[record]), int(self._size[record])
+
+    def image_places(self, records: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(numbers of their shards, offsets and sizes in bytes) of encoded images, [B] each."""
+        shards = np.searchsorted(self._firsts, records, side="right") - 1
+        return shards, self._image_offset[records], self._image_size[records]
 
     def image_place(self, record: int) -> tuple[int, int]:
         """Offset and size of the encoded image in its shard, in bytes."""
@@ -186,10 +192,23 @@ class Split:
             )
         return data
 
+    @contextlib.contextmanager
+    def opened(self, shards: Sequence[int]) -> Iterator[list[int]]:
+        """Descriptors of shards that lie on this machine, by number. Raises DataError."""
+        more: list[int] = []
+        try:
+            for shard in shards:
+                if shard >= len(self._files):
+                    more.append(self._open(shard))
+            rest = iter(more)
+            yield [self._files[shard] if shard < len(self._files) else next(rest) for shard in shards]
+        finally:
+            _close(more)
+
     def _pread(self, shard: int, start: int, size: int) -> bytes:
         if shard < len(self._files):
             return os.pread(self._files[shard], size, start)
-        if not self._local:
+        if not self.local:
             return self._folder.read_span(self.shards[shard].file, start, size)
         file = self._open(shard)
         try:

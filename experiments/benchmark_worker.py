@@ -11,6 +11,7 @@ Needs only the standard library, so that it runs in any peer's environment. The 
     {"missing": ["ffcv"]}
 """
 
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -120,12 +121,13 @@ def cpu_seconds() -> float:
 
 
 def _family() -> list[pathlib.Path]:
-    """/proc folders of this process and its living children."""
-    own = pathlib.Path("/proc/self")
-    children = own / "task" / str(os.getpid()) / "children"
-    if not children.exists():
-        return []
-    return [own, *(pathlib.Path("/proc", child) for child in children.read_text().split())]
+    """/proc folders of this process and of its living descendants, whichever thread started them."""
+    family = [pathlib.Path("/proc/self")] if pathlib.Path("/proc/self/task").exists() else []
+    for process in family:  # grows meanwhile
+        for children in process.glob("task/*/children"):
+            with contextlib.suppress(OSError):  # the thread has ended
+                family += [pathlib.Path("/proc", child) for child in children.read_text().split()]
+    return family
 
 
 def versions(distributions: tuple[str, ...]) -> dict[str, str]:

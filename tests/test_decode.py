@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepduel.decode import BatchBuffers, BatchDecoder
+from deepduel.batch_buffers import BatchBuffers
+from deepduel.decode import BatchDecoder
 from deepduel.fitting import Decoding
 from deepduel.shards import Split
 from tfrecords_tools.cli import DataError
@@ -53,13 +54,13 @@ def test_a_batch_that_is_held_is_never_written_to(toy_shards):
 
 def test_memory_is_used_again_and_aligned():
     buffers = BatchBuffers()
-    first = buffers.take((4, 8, 8, 3))
+    first = buffers.take((4, 8, 8, 3)).pixels
     address = first.ctypes.data
     assert address % 64 == 0
-    second = buffers.take((4, 8, 8, 3))
+    second = buffers.take((4, 8, 8, 3)).pixels
     assert second.ctypes.data != address
     del first
-    assert buffers.take((2, 2, 8, 8, 3)).ctypes.data == address
+    assert buffers.take((2, 2, 8, 8, 3)).pixels.ctypes.data == address
 
 
 def test_damage_names_shard_record_and_key(toy_shards, tmp_path):
