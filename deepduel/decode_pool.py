@@ -134,7 +134,7 @@ class DecodePool:
             self._free.put(call)
 
     def _decode(self, call, table, opened, decoding, batch, first, seeded) -> list[int]:
-        size = min(max(len(table) // (4 * self.processes), _FEWEST), ROWS)
+        size = min(max(-(-len(table) // self.processes), _FEWEST), ROWS)
         fit, fast = FITS.index(decoding.fit), decoding.fast
         failed, waiting = [], 0
         try:

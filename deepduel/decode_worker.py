@@ -27,7 +27,7 @@ from deepduel.fitting import FITS, Decoding
 # the rows have seeds.
 HEADER = struct.Struct("<HQQIIIBBB")
 COLUMNS = ("file", "start", "bytes", "kind", "height", "width", "seed", "seed")  # file: of the task's
-ROWS = 32  # of a task, at most
+ROWS = 128  # of a task, at most
 DONE, DIED, READY = b"d", b"x", b"r"
 
 _MESSAGE_BYTES = HEADER.size + ROWS * len(COLUMNS) * 8
