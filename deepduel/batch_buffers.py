@@ -1,10 +1,11 @@
-"""Memory of batches that other processes can write to, used again once nobody refers to it.
+"""Memory of batches, used again once nobody refers to it.
 
 A fresh 15 MB array for each batch would cost a page fault per 4 kB; memory that was touched before
-costs none. Each buffer is a file in memory (memfd, Linux) of its own: sending its descriptor to another
-process lets that map it too.
+costs none. Shared buffers are files in memory (memfd, Linux), one each: sending the descriptor to another
+process lets that write to them too. Private ones lie in huge pages where the system has them.
 """
 
+import contextlib
 import itertools
 import math
 import mmap
@@ -25,8 +26,8 @@ class Buffer(NamedTuple):
     Attributes:
       pixels: uint8 of the shape that was asked for, with undefined contents; it starts on a page, so
         TensorFlow takes it without a copy.
-      file, number, size: descriptor of the memory, valid while `pixels` is referred to; what no other
-        buffer of this process is called; bytes.
+      file, number, size: descriptor of shared memory, valid while `pixels` is referred to (-1: private); what
+        no other buffer of this process is called; bytes.
     """
 
     pixels: np.ndarray
@@ -50,7 +51,8 @@ class BatchBuffers:
 
     _FREE = 3  # references to a free owner: its tuple, the local name, getrefcount's argument
 
-    def __init__(self):
+    def __init__(self, *, shared: bool = False):
+        self._allocate = _shared if shared else _private
         self._memories: list[_Memory] = []
         self._lock = threading.Lock()
         self._process = os.getpid()
@@ -67,13 +69,19 @@ class BatchBuffers:
                         return Buffer(owner[:size].reshape(shape), file, number, owner.size)
                     del self._memories[place], owner
                     break
-            owner, file, number = _memory(size)
+            owner, file, number = self._allocate(-(-max(size, 1) // mmap.PAGESIZE) * mmap.PAGESIZE)
             self._memories.append(_Memory(owner, file, number))
             return Buffer(owner[:size].reshape(shape), file, number, owner.size)
 
 
-def _memory(size: int) -> _Memory:
-    size = -(-max(size, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
+def _private(size: int) -> _Memory:
+    memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a system without huge pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return _Memory(np.frombuffer(memory, np.uint8), -1, next(_numbers))
+
+
+def _shared(size: int) -> _Memory:
     file = os.memfd_create("deepduel-batch", os.MFD_CLOEXEC)
     os.ftruncate(file, size)
     owner = np.frombuffer(mmap.mmap(file, size), np.uint8)

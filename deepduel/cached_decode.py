@@ -2,15 +2,15 @@
 
 import concurrent.futures
 import os
-from collections.abc import Iterator
 
 import numpy as np
 
+from deepduel.batch_buffers import BatchBuffers
 from deepduel.decode import BatchDecoder
 from deepduel.pixel_cache import PixelCache
 from deepduel.shards import Split
 
-_CHUNK = 16  # rows per task
+_FEWEST = 16  # rows that are worth a thread of their own
 
 
 class CachedDecoder:
@@ -31,6 +31,7 @@ class CachedDecoder:
         self._cache = cache
         self._decode = decode
         self._size = size
+        self._buffers = BatchBuffers()
         self._helpers = max((threads or len(os.sched_getaffinity(0))) - callers, 0)
         self._pool = concurrent.futures.ThreadPoolExecutor(max(self._helpers, 1), "cache")
 
@@ -44,7 +45,7 @@ class CachedDecoder:
             batch = self._decode(records, rows=rows)
             self._keep(records, batch)
             return batch
-        batch = self._decode.buffers.take((len(records) if rows is None else rows, *self._size, 3)).pixels
+        batch = self._buffers.take((len(records) if rows is None else rows, *self._size, 3)).pixels
         batch[len(records) :] = 0
         missing = np.flatnonzero(~there)
         if len(missing):
@@ -63,17 +64,13 @@ class CachedDecoder:
         self._cache.settled()
 
     def _copy(self, records: np.ndarray, batch: np.ndarray) -> None:
-        parts = [slice(at, min(at + _CHUNK, len(records))) for at in range(0, len(records), _CHUNK)]
-        chunks = iter([(records[part], batch[part]) for part in parts])
-        helpers = [self._pool.submit(self._copy_chunks, chunks) for _ in range(self._helpers)]
+        """As few and long copies as there are threads: each hand-over of the interpreter's lock costs."""
+        rows = max(-(-len(records) // (self._helpers + 1)), _FEWEST)
+        parts = [slice(at, min(at + rows, len(records))) for at in range(0, len(records), rows)]
+        helpers = [self._pool.submit(self._cache.read, records[part], batch[part]) for part in parts[1:]]
         try:
-            self._copy_chunks(chunks)
+            self._cache.read(records[parts[0]], batch[parts[0]])
         finally:
-            started = [helper for helper in helpers if not helper.cancel()]
-            concurrent.futures.wait(started)  # never give away a buffer that is still written to
-        for helper in started:
+            concurrent.futures.wait(helpers)  # never give away a buffer that is still written to
+        for helper in helpers:
             helper.result()
-
-    def _copy_chunks(self, chunks: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
-        for records, rows in chunks:
-            self._cache.read(records, rows)

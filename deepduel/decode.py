@@ -41,7 +41,8 @@ class BatchDecoder:
         self._split = split
         self._decoding = decoding
         self._processes = threads or len(os.sched_getaffinity(0))
-        self.buffers = BatchBuffers()
+        self._kinds = _kinds(split, decoding)
+        self._buffers = BatchBuffers(shared=True)
 
     def __call__(
         self, records: np.ndarray, *, rows: int | None = None, seeds: np.ndarray | None = None
@@ -56,9 +57,9 @@ class BatchDecoder:
             read; names the shard, in the first case record and key too. Or a process ended.
         """
         rows = len(records) if rows is None else rows
-        batch = self.buffers.take((rows, *self._decoding.size, 3))
+        batch = self._buffers.take((rows, *self._decoding.size, 3))
         batch.pixels[len(records) :] = 0
-        kinds = self._kinds(records)
+        kinds = self._kinds[records]
         done = 0
         while done < len(records):
             if pool := decode_pool.ready(self._processes):
@@ -71,13 +72,6 @@ class BatchDecoder:
             decode_pool.spent(self._processes, time.thread_time() - start)
             done = part.stop
         return batch.pixels
-
-    def _kinds(self, records: np.ndarray) -> np.ndarray:
-        """What `decode_row` must know, int64 [B]."""
-        encoding = self._split.encoding[records]
-        same = (self._split.sizes[records] == self._decoding.size).all(axis=1)
-        others = np.where(encoding == _RAW, RAW, OTHER)
-        return np.where(encoding == _JPEG, np.where(same, PLAIN, JPEG), others)
 
     def _decode_here(self, records, kinds, seeds, pixels: np.ndarray, part) -> None:
         """Decodes the rows in `part`."""
@@ -107,6 +101,15 @@ class BatchDecoder:
                 table[:, 0], table[:, 1] = 0, np.cumsum(table[:, 2]) - table[:, 2]
                 opened = lambda _: contextlib.nullcontext([file])
             return pool.decode(table, opened, self._decoding, batch, first=first, seeded=seeds is not None)
+
+
+def _kinds(split: Split, decoding: Decoding) -> np.ndarray:
+    """What `decode_row` must know of each record, uint8 [N]."""
+    same = (split.sizes == decoding.size).all(axis=1)
+    kinds = np.where(split.encoding == _RAW, np.uint8(RAW), np.uint8(OTHER))
+    jpeg = split.encoding == _JPEG
+    kinds[jpeg] = np.where(same[jpeg], PLAIN, JPEG)
+    return kinds
 
 
 @contextlib.contextmanager

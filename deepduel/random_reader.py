@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepduel import batch_plan, faults, order
-from deepduel.batch import as_batch, options
+from deepduel.batch import options
 from deepduel.cached_decode import CachedDecoder
 from deepduel.decode import BatchDecoder
 from deepduel.host_calls import host_call
@@ -61,30 +61,31 @@ def _batches(
     cache = open_cache(reading.cache, split, decoding)
     if cache:
         decode = CachedDecoder(split, cache, decode, decoding.size, threads=threads, callers=parallel)
-    labels = np.stack([split.labels[axis] for axis in split.manifest.axes], 1) if split.labels else None
+    axes = list(split.manifest.axes)
 
     def load(number):
         records, seeds, _ = take(number)
         pad = (rows or len(records)) - len(records)
-        picked = labels[records] if labels is not None else np.empty((len(records), 0), np.int32)
+        labels = [split.labels[axis][records] for axis in axes]
         images = decode(records, rows=len(records) + pad, seeds=seeds if random_crops else None)
         if pad:
             records = np.pad(records, (0, pad), constant_values=-1)
-            picked, seeds = (np.pad(part, ((0, pad), (0, 0))) for part in (picked, seeds))
+            seeds = np.pad(seeds, ((0, pad), (0, 0)))
+            labels = [np.pad(column, (0, pad)) for column in labels]
         weight = faults.weights(split, records)
-        picked[weight == 0] = record_format.NO_LABEL
-        return images, picked, seeds, records, weight
+        for column in labels:
+            column[weight == 0] = record_format.NO_LABEL
+        return images, seeds, records, weight, *labels
 
     def batch(number):
-        images, labels, seeds, records, weight = host_call(
-            load, [number], (tf.uint8, tf.int32, tf.int32, tf.int64, tf.float32)
-        )
+        types = tf.uint8, tf.int32, tf.int64, tf.float32, *[tf.int32] * len(axes)
+        images, seeds, records, weight, *labels = host_call(load, [number], types)
         images.set_shape((rows, *decoding.size, 3))
-        labels.set_shape((rows, len(split.manifest.axes)))
         seeds.set_shape((rows, 2))
-        records.set_shape((rows,))
-        weight.set_shape((rows,))
-        return as_batch(split, images, labels, seeds, records, weight)
+        for column in (records, weight, *labels):
+            column.set_shape((rows,))
+        labels = dict(zip(axes, labels, strict=True))
+        return {"images": images, "labels": labels, "seeds": seeds, "records": records, "weight": weight}
 
     batches = numbers.map(batch, num_parallel_calls=parallel, deterministic=True)
     return batches.prefetch(1).with_options(options())

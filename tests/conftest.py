@@ -20,10 +20,19 @@ TOY_TRAINING = (
 
 def run_command(module, *words: str) -> int:
     """Runs a command in this process, as its console script would; returns its exit code."""
-    module.FLAGS.unparse_flags()
-    for name in module.FLAGS:
-        module.FLAGS[name].unparse()
-    return cli.run(module.main, module.FLAGS, name=module.__name__, argv=[module.__name__, *map(str, words)])
+    _forget(module.FLAGS)
+    try:
+        return cli.run(
+            module.main, module.FLAGS, name=module.__name__, argv=[module.__name__, *map(str, words)]
+        )
+    finally:
+        _forget(module.FLAGS)  # commands that run another one give it some flags only
+
+
+def _forget(flags) -> None:
+    flags.unparse_flags()
+    for name in flags:
+        flags[name].unparse()
 
 
 @pytest.fixture(scope="session")
