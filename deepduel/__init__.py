@@ -2,7 +2,8 @@
 
 shards     one split, opened for reading by record number
 order      (seed, epoch, step) -> record numbers
-decode     record numbers -> one uint8 batch (fitting: one image -> one row)
+decode     record numbers -> one uint8 batch (decode_row, fitting: one image -> one row; decode_pool,
+           decode_worker: processes that do it; batch_buffers: the memory they share)
 reading    how a split is read (batch: what a batch is)
 pipeline   shards -> tf.data batches (random_reader: sampling, faults, pixel_cache;
            sequential_reader: shard_stream)

@@ -98,11 +98,15 @@ class DecodePool:
             self._free.put(call)
         answering = [answering.fileno() for _, answering in self._answers]
         self.workers, self._alive = [], []
-        with taking:
-            for _ in range(processes):
-                worker, alive = _start(taking.fileno(), answering)
-                self.workers.append(worker)
-                self._alive.append(alive)
+        try:
+            with taking:
+                for _ in range(processes):
+                    worker, alive = _start(taking.fileno(), answering)
+                    self.workers.append(worker)
+                    self._alive.append(alive)
+        except OSError:
+            self._stop()
+            raise
         self._over = threading.Event()
         self._how = ""
         threading.Thread(target=self._watch, name="decode-pool", daemon=True).start()
@@ -188,10 +192,7 @@ class DecodePool:
     def _end(self, first: int) -> None:
         """Worker number `first` has ended: so do the others, before anybody is told that his call is over."""
         self.workers[first].wait()
-        for worker in self.workers:
-            worker.kill()
-        for worker in self.workers:
-            worker.wait()
+        self._stop()
         self._how = _how(self.workers[first].returncode)
         if self.ready.is_set():
             _forget(self)
@@ -200,6 +201,13 @@ class DecodePool:
         self._over.set()
         for _, answering in self._answers:
             answering.send(DIED)
+
+    def _stop(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+        for worker, alive in zip(self.workers, self._alive, strict=True):
+            worker.wait()
+            os.close(alive)
 
     def leave(self) -> None:
         """In a fork of the process: lets go of what belongs to the parent."""
@@ -224,6 +232,9 @@ def _start(tasks: int, answers: list[int]) -> tuple[subprocess.Popen, int]:
             pass_fds=[tasks, telling, *answers],
             process_group=0,  # Ctrl-C is meant for the parent
         )
+    except OSError:
+        os.close(alive)
+        raise
     finally:
         os.close(telling)
     return worker, alive

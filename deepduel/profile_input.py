@@ -33,7 +33,13 @@ flags.DEFINE_string("augmentation", "original", "Preset: original, forensic, rob
 flags.DEFINE_enum("reader", "random", ["random", "sequential"], "As in train.", flag_values=FLAGS)
 flags.DEFINE_bool("fast_decode", False, "As in train.", flag_values=FLAGS)
 flags.DEFINE_bool("native_resolution", False, "As in train.", flag_values=FLAGS)
-flags.DEFINE_integer("threads", 0, "That decode; 0: all cores.", lower_bound=0, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "threads",
+    0,
+    "Processes (--reader=sequential: threads) that decode; 0: one per core.",
+    lower_bound=0,
+    flag_values=FLAGS,
+)
 augmentation_flags.define(FLAGS, tasks=False)
 flags.DEFINE_string("cache", "none", "As in train; measured beside the path without one.",
                     flag_values=FLAGS)  # fmt: skip

@@ -24,7 +24,8 @@ class Reading:
       reader: "random" reads records by number, each at its place in its shard, in a true global
         shuffle. "sequential" streams the shards (any file system that TensorFlow knows) and
         shuffles shards and windows of 8,192 records.
-      threads: that decode; None takes all cores.
+      threads: processes that decode where there is much to decode, see `decode_pool` (sequential: threads);
+        None: one per core.
       on_error: what a record does that does not decode: "fail" ends the reading with its shard, number
         and key; "skip" leaves it out: its row is black and has weight 0, `faults` counts it.
       sampling: how often an epoch takes each record, see `sampling`. Needs the random reader.

@@ -75,7 +75,13 @@ flags.DEFINE_float(
 flags.DEFINE_string(
     "profile_steps", "", "Steps of this session to write a trace of for TensorBoard's profiler: 10:20.",
     flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_integer("threads", 0, "That decode; 0: all cores.", lower_bound=0, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "threads",
+    0,
+    "Processes (--reader=sequential: threads) that decode; 0: one per core.",
+    lower_bound=0,
+    flag_values=FLAGS,
+)
 flags.DEFINE_string(
     "sampling", "uniform",
     "How often an epoch takes each image: uniform (once), balanced (every combination of labels alike), "
