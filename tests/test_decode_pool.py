@@ -1,6 +1,7 @@
 """Decoding by processes: the pixels of one process, whatever happens to the others."""
 
 import concurrent.futures
+import gc
 import os
 import pathlib
 import shutil
@@ -126,6 +127,28 @@ def test_shards_beyond_the_limit_of_open_files_are_opened_for_a_task(toy_shards,
     assert (
         len(list(pathlib.Path("/proc/self/fd").iterdir())) <= files + 2
     )  # one batch's memory: ours, and mmap's own
+
+
+def test_memory_stays_flat_and_is_given_back(toy_shards, pool):
+    def shared():  # bytes of batches that a worker has mapped, and descriptors of them here
+        told = pathlib.Path(f"/proc/{pool.workers[0].pid}/status").read_text()
+        links = [str(path.readlink()) for path in pathlib.Path("/proc/self/fd").iterdir() if path.is_symlink()]
+        return int(told.partition("RssShmem:")[2].split()[0]) << 10, sum("deepduel-batch" in x for x in links)
+
+    gc.collect()
+    before = shared()
+    there = BatchDecoder(Split(toy_shards, "train"), TOY, threads=POOLED)
+    records = np.arange(2000) % 168  # 6 MB
+    for _ in range(30):
+        batch = there(records)
+    during = shared()
+    assert during[0] < before[0] + 3 * batch.nbytes
+    assert during[1] <= before[1] + 2 * 2  # the present batch and the one before it
+    del there, batch
+    gc.collect()
+    after = shared()
+    assert after[0] < before[0] + (1 << 20)
+    assert after[1] <= before[1]
 
 
 def test_a_bad_record_is_named_as_in_one_process(toy_shards, tmp_path, pool, capfd):
