@@ -132,7 +132,8 @@ def test_shards_beyond_the_limit_of_open_files_are_opened_for_a_task(toy_shards,
 def test_memory_stays_flat_and_is_given_back(toy_shards, pool):
     def shared():  # bytes of batches that a worker has mapped, and descriptors of them here
         told = pathlib.Path(f"/proc/{pool.workers[0].pid}/status").read_text()
-        links = [str(path.readlink()) for path in pathlib.Path("/proc/self/fd").iterdir() if path.is_symlink()]
+        files = pathlib.Path("/proc/self/fd").iterdir()
+        links = [str(file.readlink()) for file in files if file.is_symlink()]
         return int(told.partition("RssShmem:")[2].split()[0]) << 10, sum("deepduel-batch" in x for x in links)
 
     gc.collect()
