@@ -52,11 +52,13 @@ def _batches(
     decoding = reading.decoding(split)
     # Batch numbers, not images, travel through tf.data. Two batches under way keep all cores busy
     # while one ends, and a further one while tf.data hands an ended one on; of large ones a single
-    # one is enough, since each costs its full memory.
+    # one is enough, since each costs its full memory. Copies out of a cache are faster between fewer
+    # buffers, of which the processor's own cache holds more.
     cores = len(os.sched_getaffinity(0))
     threads = reading.threads or cores
     batch_bytes = reading.batch_size * decoding.size[0] * decoding.size[1] * 3
-    parallel = 1 if batch_bytes >= _LARGE_BATCH_BYTES else min(2, threads) + _SPARE * (threads >= cores)
+    spare = _SPARE if threads >= cores and reading.cache == "none" else 0
+    parallel = 1 if batch_bytes >= _LARGE_BATCH_BYTES else min(2, threads) + spare
     decode = BatchDecoder(split, decoding, threads=threads, on_error=reading.on_error)
     cache = open_cache(reading.cache, split, decoding)
     if cache:
