@@ -28,6 +28,12 @@ ALONE, POOLED = 99, 2  # threads: of a pool that never starts, and of the one th
 TOY = Decoding((32, 32))
 
 
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """No pool of ALONE processes, however long this process decodes."""
+    monkeypatch.setitem(decode_pool._pools, ALONE, None)
+
+
 @pytest.fixture
 def pool():
     decode_pool.spent(POOLED, decode_pool.STARTS_AFTER)
