@@ -12,7 +12,7 @@ import numpy as np
 
 from deepduel import decode_pool, faults
 from deepduel.batch_buffers import BatchBuffers, Buffer
-from deepduel.decode_row import JPEG, OTHER, PLAIN, RAW, decode_row
+from deepduel.decode_row import JPEG, OTHER, RAW, decode_row
 from deepduel.decode_worker import COLUMNS
 from deepduel.fitting import Decoding
 from deepduel.shards import Split
@@ -41,7 +41,7 @@ class BatchDecoder:
         self._split = split
         self._decoding = decoding
         self._processes = threads or len(os.sched_getaffinity(0))
-        self._kinds = _kinds(split, decoding)
+        self._kinds = _kinds(split)
         self._buffers = BatchBuffers(shared=True)
 
     def __call__(
@@ -103,12 +103,10 @@ class BatchDecoder:
             return pool.decode(table, opened, self._decoding, batch, first=first, seeded=seeds is not None)
 
 
-def _kinds(split: Split, decoding: Decoding) -> np.ndarray:
+def _kinds(split: Split) -> np.ndarray:
     """What `decode_row` must know of each record, uint8 [N]."""
-    same = (split.sizes == decoding.size).all(axis=1)
     kinds = np.where(split.encoding == _RAW, np.uint8(RAW), np.uint8(OTHER))
-    jpeg = split.encoding == _JPEG
-    kinds[jpeg] = np.where(same[jpeg], PLAIN, JPEG)
+    kinds[split.encoding == _JPEG] = JPEG
     return kinds
 
 

@@ -7,12 +7,11 @@ same bit for bit. It needs neither TensorFlow nor the data folder.
 from collections.abc import Sequence
 
 import numpy as np
-import simplejpeg
 
 from deepduel.fitting import Decoding, decode_jpeg, fit_image
 from tfrecords_tools import image as images
 
-PLAIN, JPEG, RAW, OTHER = range(4)  # a JPEG of the row's own size; of any size; pixels; any other image
+JPEG, RAW, OTHER = range(3)  # a JPEG, pixels, any other image
 
 
 def decode_row(
@@ -32,11 +31,7 @@ def decode_row(
     Raises:
       ValueError, OSError: it does not decode, or has other sides.
     """
-    if kind == PLAIN:
-        fast = decoding.fast
-        if simplejpeg.decode_jpeg(data, "RGB", fast, fast, buffer=out).shape != out.shape:
-            raise ValueError(f"its size is not the {out.shape[:2]} pixels that the index says")
-    elif kind == JPEG:
+    if kind == JPEG:
         decode_jpeg(data, height, width, decoding, out, seed)
     elif kind == RAW:
         out[:] = fit_image(np.frombuffer(data, np.uint8).reshape(height, width, 3), decoding, seed)
