@@ -10,16 +10,18 @@ A batch is a dict:
                                     for records left out because they do not decode
 """
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from deepduel.shards import Split
 
 
-def as_batch(split: Split, images, labels, seeds, records, weight) -> dict[str, tf.Tensor]:
-    """The dict above, from labels [B, axes] and the other parts."""
+def as_batch(split: Split, images, labels: Sequence, seeds, records, weight) -> dict[str, tf.Tensor]:
+    """The dict above, from one column of labels [B] per axis and the other parts."""
     return {
         "images": images,
-        "labels": {axis: labels[:, column] for column, axis in enumerate(split.manifest.axes)},
+        "labels": dict(zip(split.manifest.axes, labels, strict=True)),
         "seeds": seeds,
         "records": records,
         "weight": weight,

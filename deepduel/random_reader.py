@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepduel import batch_plan, faults, order
-from deepduel.batch import options
+from deepduel.batch import as_batch, options
 from deepduel.cached_decode import CachedDecoder
 from deepduel.decode import BatchDecoder
 from deepduel.host_calls import host_call
@@ -86,8 +86,7 @@ def _batches(
         seeds.set_shape((rows, 2))
         for column in (records, weight, *labels):
             column.set_shape((rows,))
-        labels = dict(zip(axes, labels, strict=True))
-        return {"images": images, "labels": labels, "seeds": seeds, "records": records, "weight": weight}
+        return as_batch(split, images, labels, seeds, records, weight)
 
     batches = numbers.map(batch, num_parallel_calls=parallel, deterministic=True)
     return batches.prefetch(1).with_options(options())

@@ -176,7 +176,7 @@ def _finish(batches: tf.data.Dataset, split: Split, reading: Reading, shards: Sh
         bad = tf.boolean_mask(records, (weight == 0) & (records >= 0))  # padding is no loss
         act_on = lambda: act(shards, bad)
         with tf.control_dependencies([tf.cond(tf.size(bad) > 0, act_on, lambda: tf.constant(True))]):
-            return as_batch(split, tf.identity(images), labels, seeds, records, weight)
+            return as_batch(split, tf.identity(images), tf.unstack(labels, axis=1), seeds, records, weight)
 
     return batches.map(look).prefetch(1).with_options(options())
 
