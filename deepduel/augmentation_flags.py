@@ -40,7 +40,8 @@ def _pair(text: str) -> tuple | None:
     return numbers
 
 
-def _bool(text: str) -> bool:
+def truth(text: str) -> bool:
+    """ "true", "1", "false" or "0", in any case. Raises KeyError."""
     return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
 
 
@@ -50,7 +51,7 @@ _KINDS: dict[Callable, str] = {
     _number: "a number",
     _numbers: "a number, or several like 0.8,1.2",
     _pair: "two numbers like 0.5,1.5, or none",
-    _bool: "true or false",
+    truth: "true or false",
 }
 _PARAMETERS = {  # name: (kind, help)
     "rotation_range": (_number, "Degrees, uniform in ±."),
@@ -58,13 +59,13 @@ _PARAMETERS = {  # name: (kind, help)
     "height_shift_range": (_numbers, "As width_shift_range."),
     "shear_range": (_number, "Degrees, uniform in ±."),
     "zoom_range": (_numbers, "A share in ±, or the lowest and the highest factor: 0.8,1.2."),
-    "horizontal_flip": (_bool, "true or false."),
-    "vertical_flip": (_bool, "true or false."),
+    "horizontal_flip": (truth, "true or false."),
+    "vertical_flip": (truth, "true or false."),
     "channel_shift_range": (_number, "Grey levels, uniform in ±, added within the image's own range."),
     "brightness_range": (_pair, "Lowest and highest factor: 0.5,1.5; or none."),
     "fill_mode": (str, "What lies outside the image: nearest, constant, reflect or wrap."),
     "cval": (_number, "Grey level outside the image, with fill_mode constant."),
-    "quarter_turns": (_bool, "Turn by 0, 90, 180 or 270 degrees: true or false."),
+    "quarter_turns": (truth, "Turn by 0, 90, 180 or 270 degrees: true or false."),
     "shift_pixels": (int, "Shift by whole pixels, up to so many in each direction."),
     "crop_size": (int, "Side in pixels of a random crop; evaluation takes the centre. 0: none."),
     "blur_sigma": (_pair, "Lowest and highest standard deviation of a blur in pixels, or none."),

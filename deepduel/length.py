@@ -51,6 +51,3 @@ class Length:
         expected = statistics.median(recent) if len(recent) == _RECENT else min(recent)
         left = 60 * self.minutes - sum(seconds)
         return len(seconds) + max(int(left // expected), 0)
-
-    def __str__(self) -> str:
-        return f"{self.minutes:g}min" if self.epochs is None else str(self.epochs)

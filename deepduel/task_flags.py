@@ -175,6 +175,7 @@ def _number(name: str, text: str, kind: type):
 
 
 def _truth(name: str, text: str) -> bool:
-    if text not in ("true", "false"):
-        raise UsageError(f"--{name} must be true or false, got {text!r}")
-    return text == "true"
+    try:
+        return augmentation_flags.truth(text)
+    except KeyError:
+        raise UsageError(f"--{name} must be true or false, got {text!r}") from None

@@ -25,7 +25,7 @@ def run(main, *words: str) -> int:
     [
         (cli.DataError("a.jpg: damaged; mend it"), 1, "tool: a.jpg: damaged; mend it\n"),
         (cli.UsageError("--count is 1 to 9"), 2, "tool: --count is 1 to 9\nSee python -m tool --help\n"),
-        (PermissionError(13, "Permission denied", "/root/x"), 1, "tool: /root/x: Permission denied\n"),
+        (PermissionError(13, "Permission denied", "/data/x"), 1, "tool: /data/x: Permission denied\n"),
         (KeyboardInterrupt(), 130, "tool: interrupted\n"),
     ],
 )

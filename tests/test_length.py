@@ -35,8 +35,3 @@ def test_as_many_epochs_are_planned_as_fit_by_the_last_three(seconds, planned):
 def test_what_is_neither_is_refused(text):
     with pytest.raises(UsageError, match="epochs must be"):
         Length.parse(text)
-
-
-@pytest.mark.parametrize("text", ["13", "55min", "0.5min"])
-def test_a_length_is_written_as_it_was_read(text):
-    assert str(Length.parse(text)) == text
