@@ -1,6 +1,11 @@
-import pytest
+import types
 
+import pytest
+import tensorflow as tf
+
+from deepduel.keeper import Keeper
 from deepduel.length import Length
+from deepduel.state import State
 from tfrecords_tools.cli import UsageError
 
 
@@ -35,3 +40,12 @@ def test_as_many_epochs_are_planned_as_fit_by_the_last_three(seconds, planned):
 def test_what_is_neither_is_refused(text):
     with pytest.raises(UsageError, match="epochs must be"):
         Length.parse(text)
+
+
+def test_a_run_that_goes_on_has_its_plan_at_once(tmp_path):
+    duel = types.SimpleNamespace(tasks=(), planned_steps=tf.Variable(0))
+    stand = State(epoch=1, step=4, history=({"epoch": 1, "seconds": 20.0},))
+    options = {"steps_per_epoch": 7, "save_seconds": None, "save_steps": None, "deadline": None}
+    keeper = Keeper(duel, tmp_path, stand, length=Length.parse("1min"), **options)
+    assert keeper.planned == 3
+    assert int(duel.planned_steps) == 3 * 7
