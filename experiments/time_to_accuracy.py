@@ -1,16 +1,17 @@
 """Seconds until the same validation accuracy: the usual Keras route, ours, and ours on kept features.
 
     python -m experiments.time_to_accuracy --data_dir=SHARDS --output=RESULT.json --weights=FILE
+    python -m experiments.time_to_accuracy … --ours=--precision=auto --ours=--batch_size=32
 
     plain      flow_from_directory, ImageDataGenerator with the original's augmentation, fit; on files
                with the shards' own bytes, laid out beforehand
     ours       python -m deepduel.train
     features   the same with --cache=features --views=K; making the features counts
 
-All have the same frozen backbone with the same weights, the same head, augmentation, optimizer and batch
-size. They run one after another, each in a process of its own, until --target is reached, or for --epochs.
-Seconds are told from the start of the process, and without what comes before the first epoch (imports,
-building the networks).
+All have the same frozen backbone with the same weights, the same head, augmentation and optimizer and, unless
+--ours says otherwise, the same batch size and precision. They run one after another, each in a process of
+its own, until --target is reached, or for --epochs. Seconds are told from the start of the process, and
+without what comes before the first epoch (imports, building the networks).
 """
 
 import csv
@@ -45,6 +46,9 @@ flags.DEFINE_integer("views", 3, "Of each training image, for features.", lower_
 flags.DEFINE_float(
     "target", 0, "Validation accuracy, 0 to 1, at which a contender stops; 0: the best that all reach in "
     "--epochs.", lower_bound=0, upper_bound=1, flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_multi_string(
+    "ours", [], "A flag of deepduel.train for ours and features, such as --precision=auto; may be repeated.",
+    flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_integer("seed", 0, "Of all.", lower_bound=0, flag_values=FLAGS)
 flags.DEFINE_string("plain_job", "", "Internal: the plain contender, as JSON.", flag_values=FLAGS)
 
@@ -148,7 +152,7 @@ def _history(workdir: pathlib.Path, task: str) -> list[dict[str, float]]:
 def _our_command(options: flags.FlagValues, workdir: pathlib.Path, *, features: bool) -> list[str]:
     same = ("data_dir", "backbone", "weights", "head", "image_size", "batch_size", "epochs", "seed")
     words = [f"--{name}={options[name].value}" for name in same]
-    words += [f"--workdir={workdir}", f"--tasks={options.task}", "--augmentation=original"]
+    words += [f"--workdir={workdir}", f"--tasks={options.task}", "--augmentation=original", *options.ours]
     words += ["--cache=features", f"--views={options.views}"] if features else []
     return [sys.executable, "-m", "deepduel.train", *words]
 

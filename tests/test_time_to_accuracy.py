@@ -49,7 +49,8 @@ def test_the_usual_route_on_toy_images(toy_shards, tmp_path):
 def test_our_routes_are_commands_that_training_takes(toy_shards, tmp_path):
     flags = time_to_accuracy.FLAGS
     flags.unparse_flags()
-    flags(["time_to_accuracy", f"--data_dir={toy_shards}", "--output=x.json", "--views=2"])
+    words = f"--data_dir={toy_shards}", "--output=x.json", "--views=2", "--ours=--batch_size=32"
+    flags(["time_to_accuracy", *words, "--ours=--precision=mixed_bfloat16"])
     for features in (False, True):
         _, _, module, *words = time_to_accuracy._our_command(flags, tmp_path / "run", features=features)
         assert module == "deepduel.train"
@@ -59,7 +60,8 @@ def test_our_routes_are_commands_that_training_takes(toy_shards, tmp_path):
         train.FLAGS([module, *words])
         options = train._run_options(train.FLAGS)
         assert (options.features is not None) == features and options.views == (2 if features else 3)
-        assert options.reading.batch_size == 512
+        assert options.reading.batch_size == 32
+        assert train.FLAGS.precision[-1] == "mixed_bfloat16"
 
 
 @pytest.mark.parametrize(
