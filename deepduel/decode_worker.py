@@ -39,7 +39,6 @@ class Worker:
 
     def __init__(self):
         self._mapped: collections.OrderedDict[int, np.ndarray] = collections.OrderedDict()
-        self._encoded = bytearray(1 << 16)
 
     def task(self, message: bytes, files: Sequence[int]) -> tuple[int, bytes]:
         """One task -> (the call that asked, the answer to it)."""
@@ -48,11 +47,14 @@ class Worker:
         decoding = _decoding(height, width, fit, fast)
         memory, row_bytes = self._memory(number, size, files[0]), height * width * 3
         batch = memory[first * row_bytes :][: len(table) * row_bytes].reshape(-1, height, width, 3)
+        seeds = table[:, 6:].tolist() if seeded else [None] * len(table)
         failed = []
-        for place, (file, start, length, kind, h, w, *seed) in enumerate(table.tolist()):
+        for place, (file, start, length, kind, h, w) in enumerate(table[:, :6].tolist()):
             try:
-                data = self._read(files[1 + file], start, length)
-                decode_row(data, kind, h, w, decoding, batch[place], seed if seeded else None)
+                data = os.pread(files[1 + file], length, start)
+                if len(data) != length:
+                    raise OSError("the file ends before the image does")
+                decode_row(data, kind, h, w, decoding, batch[place], seeds[place])
             except Exception:  # whatever it is: the parent meets it too, and says it
                 failed.append(first + place)
         return call, DONE + np.array(failed, np.int32).tobytes()
@@ -64,14 +66,6 @@ class Worker:
             self._mapped[number] = np.frombuffer(mmap.mmap(file, size), np.uint8)
         self._mapped.move_to_end(number)
         return self._mapped[number]
-
-    def _read(self, file: int, start: int, length: int) -> memoryview:
-        if length > len(self._encoded):
-            self._encoded = bytearray(length)
-        data = memoryview(self._encoded)[:length]
-        if os.preadv(file, [data], start) != length:
-            raise OSError("the file ends before the image does")
-        return data
 
 
 @functools.lru_cache
