@@ -1,5 +1,6 @@
 """Image folders and shards that the tests share. Everything is drawn here; nothing is downloaded."""
 
+import csv
 import pathlib
 
 import pytest
@@ -27,6 +28,12 @@ def run_command(module, *words: str) -> int:
         )
     finally:
         _forget(module.FLAGS)  # commands that run another one give it some flags only
+
+
+def history_rows(workdir: pathlib.Path) -> list[dict[str, str]]:
+    """The rows of a run's history.csv."""
+    with (workdir / "history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _forget(flags) -> None:

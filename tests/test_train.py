@@ -1,36 +1,29 @@
-import csv
 import json
 import pathlib
 import shutil
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from deepduel import callbacks, keeper, precision, task_flags, train
+from deepduel import precision, task_flags, train
 from deepduel.card import RunCard
 from deepduel.fitting import Decoding
 from deepduel.options import check_sharing
 from deepduel.predictor import Predictor
-from tests.conftest import TOY_TRAINING, run_command
+from tests.conftest import TOY_TRAINING, history_rows, run_command
 from tfrecords_tools import cli
 
 FLAGFILES = sorted(pathlib.Path(__file__).parents[1].glob("experiments/*.flags"))
-
-
-def rows(workdir):
-    with (workdir / "history.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_run_leaves_its_models_history_and_card(toy_run, toy_shards):
     for task in ("category", "authenticity"):
         names = sorted(path.name for path in (toy_run / task).iterdir())
         assert names == ["best.keras", "epoch-01.keras", "epoch-02.keras"]
-    history = rows(toy_run)
+    history = history_rows(toy_run)
     assert [row["epoch"] for row in history] == ["1", "2"]
     for name in ("category_loss", "val_authenticity_accuracy", "images_per_second", "input_wait_share"):
         assert all(float(row[name]) >= 0 for row in history)
@@ -48,7 +41,7 @@ def test_a_run_at_native_resolution_says_so_to_whoever_uses_it(toy_shards, tmp_p
 
 def test_best_is_the_epoch_with_the_best_validation_accuracy(toy_run):
     for task in ("category", "authenticity"):
-        accuracies = [float(row[f"val_{task}_accuracy"]) for row in rows(toy_run)]
+        accuracies = [float(row[f"val_{task}_accuracy"]) for row in history_rows(toy_run)]
         best = toy_run / task / f"epoch-{1 + int(np.argmax(accuracies)):02d}.keras"
         assert (toy_run / task / "best.keras").read_bytes() == best.read_bytes()
 
@@ -72,31 +65,6 @@ def test_train_flags_reproduces_the_run(toy_run):
     assert train.flagfile(train.FLAGS) == settings and len(augmentations) == 2
 
 
-def test_a_run_given_a_time_plans_its_epochs_and_ends_its_cosine_with_them(
-    toy_shards, tmp_path, monkeypatch, capsys
-):
-    def twenty_seconds(clock, epoch, logs):
-        logs |= {"seconds": 20.0, "images_per_second": 1.0, "input_wait_share": 0.0}
-
-    monkeypatch.setattr(callbacks.Clock, "on_epoch_end", twenty_seconds)
-    rates = []
-    ended = keeper.Keeper.on_epoch_end
-
-    def noting(self, epoch, logs=None):
-        rates.append(float(self._duel.tasks[0].optimizer.learning_rate))
-        ended(self, epoch, logs)
-
-    monkeypatch.setattr(keeper.Keeper, "on_epoch_end", noting)
-    words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *TOY_TRAINING, "--tasks=category"
-    words = *words, "--schedule=cosine"
-    assert run_command(train, *words, "--epochs=1min") == 0
-    assert len(rows(tmp_path / "run")) == 3
-    assert rates == pytest.approx([0.001, 0.0005, 0], abs=1e-9)
-    assert "epoch 3/3" in capsys.readouterr().out
-    assert run_command(train, *words, "--epochs=1min") == 0
-    assert "has all its 3 epochs already" in capsys.readouterr().out
-
-
 def test_the_precision_that_auto_comes_to_is_the_runs(toy_shards, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(precision, "best", lambda: "mixed_bfloat16")
     words = (
@@ -111,14 +79,6 @@ def test_the_precision_that_auto_comes_to_is_the_runs(toy_shards, tmp_path, monk
     monkeypatch.setattr(precision, "best", lambda: "float32")  # another machine
     assert run_command(train, *words, "--epochs=2") == 1
     assert "--precision=category=mixed_bfloat16; --precision=category=float32" in capsys.readouterr().err
-
-
-def test_more_epochs_go_on_where_a_finished_run_ended(toy_shards, whole_run, tmp_path):
-    """One epoch, then a second: the run of two epochs, bit by bit."""
-    words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *STEPWISE
-    assert run_command(train, *words, "--epochs=1") == 0
-    assert run_command(train, *words, "--epochs=2") == 0
-    assert_same_run(tmp_path / "run", whole_run)
 
 
 def test_a_finished_run_is_left_alone(toy_run, toy_shards, capsys):
@@ -258,124 +218,6 @@ def test_a_later_value_wins_over_an_earlier_one():
         task_flags.per_task("x", ["category=b"], axes)
 
 
-@pytest.fixture
-def tiny_network(monkeypatch):
-    """For runs whose network does not matter: tracing small_cnn is most of their time."""
-    from deepduel import backbones
-
-    def network(image_size, stem_stride=0):
-        inputs = keras.Input((image_size, image_size, 3))
-        x = keras.layers.Conv2D(8, 3, use_bias=False)(inputs)
-        return keras.Model(inputs, keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x)))
-
-    monkeypatch.setitem(backbones.OWN, "small_cnn", network)
-
-
-class Crash(Exception):
-    """Stands for a power cut: nothing is tidied up behind it."""
-
-
-@pytest.fixture(scope="module")
-def whole_run(toy_shards, tmp_path_factory):
-    """Two epochs of three steps each, uninterrupted."""
-    workdir = tmp_path_factory.mktemp("whole") / "run"
-    assert run_command(train, f"--data_dir={toy_shards}", f"--workdir={workdir}", *STEPWISE) == 0
-    return workdir
-
-
-STEPWISE = (
-    "--tasks=category",
-    "--backbone=small_cnn",
-    "--head=avg,dropout:0.5,dense:4",
-    "--image_size=8",
-    "--augmentation=original",
-    "--batch_size=60",
-    "--epochs=2",
-    "--save_every=1steps",
-    "--optimizer=adamw",
-    "--warmup=4steps",
-    "--ema=0.9",
-    "--label_smoothing=0.1",
-    "--class_weights=balanced",
-    "--clip_norm=1",
-)
-
-
-def assert_same_run(found, expected):
-    for epoch in (1, 2):
-        a, b = (
-            keras.models.load_model(run / "category" / f"epoch-0{epoch}.keras") for run in (found, expected)
-        )
-        assert all((x == y).all() for x, y in zip(a.get_weights(), b.get_weights(), strict=True))
-    timings = ("seconds", "images_per_second", "input_wait_share")
-    for one, other in zip(rows(found), rows(expected), strict=True):
-        assert {k: v for k, v in one.items() if k not in timings} == {
-            k: v for k, v in other.items() if k not in timings
-        }
-
-
-@pytest.mark.parametrize("crash_at", [3, 5])  # before the first validation, within the second epoch
-def test_a_crash_costs_nothing(toy_shards, whole_run, tmp_path, monkeypatch, crash_at):
-    from deepduel import tensorboard
-    from deepduel.keeper import Keeper
-
-    taken = 0
-    whole = Keeper.on_train_batch_end
-
-    def crashing(keeper, batch, logs=None):
-        nonlocal taken
-        taken += 1
-        if taken == crash_at:
-            raise Crash
-        whole(keeper, batch, logs)
-
-    words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *STEPWISE
-    with monkeypatch.context() as patch:
-        patch.setattr(Keeper, "on_train_batch_end", crashing)
-        patch.setattr(tensorboard, "_SECONDS_BETWEEN_POINTS", 0)
-        with pytest.raises(Crash):
-            run_command(train, *words)
-        patch.setattr(Keeper, "on_train_batch_end", whole)
-        assert run_command(train, *words) == 0
-    assert_same_run(tmp_path / "run", whole_run)
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"), size_guidance={"tensors": 0})
-    events.Reload()
-    steps = {tag: [point.step for point in events.Tensors(tag)] for tag in events.Tags()["tensors"]}
-    assert steps["train/category_loss"] == [60, 120, 168, 228, 288, 336]
-    assert steps["epoch/val_category_auc"] == [168, 336]
-    assert steps["flags"] == [0]
-
-
-def test_sigkill_and_sigterm_cost_nothing(toy_shards, whole_run, tmp_path):
-    """A real process, killed once with SIGKILL and once with SIGTERM, each as soon as a state is there."""
-    import signal
-    import time
-
-    words = [f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *STEPWISE]
-    command = [sys.executable, "-m", "deepduel.train", *words]
-    for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 0)):
-        before = set(tmp_path.glob("run/resume/state-*"))
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        while process.poll() is None and set(tmp_path.glob("run/resume/state-*")) <= before:
-            time.sleep(0.02)
-        process.send_signal(number)
-        output, _ = process.communicate(timeout=120)
-        assert process.returncode == code, output
-    assert "go on with:\n  python -m deepduel.train --flagfile=" in output
-    assert run_command(train, *words) == 0
-    assert_same_run(tmp_path / "run", whole_run)
-
-
-def test_max_minutes_stops_with_the_command_to_go_on(toy_shards, tmp_path, capsys):
-    words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *STEPWISE
-    assert run_command(train, *words, "--max_minutes=0.0001", "--profile_steps=1:2") == 0
-    assert list((tmp_path / "run" / "tensorboard" / "plugins" / "profile").glob("*/*.xplane.pb"))
-    output = capsys.readouterr().out
-    assert "--max_minutes: stopped and saved at epoch 1, step 1; go on with:" in output
-    assert f"python -m deepduel.train --flagfile={tmp_path}/run/train.flags" in output
-    assert [path.name for path in (tmp_path / "run" / "resume").iterdir()] == ["state-000000-000000001.npz"]
-
-
 def test_a_run_on_other_data_is_refused(toy_run, toy_folder, tmp_path, capsys):
     from tfrecords_tools import convert
 
@@ -386,100 +228,3 @@ def test_a_run_on_other_data_is_refused(toy_run, toy_folder, tmp_path, capsys):
     words = f"--data_dir={tmp_path}/shards", f"--workdir={toy_run}", *TOY_TRAINING, "--epochs=2"
     assert run_command(train, *words) == 1
     assert "holds a run on other data" in capsys.readouterr().err
-
-
-def test_an_exploding_learning_rate_is_stopped_and_leaves_the_weights_finite(
-    toy_shards, tmp_path, capsys, tiny_network
-):
-    words = [
-        f"--data_dir={toy_shards}",
-        f"--workdir={tmp_path}/run",
-        "--tasks=category",
-        "--backbone=small_cnn",
-    ]
-    words += ["--head=avg", "--image_size=8", "--augmentation=none", "--batch_size=8", "--learning_rate=1e38"]
-    assert run_command(train, *words, "--epochs=3") == 1
-    error = capsys.readouterr().err
-    assert "category: 10 steps in a row had a loss or gradient that is not finite" in error
-    assert "the learning rate (1e+38)" in error
-    with (tmp_path / "run" / "non_finite.csv").open(newline="") as file:
-        listed = list(csv.DictReader(file))
-    assert len(listed) >= 80  # ten batches of eight images
-    assert listed[0]["key"].startswith("train/")
-    assert run_command(train, *words, "--epochs=3") == 1  # goes on where it stopped, and lists no step twice
-    with (tmp_path / "run" / "non_finite.csv").open(newline="") as file:
-        twice = list(csv.DictReader(file))
-    assert len({tuple(row.values()) for row in twice}) == len(twice) > len(listed)
-    newest = max((tmp_path / "run" / "resume").glob("state-*.npz"))
-    with np.load(newest) as state:
-        assert all(np.isfinite(state[name]).all() for name in state.files if name != "about")
-
-
-def test_a_task_that_gets_no_better_stops_alone_and_stays_stopped(toy_shards, tmp_path, capsys, tiny_network):
-    words = [f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", "--tasks=category,authenticity"]
-    words += [
-        "--backbone=small_cnn",
-        "--head=avg",
-        "--image_size=8",
-        "--augmentation=none",
-        "--batch_size=60",
-    ]
-    words += ["--learning_rate=authenticity=1e-30", "--batch_norm=authenticity=frozen"]
-    words += ["--early_stopping=authenticity=1", "--monitor=auc", "--monitor=category=loss"]
-    assert run_command(train, *words, "--epochs=3") == 0
-    output = capsys.readouterr().out
-    assert "authenticity: no better auc for 1 epochs, stopped; the best is epoch 1" in output
-    assert run_command(train, *words, "--epochs=4") == 0
-    names = {task: len(list((tmp_path / "run" / task).glob("epoch-*"))) for task in TASKS}
-    assert names == {"category": 4, "authenticity": 2}
-    history = rows(tmp_path / "run")
-    assert [row["val_authenticity_auc"] != "" for row in history] == [True, True, False, False]
-    best = 1 + int(np.argmin([float(row["val_category_loss"]) for row in history]))
-    for task, epoch in (("category", best), ("authenticity", 1)):
-        folder = tmp_path / "run" / task
-        assert (folder / "best.keras").read_bytes() == (folder / f"epoch-0{epoch}.keras").read_bytes()
-
-
-def test_a_run_ends_when_all_tasks_have_stopped(toy_shards, tmp_path, capsys, tiny_network):
-    words = [f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", "--tasks=category"]
-    words += [
-        "--backbone=small_cnn",
-        "--head=avg",
-        "--image_size=8",
-        "--augmentation=none",
-        "--batch_size=60",
-    ]
-    words += ["--learning_rate=1e-30", "--batch_norm=frozen", "--early_stopping=2", "--epochs=90"]
-    assert run_command(train, *words) == 0
-    assert len(rows(tmp_path / "run")) == 3
-    capsys.readouterr()
-    assert run_command(train, *words) == 0
-    assert "all tasks have stopped early, after 3 epochs" in capsys.readouterr().out
-
-
-TASKS = ("category", "authenticity")
-SMALL = ("--backbone=small_cnn", "--head=avg", "--image_size=8")
-
-
-def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(toy_shards, tmp_path, capsys):
-    words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *STEPWISE
-    assert run_command(train, *words, "--dry_run", "--cache=ram", "--micro_batch=auto") == 0
-    output = capsys.readouterr().out
-    for text in (
-        "category_extractor",
-        "GB  in all, estimated, of",
-        "3 steps of 60 images an epoch",
-        "nothing",
-    ):
-        assert text in output
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_dry_run_that_does_not_fit_says_so(toy_shards, tmp_path, capsys, monkeypatch):
-    from deepduel import memory
-
-    monkeypatch.setattr(memory, "device_bytes", lambda: (10**6, "GPU memory"))
-    words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *STEPWISE
-    assert run_command(train, *words, "--dry_run") == 1
-    assert "GB of 0.0 GB GPU memory; lower --micro_batch" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
