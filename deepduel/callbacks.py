@@ -18,7 +18,7 @@ from deepduel.task import Task
 from deepduel.training import Duel
 from tfrecords_tools import records as record_format
 from tfrecords_tools.cli import DataError
-from tfrecords_tools.progress import Progress, duration
+from tfrecords_tools.progress import Progress, duration, per_second
 
 MAX_NON_FINITE = 10  # steps in a row without a finite loss and gradient, then training stops
 
@@ -100,7 +100,7 @@ class Console(keras.callbacks.Callback):
         for task in self._duel.running:
             loss, accuracy = logs[f"{task.name}_loss"], logs[f"val_{task.name}_accuracy"]
             parts.append(f"{task.name} {loss:.4f} {accuracy:.2%}")
-        parts.append(f"{logs['images_per_second']:,.0f} images/s, {duration(logs['seconds'])}")
+        parts.append(f"{per_second(logs['images_per_second'])} images/s, {duration(logs['seconds'])}")
         counts = {"training": int(logs["left_out"]), "validation": int(logs["val_left_out"])}
         if any(counts.values()):
             told = " and ".join(f"{count:,} {what} images" for what, count in counts.items() if count)

@@ -107,7 +107,7 @@ def _predict(options: flags.FlagValues) -> None:
                 f"(the first: {writer.first_reason})"
             )
         writer.publish()
-    rate = f"{writer.rows / seconds:,.0f} images/s" if seconds else ""
+    rate = f"{progress.per_second(writer.rows / seconds)} images/s" if seconds else ""
     print(f"{options.output}: {writer.rows:,} images, columns {','.join(columns.header)}, {rate}")
     if writer.rejected:
         print(

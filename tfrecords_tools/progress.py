@@ -84,10 +84,15 @@ class Progress:
         elapsed = max(self._clock() - self._start, 1e-9)
         rate = (self._done - self._first) / elapsed
         amount = f"{self._done:,}" if self._total is None else f"{self._done:,} of {self._total:,}"
-        words = [f"{self._title}: {amount} {self._unit}", f"{rate:,.{0 if rate >= 10 else 1}f}/s"]
+        words = [f"{self._title}: {amount} {self._unit}", f"{per_second(rate)}/s"]
         if self._total and rate and self._done < self._total:
             words.append(f"{duration((self._total - self._done) / rate)} left")
         print(", ".join([*words, *([self._note] if self._note else [])]), file=self._stream, flush=True)
+
+
+def per_second(rate: float) -> str:
+    """A rate in digits: below ten with one after the point."""
+    return f"{rate:,.{0 if rate >= 10 else 1}f}"
 
 
 def duration(seconds: float) -> str:

@@ -44,6 +44,7 @@ def show_result(written: Written, output_dir: str) -> None:
     rate = ""
     if seconds:
         part = "" if written.images == images else f", {written.images:,} of them by this run,"
-        rate = f"{part} in {progress.duration(seconds)} ({written.images / seconds:,.0f} images/s)"
+        speed = progress.per_second(written.images / seconds)
+        rate = f"{part} in {progress.duration(seconds)} ({speed} images/s)"
     print(f"{images:,} images, {size / 1e6:,.1f} MB in {output_dir}{rate}")
     print(f"next: python -m tfrecords_tools.inspect --data_dir={output_dir}")
