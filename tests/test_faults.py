@@ -1,6 +1,5 @@
 """Bad records and failing shards, through both readers."""
 
-import csv
 import itertools
 import shutil
 import struct
@@ -15,7 +14,8 @@ import tensorflow as tf
 from deepduel import faults, order, pipeline, train
 from deepduel.reading import READERS, Reading
 from deepduel.shards import Split
-from tests.conftest import TOY_TRAINING, run_command
+from tests import tiny_network
+from tests.conftest import TOY_TRAINING, history_rows, run_command
 from tfrecords_tools import records as record_format
 from tfrecords_tools.cli import DataError, UsageError
 
@@ -189,7 +189,8 @@ def test_an_unknown_policy_is_refused():
         Reading(8, on_error="ignore")
 
 
-def test_a_run_leaves_bad_images_out_and_says_how_many_in_each_epoch(spoilt, tmp_path, capsys):
+def test_a_run_leaves_bad_images_out_and_says_how_many_in_each_epoch(spoilt, tmp_path, capsys, monkeypatch):
+    tiny_network.install(monkeypatch)
     spoil(spoilt.data_dir, 5, split="validation")
     words = f"--data_dir={spoilt.data_dir}", *TOY_TRAINING, "--tasks=category", "--epochs=2"
     assert run_command(train, f"--workdir={tmp_path}/strict", *words) == 1
@@ -199,6 +200,5 @@ def test_a_run_leaves_bad_images_out_and_says_how_many_in_each_epoch(spoilt, tmp
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
     told = "3 training images and 1 validation images do not decode and are left out"
     assert [line.endswith(told) for line in lines] == [True, True]
-    with (tmp_path / "run" / "history.csv").open(newline="") as file:
-        rows = [(float(row["left_out"]), float(row["val_left_out"])) for row in csv.DictReader(file)]
-    assert rows == [(3, 1), (3, 1)]
+    rows = history_rows(tmp_path / "run")
+    assert [(float(row["left_out"]), float(row["val_left_out"])) for row in rows] == [(3, 1), (3, 1)]
