@@ -156,6 +156,8 @@ class Duel(keras.Model):
         return results, logits
 
     def make_train_function(self, force=False):
+        if self.train_function and not force:
+            return self.train_function
         step = self._timed(self.train_step)
 
         def function(iterator):
@@ -167,6 +169,8 @@ class Duel(keras.Model):
         return function
 
     def make_test_function(self, force=False):
+        if self.test_function and not force:  # Keras asks before each validation; tracing takes seconds
+            return self.test_function
         step = self._timed(self.test_step)
 
         def function(iterator):
@@ -187,12 +191,11 @@ class Duel(keras.Model):
             batch = next(iterator)
             self.input_seconds += time.perf_counter() - started
             self.last_records = batch["records"].numpy()
-            running = tuple(task.name for task in self.running)
-            if running not in compiled:  # one trace for whole and partial batches
-                compiled[running] = tf.function(
-                    step, input_signature=[iterator.element_spec], autograph=False
-                )
-            return compiled[running](batch)
+            spec = iterator.element_spec
+            key = *(task.name for task in self.running), *tf.nest.flatten(spec)
+            if key not in compiled:  # one trace for whole and partial batches
+                compiled[key] = tf.function(step, input_signature=[spec], autograph=False)
+            return compiled[key](batch)
 
         return function
 

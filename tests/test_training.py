@@ -222,6 +222,18 @@ def test_validation_counts_every_image_once_and_is_not_augmented(split, toy_shar
     assert float(results["category_accuracy"]) == pytest.approx(correct, abs=1e-6)
 
 
+def test_validations_are_traced_once_for_each_shape_of_their_batches(split, toy_shards, monkeypatch):
+    traced = []
+    whole = Duel.test_step
+    monkeypatch.setattr(Duel, "test_step", lambda duel, batch: traced.append(batch) or whole(duel, batch))
+    validation = Split(toy_shards, "validation")
+    duel = Duel([make_task("category", split)], micro_batch=16)
+    duel.compile()
+    for rows, traces in (50, 1), (50, 1), (54, 2), (50, 2):
+        duel.evaluate(pipeline.eval_batches(validation, pipeline.Reading(rows)), verbose=0)
+        assert len(traced) == traces
+
+
 def test_a_batch_with_a_nan_never_reaches_the_weights(split):
     """The same with and without a poisoned batch in between: weights, batch norm, optimizer."""
     batches = list(pipeline.train_batches(split, pipeline.Reading(8), order.Position()).take(2))
