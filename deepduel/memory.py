@@ -11,7 +11,7 @@ import tensorflow as tf
 from deepduel.task import Task
 from deepduel.training import Duel
 
-_BATCHES_IN_FLIGHT = 3  # one in use, one ready, one being decoded
+_BATCHES_IN_FLIGHT = 4  # one in use, three ready or being decoded
 
 
 def estimate(duel: Duel, *, batch_size: int, size: tuple[int, int]) -> dict[str, int]:

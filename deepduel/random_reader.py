@@ -53,7 +53,8 @@ def _batches(
     # Batch numbers, not images, travel through tf.data. Two batches under way keep all cores busy
     # while one ends, and a further one while tf.data hands an ended one on; of large ones a single
     # one is enough, since each costs its full memory. Copies out of a cache are faster between fewer
-    # buffers, of which the processor's own cache holds more.
+    # buffers, of which the processor's own cache holds more. The map works ahead by itself: a prefetch
+    # behind it would hold one more batch, and hand each on once more.
     cores = len(os.sched_getaffinity(0))
     threads = reading.threads or cores
     batch_bytes = reading.batch_size * decoding.size[0] * decoding.size[1] * 3
@@ -89,4 +90,4 @@ def _batches(
         return as_batch(split, images, labels, seeds, records, weight)
 
     batches = numbers.map(batch, num_parallel_calls=parallel, deterministic=True)
-    return batches.prefetch(1).with_options(options())
+    return batches.with_options(options())
