@@ -106,7 +106,8 @@ def build(image: bytes, key: bytes, labels: dict[str, int]) -> tuple[bytes, int]
 
 
 def _example(image: bytes, key: bytes, labels: dict[str, int]) -> tuple[bytes, int]:
-    """A serialized Example and where in it the image starts, as protobuf's deterministic mode writes it.
+    """A serialized Example and where in it the image starts, as protobuf's deterministic mode writes it
+    (of two names one of which begins with the other, the shorter comes first here).
 
     Features in the order of their names. By hand it takes 4 us; protobuf, and then looking for the
     image in what it gave, 40.
