@@ -32,7 +32,6 @@ def options() -> tf.data.Options:
     """Of every data set here: in order, and left whole by distribution strategies."""
     options = tf.data.Options()
     options.deterministic = True
-    options.experimental_optimization.inject_prefetch = False  # the memory that a batch takes is planned
     # The batches are whole already: nothing for the auto-sharding of a strategy to divide.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return options

@@ -8,10 +8,11 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
+from deepduel.random_reader import LARGE_BATCH_BYTES
 from deepduel.task import Task
 from deepduel.training import Duel
 
-_BATCHES_IN_FLIGHT = 4  # one in use, three ready or being decoded
+_BATCHES_IN_FLIGHT = 4, 2  # one in use, three ready or being decoded; of large ones one
 
 
 def estimate(duel: Duel, *, batch_size: int, size: tuple[int, int]) -> dict[str, int]:
@@ -28,7 +29,8 @@ def estimate(duel: Duel, *, batch_size: int, size: tuple[int, int]) -> dict[str,
     states = sum(_bytes(task.optimizer.variables) + _bytes(task.averages.variables) for task in tasks)
     activations = max(micro * (_activations(task) + task.size**2 * 3 * 4) for task in tasks)
     features = sum(2 * batch_size * _features(task) for task in tasks if not task.trainable)
-    images = _BATCHES_IN_FLIGHT * batch_size * size[0] * size[1] * 3
+    batch_bytes = batch_size * size[0] * size[1] * 3
+    images = _BATCHES_IN_FLIGHT[batch_bytes >= LARGE_BATCH_BYTES] * batch_bytes
     return {
         "weights": weights,
         "gradients": gradients,

@@ -16,7 +16,7 @@ from deepduel.reading import Reading
 from deepduel.shards import Split
 from tfrecords_tools import records as record_format
 
-_LARGE_BATCH_BYTES = 64 << 20  # from here on, one batch is decoded at a time
+LARGE_BATCH_BYTES = 64 << 20  # from here on, one batch is decoded at a time
 _SPARE = 1  # batches under way beyond two, where nobody has limited the threads to fewer than the cores
 
 
@@ -59,7 +59,7 @@ def _batches(
     threads = reading.threads or cores
     batch_bytes = reading.batch_size * decoding.size[0] * decoding.size[1] * 3
     spare = _SPARE if threads >= cores and reading.cache == "none" else 0
-    parallel = 1 if batch_bytes >= _LARGE_BATCH_BYTES else min(2, threads) + spare
+    parallel = 1 if batch_bytes >= LARGE_BATCH_BYTES else min(2, threads) + spare
     decode = BatchDecoder(split, decoding, threads=threads, on_error=reading.on_error)
     cache = open_cache(reading.cache, split, decoding)
     if cache:

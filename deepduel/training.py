@@ -156,8 +156,6 @@ class Duel(keras.Model):
         return results, logits
 
     def make_train_function(self, force=False):
-        if self.train_function and not force:
-            return self.train_function
         step = self._timed(self.train_step)
 
         def function(iterator):

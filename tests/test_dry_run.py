@@ -4,15 +4,6 @@ from deepduel import memory, train
 from tests import tiny_network
 from tests.conftest import run_command
 
-RUN = (
-    "--tasks=category",
-    "--backbone=small_cnn",
-    "--head=avg,dropout:0.5,dense:4",
-    "--image_size=8",
-    "--augmentation=original",
-    "--batch_size=60",
-)
-
 
 @pytest.fixture(autouse=True)
 def small_network(monkeypatch):
@@ -20,7 +11,7 @@ def small_network(monkeypatch):
 
 
 def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(toy_shards, tmp_path, capsys):
-    words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *RUN
+    words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *tiny_network.RUN
     assert run_command(train, *words, "--dry_run", "--cache=ram", "--micro_batch=auto") == 0
     output = capsys.readouterr().out
     for text in (
@@ -35,7 +26,7 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(toy_shards, tmp_pa
 
 def test_a_dry_run_that_does_not_fit_says_so(toy_shards, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(memory, "device_bytes", lambda: (1000, "GPU memory"))
-    words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *RUN
+    words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *tiny_network.RUN
     assert run_command(train, *words, "--dry_run") == 1
     assert "GB of 0.0 GB GPU memory; lower --micro_batch" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

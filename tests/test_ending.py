@@ -10,6 +10,7 @@ from tests import tiny_network
 from tests.conftest import TOY_TRAINING, history_rows, run_command
 
 TASKS = ("category", "authenticity")
+PLAIN = ["--backbone=small_cnn", "--head=avg", "--image_size=8", "--augmentation=none", "--batch_size=60"]
 
 
 @pytest.fixture(autouse=True)
@@ -69,13 +70,7 @@ def test_an_exploding_learning_rate_is_stopped_and_leaves_the_weights_finite(toy
 
 def test_a_task_that_gets_no_better_stops_alone_and_stays_stopped(toy_shards, tmp_path, capsys):
     words = [f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", "--tasks=category,authenticity"]
-    words += [
-        "--backbone=small_cnn",
-        "--head=avg",
-        "--image_size=8",
-        "--augmentation=none",
-        "--batch_size=60",
-    ]
+    words += PLAIN
     words += ["--learning_rate=authenticity=1e-30", "--batch_norm=authenticity=frozen"]
     words += ["--early_stopping=authenticity=1", "--monitor=auc", "--monitor=category=loss"]
     assert run_command(train, *words, "--epochs=3") == 0
@@ -94,13 +89,7 @@ def test_a_task_that_gets_no_better_stops_alone_and_stays_stopped(toy_shards, tm
 
 def test_a_run_ends_when_all_tasks_have_stopped(toy_shards, tmp_path, capsys):
     words = [f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", "--tasks=category"]
-    words += [
-        "--backbone=small_cnn",
-        "--head=avg",
-        "--image_size=8",
-        "--augmentation=none",
-        "--batch_size=60",
-    ]
+    words += PLAIN
     words += ["--learning_rate=1e-30", "--batch_norm=frozen", "--early_stopping=2", "--epochs=90"]
     assert run_command(train, *words) == 0
     assert len(history_rows(tmp_path / "run")) == 3

@@ -1,12 +1,14 @@
 import itertools
+import time
 
 import numpy as np
 import psutil
 import pytest
 import tensorflow as tf
 
-from deepduel import order, pipeline, reading
+from deepduel import order, pipeline, random_reader, reading
 from deepduel.augment import PRESETS, augment
+from deepduel.decode import BatchDecoder
 from deepduel.reading import Reading
 from deepduel.shards import Split
 from tests.conftest import run_command
@@ -263,3 +265,22 @@ def test_bad_options_say_so(toy_shards):
         pipeline.make_train(toy_shards, batch_size=8, reader="fast")
     with pytest.raises(UsageError, match="must be a multiple of their number, 3; got 8"):
         pipeline.make_train(toy_shards, batch_size=8, worker=order.Worker(0, 3))
+
+
+@pytest.mark.parametrize(("rows", "large", "ahead"), [(8, 64 << 20, 3), (8, 1, 1)])
+def test_no_more_batches_are_held_than_planned(toy_shards, monkeypatch, rows, large, ahead):
+    taken = []
+    whole = BatchDecoder.__call__
+
+    def counting(decoder, records, **options):
+        taken.append(len(records))
+        return whole(decoder, records, **options)
+
+    monkeypatch.setattr(BatchDecoder, "__call__", counting)
+    monkeypatch.setattr(random_reader, "LARGE_BATCH_BYTES", large)
+    monkeypatch.setattr(random_reader.os, "sched_getaffinity", lambda _: {0, 1})
+    batches = iter(pipeline.train_batches(Split(toy_shards, "train"), Reading(rows), order.Position()))
+    for count in range(1, 4):
+        next(batches)
+        time.sleep(0.3)
+        assert len(taken) == count + ahead

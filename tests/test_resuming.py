@@ -15,12 +15,7 @@ from tests import tiny_network
 from tests.conftest import history_rows, run_command
 
 STEPWISE = (
-    "--tasks=category",
-    "--backbone=small_cnn",
-    "--head=avg,dropout:0.5,dense:4",
-    "--image_size=8",
-    "--augmentation=original",
-    "--batch_size=60",
+    *tiny_network.RUN,
     "--epochs=2",
     "--save_every=1steps",
     "--optimizer=adamw",

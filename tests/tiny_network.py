@@ -4,6 +4,15 @@ import keras
 
 from deepduel import backbones
 
+RUN = (
+    "--tasks=category",
+    "--backbone=small_cnn",
+    "--head=avg,dropout:0.5,dense:4",
+    "--image_size=8",
+    "--augmentation=original",
+    "--batch_size=60",
+)
+
 
 def install(patch=None) -> None:
     """Puts `network` in small_cnn's place: while `patch` (pytest's monkeypatch) lasts, or for good."""
