@@ -199,7 +199,7 @@ def augment(
 
 @functools.lru_cache(maxsize=64)
 def _compiled(augmentation, size):
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=True, autograph=False)  # nothing here needs it, and converting takes seconds
     def draw_and_apply(images, seeds):
         parameters = draw(augmentation, seeds, *images.shape[1:3])
         return apply_transform(

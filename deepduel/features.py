@@ -115,6 +115,7 @@ class Features:
 
         types = (tf.int32, tf.int32, tf.int64, tf.float32, *[tf.float16] * len(stores))
 
+        @tf.autograph.experimental.do_not_convert  # nothing here needs it
         def batch(number):
             picked, seeds, records, weight, *gathered = host_call(load, [number], types)
             picked.set_shape((rows, len(axes)))

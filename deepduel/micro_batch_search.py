@@ -52,7 +52,8 @@ def measure(duel: Duel, *, batch_size: int) -> dict[int, float]:
     """
     variables = duel.state_variables()
     kept = [variable.numpy() for variable in variables]
-    run = tf.function(lambda count: _once(duel.tasks, count), input_signature=[tf.TensorSpec((), tf.int32)])
+    spec = tf.TensorSpec((), tf.int32)
+    run = tf.function(lambda count: _once(duel.tasks, count), input_signature=[spec], autograph=False)
     free, _ = memory.device_bytes()
     before, rates, started, spent = memory.peak_bytes(), {}, None, 0.0
     size = min(_FIRST, batch_size)

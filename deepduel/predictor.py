@@ -67,7 +67,7 @@ class Predictor:
         self.files = {axis: model_file(workdir, axis, model) for axis in chosen}
         self._micro_batch = micro_batch
         spec = tf.TensorSpec((None, *self.card.size, 3), tf.uint8)
-        self._run = tf.function(self._probabilities, input_signature=[spec])
+        self._run = tf.function(self._probabilities, input_signature=[spec], autograph=False)
 
     @functools.cached_property
     def models(self) -> dict[str, keras.Model]:

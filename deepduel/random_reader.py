@@ -80,6 +80,7 @@ def _batches(
             column[weight == 0] = record_format.NO_LABEL
         return images, seeds, records, weight, *labels
 
+    @tf.autograph.experimental.do_not_convert  # nothing here needs it
     def batch(number):
         types = tf.uint8, tf.int32, tf.int64, tf.float32, *[tf.int32] * len(axes)
         images, seeds, records, weight, *labels = host_call(load, [number], types)

@@ -56,6 +56,7 @@ def batches(source: Source, batch_size: int, decoding: Decoding) -> tf.data.Data
         coded = [reason.encode("utf-8", "backslashreplace") for reason in reasons] + [b""] * pad
         return pixels, np.pad(numbers, (0, pad), constant_values=-1), np.array(coded, object)
 
+    @tf.autograph.experimental.do_not_convert  # nothing here needs it
     def batch(number):
         pixels, numbers, reasons = host_call(load, [number], (tf.uint8, tf.int64, tf.string))
         pixels.set_shape((rows, height, width, 3))
