@@ -1,13 +1,12 @@
 """How much memory training takes, estimated from the networks' shapes, and how much the device has."""
 
-import pathlib
 import resource
 
 import keras
 import numpy as np
-import psutil
 import tensorflow as tf
 
+from deepduel import host_memory
 from deepduel.random_reader import LARGE_BATCH_BYTES
 from deepduel.task import Task
 from deepduel.training import Duel
@@ -48,17 +47,7 @@ def device_bytes() -> tuple[int, str]:
 
         found = device_lib.list_local_devices()
         return next(device.memory_limit for device in found if device.device_type == "GPU"), "GPU memory"
-    return min(psutil.virtual_memory().available, _container_bytes()), "free RAM"
-
-
-def _container_bytes() -> float:
-    """What a container's limit leaves of RAM, which free memory does not tell; else infinity."""
-    group = pathlib.Path("/sys/fs/cgroup")
-    try:
-        limit = (group / "memory.max").read_text().strip()
-        return np.inf if limit == "max" else int(limit) - int((group / "memory.current").read_text())
-    except (OSError, ValueError):
-        return np.inf
+    return host_memory.available_bytes(), "free RAM"
 
 
 def peak_bytes() -> int:

@@ -32,9 +32,9 @@ import threading
 import weakref
 
 import numpy as np
-import psutil
 import simplejpeg
 
+from deepduel import host_memory
 from deepduel.fitting import Decoding
 from deepduel.shards import Split
 from tfrecords_tools.cli import DataError, UsageError
@@ -182,7 +182,7 @@ class PixelCache:
 
 
 def _memory(size: int) -> mmap.mmap | bytes:
-    available = psutil.virtual_memory().available
+    available = host_memory.available_bytes()
     if size > _RAM_SHARE * available:
         raise _no_room("cache ram", size, int(_RAM_SHARE * available), "of memory to be had")
     if not size:

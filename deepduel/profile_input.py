@@ -9,7 +9,6 @@ the cached path is measured too: the cache is filled for a while first, and stay
 import dataclasses
 import itertools
 import os
-import pathlib
 import sys
 import time
 from collections.abc import Callable
@@ -49,7 +48,7 @@ _FILL = 5  # times --seconds, at most, to fill the cache
 
 
 def main(options: flags.FlagValues) -> None:
-    from deepduel import faults
+    from deepduel import faults, host_memory
     from deepduel.shards import Split
 
     changes = augmentation_flags.given(options, ["input"], task_flags.per_task)["input"]
@@ -59,10 +58,9 @@ def main(options: flags.FlagValues) -> None:
     import tensorflow as tf
 
     stored = sum(shard.bytes for shard in split.shards)
-    situation = Situation(
-        options.reader, options.fast_decode, options.cache,
-        "GPU" if tf.config.list_physical_devices("GPU") else "CPU", stored < _available_bytes() / 2,
-    )  # fmt: skip
+    device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    in_memory = stored < host_memory.available_bytes() / 2
+    situation = Situation(options.reader, options.fast_decode, options.cache, device, in_memory)
     try:
         rates = measure(options, split, augmentation)
     except tf.errors.OpError as error:
@@ -166,14 +164,6 @@ def rate_once(call: Callable[[int], int], records: int, rows: int, seconds: floa
         if time.perf_counter() - start >= seconds:
             break
     return done / (time.perf_counter() - start)
-
-
-def _available_bytes() -> int:
-    """Memory that the page cache may take (Linux; else what the machine has)."""
-    information = pathlib.Path("/proc/meminfo")
-    if information.exists():
-        return int(information.read_text().partition("MemAvailable:")[2].split()[0]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def computed(images) -> int:
