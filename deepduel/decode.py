@@ -15,6 +15,7 @@ from deepduel.batch_buffers import BatchBuffers, Buffer
 from deepduel.decode_row import JPEG, OTHER, RAW, decode_row
 from deepduel.decode_worker import COLUMNS
 from deepduel.fitting import Decoding
+from deepduel.read_ahead import ReadAhead
 from deepduel.shards import Split
 from tfrecords_tools import records as record_format
 
@@ -43,6 +44,7 @@ class BatchDecoder:
         self._processes = threads or len(os.sched_getaffinity(0))
         self._kinds = _kinds(split)
         self._buffers = BatchBuffers(shared=True)
+        self._read_ahead = ReadAhead(split)
 
     def __call__(
         self, records: np.ndarray, *, rows: int | None = None, seeds: np.ndarray | None = None
@@ -56,6 +58,7 @@ class BatchDecoder:
           DataError: an image does not decode (unless on_error is "skip"), or its shard cannot be
             read; names the shard, in the first case record and key too. Or a process ended.
         """
+        self._read_ahead(records)
         rows = len(records) if rows is None else rows
         batch = self._buffers.take((rows, *self._decoding.size, 3))
         batch.pixels[len(records) :] = 0

@@ -23,6 +23,7 @@ from tfrecords_tools import records, storage
 from tfrecords_tools.cli import DataError, UsageError
 
 _SPARE_FILES = 256  # descriptors that the rest of the process may need
+_AHEAD_BYTES = 4 << 20
 
 
 class Split:
@@ -137,6 +138,18 @@ class Split:
         """Offset and size of the encoded image in its shard, in bytes."""
         return int(self._image_offset[record]), int(self._image_size[record])
 
+    def will_read(self, records: np.ndarray) -> None:
+        """Has the system fetch encoded images of this machine, all at once; does not wait for them."""
+        for shard, start, size in zip(*(c.tolist() for c in self.image_places(records)), strict=True):
+            if shard < len(self._files):
+                _will_read(self._files[shard], start, size)
+
+    def will_read_all(self) -> None:
+        """The same with all shards, from start to end. Waits while the disk has enough to do."""
+        for file, shard in zip(self._files, self.shards, strict=False):
+            for start in range(0, shard.bytes, _AHEAD_BYTES):
+                _will_read(file, start, _AHEAD_BYTES)
+
     def where(self, record: int) -> str:
         """A record for an error message: shard, number in the shard, key."""
         shard, number, _, _ = self.place(record)
@@ -226,6 +239,11 @@ def _allowed_files(wanted: int) -> int:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return wanted if soft == resource.RLIM_INFINITY else max(min(wanted, soft - used - _SPARE_FILES), 0)
+
+
+def _will_read(file: int, start: int, size: int) -> None:
+    with contextlib.suppress(OSError):  # advice that a file system does not take
+        os.posix_fadvise(file, start, size, os.POSIX_FADV_WILLNEED)
 
 
 def _close(files: list[int]) -> None:
