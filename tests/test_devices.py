@@ -71,6 +71,39 @@ def test_two_devices_train_to_the_weights_of_one(toy_shards):
     assert max(differences.values()) < 1e-3
 
 
+TIMED = """
+import sys
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from deepduel import callbacks, keeper, train
+from tests import tiny_network
+from tests.conftest import run_command
+
+def twenty_seconds(clock, epoch, logs):
+    logs |= {"seconds": 20.0, "images_per_second": 1.0, "input_wait_share": 0.0}
+
+def noting(self, epoch, logs=None):
+    print("rate", float(self._duel.tasks[0].optimizer.learning_rate))
+    ended(self, epoch, logs)
+
+callbacks.Clock.on_epoch_end = twenty_seconds
+ended, keeper.Keeper.on_epoch_end = keeper.Keeper.on_epoch_end, noting
+tiny_network.install()
+words = f"--data_dir={sys.argv[1]}", f"--workdir={sys.argv[2]}", *tiny_network.RUN, "--batch_norm=frozen"
+sys.exit(run_command(train, *words, "--epochs=1min", "--schedule=cosine", "--devices=2"))
+"""
+
+
+def test_a_run_given_a_time_plans_its_epochs_on_two_devices_too(toy_shards, tmp_path):
+    words = [sys.executable, "-c", TIMED, str(toy_shards), str(tmp_path / "run")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rates = [float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("rate")]
+    assert rates == pytest.approx([0.001, 0.0005, 0], abs=1e-9)
+    assert "epoch 3/3" in done.stdout
+
+
 def test_one_device_needs_no_strategy():
     assert devices.strategy("auto") is None
     assert devices.strategy("1") is None
