@@ -19,9 +19,12 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
+from deepduel.batch import options
+from deepduel.batch_buffers import BatchBuffers
 from deepduel.decode import BatchDecoder
 from deepduel.fitting import Decoding, decode_jpeg, fit_image
 from deepduel.host_calls import host_call
+from deepduel.random_reader import LARGE_BATCH_BYTES
 from deepduel.shards import Split
 from tfrecords_tools import image as images
 from tfrecords_tools import jpeg, manifest, records, storage, walk
@@ -29,7 +32,6 @@ from tfrecords_tools.cli import DataError, UsageError
 from tfrecords_tools.recipe import MAX_PIXELS
 
 _CHUNK = 8  # images per task: long enough to make the hand-over cheap, short enough to even out
-_LARGE_BATCH_BYTES = 64 << 20  # from here on, one batch is decoded at a time
 
 
 class Source(Protocol):
@@ -65,9 +67,9 @@ def batches(source: Source, batch_size: int, decoding: Decoding) -> tf.data.Data
         return {"images": pixels, "numbers": numbers, "reasons": reasons}
 
     # As in the pipeline: one call decodes a batch with all cores, a second one hides its end.
-    parallel = 2 if rows * height * width * 3 < _LARGE_BATCH_BYTES else 1
+    parallel = 2 if rows * height * width * 3 < LARGE_BATCH_BYTES else 1
     numbers = tf.data.Dataset.range(-(-len(source) // rows))
-    return numbers.map(batch, num_parallel_calls=parallel, deterministic=True).prefetch(1)
+    return numbers.map(batch, num_parallel_calls=parallel, deterministic=True).with_options(options())
 
 
 class Files:
@@ -106,6 +108,7 @@ class Files:
         self._decoding = decoding
         threads = threads or len(os.sched_getaffinity(0))
         self._pool = concurrent.futures.ThreadPoolExecutor(threads, "read")
+        self._buffers = BatchBuffers()
 
     def __len__(self) -> int:
         return len(self._names)
@@ -114,7 +117,7 @@ class Files:
         return records.key_text(self._names[number])
 
     def read(self, numbers: np.ndarray, rows: int) -> tuple[np.ndarray, list[str]]:
-        batch = np.empty((rows, *self._decoding.size, 3), np.uint8)
+        batch = self._buffers.take((rows, *self._decoding.size, 3)).pixels
         batch[len(numbers) :] = 0
         tasks = [
             self._pool.submit(self._read_some, numbers[start : start + _CHUNK], batch[start : start + _CHUNK])
