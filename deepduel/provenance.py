@@ -11,7 +11,16 @@ import tensorflow as tf
 from deepduel.predictions import Predictions
 from deepduel.predictor import Predictor
 
-_PACKAGES = ("tensorflow", "keras", "keras-cv", "numpy", "scikit-learn", "simplejpeg", "Pillow")
+_PACKAGES = (
+    "tensorflow",
+    "keras",
+    "keras-cv",
+    "numpy",
+    "scikit-learn",
+    "simplejpeg",
+    "Pillow",
+    "pillow-simd",
+)
 
 
 def about(predictor: Predictor, predictions: Predictions, *, workdir: str, flags: list[str]) -> dict:

@@ -67,7 +67,7 @@ def _ours(name: str, title: str, group: str = DECODE, function: str = "batches",
           prepare: str | None = None, **options) -> Contender:  # fmt: skip
     return Contender(
         name, f"deepduel: {title}", group, _OURS, function, options, imports=_TENSORFLOW,
-        distributions=("tensorflow", "keras", "simplejpeg"), reads=reads, note=note,
+        distributions=("tensorflow", "keras", "simplejpeg", "Pillow"), reads=reads, note=note,
         prepare=prepare,
     )  # fmt: skip
 

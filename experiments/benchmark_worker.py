@@ -135,8 +135,11 @@ def versions(distributions: tuple[str, ...]) -> dict[str, str]:
     for name in distributions:
         try:
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "unknown"  # for example tensorflow-cpu, which has the module but not the name
+        except (
+            importlib.metadata.PackageNotFoundError
+        ):  # tensorflow-cpu, pillow-simd: the module goes by the name
+            module = sys.modules.get({"Pillow": "PIL"}.get(name, name))
+            found[name] = getattr(module, "__version__", "unknown")
     return found
 
 
