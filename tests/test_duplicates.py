@@ -142,7 +142,7 @@ def test_append_drops_what_other_splits_of_the_shards_have(leaky, tmp_path, caps
 
 
 def splits_of(output: pathlib.Path) -> dict[str, str]:
-    from tests.test_convert import stored
+    from tests.conversions import stored
 
     return {key: split for key, (split, _, _) in stored(output).items()}
 
