@@ -41,6 +41,8 @@ def report(duel: Duel, train_split: Split, validation_split: Split, reading: pip
 def _say_memory(duel: Duel, reading: pipeline.Reading, size: tuple[int, int]) -> None:
     parts = memory.estimate(duel, batch_size=reading.batch_size, size=size)
     total, (available, what) = sum(parts.values()), memory.device_bytes()
+    if what == "free RAM":
+        print(f"{memory.peak_bytes() / 1e9:8.2f} GB  taken by the process so far, before what follows")
     for name, count in parts.items():
         print(f"{count / 1e9:8.2f} GB  {name}")
     print(f"{total / 1e9:8.2f} GB  in all, estimated, of {available / 1e9:.2f} GB {what}", flush=True)

@@ -16,6 +16,7 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(toy_shards, tmp_pa
     output = capsys.readouterr().out
     for text in (
         "category_extractor",
+        "GB  taken by the process so far",
         "GB  in all, estimated, of",
         "3 steps of 60 images an epoch",
         "nothing",
@@ -28,5 +29,7 @@ def test_a_dry_run_that_does_not_fit_says_so(toy_shards, tmp_path, capsys, monke
     monkeypatch.setattr(memory, "device_bytes", lambda: (1000, "GPU memory"))
     words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *tiny_network.RUN
     assert run_command(train, *words, "--dry_run") == 1
-    assert "GB of 0.0 GB GPU memory; lower --micro_batch" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "GB of 0.0 GB GPU memory; lower --micro_batch" in said.err
+    assert "taken by the process" not in said.out  # of RAM, which the GPU's memory is not
     assert not (tmp_path / "run").exists()
