@@ -5,8 +5,8 @@ order      (seed, epoch, step) -> record numbers
 decode     record numbers -> one uint8 batch (decode_row, fitting: one image -> one row; decode_pool,
            decode_worker: processes that do it; batch_buffers: the memory they share)
 reading    how a split is read (batch: what a batch is)
-pipeline   shards -> tf.data batches (random_reader: sampling, faults, pixel_cache;
-           sequential_reader: shard_stream)
+pipeline   shards -> tf.data batches (random_reader: batch_plan, batch_groups, sampling, faults,
+           pixel_cache; sequential_reader: shard_stream)
 augment    uint8 batches -> augmented float batches, on the device (augmentation, draws, warp, mixing, …)
 features   what frozen backbones make of each image, kept (feature_store)
 models     backbones, heads, saved models (architecture: which)

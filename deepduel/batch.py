@@ -34,4 +34,6 @@ def options() -> tf.data.Options:
     options.deterministic = True
     # The batches are whole already: nothing for the auto-sharding of a strategy to divide.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    # One that TensorFlow puts behind them by itself would hold more batches, and hand each on once more.
+    options.experimental_optimization.inject_prefetch = False
     return options

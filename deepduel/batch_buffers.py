@@ -73,6 +73,11 @@ class BatchBuffers:
             self._memories.append(_Memory(owner, file, number))
             return Buffer(owner[:size].reshape(shape), file, number, owner.size)
 
+    def clear(self) -> None:
+        """Gives all memory back, what is still referred to as soon as it no longer is."""
+        with self._lock:
+            self._memories = []
+
 
 def _private(size: int) -> _Memory:
     memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

@@ -4,19 +4,20 @@ The order of an epoch is drawn when its first batch is asked for (see `order` an
 """
 
 import threading
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from deepduel import order
+from deepduel.batch_groups import Numbers
 from deepduel.reading import Reading
 from deepduel.sampling import Sampling
 from deepduel.shards import Split
 
 
 class Rows(NamedTuple):
-    """One batch, or this worker's part of it.
+    """One batch or several, one behind the other; of each this worker's part.
 
     Attributes:
       records: numbers within the split, int64 [B].
@@ -30,7 +31,10 @@ class Rows(NamedTuple):
 
 
 class Training:
-    """Endless batches of shuffled epochs. Callable: batch number, from 0 at the first epoch -> Rows."""
+    """Endless batches of shuffled epochs.
+
+    Callable: numbers of batches of one epoch, counted from 0 at the first one -> Rows.
+    """
 
     def __init__(self, split: Split, reading: Reading, seed: int):
         self._records = len(split)
@@ -43,18 +47,21 @@ class Training:
         self._once = np.broadcast_to(np.int64(0), self._records)  # repeats when all are drawn once
         self._lock = threading.Lock()
 
-    def __call__(self, number: int) -> Rows:
-        epoch, step = divmod(int(number), self._steps)
+    def __call__(self, numbers: Sequence[int]) -> Rows:
+        epoch = numbers[0] // self._steps
         records, repeats = self._epoch(epoch)
-        start = step * self._batch_size
-        begin, end = self._worker.part(min(self._batch_size, len(records) - start))
-        part = slice(start + begin, start + end)
-        seeds = order.image_seeds(records[part], seed=self._seed, epoch=epoch, repeats=repeats[part])
-        return Rows(records[part], seeds, epoch + repeats[part])
+        places = []
+        for start in ((number - epoch * self._steps) * self._batch_size for number in numbers):
+            begin, end = self._worker.part(min(self._batch_size, len(records) - start))
+            places.append(np.arange(start + begin, start + end))
+        places = np.concatenate(places)
+        records, repeats = records[places], repeats[places]
+        seeds = order.image_seeds(records, seed=self._seed, epoch=epoch, repeats=repeats)
+        return Rows(records, seeds, epoch + repeats)
 
-    def numbers(self, position: order.Position) -> tf.data.Dataset:
+    def numbers(self, position: order.Position) -> Numbers:
         """The batch numbers from `position` on."""
-        return tf.data.Dataset.range(position.epoch * self._steps + position.step, np.iinfo(np.int64).max)
+        return Numbers(position.epoch * self._steps + position.step, None, self._steps)
 
     def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """(record numbers, how often each was drawn before in the epoch), [N] each."""
@@ -71,7 +78,7 @@ class Training:
 
 
 class Listed:
-    """Given records, in their order, `rows` to a batch. Callable: batch number -> Rows."""
+    """Given records, in their order, `rows` to a batch. Callable: numbers of batches -> Rows."""
 
     def __init__(self, records: np.ndarray, reading: Reading, *, rows: int, seed: int = 0, epoch: int = 0):
         self._records = records
@@ -80,9 +87,10 @@ class Listed:
         self._seed = seed
         self._epoch = epoch
 
-    def __call__(self, number: int) -> Rows:
-        first, last = (min(int(number) * self._rows + at, len(self._records)) for at in self._part)
-        records = self._records[first:last]
+    def __call__(self, numbers: Sequence[int]) -> Rows:
+        starts = np.array(numbers)[:, None] * self._rows
+        places = (starts + np.arange(*self._part)).ravel()
+        records = self._records[places[places < len(self._records)]]
         seeds = order.image_seeds(records, seed=self._seed, epoch=self._epoch)
         return Rows(records, seeds, np.full(len(records), self._epoch))
 
@@ -91,5 +99,6 @@ class Listed:
         """Of this worker's part of a batch, the padding of the last one included."""
         return self._part[1] - self._part[0]
 
-    def numbers(self) -> tf.data.Dataset:
-        return tf.data.Dataset.range(order.steps_per_epoch(len(self._records), self._rows))
+    def numbers(self) -> Numbers:
+        steps = order.steps_per_epoch(len(self._records), self._rows)
+        return Numbers(0, steps, max(steps, 1))

@@ -55,6 +55,7 @@ class CachedDecoder:
             for row in np.flatnonzero(there):
                 self._cache.read(records[row : row + 1], batch[row : row + 1])
         else:
+            self._decode.rest()  # as a rule there is nothing to decode any more
             self._copy(records, batch)
         return batch
 

@@ -76,6 +76,10 @@ class BatchDecoder:
             done = part.stop
         return batch.pixels
 
+    def rest(self) -> None:
+        """Gives back the memory of its batches; the next call takes new one."""
+        self._buffers.clear()
+
     def _decode_here(self, records, kinds, seeds, pixels: np.ndarray, part) -> None:
         """Decodes the rows in `part`."""
         part = list(part)

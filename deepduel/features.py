@@ -9,6 +9,7 @@ first K epochs are those on images, but for the features' rounding to float16; e
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -17,10 +18,9 @@ import numpy as np
 import simplejpeg
 import tensorflow as tf
 
-from deepduel import batch_plan, faults, order, random_reader, step
+from deepduel import batch_groups, batch_plan, faults, order, random_reader, step
 from deepduel.batch import options
 from deepduel.feature_store import CHUNK, FeatureStore, Source
-from deepduel.host_calls import host_call
 from deepduel.reading import Reading
 from deepduel.shards import Split
 from deepduel.task import Task
@@ -98,41 +98,42 @@ class Features:
         listed = batch_plan.Listed(np.arange(len(self._split)), self._reading, rows=rows)
         return self._batches(listed.numbers(), listed, rows=rows)
 
-    def _batches(self, numbers: tf.data.Dataset, plan: Callable, *, rows: int | None) -> tf.data.Dataset:
+    def _batches(self, numbers: batch_groups.Numbers, plan: Callable, *, rows: int | None) -> tf.data.Dataset:
         split, stores = self._split, self.stores
         axes = split.manifest.axes
-        labels = np.stack([split.labels[axis] for axis in axes], 1)
 
-        def load(number):
-            records, seeds, rounds = plan(number)
-            pad = (rows or len(records)) - len(records)
+        def load(numbers: list[int]):
+            records, seeds, rounds = plan(numbers)
+            pad = rows * len(numbers) - len(records) if rows else 0
             gathered = [self._gather(store, rounds % self._views, records, pad) for store in stores.values()]
-            picked = np.pad(labels[records], ((0, pad), (0, 0)))
+            labels = [np.pad(split.labels[axis][records], (0, pad)) for axis in axes]
             records = np.pad(records, (0, pad), constant_values=-1)
             weight = faults.weights(split, records)
-            picked[weight == 0] = record_format.NO_LABEL
-            return picked, np.pad(seeds, ((0, pad), (0, 0))), records, weight, *gathered
+            for column in labels:
+                column[weight == 0] = record_format.NO_LABEL
+            return np.pad(seeds, ((0, pad), (0, 0))), records, weight, *labels, *gathered
 
-        types = (tf.int32, tf.int32, tf.int64, tf.float32, *[tf.float16] * len(stores))
+        specs = [
+            tf.TensorSpec((rows, 2), tf.int32),
+            tf.TensorSpec((rows,), tf.int64),
+            tf.TensorSpec((rows,), tf.float32),
+            *[tf.TensorSpec((rows,), tf.int32)] * len(axes),
+            *[tf.TensorSpec((rows, *store.source.shape), tf.float16) for store in stores.values()],
+        ]
 
-        @tf.autograph.experimental.do_not_convert  # nothing here needs it
-        def batch(number):
-            picked, seeds, records, weight, *gathered = host_call(load, [number], types)
-            picked.set_shape((rows, len(axes)))
-            seeds.set_shape((rows, 2))
-            records.set_shape((rows,))
-            weight.set_shape((rows,))
-            for part, store in zip(gathered, stores.values(), strict=True):
-                part.set_shape((rows, *store.source.shape))
+        def arrange(seeds, records, weight, *parts):
             return {
-                "features": dict(zip(stores, gathered, strict=True)),
-                "labels": {axis: picked[:, column] for column, axis in enumerate(axes)},
+                "features": dict(zip(stores, parts[len(axes) :], strict=True)),
+                "labels": dict(zip(axes, parts[: len(axes)], strict=True)),
                 "seeds": seeds,
                 "records": records,
                 "weight": weight,
             }
 
-        return numbers.map(batch).prefetch(2).with_options(options())
+        row_bytes = sum(2 * math.prod(store.source.shape) for store in stores.values())
+        size = batch_groups.group_size((rows or self._reading.batch_size) * row_bytes)
+        batches = batch_groups.batches(numbers, load, specs, arrange, size=size, parallel=2)
+        return batches.with_options(options())
 
     def _gather(self, store: FeatureStore, views: np.ndarray, records: np.ndarray, pad: int) -> np.ndarray:
         out = np.zeros((len(records) + pad, *store.source.shape), np.float16)

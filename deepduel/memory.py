@@ -6,12 +6,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deepduel import host_memory
-from deepduel.random_reader import LARGE_BATCH_BYTES
+from deepduel import host_memory, random_reader
 from deepduel.task import Task
 from deepduel.training import Duel
-
-_BATCHES_IN_FLIGHT = 4, 2  # one in use, three ready or being decoded; of large ones one
 
 
 def estimate(duel: Duel, *, batch_size: int, size: tuple[int, int]) -> dict[str, int]:
@@ -29,7 +26,7 @@ def estimate(duel: Duel, *, batch_size: int, size: tuple[int, int]) -> dict[str,
     activations = max(micro * (_activations(task) + task.size**2 * 3 * 4) for task in tasks)
     features = sum(2 * batch_size * _features(task) for task in tasks if not task.trainable)
     batch_bytes = batch_size * size[0] * size[1] * 3
-    images = _BATCHES_IN_FLIGHT[batch_bytes >= LARGE_BATCH_BYTES] * batch_bytes
+    images = random_reader.batches_held(batch_bytes) * batch_bytes
     return {
         "weights": weights,
         "gradients": gradients,

@@ -6,18 +6,18 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from deepduel import batch_plan, faults, order
+from deepduel import batch_groups, batch_plan, faults, order
 from deepduel.batch import as_batch, options
 from deepduel.cached_decode import CachedDecoder
 from deepduel.decode import BatchDecoder
-from deepduel.host_calls import host_call
 from deepduel.pixel_cache import open_cache
 from deepduel.reading import Reading
 from deepduel.shards import Split
 from tfrecords_tools import records as record_format
 
 LARGE_BATCH_BYTES = 64 << 20  # from here on, one batch is decoded at a time
-_SPARE = 1  # batches under way beyond two, where nobody has limited the threads to fewer than the cores
+
+_UNDER_WAY = 2  # groups of batches, of smaller ones
 
 
 def train(split: Split, reading: Reading, position: order.Position) -> tf.data.Dataset:
@@ -39,36 +39,42 @@ def listed(
     return _batches(records.numbers(), split, reading, records, rows=rows, random_crops=random_crops)
 
 
+def batches_held(batch_bytes: int) -> int:
+    """How many batches of so many bytes are in memory: under way, ready, and in their user's hands."""
+    return (_under_way(batch_bytes) + 2) * batch_groups.group_size(batch_bytes)
+
+
+def _under_way(batch_bytes: int) -> int:
+    return 1 if batch_bytes >= LARGE_BATCH_BYTES else _UNDER_WAY
+
+
 def _batches(
-    numbers: tf.data.Dataset,
+    numbers: batch_groups.Numbers,
     split: Split,
     reading: Reading,
-    take: Callable,
+    take: Callable[[list[int]], batch_plan.Rows],
     *,
     rows: int | None,
     random_crops: bool = False,
 ) -> tf.data.Dataset:
-    """Batch numbers -> batches; `take` gives the records and seeds of a batch."""
+    """Batch numbers -> batches; `take` gives the records and seeds of batches."""
     decoding = reading.decoding(split)
-    # Batch numbers, not images, travel through tf.data. Two batches under way keep all cores busy
-    # while one ends, and a further one while tf.data hands an ended one on; of large ones a single
-    # one is enough, since each costs its full memory. Copies out of a cache are faster between fewer
-    # buffers, of which the processor's own cache holds more. The map works ahead by itself: a prefetch
-    # behind it would hold one more batch, and hand each on once more.
-    cores = len(os.sched_getaffinity(0))
-    threads = reading.threads or cores
-    batch_bytes = reading.batch_size * decoding.size[0] * decoding.size[1] * 3
-    spare = _SPARE if threads >= cores and reading.cache == "none" else 0
-    parallel = 1 if batch_bytes >= LARGE_BATCH_BYTES else min(2, threads) + spare
+    # Batch numbers, not images, travel through tf.data. Two groups of batches under way keep all cores
+    # busy while one ends; of large ones a single one is enough, since each costs its full memory. The
+    # map works ahead by itself: a prefetch behind it would hold one more batch, and hand each on once more.
+    threads = reading.threads or len(os.sched_getaffinity(0))
+    begin, end = reading.worker.part(reading.batch_size)
+    batch_bytes = (rows or end - begin) * decoding.size[0] * decoding.size[1] * 3
+    parallel = min(_under_way(batch_bytes), threads)
     decode = BatchDecoder(split, decoding, threads=threads, on_error=reading.on_error)
     cache = open_cache(reading.cache, split, decoding)
     if cache:
         decode = CachedDecoder(split, cache, decode, decoding.size, threads=threads, callers=parallel)
     axes = list(split.manifest.axes)
 
-    def load(number):
-        records, seeds, _ = take(number)
-        pad = (rows or len(records)) - len(records)
+    def load(numbers: list[int]):
+        records, seeds, _ = take(numbers)
+        pad = rows * len(numbers) - len(records) if rows else 0
         labels = [split.labels[axis][records] for axis in axes]
         images = decode(records, rows=len(records) + pad, seeds=seeds if random_crops else None)
         if pad:
@@ -80,15 +86,17 @@ def _batches(
             column[weight == 0] = record_format.NO_LABEL
         return images, seeds, records, weight, *labels
 
-    @tf.autograph.experimental.do_not_convert  # nothing here needs it
-    def batch(number):
-        types = tf.uint8, tf.int32, tf.int64, tf.float32, *[tf.int32] * len(axes)
-        images, seeds, records, weight, *labels = host_call(load, [number], types)
-        images.set_shape((rows, *decoding.size, 3))
-        seeds.set_shape((rows, 2))
-        for column in (records, weight, *labels):
-            column.set_shape((rows,))
+    specs = [
+        tf.TensorSpec((rows, *decoding.size, 3), tf.uint8),
+        tf.TensorSpec((rows, 2), tf.int32),
+        tf.TensorSpec((rows,), tf.int64),
+        tf.TensorSpec((rows,), tf.float32),
+        *[tf.TensorSpec((rows,), tf.int32)] * len(axes),
+    ]
+
+    def arrange(images, seeds, records, weight, *labels):
         return as_batch(split, images, labels, seeds, records, weight)
 
-    batches = numbers.map(batch, num_parallel_calls=parallel, deterministic=True)
+    size = batch_groups.group_size(batch_bytes)
+    batches = batch_groups.batches(numbers, load, specs, arrange, size=size, parallel=parallel)
     return batches.with_options(options())

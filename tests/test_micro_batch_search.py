@@ -63,7 +63,7 @@ def test_the_answer_is_remembered(duel, tmp_path, monkeypatch, capsys):
 
 def test_the_estimate_has_what_the_networks_have(duel):
     parts = memory.estimate(duel, batch_size=100, size=(32, 32))
-    assert parts["uint8 images in flight"] == 4 * 100 * 32 * 32 * 3
+    assert parts["uint8 images in flight"] == 4 * 8 * 100 * 32 * 32 * 3  # four groups of eight batches
     parameters = sum(task.model.saved_model.count_params() for task in duel.tasks)
     parameters += sum(int(np.prod(weight.shape)) for weight in duel.tasks[1].model.frozen.variables)
     assert parameters * 4 <= parts["weights"] < parameters * 4 + 1000

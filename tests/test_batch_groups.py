@@ -1,0 +1,86 @@
+import gc
+import itertools
+import weakref
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deepduel import batch_groups
+from deepduel.batch_groups import Numbers
+
+ROWS = 64
+
+
+@pytest.mark.parametrize("period", [1, 2, 3, 8])
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_groups_hold_every_batch_once_and_in_order(period, size):
+    for first, count in itertools.product(range(2 * period + 1), range(3 * period + 2)):
+        numbers = Numbers(first, first + count, period)
+        groups = [numbers.group(index, size) for index in range(numbers.groups(size))]
+        assert [number for group in groups for number in group] == list(range(first, first + count))
+        assert [len(group) for group in groups[:1]] == [1][:count]
+        assert all(1 <= len(group) <= size for group in groups)
+        for group in groups:
+            last = [number for number in group if number % period == period - 1]
+            assert not last or len(group) == 1  # it may have fewer rows
+        endless = Numbers(first, None, period)
+        assert endless.groups(size) is None
+        assert [endless.group(index, size) for index in range(len(groups) - 1)] == groups[:-1]
+
+
+def test_full_groups_begin_at_the_same_batches_wherever_one_starts():
+    from_0, from_2 = (
+        [list(Numbers(first, None, 10).group(index, 4)) for index in range(6)] for first in (0, 2)
+    )
+    assert from_0 == [[0], [1, 2, 3], [4, 5, 6, 7], [8], [9], [10, 11, 12, 13]]
+    assert from_2 == [[2], [3], [4, 5, 6, 7], [8], [9], [10, 11, 12, 13]]
+
+
+@pytest.mark.parametrize(
+    ("batch_bytes", "size"),
+    [(1, 8), (6 << 20, 8), (10 << 20, 4), (15_360_000, 3), (30 << 20, 1), (1 << 30, 1)],
+)
+def test_a_group_is_bounded_in_bytes_and_batches(batch_bytes, size):
+    assert batch_groups.group_size(batch_bytes) == size
+
+
+def test_large_batches_that_tensorflow_would_copy_are_left_alone():
+    assert batch_groups.group_size((6 << 20) + 1) == 1
+    assert batch_groups.group_size((1 << 20) - 1) == 8
+
+
+def pixels(numbers, made):
+    """uint8 [rows of all, 8]: each row says its batch; `made` holds on to nothing."""
+    memory = np.repeat(np.array(numbers, np.uint8), ROWS * 8)
+    made.append(weakref.ref(memory))
+    return [memory.reshape(-1, 8)]
+
+
+def dataset(end, made, size=4):
+    specs = [tf.TensorSpec((ROWS, 8), tf.uint8)]
+    load = lambda numbers: pixels(numbers, made)
+    return batch_groups.batches(Numbers(0, end, 100), load, specs, lambda part: part, size=size, parallel=1)
+
+
+def test_batches_are_slices_of_the_memory_of_their_group():
+    addresses = [np.asarray(batch).ctypes.data for batch in list(dataset(9, []))]
+    assert np.diff(addresses)[[1, 2, 4, 5, 6]].tolist() == [ROWS * 8] * 5  # [0] [1 2 3] [4 5 6 7] [8]
+
+
+def test_the_memory_of_a_group_is_given_back():
+    made = []
+    for number, batch in enumerate(dataset(12, made)):
+        assert (batch.numpy() == number).all()
+    del batch
+    tf.numpy_function(lambda: np.float32(0), [], tf.float32)  # TensorFlow lets go of arrays at its next call
+    gc.collect()
+    assert [len(made), sum(memory() is not None for memory in made)] == [4, 0]
+
+
+@pytest.mark.parametrize("end", [0, 1, 5, None])
+def test_the_data_set_knows_its_length(end):
+    batches = dataset(end, [])
+    assert batches.cardinality() == (tf.data.INFINITE_CARDINALITY if end is None else end)
+    assert len(list(batches.take(30))) == (30 if end is None else end)
+    assert batches.element_spec.shape == (ROWS, 8)
