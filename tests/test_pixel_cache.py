@@ -8,11 +8,13 @@ import subprocess
 import sys
 import textwrap
 import time
+import weakref
 
 import numpy as np
 import pytest
 
 from deepduel import decode, order, pipeline, pixel_cache
+from deepduel.cached_decode import CachedDecoder
 from deepduel.fitting import Decoding
 from deepduel.reading import Reading
 from deepduel.shards import Split
@@ -69,6 +71,20 @@ def test_a_second_opening_decodes_nothing(toy_shards, tmp_path, decoded):
     decoded.clear()
     assert same(first, read(toy_shards, f"decoded:{tmp_path}"))
     assert not decoded
+
+
+def test_the_memory_of_decoding_is_given_back_once_all_is_there(toy_shards):
+    split = Split(toy_shards, "train")
+    decode_all = decode.BatchDecoder(split, Decoding((32, 32)))
+    cache = pixel_cache.PixelCache("ram", split, Decoding((32, 32)))
+    cached = CachedDecoder(split, cache, decode_all, (32, 32))
+    first = cached(np.arange(168))
+    memory = weakref.ref(first.base)
+    pixels = first.copy()
+    del first
+    assert memory() is not None  # kept for the next batch
+    assert (cached(np.arange(168)) == pixels).all()
+    assert memory() is None
 
 
 def test_evaluation_uses_it_too_padding_stays_black(toy_shards, tmp_path, decoded):

@@ -191,6 +191,20 @@ def test_pixels_from_files_equal_those_of_conversion(toy_folder, toy_shards):
     np.testing.assert_array_equal(files.read(numbers, 20)[0], shards.read(numbers, 20)[0])
 
 
+def test_reading_files_uses_memory_again(toy_folder):
+    decoding = Decoding((32, 32))
+    source = sources.open_source([str(toy_folder / "test")], decoding)
+    first, _ = source.read(np.arange(7), 7)
+    address, pixels = first.ctypes.data, first.copy()
+    held, _ = source.read(np.arange(7, 14), 7)
+    assert held.ctypes.data != address
+    del first
+    again, _ = source.read(np.arange(5), 7)
+    assert again.ctypes.data == address
+    assert (again[:5] == pixels[:5]).all()
+    assert not again[5:].any()  # the padding, though images were there
+
+
 def test_batches_have_one_shape_and_every_image_once(toy_folder):
     decoding = Decoding((20, 30), "pad")
     source = sources.open_source([str(toy_folder / "test")], decoding)
