@@ -178,7 +178,7 @@ def _finish(batches: tf.data.Dataset, split: Split, reading: Reading, shards: Sh
         with tf.control_dependencies([tf.cond(tf.size(bad) > 0, act_on, lambda: tf.constant(True))]):
             return as_batch(split, tf.identity(images), tf.unstack(labels, axis=1), seeds, records, weight)
 
-    return batches.map(look).prefetch(1).with_options(options())
+    return batches.map(look).with_options(options())
 
 
 def _refuse(shards: ShardStream, bad: tf.Tensor) -> tf.Tensor:
