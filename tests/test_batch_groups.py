@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from deepduel import batch_groups
+from deepduel.batch_buffers import BatchBuffers
 from deepduel.batch_groups import Numbers
 
 ROWS = 64
@@ -52,9 +53,10 @@ def test_large_batches_that_tensorflow_would_copy_are_left_alone():
 
 def pixels(numbers, made):
     """uint8 [rows of all, 8]: each row says its batch; `made` holds on to nothing."""
-    memory = np.repeat(np.array(numbers, np.uint8), ROWS * 8)
-    made.append(weakref.ref(memory))
-    return [memory.reshape(-1, 8)]
+    pixels = BatchBuffers().take((len(numbers) * ROWS, 8)).pixels  # aligned: TensorFlow does not copy it
+    made.append(weakref.ref(pixels.base))
+    pixels[:] = np.repeat(np.array(numbers, np.uint8), ROWS)[:, None]
+    return [pixels]
 
 
 def dataset(end, made, size=4):
@@ -72,7 +74,14 @@ def test_the_memory_of_a_group_is_given_back():
     made = []
     for number, batch in enumerate(dataset(12, made)):
         assert (batch.numpy() == number).all()
+        if number == 9:  # of [8, 9, 10, 11]
+            held = batch
     del batch
+    tf.numpy_function(lambda: np.float32(0), [], tf.float32)
+    gc.collect()
+    assert [memory() is not None for memory in made] == [False, False, False, True]
+    assert (held.numpy() == 9).all()
+    del held
     tf.numpy_function(lambda: np.float32(0), [], tf.float32)  # TensorFlow lets go of arrays at its next call
     gc.collect()
     assert [len(made), sum(memory() is not None for memory in made)] == [4, 0]
