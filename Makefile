@@ -1,7 +1,7 @@
 # make quickstart   install, draw toy images, convert, train both tasks, evaluate, predict
 # make test         install, run all tests
 # make test-oldest  the same with the oldest packages that setup.cfg allows
-# make lint         ruff
+# make lint         ruff; which room may import which
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -22,6 +22,7 @@ test-oldest:
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 $(VENV)/installed: setup.cfg pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)

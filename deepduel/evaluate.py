@@ -17,11 +17,11 @@ import sys
 
 from absl import flags
 
-from deepduel import inference_flags
+from deepduel.prediction import flags as prediction_flags
 from tfrecords_tools import cli
 
 FLAGS = flags.FlagValues()
-inference_flags.define(FLAGS)
+prediction_flags.define(FLAGS)
 flags.DEFINE_string("data_dir", None, "Folder of shards.", flag_values=FLAGS)
 flags.DEFINE_string("split", "validation", "Split to evaluate on.", flag_values=FLAGS)
 flags.DEFINE_enum(
@@ -72,12 +72,12 @@ def main(options: flags.FlagValues) -> None:
     cli.quiet_tensorflow()
     import tensorflow as tf
 
-    from deepduel import faults
+    from deepduel.decoding import bad_records
 
     try:
         _evaluate(options)
     except tf.errors.OpError as error:
-        raise faults.data_error(error) or error from error
+        raise bad_records.data_error(error) or error from error
 
 
 def _require_columns(options: flags.FlagValues) -> None:
@@ -88,9 +88,11 @@ def _require_columns(options: flags.FlagValues) -> None:
 
 
 def _evaluate(options: flags.FlagValues) -> None:
-    from deepduel import columns, copies, evaluation, gallery, predictions, provenance, report, robustness
-    from deepduel.pipeline import Reading
-    from deepduel.predictor import Predictor
+    from deepduel.evaluation import duplicates as picture_duplicates
+    from deepduel.evaluation import group_columns, metrics_document, predictions, provenance, robustness
+    from deepduel.prediction.predictor import Predictor
+    from deepduel.reading.pipeline import Reading
+    from deepduel.reports import gallery, report_page
 
     predictor = Predictor(
         options.workdir, tasks=options.tasks, model=options.model, micro_batch=options.micro_batch
@@ -103,11 +105,11 @@ def _evaluate(options: flags.FlagValues) -> None:
     reading = Reading(
         options.batch_size, card.size, card.fit, card.fast_decode, options.reader, on_error=options.on_error
     )
-    grouped = columns.read(options.metadata, options.group_by, split) if options.group_by else {}
+    grouped = group_columns.read(options.metadata, options.group_by, split) if options.group_by else {}
     predicted = predictions.predict(split, labels, predictor, reading)
     about = provenance.about(predictor, predicted, workdir=options.workdir, flags=_given(options))
-    found = copies.search(split, options.duplicates)
-    document = evaluation.document(
+    found = picture_duplicates.search(split, options.duplicates)
+    document = metrics_document.document(
         predicted, about, columns=grouped, found=found, replicates=options.bootstrap
     )
     if options.robustness:
@@ -120,7 +122,7 @@ def _evaluate(options: flags.FlagValues) -> None:
     galleries = {axis: gallery.galleries(predicted, predictor, axis) for axis in document["tasks"]}
     alike = gallery.pairs(found.pairs)
     folder = pathlib.Path(options.workdir, "evaluation", options.split)
-    evaluation.save(folder, document, predicted, report.render(document, galleries, alike))
+    metrics_document.save(folder, document, predicted, report_page.render(document, galleries, alike))
     print(table(document))
     if document["left_out"]:
         print(f"{document['left_out']:,} of {document['records']:,} images do not decode and are left out")
@@ -144,15 +146,16 @@ def _compare(options: flags.FlagValues) -> None:
         if not output.endswith((".html", ".json")):
             raise cli.UsageError(f"--output={output}: must end in .html (a page) or .json (for machines)")
 
-    from deepduel import compare, compare_page, evaluated
-    from deepduel.publish import published
+    from deepduel.evaluation import comparison, saved_evaluation
+    from deepduel.reports import comparison_page
+    from tfrecords_tools.atomic import published
 
-    runs = [evaluated.read(run, options.split) for run in options.compare]
-    found = compare.document(*runs, replicates=options.bootstrap)
-    print(compare.table(found))
+    runs = [saved_evaluation.read(run, options.split) for run in options.compare]
+    found = comparison.document(*runs, replicates=options.bootstrap)
+    print(comparison.table(found))
     for output in map(pathlib.Path, options.output or ()):
         if output.suffix == ".html":
-            text = compare_page.render(found, *compare_page.pictures(found, options.data_dir))
+            text = comparison_page.render(found, *comparison_page.pictures(found, options.data_dir))
         else:
             text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
         output.parent.mkdir(parents=True, exist_ok=True)

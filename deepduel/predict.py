@@ -20,11 +20,11 @@ import time
 
 from absl import flags
 
-from deepduel import inference_flags
+from deepduel.prediction import flags as prediction_flags
 from tfrecords_tools import cli, progress
 
 FLAGS = flags.FlagValues()
-inference_flags.define(FLAGS)
+prediction_flags.define(FLAGS)
 flags.DEFINE_multi_string(
     "images", None, "A folder of images (with all below it), a file, a glob pattern in quotes, or a "
     "folder of shards (with --split). May be repeated.", flag_values=FLAGS)  # fmt: skip
@@ -61,7 +61,7 @@ def main(options: flags.FlagValues) -> None:
     cli.quiet_tensorflow()
     import tensorflow as tf
 
-    from deepduel import faults
+    from deepduel.decoding import bad_records
 
     try:
         if options.export is None:
@@ -69,12 +69,12 @@ def main(options: flags.FlagValues) -> None:
         else:
             _export(options)
     except tf.errors.OpError as error:
-        raise faults.data_error(error) or error from error
+        raise bad_records.data_error(error) or error from error
 
 
 def _export(options: flags.FlagValues) -> None:
-    from deepduel.export import export
-    from deepduel.predictor import Predictor
+    from deepduel.prediction.export import export
+    from deepduel.prediction.predictor import Predictor
 
     for name in ("images", "split", "calibration", "format"):
         if options[name].value:
@@ -85,8 +85,9 @@ def _export(options: flags.FlagValues) -> None:
 
 
 def _predict(options: flags.FlagValues) -> None:
-    from deepduel import calibration, provenance, sources, submission
-    from deepduel.predictor import Predictor
+    from deepduel.evaluation import calibration, provenance
+    from deepduel.prediction import sources, submission
+    from deepduel.prediction.predictor import Predictor
 
     predictor = Predictor(
         options.workdir, tasks=options.tasks, model=options.model, micro_batch=options.micro_batch
@@ -119,7 +120,7 @@ def _predict(options: flags.FlagValues) -> None:
 
 def _write(source, predictor, calibrations: dict, columns, writer, options: flags.FlagValues) -> float:
     """Predicts the whole source into the writer. Returns the seconds it took."""
-    from deepduel import sources
+    from deepduel.prediction import sources
 
     for name, reason in source.rejected:
         writer.reject(name, reason)

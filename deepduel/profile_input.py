@@ -15,9 +15,11 @@ from collections.abc import Callable
 
 from absl import flags
 
-from deepduel import augmentation_flags, task_flags
-from deepduel.bottleneck import Rates, Situation, table, verdict
-from tfrecords_tools import cli, storage
+from deepduel.augmentation import flags as augmentation_flags
+from deepduel.reading.bottleneck import Rates, Situation, table, verdict
+from deepduel.runs import task_flags
+from tfrecords_tools import cli
+from tfrecords_tools.format import storage
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "Folder of shards.", flag_values=FLAGS, required=True)
@@ -48,8 +50,8 @@ _FILL = 5  # times --seconds, at most, to fill the cache
 
 
 def main(options: flags.FlagValues) -> None:
-    from deepduel import faults, host_memory
-    from deepduel.shards import Split
+    from deepduel.decoding import bad_records, host_memory
+    from deepduel.decoding.split import Split
 
     changes = augmentation_flags.given(options, ["input"], task_flags.per_task)["input"]
     augmentation, _ = augmentation_flags.build(options.augmentation, changes)
@@ -64,7 +66,7 @@ def main(options: flags.FlagValues) -> None:
     try:
         rates = measure(options, split, augmentation)
     except tf.errors.OpError as error:
-        raise faults.data_error(error) or error from error
+        raise bad_records.data_error(error) or error from error
     print(table(rates, situation))
     print(verdict(rates, situation))
 
@@ -74,9 +76,9 @@ def measure(options: flags.FlagValues, split, preset) -> Rates:
     import numpy as np
     import tensorflow as tf
 
-    from deepduel import order, pipeline
-    from deepduel.augment import augment
-    from deepduel.decode import BatchDecoder
+    from deepduel.augmentation.transform import augment
+    from deepduel.decoding.batch_decoder import BatchDecoder
+    from deepduel.reading import order, pipeline
 
     side = options.host_size or options.image_size
     reading = pipeline.Reading(

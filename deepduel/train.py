@@ -14,7 +14,7 @@ import sys
 
 from absl import flags
 
-from deepduel import task_flags
+from deepduel.runs import task_flags
 from tfrecords_tools import cli
 
 FLAGS = flags.FlagValues()
@@ -102,7 +102,7 @@ flags.DEFINE_enum(
 
 
 def main(options: flags.FlagValues) -> None:
-    from deepduel.options import check_sharing
+    from deepduel.runs.options import check_sharing
 
     axes = _axes(options)
     task_flags.settle_precision(options)
@@ -113,16 +113,16 @@ def main(options: flags.FlagValues) -> None:
     cli.quiet_tensorflow()  # usage errors need not wait for it
     import tensorflow as tf
 
-    from deepduel import keeper, run
+    from deepduel.runs import checkpointing, training_run
 
     text = flagfile(options) + "".join(f"# {task.augmentation_line}\n" for task in tasks)
     try:
-        row = run.train(run_options, tasks, flags=text, defaults=flagfile(options, defaults=True))
-    except keeper.Stopped as stop:
+        row = training_run.train(run_options, tasks, flags=text, defaults=flagfile(options, defaults=True))
+    except checkpointing.Stopped as stop:
         print(f"{stop}; go on with:\n  python -m deepduel.train --flagfile={options.workdir}/train.flags")
         return
     except tf.errors.OpError as error:
-        raise run.data_error(error) or error from error
+        raise training_run.data_error(error) or error from error
     if options.dry_run:
         return
     accuracies = ", ".join(f"{axis} {row[f'val_{axis}_accuracy']:.2%}" for axis in axes)
@@ -151,7 +151,7 @@ def _text(value) -> str:
 
 
 def _axes(options: flags.FlagValues) -> list[str]:
-    from tfrecords_tools import manifest
+    from tfrecords_tools.format import manifest
 
     known = list(manifest.load(options.data_dir).axes)
     axes = known if options.tasks is None else options.tasks
@@ -170,9 +170,9 @@ def _axes(options: flags.FlagValues) -> list[str]:
 
 
 def _run_options(options: flags.FlagValues):
-    from deepduel.length import Length
-    from deepduel.options import RunOptions
-    from deepduel.reading import Reading
+    from deepduel.reading.options import Reading
+    from deepduel.runs.length import Length
+    from deepduel.runs.options import RunOptions
 
     side = options.host_size
     if options.native_resolution and (side or options.fit != "crop"):

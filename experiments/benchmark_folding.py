@@ -31,7 +31,7 @@ _SIDE = 4096  # of the matrices
 
 def main(options: flags.FlagValues) -> None:
     cli.quiet_tensorflow()
-    from deepduel.architecture import Architecture
+    from deepduel.networks.architecture import Architecture
 
     for precision in options.precisions:
         dtype = precision.removeprefix("mixed_")
@@ -63,9 +63,9 @@ def _measure(architecture, options: flags.FlagValues) -> tuple[float, float, flo
     """(operations an image, images/s as it is, images/s folded)."""
     import tensorflow as tf
 
-    from deepduel import models
+    from deepduel.networks import task_model
 
-    model = models.build("speed", architecture, ("real", "fake"))
+    model = task_model.build("speed", architecture, ("real", "fake"))
     side = architecture.image_size
     images = tf.random.uniform((options.batch_size, side, side, 3), 0, 255)
     ways = [

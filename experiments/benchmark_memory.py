@@ -87,9 +87,9 @@ def _measure(
 ) -> dict[str, float]:
     cli.quiet_tensorflow()
     from deepduel import pipeline
+    from deepduel.decoding.split import Split
     from deepduel.order import Position
-    from deepduel.reading import Reading
-    from deepduel.shards import Split
+    from deepduel.reading.options import Reading
 
     split = Split(data_dir, "train")
     batches = pipeline.train_batches(split, Reading(batch, size=(200, 200)), Position())
@@ -109,17 +109,17 @@ def _measure(
 def _ours(split, iterator, axes, size, precision, *, batch, micro_batch, fine_tune):
     import keras
 
-    from deepduel import models
-    from deepduel.architecture import Architecture
     from deepduel.augment import PRESETS
-    from deepduel.task import Task
-    from deepduel.training import Duel
+    from deepduel.networks import task_model
+    from deepduel.networks.architecture import Architecture
+    from deepduel.training.task import Task
+    from deepduel.training.trainer import Duel
 
     tasks = []
     for axis in axes:
-        backbone, head = models.ORIGINAL[axis]
+        backbone, head = task_model.ORIGINAL[axis]
         architecture = Architecture(backbone, head, size, fine_tune=fine_tune, precision=precision)
-        model = models.build(axis, architecture, split.manifest.axes[axis])
+        model = task_model.build(axis, architecture, split.manifest.axes[axis])
         tasks.append(Task(axis, model, PRESETS["original"], keras.optimizers.Adam(0.001)))
     duel = Duel(tasks, micro_batch=min(micro_batch, batch))
     duel.compile()
@@ -130,15 +130,15 @@ def _ours(split, iterator, axes, size, precision, *, batch, micro_batch, fine_tu
 def _plain(split, iterator, axes, size, precision):
     import keras
 
-    from deepduel import models
-    from deepduel.architecture import Architecture
     from deepduel.augment import PRESETS, augment
+    from deepduel.networks import task_model
+    from deepduel.networks.architecture import Architecture
 
     built = []
     for axis in axes:
-        backbone, head = models.ORIGINAL[axis]
+        backbone, head = task_model.ORIGINAL[axis]
         architecture = Architecture(backbone, head, size, precision=precision)
-        parts = models.build(axis, architecture, split.manifest.axes[axis])
+        parts = task_model.build(axis, architecture, split.manifest.axes[axis])
         outputs = parts.head(parts.extractor(parts.extractor.input, training=False))
         model = keras.Model(parts.extractor.input, outputs)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from deepduel import augment, order, pipeline, shards
+from deepduel import augment, order, pipeline
+from deepduel.decoding import split as split_module
 from experiments.benchmark_job import Job
 
 
@@ -68,7 +69,7 @@ def augmentation_alone(job: Job) -> Iterator[tuple[int, object]]:
 
 def _dataset(job: Job, fast: bool, reader: str, **more):
     reading = pipeline.Reading(job.batch_size, fast_decode=fast, reader=reader, threads=job.threads, **more)
-    return pipeline.train_batches(shards.Split(job.data_dir, job.split), reading, order.Position())
+    return pipeline.train_batches(split_module.Split(job.data_dir, job.split), reading, order.Position())
 
 
 def _warp(job: Job):

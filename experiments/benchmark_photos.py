@@ -19,8 +19,9 @@ from absl import flags
 from experiments import benchmark_contenders as contenders
 from experiments import benchmark_throughput as throughput
 from experiments.benchmark_job import Job
-from tfrecords_tools import cli, jpeg
+from tfrecords_tools import cli
 from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.images import jpeg
 
 _LEAST = 1024  # images of a data set: epochs of a few batches would measure their ends
 
@@ -70,7 +71,7 @@ def dataset(options: flags.FlagValues, scratch: pathlib.Path) -> Job:
     Raises:
       DataError: there are no JPEG files, or some are not kept as they are.
     """
-    from deepduel.shards import Split
+    from deepduel.decoding.split import Split
     from tfrecords_tools import convert
 
     endings = (".jpg", ".jpeg")

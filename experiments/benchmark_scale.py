@@ -63,7 +63,7 @@ def main(options: flags.FlagValues) -> None:
 
 
 def _folders(options: flags.FlagValues, scratch: pathlib.Path) -> dict[str, str]:
-    from deepduel.shards import Split
+    from deepduel.decoding.split import Split
 
     source = Split(options.data_dir, options.split)
     per_shard = options.records // options.shards
@@ -106,7 +106,7 @@ def measure(*, data_dir: str, reader: str, batch_size: int, step: int, seconds: 
     """Opens the data set, takes the first batch from `step` on, then batches for `seconds`."""
     cli.quiet_tensorflow()
     from deepduel import order, pipeline
-    from deepduel.shards import Split
+    from deepduel.decoding.split import Split
 
     before = _resident()
     start = time.perf_counter()

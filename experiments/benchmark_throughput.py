@@ -137,7 +137,7 @@ def dataset(options: flags.FlagValues, scratch: str) -> Job:
       DataError: the two folders do not hold the same images, or not JPEG images of one size.
       UsageError: no such folder or split.
     """
-    from deepduel.shards import Split
+    from deepduel.decoding.split import Split
     from tfrecords_tools import records
 
     if not pathlib.Path(options.images).is_dir():

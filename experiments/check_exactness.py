@@ -30,12 +30,13 @@ def main(options: flags.FlagValues) -> None:
     import keras
     import numpy as np
 
-    from deepduel import models, order, pipeline
-    from deepduel.architecture import Architecture
+    from deepduel import order, pipeline
     from deepduel.augment import PRESETS, augment
-    from deepduel.shards import Split
-    from deepduel.task import Task
-    from deepduel.training import Duel
+    from deepduel.decoding.split import Split
+    from deepduel.networks import task_model
+    from deepduel.networks.architecture import Architecture
+    from deepduel.training.task import Task
+    from deepduel.training.trainer import Duel
 
     split = Split(options.data_dir, "train")
     axis = next(iter(split.manifest.axes))
@@ -44,7 +45,7 @@ def main(options: flags.FlagValues) -> None:
     )
 
     def build():
-        model = models.build(axis, architecture, split.manifest.axes[axis], seed=1)
+        model = task_model.build(axis, architecture, split.manifest.axes[axis], seed=1)
         return Task(axis, model, PRESETS["original"], keras.optimizers.Adam(options.learning_rate))
 
     ours, plain = build(), build()

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import pathlib
 
-from deepduel.shards import Split
+from deepduel.decoding.split import Split
 from tfrecords_tools import manifest as manifests
 from tfrecords_tools import records as record_format
 

@@ -25,8 +25,8 @@ import time
 
 from absl import flags
 
-from deepduel.publish import published
 from tfrecords_tools import cli
+from tfrecords_tools.atomic import published
 
 FLAGS = flags.FlagValues()
 CONTENDERS = ("plain", "ours", "features")
@@ -167,7 +167,7 @@ def _plain_command(options: flags.FlagValues, scratch: pathlib.Path, workdir: pa
 
 def _lay_out(data_dir: str, task: str, images: pathlib.Path) -> None:
     """images/{split}/{label}/{record}.jpg, with the bytes of the shards."""
-    from deepduel.shards import Split
+    from deepduel.decoding.split import Split
     from tfrecords_tools import records
 
     for name in ("train", "validation"):
@@ -191,7 +191,7 @@ def _plain(task, images, workdir, backbone, weights, head, image_size, batch_siz
     import keras
     import tensorflow as tf
 
-    from deepduel import models
+    from deepduel.networks import task_model
     from experiments.benchmark_keras import ORIGINAL
 
     folder = pathlib.Path(workdir)
@@ -202,8 +202,8 @@ def _plain(task, images, workdir, backbone, weights, head, image_size, batch_siz
     generator = tf.keras.preprocessing.image.ImageDataGenerator
     train = generator(**ORIGINAL).flow_from_directory(f"{images}/train", **flow)
     validation = generator().flow_from_directory(f"{images}/validation", shuffle=False, **flow)
-    architecture = models.Architecture(backbone, head, image_size, weights)
-    parts = models.build(task, architecture, tuple(classes), seed=seed)
+    architecture = task_model.Architecture(backbone, head, image_size, weights)
+    parts = task_model.build(task, architecture, tuple(classes), seed=seed)
     pixels = parts.extractor.input
     model = keras.Model(pixels, parts.head(parts.extractor(pixels)))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -13,8 +13,8 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from deepduel.publish import published
 from tfrecords_tools import cli, manifest
+from tfrecords_tools.atomic import published
 
 BASE = "base"
 TRAIN, EVALUATE = "deepduel.train", "deepduel.evaluate"

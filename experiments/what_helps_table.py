@@ -3,8 +3,8 @@
 import pathlib
 import statistics
 
-from deepduel.publish import published
 from tfrecords_tools import cli
+from tfrecords_tools.atomic import published
 
 _DAMAGES = {"JPEG 50": ("jpeg", "50"), "blur 1 px": ("blur", "1.0")}
 

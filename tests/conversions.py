@@ -3,7 +3,8 @@
 import pathlib
 
 from tests.conftest import run_command
-from tfrecords_tools import convert, manifest, records
+from tfrecords_tools import convert
+from tfrecords_tools.format import manifest, records
 
 
 def convert_to(output, images, *words: str) -> int:

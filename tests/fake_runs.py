@@ -4,10 +4,10 @@ import pathlib
 
 import numpy as np
 
-from deepduel import models
-from deepduel.architecture import Architecture
-from deepduel.card import RunCard
-from deepduel.shards import Split
+from deepduel.decoding.split import Split
+from deepduel.networks import task_model
+from deepduel.networks.architecture import Architecture
+from deepduel.networks.run_card import RunCard
 
 SIZE = 24
 
@@ -31,7 +31,7 @@ def write_run(folder: pathlib.Path, data_dir: pathlib.Path, *, axes=None, size=S
     folder.mkdir(parents=True)
     architecture = Architecture("small_cnn", "avg", size, fine_tune="all")
     for axis, task in card.tasks.items():
-        model = models.build(axis, architecture, tuple(task["classes"]), seed=seed).saved_model
+        model = task_model.build(axis, architecture, tuple(task["classes"]), seed=seed).saved_model
         _spread(model, seed)
         (folder / axis).mkdir()
         model.save(folder / axis / "best.keras")

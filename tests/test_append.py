@@ -3,7 +3,8 @@
 from tests import folders, odd_images
 from tests.conftest import run_command
 from tests.conversions import convert_to, stored
-from tfrecords_tools import manifest, verify
+from tfrecords_tools import verify
+from tfrecords_tools.format import manifest
 
 
 def test_append_writes_further_shards_and_leaves_the_old_ones(tmp_path, capsys):

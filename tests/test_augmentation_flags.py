@@ -4,11 +4,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepduel import augmentation, augmentation_flags, models, predictor, step, task, task_flags, train
-from deepduel.architecture import Architecture
-from deepduel.augmentation import PRESETS, Augmentation
-from deepduel.card import RunCard
-from deepduel.mixing import Mixing
+from deepduel import train
+from deepduel.augmentation import flags as augmentation_flags
+from deepduel.augmentation import options as augmentation_options
+from deepduel.augmentation.mixing import Mixing
+from deepduel.augmentation.options import PRESETS, Augmentation
+from deepduel.networks import task_model
+from deepduel.networks.architecture import Architecture
+from deepduel.networks.run_card import RunCard
+from deepduel.prediction import predictor
+from deepduel.runs import task_flags
+from deepduel.training import step, task
 from tests.conftest import TOY_TRAINING, run_command
 from tfrecords_tools.cli import UsageError
 
@@ -165,7 +171,7 @@ def test_the_effective_parameters_are_in_train_flags_and_said(cropped_run, capsy
 def test_a_preset_that_has_changed_since_does_not_go_unnoticed(cropped_run, capsys, monkeypatch):
     workdir, words = cropped_run
     changed = dict(PRESETS, forensic=PRESETS["light"])
-    monkeypatch.setattr(augmentation, "PRESETS", changed)
+    monkeypatch.setattr(augmentation_options, "PRESETS", changed)
     assert run_command(train, *words) == 1
     assert "holds a run of other settings (# augmentation of authenticity:" in capsys.readouterr().err
 
@@ -187,7 +193,7 @@ def test_evaluation_and_prediction_take_the_crop_in_the_middle(cropped_run, toy_
 
 def test_validation_takes_the_crop_in_the_middle():
     architecture = Architecture("small_cnn", "avg", 16, fine_tune="all")
-    model = models.build("category", architecture, ("a", "b"), seed=0)
+    model = task_model.build("category", architecture, ("a", "b"), seed=0)
     spec = Augmentation(crop_size=24, rotation_range=30)
     one = task.Task("category", model, spec, tf.keras.optimizers.Adam())
     images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)

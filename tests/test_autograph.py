@@ -3,7 +3,8 @@
 import pytest
 from tensorflow.python.autograph.impl import api
 
-from deepduel import augment, evaluate, predict, train
+from deepduel import evaluate, predict, train
+from deepduel.augmentation import transform
 from tests import tiny_network
 from tests.conftest import run_command
 
@@ -18,7 +19,7 @@ def converted(monkeypatch) -> list[str]:
         return convert(entity, context)
 
     monkeypatch.setattr(api, "_convert_actual", noting)
-    augment._compiled.cache_clear()
+    transform._compiled.cache_clear()
     return names
 
 

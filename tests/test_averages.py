@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from deepduel.averages import Averages
+from deepduel.training.weight_averages import Averages
 
 
 def test_averages_follow_the_weights_and_stand_in_for_them():

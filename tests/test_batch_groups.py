@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepduel import batch_groups
-from deepduel.batch_buffers import BatchBuffers
-from deepduel.batch_groups import Numbers
+from deepduel.decoding.buffers import BatchBuffers
+from deepduel.reading import batch_groups
+from deepduel.reading.batch_groups import Numbers
 
 ROWS = 64
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from deepduel import bootstrap, metrics
+from deepduel.evaluation import bootstrap, metrics
 
 
 def _random(seed, count, classes, *, decimals=None):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from deepduel import calibration
+from deepduel.evaluation import calibration
 from tfrecords_tools.cli import DataError
 
 

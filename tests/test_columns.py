@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from deepduel import columns, evaluate
-from deepduel.shards import Split
+from deepduel import evaluate
+from deepduel.decoding.split import Split
+from deepduel.evaluation import group_columns
 from tests.conftest import run_command
 from tests.fake_runs import write_run
 from tfrecords_tools.cli import DataError, UsageError
@@ -73,7 +74,7 @@ def test_what_a_file_cannot_say_is_one_clear_line(toy_shards, tmp_path):
 
     def fails(kind, says, rows, names=("generator",), header=("image_path", "generator", "size")):
         with pytest.raises(kind, match=says):
-            columns.read(_write(path, rows, header), names, split)
+            group_columns.read(_write(path, rows, header), names, split)
 
     fails(UsageError, "'?camera.*it has generator, size", [(key, "gan", 1)], ["camera"])
     fails(UsageError, "label axis", [(key, "gan", 1)], ["category"])
@@ -84,11 +85,11 @@ def test_what_a_file_cannot_say_is_one_clear_line(toy_shards, tmp_path):
     fails(DataError, "no column image_path or .*generator", [("gan",)], header=("generator",))
     many = [(key, f"camera {number}", 1) for number, key in enumerate(_keys(toy_shards))]
     monkey = pytest.MonkeyPatch()
-    monkey.setattr(columns, "MOST_VALUES", 50)
+    monkey.setattr(group_columns, "MOST_VALUES", 50)
     fails(UsageError, "54 different values", many)
     monkey.undo()
     with pytest.raises(DataError, match="nowhere.csv: cannot be read"):
-        columns.read(tmp_path / "nowhere.csv", ["generator"], split)
+        group_columns.read(tmp_path / "nowhere.csv", ["generator"], split)
 
 
 @pytest.mark.parametrize("words", [["--group_by=generator"], ["--metadata=x.csv"],

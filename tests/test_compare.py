@@ -6,8 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from deepduel import bootstrap, compare, compare_page, evaluate, evaluated
-from deepduel.shards import Split
+from deepduel import evaluate
+from deepduel.decoding.split import Split
+from deepduel.evaluation import bootstrap, comparison, saved_evaluation
+from deepduel.reports import comparison_page
 from tests.conftest import run_command
 from tests.fake_runs import write_run
 from tests.test_report import Balance
@@ -37,16 +39,16 @@ def _right(only_a, only_b, both, neither):
 
 def test_p_values_are_those_of_the_exact_test():
     # Two-sided binomial tail: 2 * P(X <= 1), X ~ B(10, 1/2).
-    found = compare.mcnemar(*_right(9, 1, 80, 10))
+    found = comparison.mcnemar(*_right(9, 1, 80, 10))
     assert found["p_value"] == pytest.approx(2 * (1 + 10) / 2**10)
     assert found["accuracy"] == pytest.approx([0.89, 0.81])
     assert found["difference"] == pytest.approx(-0.08)
-    assert compare.mcnemar(*_right(0, 0, 5, 5))["p_value"] == 1.0
-    assert compare.mcnemar(*_right(5, 5, 0, 0))["p_value"] == 1.0
+    assert comparison.mcnemar(*_right(0, 0, 5, 5))["p_value"] == 1.0
+    assert comparison.mcnemar(*_right(5, 5, 0, 0))["p_value"] == 1.0
 
 
 def test_the_interval_surrounds_the_difference_by_its_standard_error():
-    found = compare.mcnemar(*_right(60, 100, 700, 140))
+    found = comparison.mcnemar(*_right(60, 100, 700, 140))
     low, high = found["interval"]
     error = np.sqrt(160 / 1000 - 0.04**2) / np.sqrt(1000)
     assert (low, high) == pytest.approx((0.04 - 1.96 * error, 0.04 + 1.96 * error), abs=0.003)
@@ -60,7 +62,7 @@ def test_differences_of_figures_are_drawn_in_pairs():
     second = np.where(rng.random(1000) < 0.05, labels, first)  # mostly the same answers
     one, other = (np.eye(2)[each] * 0.8 + 0.1 for each in (first, second))
     low, high = bootstrap.differences(labels, one, other)["accuracy"]
-    expected = compare.mcnemar(first == labels, second == labels)["interval"]
+    expected = comparison.mcnemar(first == labels, second == labels)["interval"]
     assert (low, high) == pytest.approx(expected, abs=0.003)
     apart = [bootstrap.intervals(labels, each)["accuracy"] for each in (one, other)]
     assert high - low < 0.6 * min(top - bottom for bottom, top in apart)
@@ -139,7 +141,7 @@ def test_a_page_without_the_shards_says_where_the_pictures_are(tmp_path):
 
 def test_runs_are_told_apart_by_as_much_of_their_paths_as_it_takes():
     def names(*runs):
-        return compare_page.run_names({"runs": runs})
+        return comparison_page.run_names({"runs": runs})
 
     assert names("/x/a", "/x/b") == ["a", "b"]
     assert names("/x/a/run", "/y/a/run") == ["x/a/run", "y/a/run"]
@@ -154,7 +156,7 @@ def test_axes_whose_names_begin_alike_are_kept_apart(tmp_path):
         f"{header}\n1.jpg,b_x,y,0.2,0.8,x,z,0.4,0.6\n2.jpg,,y,0.2,0.8,z,z,0.1,0.9\n"
     )
     (path / "metrics.json").write_text('{"about": {}}')
-    tasks = evaluated.read(tmp_path, "validation").tasks
+    tasks = saved_evaluation.read(tmp_path, "validation").tasks
     assert (tasks["a"].classes, tasks["a_b"].classes) == (("b_x", "y"), ("x", "z"))
     assert tasks["a"].keys == ["1.jpg"] and tasks["a_b"].keys == ["1.jpg", "2.jpg"]
     assert tasks["a_b"].probabilities.tolist() == [[0.4, 0.6], [0.1, 0.9]]

@@ -9,8 +9,12 @@ import pytest
 from tests import folders, odd_images
 from tests.conftest import run_command
 from tests.conversions import convert_to, stored
-from tfrecords_tools import contents, convert, folder, manifest, planning, progress, records, shard, verify
+from tfrecords_tools import convert, progress, verify
+from tfrecords_tools.checking import contact_sheets
 from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.format import manifest, records
+from tfrecords_tools.listing import folder
+from tfrecords_tools.writing import planning, shard
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +61,7 @@ def test_the_folder_holds_what_is_documented(shards):
 
 def test_index_and_table_address_each_record(shards):
     for split, held in manifest.load(shards).splits.items():
-        for file, table in contents.tables(manifest.load(shards), str(shards), split):
+        for file, table in contact_sheets.tables(manifest.load(shards), str(shards), split):
             data = (shards / file).read_bytes()
             index = [
                 tuple(map(int, line.split())) for line in (shards / f"{file}.idx").read_text().splitlines()
@@ -300,7 +304,7 @@ def test_an_image_that_changes_after_listing_is_an_error(tmp_path):
     root = folders.make(tmp_path / "in", {"a": 2, "b": 2})
     plan = planning.plan(folder.scan(str(root)), planning.Options("data"))
     (root / "a" / "0.jpg").write_bytes(b"something else")
-    from tfrecords_tools import writer
+    from tfrecords_tools.writing import writer
 
     with pytest.raises(DataError, match="a/0.jpg: 14 bytes, but .* when the folder was listed"):
         writer.write(plan, str(tmp_path / "out"), processes=1)
@@ -318,9 +322,13 @@ def test_encodings_and_sizes(images, tmp_path, words):
     side = 16 if any("image_size" in word for word in words) else 24
     assert whole.image_sizes == {f"{side}x{side}": 36}
     for split in whole.splits:
-        for file, table in contents.tables(whole, str(tmp_path / "out"), split):
+        for file, table in contact_sheets.tables(whole, str(tmp_path / "out"), split):
             for row in table:
-                assert contents.pixels((tmp_path / "out" / file).read_bytes(), row).shape == (side, side, 3)
+                assert contact_sheets.pixels((tmp_path / "out" / file).read_bytes(), row).shape == (
+                    side,
+                    side,
+                    3,
+                )
     assert run_command(verify, f"--data_dir={tmp_path}/out", "--decode", "--workers=1") == 0
 
 

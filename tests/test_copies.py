@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from deepduel import copies, evaluate
-from deepduel.shards import Split
+from deepduel import evaluate
+from deepduel.decoding.split import Split
+from deepduel.evaluation import duplicates as picture_duplicates
 from tests.conftest import run_command
 from tests.fake_runs import write_run
 from tests.test_faults import spoil
@@ -61,7 +62,7 @@ def _key(split, *stems):
 
 def test_near_and_exact_copies_are_counted_and_shown(shards):
     split = Split(shards, "validation")
-    found = copies.search(split)
+    found = picture_duplicates.search(split)
     near = found.document.pop("near")
     assert found.document == {"within": 1, "across": {"train": 1}}
     assert (near["within"], near["across"]) == (1, {"train": 3})
@@ -76,12 +77,12 @@ def test_near_and_exact_copies_are_counted_and_shown(shards):
 
 def test_only_what_is_asked_for_is_looked_for(shards, monkeypatch):
     split = Split(shards, "validation")
-    exact = copies.search(split, "exact")
+    exact = picture_duplicates.search(split, "exact")
     assert exact.document["within"] == 1 and "note" in exact.document["near"]
     assert set(np.flatnonzero(exact.elsewhere)) == _key(split, "24.jpg")
-    assert not copies.search(split, "none").elsewhere.any()
-    monkeypatch.setattr(copies, "NEAR_AT_MOST", 39)
-    assert "40 images" in copies.search(split, "auto").document["near"]["note"]
+    assert not picture_duplicates.search(split, "none").elsewhere.any()
+    monkeypatch.setattr(picture_duplicates, "NEAR_AT_MOST", 39)
+    assert "40 images" in picture_duplicates.search(split, "auto").document["near"]["note"]
 
 
 def test_an_image_that_does_not_decode_is_compared_by_its_bytes_alone(shards, tmp_path):
@@ -90,7 +91,7 @@ def test_an_image_that_does_not_decode_is_compared_by_its_bytes_alone(shards, tm
     folder = shutil.copytree(shards, tmp_path / "shards")
     (number,) = _key(Split(folder, "validation"), "25.jpg")
     spoil(folder, number, split="validation")
-    near = copies.search(Split(folder, "validation")).document["near"]
+    near = picture_duplicates.search(Split(folder, "validation")).document["near"]
     assert near["across"] == {"train": 2}
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepduel.batch_buffers import BatchBuffers
-from deepduel.decode import BatchDecoder
-from deepduel.fitting import Decoding
-from deepduel.shards import Split
+from deepduel.decoding.batch_decoder import BatchDecoder
+from deepduel.decoding.buffers import BatchBuffers
+from deepduel.decoding.image import Decoding
+from deepduel.decoding.split import Split
 from tfrecords_tools.cli import DataError
 
 

@@ -14,10 +14,10 @@ import time
 import numpy as np
 import pytest
 
-from deepduel import decode_pool
-from deepduel.decode import BatchDecoder
-from deepduel.fitting import FITS, Decoding
-from deepduel.shards import Split
+from deepduel.decoding import worker_pool
+from deepduel.decoding.batch_decoder import BatchDecoder
+from deepduel.decoding.image import FITS, Decoding
+from deepduel.decoding.split import Split
 from tests.conftest import run_command
 from tests.test_faults import spoil
 from tfrecords_tools import convert
@@ -31,13 +31,13 @@ TOY = Decoding((32, 32))
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
     """No pool of ALONE processes, however long this process decodes."""
-    monkeypatch.setitem(decode_pool._pools, ALONE, None)
+    monkeypatch.setitem(worker_pool._pools, ALONE, None)
 
 
 @pytest.fixture
 def pool():
-    decode_pool.spent(POOLED, decode_pool.STARTS_AFTER)
-    found = decode_pool._pools[POOLED]
+    worker_pool.spent(POOLED, worker_pool.STARTS_AFTER)
+    found = worker_pool._pools[POOLED]
     assert found.ready.wait(60)
     return found
 
@@ -207,7 +207,7 @@ def test_a_worker_that_is_killed_ends_the_calls_and_the_next_one_starts_anew(toy
     assert all(isinstance(error, DataError) and str(error).startswith(told) for error in errors)
     assert ended(pool.workers[1].pid)
     assert (there(np.arange(168)) == expected).all()  # in this process
-    assert decode_pool.ready(POOLED) is None
+    assert worker_pool.ready(POOLED) is None
 
 
 def test_workers_end_with_their_parent_however_it_ends(toy_shards):
@@ -261,7 +261,7 @@ def test_the_users_main_module_is_not_run_again(toy_shards, tmp_path):
         "print(decode_pool._pools[2].ready.wait(60))\n"
     )
     (tmp_path / "numpy.py").write_text("raise SystemExit('a file of the folder was imported')\n")
-    path = str(pathlib.Path(decode_pool.__file__).parents[1])
+    path = str(pathlib.Path(worker_pool.__file__).parents[2])
     words = [sys.executable, "-P", str(script)]
     done = subprocess.run(
         words, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=60
@@ -332,11 +332,11 @@ def test_where_no_process_starts_it_is_said_and_this_one_decodes(
     toy_shards, monkeypatch, capfd, program, reason
 ):
     monkeypatch.setattr("multiprocessing.spawn.get_executable", lambda: program)
-    monkeypatch.setattr(decode_pool, "_pools", {})
-    decode_pool.spent(3, decode_pool.STARTS_AFTER)
-    pool = decode_pool._pools[3]
+    monkeypatch.setattr(worker_pool, "_pools", {})
+    worker_pool.spent(3, worker_pool.STARTS_AFTER)
+    pool = worker_pool._pools[3]
     assert pool is None or pool._over.wait(30)
     decode = BatchDecoder(Split(toy_shards, "train"), Decoding((32, 32)), threads=3)
     assert decode(np.arange(168)).any(axis=(1, 2, 3)).all()
-    decode_pool.spent(3, decode_pool.STARTS_AFTER)  # is not tried again
+    worker_pool.spent(3, worker_pool.STARTS_AFTER)  # is not tried again
     assert capfd.readouterr().err == f"decoding in this process alone, which is slower: {reason}\n"

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from deepduel import devices
+from deepduel.training import devices
 from tfrecords_tools.cli import UsageError
 
 PROGRAM = """

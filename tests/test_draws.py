@@ -5,8 +5,8 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from deepduel.augment import Augmentation, augment, draw, uniforms
-from deepduel.draws import threefry
+from deepduel.augmentation.draws import threefry
+from deepduel.augmentation.transform import Augmentation, augment, draw, uniforms
 from tests.augmented import ORIGINAL, generator, photo_like, seed_pairs
 
 # --- random numbers ---------------------------------------------------------------------------

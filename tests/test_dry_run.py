@@ -1,6 +1,7 @@
 import pytest
 
-from deepduel import memory, train
+from deepduel import train
+from deepduel.training import memory
 from tests import tiny_network
 from tests.conftest import run_command
 

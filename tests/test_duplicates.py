@@ -9,8 +9,10 @@ from PIL import Image
 
 from tests import folders, odd_images
 from tests.conftest import run_command
-from tfrecords_tools import convert, duplicates, inspect, manifest
+from tfrecords_tools import convert, inspect
+from tfrecords_tools.checking import duplicates
 from tfrecords_tools.cli import UsageError
+from tfrecords_tools.format import manifest
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -5,7 +5,8 @@ import csv
 import numpy as np
 import pytest
 
-from deepduel import callbacks, keeper, train
+from deepduel import train
+from deepduel.runs import callbacks, checkpointing
 from tests import tiny_network
 from tests.conftest import TOY_TRAINING, history_rows, run_command
 
@@ -26,13 +27,13 @@ def test_a_run_given_a_time_plans_its_epochs_and_ends_its_cosine_with_them(
 
     monkeypatch.setattr(callbacks.Clock, "on_epoch_end", twenty_seconds)
     rates = []
-    ended = keeper.Keeper.on_epoch_end
+    ended = checkpointing.Keeper.on_epoch_end
 
     def noting(self, epoch, logs=None):
         rates.append(float(self._duel.tasks[0].optimizer.learning_rate))
         ended(self, epoch, logs)
 
-    monkeypatch.setattr(keeper.Keeper, "on_epoch_end", noting)
+    monkeypatch.setattr(checkpointing.Keeper, "on_epoch_end", noting)
     words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *TOY_TRAINING, "--tasks=category"
     words = *words, "--schedule=cosine"
     assert run_command(train, *words, "--epochs=1min") == 0

@@ -9,8 +9,8 @@ import pytest
 from sklearn import metrics as sk
 
 from deepduel import evaluate
-from deepduel.card import RunCard
-from deepduel.shards import Split
+from deepduel.decoding.split import Split
+from deepduel.networks.run_card import RunCard
 from tests.conftest import run_command
 from tests.fake_runs import write_run
 from tests.test_faults import spoil
@@ -72,13 +72,13 @@ def test_metrics_are_those_of_the_predictions_file(evaluated):
 
 
 def test_every_task_has_the_documented_parts_and_figures_with_intervals(evaluated):
-    from deepduel import evaluation, metrics
+    from deepduel.evaluation import metrics, metrics_document
 
     document = _metrics(evaluated)
     assert (document["format"], document["format_version"]) == ("deepduel-metrics", 1)
     assert {"within": 0, "across": {"test": 0, "train": 0}}.items() <= document["duplicates"].items()
     for task in document["tasks"].values():
-        assert tuple(task) == evaluation._PARTS
+        assert tuple(task) == metrics_document._PARTS
         for name in metrics.TITLES:
             value = task["overall"][name]
             if value is None:
@@ -130,14 +130,17 @@ def test_the_command_prints_a_table_and_where_the_report_is(run_folder, toy_shar
 
 def test_records_without_a_label_are_left_out_and_counted(evaluated, run_folder, toy_shards, tmp_path):
     """The test split's own labels are all -1; here some of validation's become so."""
-    from deepduel import evaluation, pipeline, predictions
-    from deepduel.predictor import Predictor
+    from deepduel.evaluation import metrics_document, predictions
+    from deepduel.prediction.predictor import Predictor
+    from deepduel.reading import pipeline
 
     predictor = Predictor(run_folder)
     split, labels = predictions.open_split(toy_shards, "validation", predictor)
     labels["category"][:10] = -1
     reading = pipeline.Reading(16, predictor.card.size)
-    document = evaluation.document(predictions.predict(split, labels, predictor, reading), {}, replicates=0)
+    document = metrics_document.document(
+        predictions.predict(split, labels, predictor, reading), {}, replicates=0
+    )
     task = document["tasks"]["category"]
     assert (task["images"], task["unlabelled"]) == (VALIDATION - 10, 10)
     assert sum(map(sum, task["confusion"])) == VALIDATION - 10
@@ -193,8 +196,8 @@ def test_data_of_other_axes_or_classes_are_refused(run_folder, toy_shards, tmp_p
 
 
 def test_classes_in_another_order_are_matched_by_name(run_folder, toy_shards):
-    from deepduel import predictions
-    from deepduel.predictor import Predictor
+    from deepduel.evaluation import predictions
+    from deepduel.prediction.predictor import Predictor
 
     predictor = Predictor(run_folder)
     predictor.classes["category"] = ("vehicles", "animals", "human_faces")

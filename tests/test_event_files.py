@@ -3,7 +3,7 @@ import time
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from deepduel import event_files
+from deepduel.runs import event_files
 
 
 def write(folder, steps):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deepduel import predict
-from deepduel.predictor import Predictor
+from deepduel.prediction.predictor import Predictor
 from tests.conftest import run_command
 from tests.fake_runs import SIZE, write_run
 

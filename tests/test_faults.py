@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepduel import faults, order, pipeline, train
-from deepduel.reading import READERS, Reading
-from deepduel.shards import Split
+from deepduel import train
+from deepduel.decoding import bad_records
+from deepduel.decoding.split import Split
+from deepduel.reading import order, pipeline
+from deepduel.reading.options import READERS, Reading
 from tests import tiny_network
 from tests.conftest import TOY_TRAINING, history_rows, run_command
-from tfrecords_tools import records as record_format
 from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.format import records as record_format
 
 BAD = (7, 60, 100)
 
@@ -60,7 +62,7 @@ def epoch(split, reading, position=None):
 def test_fail_names_shard_record_and_key(spoilt):
     with pytest.raises(tf.errors.OpError) as caught:
         epoch(spoilt, Reading(50))
-    message = str(faults.data_error(caught.value))
+    message = str(bad_records.data_error(caught.value))
     first = spoilt.shards[0].records
     named = [f"record {number if number < first else number - first} (key train/" for number in BAD]
     assert any(name in message for name in named)
@@ -74,7 +76,7 @@ def test_the_sequential_reader_names_shard_record_and_key_in_its_graph(copy):
         epoch(split, Reading(50, reader="sequential"))
     shard = split.shards[1]
     number = 60 - split.shards[0].records
-    assert str(faults.data_error(caught.value)) == (
+    assert str(bad_records.data_error(caught.value)) == (
         f"{copy / shard.file}, record {number} (key {split.key(60).decode()}): does not decode; "
         "run python -m tfrecords_tools.verify on the data folder, or leave bad images out with "
         "--on_error=skip"
@@ -136,7 +138,7 @@ def test_training_on_what_is_left_gives_a_finite_loss(spoilt):
 
 
 def test_other_errors_are_no_data_errors():
-    assert faults.data_error(ValueError("shapes (3,) and (4,)")) is None
+    assert bad_records.data_error(ValueError("shapes (3,) and (4,)")) is None
 
 
 def test_a_shard_cut_short_while_it_is_read_is_an_error_and_no_crash(copy):
@@ -179,7 +181,7 @@ def test_a_disk_that_fails_names_the_shard(copy, monkeypatch):
     def fails(*_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("deepduel.shards.os.pread", fails)
+    monkeypatch.setattr("deepduel.decoding.split.os.pread", fails)
     with pytest.raises(DataError, match=r"00000-of-00003: unreadable at byte .*Input/output error"):
         split.image(0)
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from deepduel import feature_store
-from deepduel.feature_store import CHUNK, FeatureStore, Source
+from deepduel.training import feature_store
+from deepduel.training.feature_store import CHUNK, FeatureStore, Source
 from tfrecords_tools.cli import DataError
 
 RECORDS = 2 * CHUNK + 3

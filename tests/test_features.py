@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepduel import feature_store, features, models, order, pipeline, train
-from deepduel.architecture import Architecture
-from deepduel.augment import PRESETS
-from deepduel.reading import Reading
-from deepduel.shards import Split
-from deepduel.task import Task
+from deepduel import train
+from deepduel.augmentation.transform import PRESETS
+from deepduel.decoding.split import Split
+from deepduel.networks import task_model
+from deepduel.networks.architecture import Architecture
+from deepduel.reading import order, pipeline
+from deepduel.reading.options import Reading
+from deepduel.training import feature_store, features
+from deepduel.training.task import Task
 from tests.conftest import run_command
 
 FROZEN = (
@@ -127,7 +130,7 @@ def test_a_run_on_images_does_not_go_on_with_features(kept, toy_shards, capsys):
 
 def test_crops_at_native_resolution_are_those_of_the_epoch(toy_shards, tmp_path, small_chunks):
     split, reading = Split(toy_shards, "train"), Reading(32, size=(24, 24), fit="native")
-    model = models.build("category", Architecture("small_cnn", image_size=24), ("a", "b", "c"))
+    model = task_model.build("category", Architecture("small_cnn", image_size=24), ("a", "b", "c"))
     task = Task("category", model, PRESETS["none"], keras.optimizers.Adam())
     kept = features.Features(tmp_path, split, reading, (task,), micro_batch=16, seed=5, views=1)
     kept.make()
@@ -144,7 +147,7 @@ def test_what_is_in_front_of_the_same_weights_has_other_features(toy_shards, tmp
     split, reading = Split(toy_shards, "train"), Reading(32, size=(70, 70))
     for fields in ({}, change):
         architecture = Architecture("small_cnn", image_size=70, **fields)
-        model = models.build("category", architecture, ("a", "b", "c"))
+        model = task_model.build("category", architecture, ("a", "b", "c"))
         task = Task("category", model, PRESETS["none"], keras.optimizers.Adam())
         features.Features(tmp_path, split, reading, (task,), micro_batch=16, seed=5, views=1).make()
     assert len(list(tmp_path.iterdir())) == 2

@@ -5,9 +5,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from deepduel import fitting, sources
-from deepduel.fitting import Decoding, fit_image
-from deepduel.fitting_graph import decode_fitted
+from deepduel.decoding import image as decoding_image
+from deepduel.decoding.image import Decoding, fit_image
+from deepduel.decoding.image_graph import decode_fitted
+from deepduel.prediction import sources
 
 
 def photo(height: int, width: int) -> np.ndarray:
@@ -29,7 +30,7 @@ def jpeg(pixels: np.ndarray, quality: int = 90) -> bytes:
 def row(data: bytes, decoding: Decoding, seed=None) -> np.ndarray:
     width, height = Image.open(io.BytesIO(data)).size
     out = np.empty((*decoding.size, 3), np.uint8)
-    fitting.decode_jpeg(data, height, width, decoding, out, seed)
+    decoding_image.decode_jpeg(data, height, width, decoding, out, seed)
     return out
 
 
@@ -72,7 +73,7 @@ def test_crop_is_centred():
     ],
 )  # fmt: skip
 def test_images_are_decoded_smaller_only_where_enough_is_left(height, width, fit, fast, scale):
-    assert fitting.scale(height, width, Decoding((224, 224), fit, fast)) == scale
+    assert decoding_image.scale(height, width, Decoding((224, 224), fit, fast)) == scale
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad"])
@@ -83,7 +84,7 @@ def test_decoding_smaller_differs_little_from_decoding_whole(height, width, fit)
     whole = np.asarray(Image.open(io.BytesIO(data)))
     for fast, mean, worst in ((False, 1.5, 16), (True, 2.5, 60)):
         decoding = Decoding((50, 50), fit, fast)
-        assert fitting.scale(height, width, decoding) > 1
+        assert decoding_image.scale(height, width, decoding) > 1
         difference = np.abs(row(data, decoding).astype(int) - fit_image(whole, decoding))
         assert difference.mean() < mean and difference.max() <= worst, (difference.mean(), difference.max())
 
@@ -119,7 +120,9 @@ def test_native_pixels_are_the_images_own_in_both_readers(height, width, seed):
 def test_native_crops_are_spread_evenly_and_differ_between_images_and_epochs():
     decoding = Decoding((4, 4), "native")
     corners = [
-        fitting.corner((13, 13), decoding.size, (word, record)) for word in (1, 2) for record in range(4000)
+        decoding_image.corner((13, 13), decoding.size, (word, record))
+        for word in (1, 2)
+        for record in range(4000)
     ]
     for axis in zip(*corners, strict=True):
         counts = np.bincount(axis, minlength=10)
@@ -143,7 +146,7 @@ def test_a_jpeg_of_other_sides_than_expected_is_an_error():
     out = np.empty((50, 50, 3), np.uint8)
     for height, width in ((50, 50), (60, 60), (400, 400)):
         with pytest.raises(ValueError, match="the index says|uffer"):
-            fitting.decode_jpeg(jpeg(photo(70, 90)), height, width, Decoding((50, 50)), out)
+            decoding_image.decode_jpeg(jpeg(photo(70, 90)), height, width, Decoding((50, 50)), out)
 
 
 def test_bad_options():

@@ -8,9 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import folders
-from tfrecords_tools import folder, layout, records, storage
 from tfrecords_tools.cli import DataError, UsageError
-from tfrecords_tools.layout import Layout
+from tfrecords_tools.format import records, storage
+from tfrecords_tools.listing import folder, layout
+from tfrecords_tools.listing.layout import Layout
 
 
 def touch(root: pathlib.Path, *names: str) -> pathlib.Path:

@@ -4,9 +4,9 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deepduel import models
-from deepduel.architecture import Architecture
-from deepduel.folding import Folded
+from deepduel.networks import task_model
+from deepduel.networks.architecture import Architecture
+from deepduel.networks.folding import Folded
 
 SIDE = 9
 
@@ -175,7 +175,7 @@ def test_half_precision_stays_half_and_is_as_close_to_float32_as_unfolded(precis
     extractors = {}
     for name in ("float32", precision):
         architecture = Architecture("small_cnn", "avg", 16, precision=name)
-        extractors[name] = randomised(models.build("a", architecture, ("x", "y"), seed=3).extractor)
+        extractors[name] = randomised(task_model.build("a", architecture, ("x", "y"), seed=3).extractor)
     images = np.random.default_rng(0).uniform(0, 255, (8, 16, 16, 3)).astype(np.float32)
     truth = extractors["float32"](images, training=False).numpy()
     folded = Folded(extractors[precision])
@@ -189,7 +189,7 @@ def test_half_precision_stays_half_and_is_as_close_to_float32_as_unfolded(precis
     [("mobilenetv3small", 32, 34), ("small_cnn", 16, 9), ("forensic_cnn", 8, 16), ("resnet50v2", 32, 32)],
 )
 def test_real_networks_are_folded(backbone, size, count):
-    extractor = randomised(models.build("a", Architecture(backbone, "avg", size), ("x", "y")).extractor)
+    extractor = randomised(task_model.build("a", Architecture(backbone, "avg", size), ("x", "y")).extractor)
     images = np.random.default_rng(0).uniform(0, 255, (2, size, size, 3)).astype(np.float32)
     assert len(Folded(extractor).variables) == 2 * count
     assert_equal_in_inference(extractor, images)
@@ -199,7 +199,7 @@ def test_xceptions_convolutions_and_activations_become_one_operation():
     """TensorFlow's graph optimizer would fail without the fences (see folding)."""
     from tensorflow.python.eager import context
 
-    extractor = models.build("a", Architecture("xception", "avg", 71), ("x", "y")).extractor
+    extractor = task_model.build("a", Architecture("xception", "avg", 71), ("x", "y")).extractor
     folded = tf.function(Folded(extractor), autograph=False)
     context.context().enable_graph_collection()
     folded(tf.zeros((1, 71, 71, 3)))

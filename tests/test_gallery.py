@@ -9,8 +9,10 @@ import pytest
 from keras import layers
 from PIL import Image
 
-from deepduel import gallery, pipeline, predictions, thumbnail
-from deepduel.predictor import Predictor
+from deepduel.evaluation import predictions
+from deepduel.prediction.predictor import Predictor
+from deepduel.reading import pipeline
+from deepduel.reports import gallery, thumbnail
 from tests.fake_runs import write_run
 
 

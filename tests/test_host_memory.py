@@ -3,7 +3,7 @@
 import psutil
 import pytest
 
-from deepduel import host_memory
+from deepduel.decoding import host_memory
 
 
 @pytest.fixture

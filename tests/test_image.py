@@ -6,9 +6,9 @@ import simplejpeg
 from PIL import Image, ImageOps
 
 from tests import odd_images
-from tfrecords_tools import image, jpeg, recipe
 from tfrecords_tools.cli import UsageError
-from tfrecords_tools.recipe import Recipe
+from tfrecords_tools.images import encoding_options, image, jpeg
+from tfrecords_tools.images.encoding_options import Recipe
 
 
 def reference(data: bytes) -> np.ndarray:
@@ -113,7 +113,7 @@ def test_no_damage_makes_check_raise(kind):
             assert found.reason and "\n" not in found.reason
 
 
-@pytest.mark.parametrize("fit", recipe.FITS)
+@pytest.mark.parametrize("fit", encoding_options.FITS)
 @pytest.mark.parametrize("encoding", ["jpeg", "png", "raw"])
 def test_sizes_and_encodings(encoding, fit):
     data = odd_images.save(odd_images.picture(24, 48), "PNG")

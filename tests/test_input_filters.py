@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from deepduel import backbones, input_filters, models
-from deepduel.architecture import INPUT_FILTERS, OWN_BACKBONES, Architecture
+from deepduel.networks import backbones, input_filters, task_model
+from deepduel.networks.architecture import INPUT_FILTERS, OWN_BACKBONES, Architecture
 
 FILTERS = ["highpass", "srm", "spectrum"]
 
@@ -74,7 +74,7 @@ def test_a_saved_model_with_filters_needs_nothing_of_ours(tmp_path, precision):
     kept = {"pixels": images}
     for name in FILTERS:
         architecture = Architecture("forensic_cnn", image_size=24, input_filter=name, precision=precision)
-        built = models.build(name, architecture, ("x", "y"))
+        built = task_model.build(name, architecture, ("x", "y"))
         assert not any("depthwise" in variable.path for variable in built.extractor.trainable_variables)
         built.saved_model.save(tmp_path / f"{name}.keras")
         kept[name] = built.saved_model.predict(images, verbose=0)

@@ -4,7 +4,9 @@ from PIL import Image
 
 from tests import folders
 from tests.conftest import run_command
-from tfrecords_tools import contents, convert, inspect, manifest
+from tfrecords_tools import convert, inspect
+from tfrecords_tools.checking import contact_sheets
+from tfrecords_tools.format import manifest
 
 
 @pytest.fixture(scope="module", params=["keep", "raw"])
@@ -34,7 +36,7 @@ def test_inspect_tells_counts_and_draws_a_sheet_per_cell(shards, tmp_path, capsy
 
 def test_cells_have_counts_and_mean_sizes(shards):
     whole = manifest.load(shards)
-    found = contents.cells(whole, str(shards), "train")
+    found = contact_sheets.cells(whole, str(shards), "train")
     assert {cell: count for cell, (count, _) in found.items()} == whole.splits["train"].cells
     if "raw" in whole.encodings:
         assert all(mean == 24 * 24 * 3 for _, mean in found.values())

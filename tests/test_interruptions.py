@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 from tests import folders
-from tfrecords_tools import manifest, workers
 from tfrecords_tools.cli import DataError
+from tfrecords_tools.format import manifest
+from tfrecords_tools.writing import workers
 
 
 def start(images, output, *words: str) -> subprocess.Popen:

@@ -5,8 +5,8 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from deepduel import kerascv
-from deepduel.augment import Augmentation, augment
+from deepduel.augmentation import randaugment
+from deepduel.augmentation.transform import Augmentation, augment
 
 SPEC = Augmentation(rotation_range=20, rand_augment=2)
 
@@ -25,11 +25,11 @@ def floats(nest):
 
 @pytest.mark.parametrize("number", range(10))
 def test_each_layers_transformations_are_distributed_as_keras_cvs(number):
-    layer = kerascv._layers(0.4)[number]
+    layer = randaugment._layers(0.4)[number]
     uniform = tf.constant(np.random.default_rng(number).random((4000, 3)), tf.float32)
     tf.random.set_seed(1)
     layer._random_generator.reset_from_seed(5)
-    ours = floats(kerascv._transformations(layer, uniform))
+    ours = floats(randaugment._transformations(layer, uniform))
     theirs = floats(layer.get_random_transformation_batch(4000))
     # Zeros: a shear or a shift by nothing in the other direction.
     ours, theirs = ([values for values in drawn if values.any()] for drawn in (ours, theirs))
@@ -42,10 +42,10 @@ def test_each_layers_transformations_are_distributed_as_keras_cvs(number):
 
 
 def test_the_operations_are_those_of_keras_cvs_rand_augment_and_equally_frequent():
-    ours = [type(layer).__name__ for layer in kerascv._layers(0.5)]
+    ours = [type(layer).__name__ for layer in randaugment._layers(0.5)]
     theirs = keras_cv.layers.RandAugment((0, 255), magnitude=0.5)
     assert ours == [type(layer).__name__ for layer in theirs.layers]
-    assert (theirs.rate, theirs.magnitude_stddev) == (kerascv._RATE, kerascv._STDDEV)
+    assert (theirs.rate, theirs.magnitude_stddev) == (randaugment._RATE, randaugment._STDDEV)
 
 
 def test_an_image_goes_through_the_layer_it_has_chosen_and_one_in_eleven_through_none():
@@ -60,7 +60,7 @@ def test_an_image_goes_through_the_layer_it_has_chosen_and_one_in_eleven_through
 
     layers = [Adds(number + 1) for number in range(10)]
     chosen = tf.constant(np.random.default_rng(0).integers(0, 11, 3000), tf.int32)
-    out = kerascv._one_round(images, chosen, tf.zeros([3000, 3]), layers)[:, 0, 0, 0].numpy()
+    out = randaugment._one_round(images, chosen, tf.zeros([3000, 3]), layers)[:, 0, 0, 0].numpy()
     np.testing.assert_array_equal(out, (chosen.numpy() + 1) % 11)
 
 
@@ -83,14 +83,14 @@ def test_pixels_are_float32_whole_numbers_under_every_policy(policy):
     expected = augment(images, seeds, Augmentation(rand_augment=3, rand_augment_magnitude=0.7), 16).numpy()
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
-    kerascv._layers.cache_clear()
-    kerascv._function.cache_clear()
+    randaugment._layers.cache_clear()
+    randaugment._function.cache_clear()
     try:
         out = augment(images, seeds, Augmentation(rand_augment=3, rand_augment_magnitude=0.7), 16)
     finally:
         keras.config.set_dtype_policy(before)
-        kerascv._layers.cache_clear()
-        kerascv._function.cache_clear()
+        randaugment._layers.cache_clear()
+        randaugment._function.cache_clear()
     assert out.dtype == tf.float32
     np.testing.assert_array_equal(out, expected)
     assert (expected == np.round(expected)).all() and expected.min() >= 0 and expected.max() <= 255
@@ -101,10 +101,10 @@ def test_pixels_are_float32_whole_numbers_under_every_policy(policy):
 def test_more_operations_leave_the_first_ones_as_they_were():
     images, seeds = pictures(12, 16), seed_pairs(12)
     one = tf.cast(images, tf.float32)
-    two = kerascv.rand_augment(one, seeds, operations=2, magnitude=0.5).numpy()
-    first = kerascv.rand_augment(one, seeds, operations=1, magnitude=0.5).numpy()
-    drawn = kerascv.uniforms(seeds, 10, family=2)
-    still = drawn[:, 5].numpy() >= kerascv._RATE  # the second round leaves these alone
+    two = randaugment.rand_augment(one, seeds, operations=2, magnitude=0.5).numpy()
+    first = randaugment.rand_augment(one, seeds, operations=1, magnitude=0.5).numpy()
+    drawn = randaugment.uniforms(seeds, 10, family=2)
+    still = drawn[:, 5].numpy() >= randaugment._RATE  # the second round leaves these alone
     for k in np.flatnonzero(still):
         np.testing.assert_array_equal(two[k], first[k])
     assert (two != first).any()

@@ -3,9 +3,9 @@ import types
 import pytest
 import tensorflow as tf
 
-from deepduel.keeper import Keeper
-from deepduel.length import Length
-from deepduel.state import State
+from deepduel.runs.checkpointing import Keeper
+from deepduel.runs.length import Length
+from deepduel.runs.training_state import State
 from tfrecords_tools.cli import UsageError
 
 

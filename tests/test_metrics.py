@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from deepduel import metrics
+from deepduel.evaluation import metrics
 
 
 def _random(seed: int, count: int, classes: int, *, coarse: bool = False) -> tuple[np.ndarray, np.ndarray]:

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepduel import memory, micro_batch_search
-from deepduel.architecture import Architecture
-from deepduel.shards import Split
-from deepduel.training import Duel
+from deepduel.decoding.split import Split
+from deepduel.networks.architecture import Architecture
+from deepduel.runs import micro_batch_search
+from deepduel.training import memory
+from deepduel.training.trainer import Duel
 from tests.test_training import make_task
 
 

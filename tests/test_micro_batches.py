@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepduel.micro_batches import in_micro_batches
+from deepduel.networks.micro_batches import in_micro_batches
 
 ROWS = {"sum": tf.TensorSpec((), tf.float32), "seed": tf.TensorSpec((2,), tf.int32)}
 

@@ -4,8 +4,8 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from deepduel import mixing
-from deepduel.mixing import Mixing
+from deepduel.augmentation import mixing
+from deepduel.augmentation.mixing import Mixing
 
 BOTH = Mixing(mixup_alpha=0.2, cutmix_alpha=1.0)
 

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from absl import flags
 
-from deepduel import backbones, models, task_flags
-from deepduel.architecture import PRECISIONS, Architecture
+from deepduel.networks import backbones, task_model
+from deepduel.networks.architecture import PRECISIONS, Architecture
+from deepduel.runs import task_flags
 from tfrecords_tools.cli import DataError, UsageError
 
 CLASSES = {"category": ("animals", "human_faces", "vehicles"), "authenticity": ("real", "fake")}
 
 
-def trained(task: models.TaskModel) -> int:
+def trained(task: task_model.TaskModel) -> int:
     variables = task.head.trainable_variables + task.extractor.trainable_variables
     return sum(int(np.prod(variable.shape)) for variable in variables)
 
@@ -23,8 +24,8 @@ def trained(task: models.TaskModel) -> int:
     [("category", 21_912_107, 1_050_627), ("authenticity", 70_297_410, 55_582_722)],
 )
 def test_the_originals_models_have_their_parameters(task, parameters, trainable):
-    backbone, head = models.ORIGINAL[task]
-    built = models.build(task, Architecture(backbone, head, 224), CLASSES[task])
+    backbone, head = task_model.ORIGINAL[task]
+    built = task_model.build(task, Architecture(backbone, head, 224), CLASSES[task])
     assert built.saved_model.count_params() == parameters
     assert trained(built) == trainable
 
@@ -38,7 +39,7 @@ def test_preprocessing_equals_the_networks_own(name):
 
 
 def test_a_saved_model_needs_nothing_of_ours(tmp_path):
-    built = models.build(
+    built = task_model.build(
         "category", Architecture("vgg16", "avg,dropout:0.5,dense:8", 32), CLASSES["category"]
     )
     pixels = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype(np.float32)
@@ -59,7 +60,7 @@ assert not [name for name in sys.modules if name.startswith(ours)]
 
 
 def test_extractor_and_head_are_the_saved_model():
-    built = models.build("a", Architecture("small_cnn", "avg,dense:8", 32, fine_tune="all"), ("x", "y"))
+    built = task_model.build("a", Architecture("small_cnn", "avg,dense:8", 32, fine_tune="all"), ("x", "y"))
     pixels = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype(np.float32)
     logits = built.head(built.extractor(pixels))
     np.testing.assert_allclose(keras.ops.softmax(logits), built.saved_model(pixels), rtol=1e-5)
@@ -67,8 +68,8 @@ def test_extractor_and_head_are_the_saved_model():
 
 def test_a_mirrored_model_gives_the_mean_of_both_views_and_is_plain_keras(tmp_path):
     fields = {"image_size": 16, "head": "flatten"}
-    plain = models.build("a", Architecture("small_cnn", **fields), ("x", "y"))
-    mirrored = models.build("a", Architecture("small_cnn", **fields, mirrored=True), ("x", "y"))
+    plain = task_model.build("a", Architecture("small_cnn", **fields), ("x", "y"))
+    mirrored = task_model.build("a", Architecture("small_cnn", **fields, mirrored=True), ("x", "y"))
     images = np.random.default_rng(0).uniform(0, 255, (3, 16, 16, 3)).astype(np.float32)
     views = [plain.saved_model(images), plain.saved_model(images[:, :, ::-1])]
     assert np.abs(np.subtract(*views)).max() > 1e-3
@@ -94,7 +95,7 @@ def task_flags_of(*words: str):
 
 def test_the_seed_decides_the_weights():
     def weights(seed):
-        return models.build(
+        return task_model.build(
             "a", Architecture("small_cnn", image_size=16), ("x", "y"), seed=seed
         ).saved_model.get_weights()
 
@@ -105,7 +106,7 @@ def test_the_seed_decides_the_weights():
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_heads_and_outputs_are_float32(precision):
     architecture = Architecture("small_cnn", "avg,dense:8", 16, precision=precision)
-    built = models.build("a", architecture, ("x", "y"))
+    built = task_model.build("a", architecture, ("x", "y"))
     assert {layer.compute_dtype for layer in built.head.layers} == {"float32"}
     assert built.saved_model.output.dtype == "float32"
     assert keras.config.dtype_policy().name == "float32"
@@ -116,17 +117,21 @@ def test_weights_from_a_file(tmp_path, suffix):
     source = backbones.small_cnn(16)
     path = tmp_path / f"backbone{suffix}"
     source.save_weights(path) if suffix == ".weights.h5" else source.save(path)
-    built = models.build("a", Architecture("small_cnn", image_size=16, weights=str(path)), ("x", "y"), seed=5)
+    built = task_model.build(
+        "a", Architecture("small_cnn", image_size=16, weights=str(path)), ("x", "y"), seed=5
+    )
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3)).astype(np.float32)
     expected = source(pixels / 127.5 - 1, training=False)
     np.testing.assert_allclose(built.extractor(pixels), np.mean(expected, axis=(1, 2)), rtol=1e-4, atol=1e-5)
 
 
 def test_weights_from_a_model_that_was_trained_on_the_backbone(tmp_path):
-    first = models.build("a", Architecture("small_cnn", "avg,dense:8", 16, fine_tune="all"), ("x", "y"))
+    first = task_model.build("a", Architecture("small_cnn", "avg,dense:8", 16, fine_tune="all"), ("x", "y"))
     first.saved_model.save(tmp_path / "best.keras")
     weights = str(tmp_path / "best.keras")
-    second = models.build("b", Architecture("small_cnn", image_size=16, weights=weights), ("x", "y"), seed=5)
+    second = task_model.build(
+        "b", Architecture("small_cnn", image_size=16, weights=weights), ("x", "y"), seed=5
+    )
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3)).astype(np.float32)
     np.testing.assert_array_equal(first.extractor(pixels, training=False), second.extractor(pixels))
 
@@ -150,11 +155,11 @@ def test_small_cnn_is_trained_whole_unless_weights_are_given(words, fine_tune):
 def test_weights_of_another_network_are_refused(tmp_path):
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(tmp_path / "other.keras")
     with pytest.raises(DataError, match="other.keras: not weights of small_cnn"):
-        models.build(
+        task_model.build(
             "a", Architecture("small_cnn", image_size=16, weights=str(tmp_path / "other.keras")), ("x", "y")
         )
     with pytest.raises(DataError, match="there is no such file; give imagenet, none, or"):
-        models.build("a", Architecture("small_cnn", image_size=16, weights="nowhere.keras"), ("x", "y"))
+        task_model.build("a", Architecture("small_cnn", image_size=16, weights="nowhere.keras"), ("x", "y"))
 
 
 def test_a_failed_download_is_one_line_with_the_remedy(monkeypatch):
@@ -163,7 +168,7 @@ def test_a_failed_download_is_one_line_with_the_remedy(monkeypatch):
 
     monkeypatch.setattr(backbones, "application", lambda name: (factory, lambda pixels: pixels))
     with pytest.raises(DataError, match="cannot be downloaded .*--weights=FILE.*--weights=none") as caught:
-        models.build("a", Architecture("xception", image_size=96, weights="imagenet"), ("x", "y"))
+        task_model.build("a", Architecture("xception", image_size=96, weights="imagenet"), ("x", "y"))
     assert "\n" not in str(caught.value)
 
 
@@ -192,17 +197,17 @@ def test_an_unknown_backbone_is_named_with_those_that_there_are():
     with pytest.raises(
         UsageError, match="no backbone 'resnet51'; it must be one of small_cnn, forensic_cnn, convnext"
     ):
-        models.build("a", Architecture("resnet51"), ("x", "y"))
+        task_model.build("a", Architecture("resnet51"), ("x", "y"))
 
 
 def test_a_size_too_small_for_the_network():
     with pytest.raises(UsageError, match="vgg16 cannot be built at 8 px"):
-        models.build("a", Architecture("vgg16", image_size=8), ("x", "y"))
+        task_model.build("a", Architecture("vgg16", image_size=8), ("x", "y"))
 
 
 @pytest.mark.parametrize("size", [1, 9, 32, 75])
 def test_forensic_cnn_runs_at_any_size(size):
-    built = models.build("a", Architecture("forensic_cnn", "avg", size, fine_tune="all"), ("x", "y"))
+    built = task_model.build("a", Architecture("forensic_cnn", "avg", size, fine_tune="all"), ("x", "y"))
     assert built.saved_model(np.zeros((2, size, size, 3), np.float32)).shape == (2, 2)
 
 
@@ -242,4 +247,4 @@ def test_a_stem_stride_keeps_what_the_network_computes():
 )
 def test_a_stem_stride_that_cannot_be_is_refused(name, stride, message):
     with pytest.raises(UsageError, match=message):
-        models.build("a", Architecture(name, image_size=64, stem_stride=stride), ("x", "y"))
+        task_model.build("a", Architecture(name, image_size=64, stem_stride=stride), ("x", "y"))

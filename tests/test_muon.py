@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepduel.muon import Muon, is_hidden_kernel, orthogonalised
+from deepduel.training.muon import Muon, is_hidden_kernel, orthogonalised
 
 
 def variable(shape, name="kernel"):

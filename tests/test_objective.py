@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepduel.objective import Objective, class_weights, losses
+from deepduel.training.task_losses import Objective, class_weights, losses
 from tfrecords_tools.cli import UsageError
 
 LABELS = tf.constant([0, 2, 1, -1])

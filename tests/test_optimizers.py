@@ -2,9 +2,9 @@ import keras
 import numpy as np
 import pytest
 
-from deepduel import optimizers
-from deepduel.optimizers import Schedule
-from deepduel.recipe import OPTIMIZERS, Recipe
+from deepduel.training import optimizers
+from deepduel.training.optimizer_options import OPTIMIZERS, Recipe
+from deepduel.training.optimizers import Schedule
 from tfrecords_tools.cli import UsageError
 
 

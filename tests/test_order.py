@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepduel import order
+from deepduel.reading import order
 
 
 def test_an_epoch_visits_every_record_once():

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from deepduel import pictures
-from deepduel.mistakes import Mistakes
-from deepduel.reading import Reading
-from deepduel.shards import Split
+from deepduel.decoding.split import Split
+from deepduel.reading.options import Reading
+from deepduel.runs import pictures
+from deepduel.runs.mistakes import Mistakes
 
 
 @pytest.mark.parametrize(("count", "side"), [(1, 8), (5, 300)])

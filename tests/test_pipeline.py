@@ -6,16 +6,17 @@ import psutil
 import pytest
 import tensorflow as tf
 
-from deepduel import batch_groups, order, pipeline, random_reader, reading
-from deepduel.augment import PRESETS, augment
-from deepduel.decode import BatchDecoder
-from deepduel.reading import Reading
-from deepduel.shards import Split
+from deepduel.augmentation.transform import PRESETS, augment
+from deepduel.decoding.batch_decoder import BatchDecoder
+from deepduel.decoding.split import Split
+from deepduel.reading import batch_groups, order, pipeline, random_reader
+from deepduel.reading import options as read_options
+from deepduel.reading.options import Reading
 from tests.conftest import run_command
 from tfrecords_tools import convert
 from tfrecords_tools.cli import UsageError
 
-READERS = reading.READERS
+READERS = read_options.READERS
 BATCH = 50  # 168 images: three whole batches and one of 18
 
 

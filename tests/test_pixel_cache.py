@@ -13,11 +13,12 @@ import weakref
 import numpy as np
 import pytest
 
-from deepduel import decode, order, pipeline, pixel_cache
-from deepduel.cached_decode import CachedDecoder
-from deepduel.fitting import Decoding
-from deepduel.reading import Reading
-from deepduel.shards import Split
+from deepduel.decoding import batch_decoder, pixel_cache
+from deepduel.decoding.cached_decoder import CachedDecoder
+from deepduel.decoding.image import Decoding
+from deepduel.decoding.split import Split
+from deepduel.reading import order, pipeline
+from deepduel.reading.options import Reading
 from tests.test_faults import spoil
 from tests.test_pipeline import numpy_batches, same
 from tfrecords_tools.cli import DataError, UsageError
@@ -27,13 +28,13 @@ from tfrecords_tools.cli import DataError, UsageError
 def decoded(monkeypatch):
     """Record numbers that were decoded, in a list."""
     records = []
-    original = decode.BatchDecoder.__call__
+    original = batch_decoder.BatchDecoder.__call__
 
     def counted(self, numbers, **options):
         records.extend(numbers.tolist())
         return original(self, numbers, **options)
 
-    monkeypatch.setattr(decode.BatchDecoder, "__call__", counted)
+    monkeypatch.setattr(batch_decoder.BatchDecoder, "__call__", counted)
     return records
 
 
@@ -75,7 +76,7 @@ def test_a_second_opening_decodes_nothing(toy_shards, tmp_path, decoded):
 
 def test_the_memory_of_decoding_is_given_back_once_all_is_there(toy_shards):
     split = Split(toy_shards, "train")
-    decode_all = decode.BatchDecoder(split, Decoding((32, 32)))
+    decode_all = batch_decoder.BatchDecoder(split, Decoding((32, 32)))
     cache = pixel_cache.PixelCache("ram", split, Decoding((32, 32)))
     cached = CachedDecoder(split, cache, decode_all, (32, 32))
     first = cached(np.arange(168))
@@ -113,7 +114,7 @@ def test_a_stale_cache_is_removed_and_built_anew(toy_shards, tmp_path):
     document = json.loads(path.read_text())
     document["splits"]["train"]["shards"][0]["sha256"][""] = "0" * 64
     del document["checksum"]
-    from tfrecords_tools import manifest
+    from tfrecords_tools.format import manifest
 
     path.write_text(json.dumps(document | {"checksum": manifest._checksum(document)}))
     assert same(read(folder, f"decoded:{tmp_path}/cache"), read(toy_shards, "none"))

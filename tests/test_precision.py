@@ -1,6 +1,6 @@
 import pytest
 
-from deepduel import precision
+from deepduel.training import precision
 
 
 @pytest.mark.parametrize(

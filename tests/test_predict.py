@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepduel import predict, sources, submission
-from deepduel.fitting import Decoding
-from deepduel.predictor import Predictor
-from deepduel.shards import Split
+from deepduel import predict
+from deepduel.decoding.image import Decoding
+from deepduel.decoding.split import Split
+from deepduel.prediction import sources, submission
+from deepduel.prediction.predictor import Predictor
 from tests.conftest import run_command
 from tests.fake_runs import write_run
 from tests.test_faults import spoil
@@ -182,7 +183,7 @@ def test_file_names_of_any_bytes_have_rows(run_folder, tmp_path):
 
 
 def test_pixels_from_files_equal_those_of_conversion(toy_folder, toy_shards):
-    from deepduel.shards import Split
+    from deepduel.decoding.split import Split
 
     decoding = Decoding((32, 32))
     files = sources.open_source([str(toy_folder / "test")], decoding)
@@ -283,7 +284,7 @@ def test_the_predictor_does_not_mind_the_micro_batch(run_folder):
 
 def test_calibrated_decisions_follow_the_evaluations_threshold(run_folder, toy_folder, toy_shards, tmp_path):
     """A threshold that calls nothing fake must reach the output."""
-    from deepduel import calibration, provenance
+    from deepduel.evaluation import calibration, provenance
 
     card_models = Predictor(run_folder).files
     folder = run_folder / "evaluation" / "validation"

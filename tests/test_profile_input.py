@@ -3,8 +3,8 @@ import re
 import pytest
 
 from deepduel import profile_input
-from deepduel.bottleneck import Rates, Situation, verdict
-from deepduel.reading import READERS
+from deepduel.reading.bottleneck import Rates, Situation, verdict
+from deepduel.reading.options import READERS
 from tests.conftest import run_command
 
 MEMORY = 90e3  # images/s read from memory

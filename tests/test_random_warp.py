@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepduel.augment import RandomWarp, augment, resize
+from deepduel.augmentation.transform import RandomWarp, augment, resize
 from tests.augmented import ORIGINAL, photo_like, seed_pairs
 
 

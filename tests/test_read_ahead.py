@@ -5,9 +5,10 @@ import os
 import numpy as np
 import pytest
 
-from deepduel import host_memory, order, pipeline, read_ahead
-from deepduel.reading import Reading
-from deepduel.shards import Split
+from deepduel.decoding import host_memory, read_ahead
+from deepduel.decoding.split import Split
+from deepduel.reading import order, pipeline
+from deepduel.reading.options import Reading
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ class AtOnce:
 
 
 def test_all_shards_are_asked_for_once_where_memory_has_room(toy_shards, asked, monkeypatch):
-    monkeypatch.setattr("deepduel.shards._AHEAD_BYTES", 5_000)
+    monkeypatch.setattr("deepduel.decoding.split._AHEAD_BYTES", 5_000)
     split = Split(toy_shards, "train")
     ahead = read_ahead.ReadAhead(split)
     assert not asked

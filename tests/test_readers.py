@@ -15,7 +15,8 @@ from PIL import Image
 
 from tests import folders, odd_images
 from tests.conftest import run_command
-from tfrecords_tools import convert, manifest, tfds_metadata
+from tfrecords_tools import convert
+from tfrecords_tools.format import manifest, tfds_metadata
 
 
 @pytest.fixture(scope="module", params=["keep", "png", "raw"])
@@ -28,8 +29,8 @@ def data(request, tmp_path_factory):
     output = root.parent / "shards"
     words += [f"--input_dir={root}", f"--output_dir={output}", "--workers=1", "--num_shards=2"]
     assert run_command(convert, *words) == 0
-    from tfrecords_tools import image
-    from tfrecords_tools.recipe import Recipe
+    from tfrecords_tools.images import image
+    from tfrecords_tools.images.encoding_options import Recipe
 
     recipe = Recipe(request.param, 16 if request.param == "raw" else 0)
     expected = {}

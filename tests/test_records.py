@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tfrecords_tools import records
+from tfrecords_tools.format import records
 
 LABELS = st.dictionaries(
     st.text(min_size=1, max_size=8).filter(lambda axis: axis not in ("image", "key")),

@@ -6,7 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from deepduel import bootstrap, calibration, charts, curves, evaluation, metrics, report, robustness
+from deepduel.evaluation import bootstrap, calibration, curves, metrics, metrics_document, robustness
+from deepduel.reports import charts, report_page
 
 
 def task(classes=("real", "fake"), count=300, seed=0) -> dict:
@@ -47,7 +48,7 @@ def task(classes=("real", "fake"), count=300, seed=0) -> dict:
 
 def document(**tasks) -> dict:
     return {
-        "format": evaluation.FORMAT, "format_version": 1, "split": "validation", "records": 303,
+        "format": metrics_document.FORMAT, "format_version": 1, "split": "validation", "records": 303,
         "left_out": 0,
         "tasks": tasks or {"authenticity": task(), "category": task(("a", "b", "c"))},
         "ungrouped": {"generator": 4},
@@ -82,7 +83,7 @@ class Balance(html.parser.HTMLParser):
 
 
 def test_the_page_is_well_formed_and_refers_to_nothing_outside_itself():
-    page = report.render(document())
+    page = report_page.render(document())
     parser = Balance()
     parser.feed(page)
     assert parser.open == []
@@ -91,16 +92,16 @@ def test_the_page_is_well_formed_and_refers_to_nothing_outside_itself():
 
 
 def test_names_from_the_data_cannot_break_the_page():
-    page = report.render(document())
+    page = report_page.render(document())
     assert "<b>cats</b>" not in page and "&lt;b&gt;cats&lt;/b&gt;" in page
     assert "&lt;run&gt;" in page
 
 
 def test_the_page_shows_the_figures_of_the_document():
     made = document()
-    page = report.render(made)
+    page = report_page.render(made)
     overall = made["tasks"]["authenticity"]["overall"]
-    assert report.percent(overall["accuracy"]) in page
+    assert report_page.percent(overall["accuracy"]) in page
     assert f"ROC: AUC {overall['auc']:.3f}" in page
     assert page.count("<svg") == 5
 
@@ -112,7 +113,7 @@ def test_a_single_class_gives_a_page_without_a_roc_that_says_why():
     one["calibration"] = calibration.document(labels, probabilities, np.arange(20) % 5 == 0)
     one["shortcuts"] = {"note": "no baseline: it needs two classes"}
     one["curves"] = curves.document(labels, probabilities)
-    page = report.render(document(authenticity=one))
+    page = report_page.render(document(authenticity=one))
     assert page.count("needs images of every class, and there are none of real") == 1
     assert "Not given, AUC, Average precision, True positives at 1 % false positives" in page
     assert "ROC: AUC" not in page
@@ -123,10 +124,10 @@ def test_a_single_class_gives_a_page_without_a_roc_that_says_why():
 def test_a_shortcut_is_flagged_at_the_head_of_its_task():
     one = task()
     one["shortcuts"] |= {"balanced_accuracy": {"image size": 0.97, "all": 0.98}, "model": 0.99, "alarm": True}
-    page = report.render(document(authenticity=one))
+    page = report_page.render(document(authenticity=one))
     assert page.index("Not proof of skill") < page.index("What it called them")
     assert "98.0 % balanced accuracy; the model reaches 99.0 %" in page
-    assert "Not proof of skill" not in report.render(document())
+    assert "Not proof of skill" not in report_page.render(document())
 
 
 def test_damage_and_galleries_are_drawn_where_there_are_any():
@@ -142,7 +143,7 @@ def test_damage_and_galleries_are_drawn_where_there_are_any():
     image = {"key": "a/<i>.jpg", "truth": "fake", "predicted": "real", "probability": 0.97,
              "picture": "data:image/jpeg;base64,AA==", "heat": "data:image/jpeg;base64,AA=="}  # fmt: skip
     galleries = {"authenticity": [{"title": "Worst", "images": [image, image | {"heat": None}]}]}
-    page = report.render(document(authenticity=one), galleries)
+    page = report_page.render(document(authenticity=one), galleries)
     assert page.count("<svg") == 8
     assert page.count("<img") == 3
     assert "a/&lt;i&gt;.jpg" in page and "Grad-CAM" in page
@@ -153,7 +154,7 @@ def test_damage_and_galleries_are_drawn_where_there_are_any():
 
 def test_every_damage_that_is_measured_has_a_plot_that_holds_its_levels():
     for kind, levels in robustness.LEVELS.items():
-        ticks = report.DAMAGES[kind][1].ticks
+        ticks = report_page.DAMAGES[kind][1].ticks
         assert ticks[0][0] <= min(levels) and max(levels) <= ticks[-1][0]
 
 
@@ -161,20 +162,20 @@ def test_copies_in_other_splits_are_shown_and_what_the_figures_are_without_them(
     twins = [{"split": "validation", "key": "a.jpg", "picture": "data:,"},
              {"split": "train", "key": "b/<2>.jpg", "picture": "data:,"}]  # fmt: skip
     made = document()
-    page = report.render(made, alike=[twins])
+    page = report_page.render(made, alike=[twins])
     assert "2 in train that are also here" in page
     assert "5 of these images have one in train" in page
     assert "over the 295 images that no other split has" in page
     assert page.count("<img") == 2 and "b/&lt;2&gt;.jpg" in page
     made["duplicates"]["near"] = {"note": "not looked for (the folder has 60,000 images)"}
-    assert "not looked for (the folder has 60,000 images)" in report.render(made)
+    assert "not looked for (the folder has 60,000 images)" in report_page.render(made)
     made["duplicates"] = {"note": "not looked for (--duplicates=none)"}
-    assert "They were not looked for" in report.render(made)
+    assert "They were not looked for" in report_page.render(made)
 
 
 def test_a_report_on_the_images_of_training_says_so():
-    assert "learnt from these very images" in report.render(document() | {"split": "train"})
-    assert "learnt from these very images" not in report.render(document())
+    assert "learnt from these very images" in report_page.render(document() | {"split": "train"})
+    assert "learnt from these very images" not in report_page.render(document())
 
 
 @pytest.mark.parametrize(
@@ -182,7 +183,7 @@ def test_a_report_on_the_images_of_training_says_so():
     [(1.0, "100.0 %"), (0.99999, "> 99.9 %"), (0.5, "50.0 %"), (0.0, "0.0 %"), (None, "–")],
 )
 def test_percent_never_rounds_up_to_all(value, text):
-    assert report.percent(value) == text
+    assert report_page.percent(value) == text
 
 
 def test_points_lie_where_the_axes_say():

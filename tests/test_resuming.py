@@ -9,8 +9,9 @@ import keras
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from deepduel import tensorboard, train
-from deepduel.keeper import Keeper
+from deepduel import train
+from deepduel.runs import tensorboard
+from deepduel.runs.checkpointing import Keeper
 from tests import tiny_network
 from tests.conftest import history_rows, run_command
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepduel import metrics, pipeline, predictions, robustness
-from deepduel.predictor import Predictor
+from deepduel.evaluation import metrics, predictions, robustness
+from deepduel.prediction.predictor import Predictor
+from deepduel.reading import pipeline
 from tests.fake_runs import write_run
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from deepduel.running_auc import RunningAUC
+from deepduel.training.running_auc import RunningAUC
 
 
 @pytest.mark.parametrize("classes", [2, 3])

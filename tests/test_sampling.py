@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from deepduel import order, pipeline
-from deepduel.reading import Reading
-from deepduel.sampling import Classes, Sampling
-from deepduel.shards import Split
+from deepduel.decoding.split import Split
+from deepduel.reading import order, pipeline
+from deepduel.reading.options import Reading
+from deepduel.reading.sampling import Classes, Sampling
 from tests.test_pipeline import numpy_batches
 from tfrecords_tools.cli import UsageError
 

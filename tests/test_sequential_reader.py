@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepduel import faults, order, pipeline, sequential_reader, shard_stream
-from deepduel.reading import Reading
-from deepduel.shards import Split
+from deepduel.decoding import bad_records
+from deepduel.decoding.split import Split
+from deepduel.reading import order, pipeline, sequential_reader, shard_stream
+from deepduel.reading.options import Reading
 from tests.conftest import run_command
 from tests.test_faults import spoil
 from tests.test_pipeline import numpy_batches, same
-from tfrecords_tools import convert, manifest
+from tfrecords_tools import convert
+from tfrecords_tools.format import manifest
 
 _IN_OPEN = 0x20  # inotify(7)
 
@@ -192,7 +194,7 @@ def test_a_damaged_checksum_is_named(copy):
     flip(split, 9)
     with pytest.raises(tf.errors.OpError) as caught:
         numpy_batches(pipeline.train_batches(split, Reading(50, reader="sequential"), order.Position()), 4)
-    assert str(faults.data_error(caught.value)).startswith(
+    assert str(bad_records.data_error(caught.value)).startswith(
         f"{split.path(0)}, record 9 (key {split.key(9).decode()}): its checksum does not fit; run python"
     )
 
@@ -217,9 +219,9 @@ def test_a_shard_that_was_cut_short_or_removed_ends_the_reading(copy, on_error):
     with pytest.raises(tf.errors.OpError) as caught:
         numpy_batches(batches, 4)
     assert f"{split.path(0)}, record {number} (key unreadable): it was cut short" in str(
-        faults.data_error(caught.value)
+        bad_records.data_error(caught.value)
     )
     pathlib.Path(split.path(0)).unlink()
     with pytest.raises(tf.errors.OpError) as caught:
         numpy_batches(batches, 4)
-    assert f"{split.path(0)}: cannot be opened (No such file" in str(faults.data_error(caught.value))
+    assert f"{split.path(0)}: cannot be opened (No such file" in str(bad_records.data_error(caught.value))

@@ -6,7 +6,7 @@ import sys
 import pytest
 import simplejpeg
 
-from deepduel.shards import Split
+from deepduel.decoding.split import Split
 from tests.conftest import run_command
 from tfrecords_tools import convert
 from tfrecords_tools.cli import DataError, UsageError

@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepduel import evaluate, models, order, pipeline, predict, train
-from deepduel.architecture import Architecture
-from deepduel.augment import PRESETS, augment
-from deepduel.shards import Split
-from deepduel.task import Task
-from deepduel.training import Duel
+from deepduel import evaluate, predict, train
+from deepduel.augmentation.transform import PRESETS, augment
+from deepduel.decoding.split import Split
+from deepduel.networks import task_model
+from deepduel.networks.architecture import Architecture
+from deepduel.reading import order, pipeline
+from deepduel.training.task import Task
+from deepduel.training.trainer import Duel
 from tests.conftest import TOY_TRAINING, run_command
 
 AXES = ("category", "authenticity")
@@ -26,7 +28,7 @@ def shared_tasks(split, optimizers, **fields) -> list[Task]:
     tasks: list[Task] = []
     for axis, optimizer in zip(AXES, optimizers, strict=True):
         extractor = tasks[0].model.extractor if tasks else None
-        model = models.build(axis, architecture, split.manifest.axes[axis], seed=1, extractor=extractor)
+        model = task_model.build(axis, architecture, split.manifest.axes[axis], seed=1, extractor=extractor)
         tasks.append(Task(axis, model, PRESETS["forensic"], optimizer, borrows=bool(tasks)))
     return tasks
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepduel import shortcuts
-from deepduel.shards import Split
+from deepduel.decoding.split import Split
+from deepduel.evaluation import shortcuts
 from tests.conftest import run_command
 from tfrecords_tools import convert
 

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from deepduel import precision, task_flags, train
-from deepduel.card import RunCard
-from deepduel.fitting import Decoding
-from deepduel.options import check_sharing
-from deepduel.predictor import Predictor
+from deepduel import train
+from deepduel.decoding.image import Decoding
+from deepduel.networks.run_card import RunCard
+from deepduel.prediction.predictor import Predictor
+from deepduel.runs import task_flags
+from deepduel.runs.options import check_sharing
+from deepduel.training import precision
 from tests.conftest import TOY_TRAINING, history_rows, run_command
 from tfrecords_tools import cli
 
@@ -192,7 +194,8 @@ def test_help_does_not_wait_for_tensorflow():
 
 @pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.name)
 def test_every_flagfile_is_accepted(path):
-    from deepduel import augment, models
+    from deepduel.augmentation import transform
+    from deepduel.networks import task_model
 
     train.FLAGS.unparse_flags()
     train.FLAGS(["train", f"--flagfile={path}", "--data_dir=SHARDS", "--workdir=RUN"])
@@ -200,14 +203,14 @@ def test_every_flagfile_is_accepted(path):
     axes = train.FLAGS.tasks or ["label"]  # presets are for any data
     tasks = task_flags.tasks(train.FLAGS, axes)
     assert [task.axis for task in tasks] == axes
-    assert all(isinstance(task.augmentation, augment.Augmentation) for task in tasks)
+    assert all(isinstance(task.augmentation, transform.Augmentation) for task in tasks)
     if train.FLAGS.shared_backbone:
         check_sharing(tasks)
     if "original" in path.name:
         for task in tasks:
             architecture = task.architecture
-            assert (architecture.backbone, architecture.head) == models.ORIGINAL[task.axis]
-            assert task.augmentation == augment.PRESETS["original"]
+            assert (architecture.backbone, architecture.head) == task_model.ORIGINAL[task.axis]
+            assert task.augmentation == transform.PRESETS["original"]
 
 
 def test_a_later_value_wins_over_an_earlier_one():

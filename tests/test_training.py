@@ -3,20 +3,24 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepduel import callbacks, mixing, models, order, pipeline, step
-from deepduel.architecture import Architecture
-from deepduel.augment import PRESETS, Augmentation, augment
-from deepduel.mixing import Mixing
-from deepduel.shards import Split
-from deepduel.task import Task
-from deepduel.training import Duel
+from deepduel.augmentation import mixing
+from deepduel.augmentation.mixing import Mixing
+from deepduel.augmentation.transform import PRESETS, Augmentation, augment
+from deepduel.decoding.split import Split
+from deepduel.networks import task_model
+from deepduel.networks.architecture import Architecture
+from deepduel.reading import order, pipeline
+from deepduel.runs import callbacks
+from deepduel.training import step
+from deepduel.training.task import Task
+from deepduel.training.trainer import Duel
 
 FROZEN = Architecture("small_cnn", "avg,dropout:0.5,dense:8", 16)  # with batch norm
 SMALL = Architecture("small_cnn", "avg", 16, fine_tune="all")
 
 
 def make_task(axis, split, architecture=FROZEN, augmentation="original", rate=0.01, seed=0, mixing=None):
-    model = models.build(axis, architecture, split.manifest.axes[axis], seed=seed)
+    model = task_model.build(axis, architecture, split.manifest.axes[axis], seed=seed)
     optimizer = keras.optimizers.Adam(rate)
     if architecture.trainable and architecture.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)

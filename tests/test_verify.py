@@ -7,7 +7,9 @@ import pytest
 
 from tests import folders
 from tests.conftest import run_command
-from tfrecords_tools import audit, convert, manifest, records, verify
+from tfrecords_tools import convert, verify
+from tfrecords_tools.checking import audit
+from tfrecords_tools.format import manifest, records
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,9 @@ import time
 
 import pytest
 
-from deepduel import models, task_flags, train
+from deepduel import train
+from deepduel.networks import task_model
+from deepduel.runs import task_flags
 from experiments import what_helps, what_helps_runs
 from tests.conftest import run_command
 
@@ -212,5 +214,5 @@ def test_the_rows_of_the_repository_parse_and_build():
         words = [f"--flagfile={rows['base'].path}", f"--flagfile={row.path}", "--workdir=w", "--data_dir=d"]
         train.FLAGS(["train", *words])
         (task,) = task_flags.tasks(train.FLAGS, train.FLAGS.tasks)
-        built = models.build(task.axis, task.architecture, ("x", "y"))
+        built = task_model.build(task.axis, task.architecture, ("x", "y"))
         assert built.head.trainable_variables, name

@@ -11,7 +11,8 @@ import pytest
 
 from tests import folders
 from tests.conftest import run_command
-from tfrecords_tools import convert, inspect, manifest, storage, verify
+from tfrecords_tools import convert, inspect, verify
+from tfrecords_tools.format import manifest, storage
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_from_bucket_to_bucket_gives_the_same_bytes(images, shards, bucket, caps
 
 
 def test_an_interrupted_conversion_into_a_bucket_goes_on(images, shards, bucket, capsys, monkeypatch):
-    from tfrecords_tools import shard
+    from tfrecords_tools.writing import shard
 
     plain, calls = shard.write, []
 

@@ -2,7 +2,7 @@
 
 import keras
 
-from deepduel import backbones
+from deepduel.networks import backbones
 
 RUN = (
     "--tasks=category",

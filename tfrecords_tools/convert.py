@@ -12,22 +12,13 @@ import time
 
 from absl import flags
 
-from tfrecords_tools import (
-    cli,
-    curation,
-    duplicates,
-    folder,
-    manifest,
-    mending,
-    planning,
-    progress,
-    recipe,
-    records,
-    splitting,
-    telling,
-    writer,
-)
-from tfrecords_tools.listing import Listing, require_all_classes
+from tfrecords_tools import cli, progress
+from tfrecords_tools.checking import duplicates
+from tfrecords_tools.format import manifest, records
+from tfrecords_tools.images import encoding_options
+from tfrecords_tools.listing import folder, splitting
+from tfrecords_tools.listing.listing import Listing, require_all_classes
+from tfrecords_tools.writing import curation, planning, repair, summary, writer
 
 FLAGS = flags.FlagValues()
 _TEXT = (
@@ -66,7 +57,7 @@ _TEXT = (
 _NUMBERS = (
     ("image_size", 0, "Side in pixels of stored images; 0 leaves sizes alone."),
     ("quality", 95, "Of --encoding=jpeg, 1 to 100."),
-    ("max_pixels", recipe.MAX_PIXELS, "Larger images are rejected undecoded."),
+    ("max_pixels", encoding_options.MAX_PIXELS, "Larger images are rejected undecoded."),
     ("shard_mb", 128, "Size of a shard at most, in megabytes."),
     ("num_shards", 0, "Shards per split; 0 follows --shard_mb."),
     ("workers", 0, "Processes; 0 takes one per core."),
@@ -84,7 +75,7 @@ for _name, _default, _help in _NUMBERS:
 flags.DEFINE_enum(
     "encoding",
     "keep",
-    recipe.ENCODINGS,
+    encoding_options.ENCODINGS,
     "keep: the files' own bytes where they decode to upright RGB, else PNG; "
     "or every image as jpeg, png or raw.",
     flag_values=FLAGS,
@@ -92,7 +83,7 @@ flags.DEFINE_enum(
 flags.DEFINE_enum(
     "fit",
     "resize",
-    recipe.FITS,
+    encoding_options.FITS,
     "How images get --image_size: resize ignores aspect, crop cuts the centre, pad adds black.",
     flag_values=FLAGS,
 )
@@ -133,7 +124,7 @@ def main(options: flags.FlagValues) -> None:
     _require(options)
     chosen = planning.Options(
         name=options.name if options.name is not None else planning.clean_name(options.input_dir),
-        recipe=recipe.Recipe(
+        recipe=encoding_options.Recipe(
             options.encoding, options.image_size, options.fit, options.quality, options.max_pixels
         ),
         shard_mb=options.shard_mb,
@@ -162,8 +153,8 @@ def main(options: flags.FlagValues) -> None:
             print(f"{options.input_dir}/{records.key_text(key)}: {reason}, left out", file=sys.stderr)
     count = len(listing)
     if base:
-        mending.require_same_options(options.output_dir, base, listing, chosen)
-        listing = mending.fresh(listing, options.output_dir, base)
+        repair.require_same_options(options.output_dir, base, listing, chosen)
+        listing = repair.fresh(listing, options.output_dir, base)
     listing = _curate(listing, chosen, options, base)
     if options.repair:
         _repair(listing, chosen, options)
@@ -178,9 +169,9 @@ def main(options: flags.FlagValues) -> None:
         flush=True,
     )
     if options.dry_run:
-        telling.show_plan(plan)
+        summary.show_plan(plan)
         return
-    telling.show_result(_write(plan, options), options.output_dir)
+    summary.show_result(_write(plan, options), options.output_dir)
 
 
 def _incomplete(options: flags.FlagValues) -> bool:
@@ -208,7 +199,7 @@ def _appended_to(options: flags.FlagValues) -> bool:
 
 def _repair(listing: folder.Listing, chosen: planning.Options, options: flags.FlagValues) -> None:
     with progress.Progress("rebuilding") as bar:
-        whole, mended = mending.repair(
+        whole, mended = repair.repair(
             listing,
             chosen,
             options.output_dir,

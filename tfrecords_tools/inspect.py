@@ -12,7 +12,9 @@ import sys
 
 from absl import flags
 
-from tfrecords_tools import cli, contents, duplicates, manifest, progress, storage
+from tfrecords_tools import cli, progress
+from tfrecords_tools.checking import contact_sheets, duplicates
+from tfrecords_tools.format import manifest, storage
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "Folder of shards, as convert wrote it.", flag_values=FLAGS)
@@ -53,7 +55,7 @@ def main(options: flags.FlagValues) -> None:
         if os.path.realpath(sheet_dir) == os.path.realpath(options.data_dir):
             raise cli.UsageError("--sheet_dir must not be --data_dir, which holds shards only")
         with progress.Progress("drawing contact sheets", unit="sheets") as bar:
-            sheets = contents.draw_sheets(
+            sheets = contact_sheets.draw_sheets(
                 whole, options.data_dir, sheet_dir, per_sheet=options.per_sheet, on_progress=bar.update
             )
         print(f"{len(sheets)} contact sheets in {sheet_dir}")
@@ -94,7 +96,7 @@ def _tables(whole: manifest.Manifest, data_dir: str) -> None:
         print(f"  {axis}: {', '.join(f'{number} {name}' for number, name in enumerate(names))}")
     print(f"  {'split':<12} {'labels':<32} {'images':>12} {'mean kB':>10}")
     for name, split in whole.splits.items():
-        for cell, (count, mean) in contents.cells(whole, data_dir, name).items():
+        for cell, (count, mean) in contact_sheets.cells(whole, data_dir, name).items():
             shown = cell if cell.strip("?/") else "without labels"
             print(f"  {name:<12} {shown:<32} {count:>12,} {mean / 1e3:>10,.1f}")
         print(f"  {name:<12} {'all':<32} {split.records:>12,}   in {len(split.shards)} shards")

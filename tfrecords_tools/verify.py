@@ -11,7 +11,8 @@ import sys
 
 from absl import flags
 
-from tfrecords_tools import audit, cli, progress
+from tfrecords_tools import cli, progress
+from tfrecords_tools.checking import audit
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "Folder of shards, as convert wrote it.", flag_values=FLAGS)

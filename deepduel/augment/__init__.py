@@ -1,0 +1,3 @@
+"""Re-exports `deepduel.augmentation.transform`."""
+
+from deepduel.augmentation.transform import *  # noqa: F403

@@ -1,0 +1,1 @@
+"""uint8 pixels to augmented float pixels, on the device."""

@@ -1,0 +1,106 @@
+"""`deepduel.decoding.image` in TensorFlow's operations: one encoded image -> uint8 [H, W, 3].
+
+The same pixels at native resolution and where the image has the row's size; resampled ones to
+within the rounding between Pillow's two passes.
+"""
+
+from collections.abc import Collection
+
+import tensorflow as tf
+
+from deepduel.decoding import image as decoding_image
+from deepduel.decoding.image import Decoding
+
+
+def decode_fitted(
+    data: tf.Tensor,
+    decoding: Decoding,
+    encodings: Collection[str],
+    raw_size: tuple[int, int] | None,
+    seed: tuple | None = None,
+) -> tf.Tensor:
+    """An encoded image -> uint8 [H, W, 3] of `decoding.size`.
+
+    Args:
+      data: string scalar.
+      encodings: what it may be: "jpeg", and "png" or "raw".
+      raw_size: (height, width) of raw images.
+      seed: two int64 scalars, say where "native" cuts; None: in the centre.
+    """
+    height, width = decoding.size
+
+    def jpeg():
+        shape = tf.io.extract_jpeg_shape(data)[:2]
+        ratios = tf.cast(shape, tf.float64) / tf.constant([height, width], tf.float64)
+        ratio = tf.reduce_min(ratios) if decoding.fit == "crop" else tf.reduce_max(ratios)
+        least = {scale: scale * decoding_image.margin(decoding) for scale in decoding_image.SCALES}
+        cases = [(ratio >= least[scale], lambda scale=scale: decoded(shape, scale)) for scale in least]
+        return decoded(shape, 1) if decoding.fit == "native" else tf.case(cases, lambda: decoded(shape, 1))
+
+    def decoded(shape, scale):
+        method = "INTEGER_FAST" if decoding.fast else "INTEGER_ACCURATE"
+        image = tf.io.decode_jpeg(
+            data, channels=3, ratio=scale, dct_method=method, fancy_upscaling=not decoding.fast
+        )
+        return _fit(image, decoding, seed, full=shape, scale=scale)
+
+    def other():
+        if set(encodings) - {"jpeg"} == {"raw"}:
+            image = tf.reshape(tf.io.decode_raw(data, tf.uint8), (*raw_size, 3))
+        else:
+            image = tf.io.decode_png(data, channels=3)
+        return _fit(image, decoding, seed, full=tf.shape(image)[:2], scale=1)
+
+    is_jpeg = tf.strings.substr(data, 0, 2) == b"\xff\xd8"
+    return tf.ensure_shape(tf.cond(is_jpeg, jpeg, other), (height, width, 3))
+
+
+def _fit(
+    image: tf.Tensor, decoding: Decoding, seed: tuple | None, *, full: tf.Tensor, scale: int
+) -> tf.Tensor:
+    if decoding.fit == "native":
+        return _cut_out(image, decoding.size, seed)
+    resampled = _pad if decoding.fit == "pad" else _crop
+
+    def fit():
+        found = resampled(tf.cast(image, tf.float32), decoding.size, tf.cast(full, tf.float32), scale)
+        return tf.cast(tf.clip_by_value(tf.round(found), 0, 255), tf.uint8)
+
+    return fit() if scale > 1 else tf.cond(tf.reduce_all(full == decoding.size), lambda: image, fit)
+
+
+def _crop(image, size, full, scale):
+    """ScaleAndTranslate is what `tf.image.resize` with antialias calls; here with a box of its own."""
+    factor = tf.reduce_max(tf.constant(size, tf.float32) / full)
+    corner = (full - tf.constant(size, tf.float32) / factor) / 2
+    return _resample(image, size, factor * scale, -corner * factor)
+
+
+def _pad(image, size, full, scale):
+    factor = tf.reduce_min(tf.constant(size, tf.float32) / full)
+    inner = tf.maximum(1, tf.cast(tf.round(full * factor), tf.int32))
+    resized = _resample(image, inner, tf.cast(inner, tf.float32) / full * scale, tf.zeros(2))
+    before = (tf.constant(size) - inner) // 2
+    after = tf.constant(size) - inner - before
+    return tf.pad(resized, [[before[0], after[0]], [before[1], after[1]], [0, 0]])
+
+
+def _resample(image, size, factor, translation) -> tf.Tensor:
+    factors = tf.broadcast_to(factor, [2])
+    kernel = {"kernel_type": "triangle", "antialias": True}
+    return tf.raw_ops.ScaleAndTranslate(
+        images=image[None], size=size, scale=factors, translation=translation, **kernel
+    )[0]
+
+
+def _cut_out(image: tf.Tensor, size: tuple[int, int], seed: tuple | None) -> tf.Tensor:
+    shape = tf.shape(image, tf.int64)
+    words = (None, None) if seed is None else decoding_image.crop_words(*seed)
+    for axis, (wanted, word) in enumerate(zip(size, words, strict=True)):
+        free = shape[axis] - wanted
+        start = free // 2
+        if word is not None:
+            start = tf.where(free > 0, word * (free + 1) // 2**32, start)
+        index = decoding_image.mirrored(start + tf.range(wanted, dtype=tf.int64), shape[axis])
+        image = tf.gather(image, index, axis=axis)
+    return image

@@ -1,0 +1,251 @@
+"""One split of a data folder, opened for reading by record number.
+
+The tables beside the shards say where each image lies, so taking record 700,000 costs what
+record 0 costs: one read at a known place, no parsing, no checksum.
+
+Read with pread and not through a memory map: a file that shrinks, a disk or a network file system
+that fails ends a process that reads it through a map by SIGBUS, at any moment and without a word.
+"""
+
+import contextlib
+import functools
+import os
+import pathlib
+import resource
+import weakref
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.format import manifest as manifests
+from tfrecords_tools.format import records, storage
+from tfrecords_tools.images import image as images
+
+_SPARE_FILES = 256  # descriptors that the rest of the process may need
+_AHEAD_BYTES = 4 << 20
+
+
+class Split:
+    """Records 0 … len - 1 of one split, in the order in which they lie in the shards.
+
+    Attributes:
+      data_dir, name: where it was opened.
+      local: whether its shards are files of this machine.
+      manifest: of the whole data folder.
+      labels: int32 per record by axis, {axis: [N]}; -1 for no label.
+      sizes: int32 [N, 2], height and width of each image in pixels.
+      encoding: uint8 [N], an index into `records.ENCODINGS`.
+      bad: {record number: reason} of the records found so far that do not decode.
+    """
+
+    def __init__(self, data_dir: str | os.PathLike, name: str):
+        """Raises UsageError when there is no such split, DataError when a file is not whole."""
+        self.data_dir = pathlib.Path(data_dir)
+        self.name = name
+        self._folder = storage.open_folder(data_dir)
+        self.manifest = manifests.load(data_dir)
+        if name not in self.manifest.splits:
+            raise UsageError(
+                f"{data_dir} has no split {name!r}; it has {', '.join(sorted(self.manifest.splits))}"
+            )
+        self.shards = self.manifest.splits[name].shards
+        self.bad: dict[int, str] = {}
+        counts = np.array([shard.records for shard in self.shards], np.int64)
+        self._firsts = np.cumsum(counts) - counts  # of each shard, its first record's number
+        self._load(int(counts.sum()))
+        self._files: list[int] = []  # of the first shards, or of all
+        weakref.finalize(self, _close, self._files)
+        self.local = not storage.is_remote(data_dir)
+        if self.local:
+            for number in range(_allowed_files(len(self.shards))):
+                self._files.append(self._open(number))
+
+    def _load(self, count: int) -> None:
+        """Fills the columns from the shards' tables: some 45 bytes a record, and no more at any time."""
+        axes = list(self.manifest.axes)
+        self._offset, self._image_offset = np.empty(count, np.int64), np.empty(count, np.int64)
+        self._size, self._image_size = np.empty(count, np.int32), np.empty(count, np.int32)
+        self.encoding = np.empty(count, np.uint8)
+        self.sizes = np.empty((count, 2), np.int32)
+        self.labels = {axis: np.empty(count, np.int32) for axis in axes}
+        for first, shard in zip(self._firsts.tolist(), self.shards, strict=True):
+            table = self._table(shard)
+            rows = slice(first, first + len(table))
+            self._offset[rows], self._size[rows] = table["offset"], table["size"]
+            self._image_offset[rows], self._image_size[rows] = table["image_offset"], table["image_size"]
+            self.encoding[rows] = table["encoding"]
+            self.sizes[rows, 0], self.sizes[rows, 1] = table["height"], table["width"]
+            for column, axis in enumerate(axes):
+                self.labels[axis][rows] = table["labels"][:, column]
+
+    def __len__(self) -> int:
+        return len(self._offset)
+
+    def path(self, shard: int) -> str:
+        """The path, or the URL, of a shard by its number."""
+        return f"{self._folder.root}/{self.shards[shard].file}"
+
+    def image(self, record: int) -> bytes:
+        """The encoded image. Raises DataError when the shard shrank or its disk fails."""
+        return self.images(np.array([record]))[0]
+
+    def images(self, records: np.ndarray) -> list[bytes]:
+        """`image` of many records at once, without NumPy's overhead for each."""
+        return list(map(self._read, *(column.tolist() for column in self.image_places(records))))
+
+    def pixels(self, record: int, encoded: bytes | None = None) -> np.ndarray:
+        """One image at its stored size, uint8 [H, W, 3].
+
+        Args:
+          encoded: its bytes, when they have been read.
+
+        Raises:
+          DataError: it does not decode, or see `image`.
+        """
+        encoded = self.image(record) if encoded is None else encoded
+        if records.ENCODINGS[self.encoding[record]] == "raw":
+            return np.frombuffer(encoded, np.uint8).reshape(*self.sizes[record], 3)
+        found = images.pixels(encoded)
+        if isinstance(found, images.Rejected):
+            raise DataError(f"{self.where(record)}: {found.reason}; run python -m tfrecords_tools.verify")
+        return found
+
+    def key(self, record: int) -> bytes:
+        """The key of one record: its path relative to the folder that was converted. Raises DataError."""
+        shard, _, start, size = self.place(record)
+        head, foot = records.LENGTH_BYTES, records.FOOTER_BYTES
+        payload = self._read(shard, start + head, size - head - foot)
+        try:
+            return records.parse(payload)[1]
+        except ValueError as error:
+            number = record - int(self._firsts[shard])
+            raise DataError(
+                f"{self.path(shard)}, record {number}: {error}; run python -m tfrecords_tools.verify"
+            ) from error
+
+    def place(self, record: int) -> tuple[int, int, int, int]:
+        """(number of its shard, its number in the shard, offset and size in bytes) of a whole record."""
+        shard = int(np.searchsorted(self._firsts, record, side="right")) - 1
+        return shard, record - int(self._firsts[shard]), int(self._offset[record]), int(self._size[record])
+
+    def image_places(self, records: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(numbers of their shards, offsets and sizes in bytes) of encoded images, [B] each."""
+        shards = np.searchsorted(self._firsts, records, side="right") - 1
+        return shards, self._image_offset[records], self._image_size[records]
+
+    def image_place(self, record: int) -> tuple[int, int]:
+        """Offset and size of the encoded image in its shard, in bytes."""
+        return int(self._image_offset[record]), int(self._image_size[record])
+
+    def will_read(self, records: np.ndarray) -> None:
+        """Has the system fetch encoded images of this machine, all at once; does not wait for them."""
+        for shard, start, size in zip(*(c.tolist() for c in self.image_places(records)), strict=True):
+            if shard < len(self._files):
+                _will_read(self._files[shard], start, size)
+
+    def will_read_all(self) -> None:
+        """The same with all shards, from start to end. Waits while the disk has enough to do."""
+        for file, shard in zip(self._files, self.shards, strict=False):
+            for start in range(0, shard.bytes, _AHEAD_BYTES):
+                _will_read(file, start, _AHEAD_BYTES)
+
+    def where(self, record: int) -> str:
+        """A record for an error message: shard, number in the shard, key."""
+        shard, number, _, _ = self.place(record)
+        try:
+            key = records.key_text(self.key(record))
+        except DataError:
+            key = "unreadable"
+        return f"{self.path(shard)}, record {number} (key {key})"
+
+    @functools.cached_property
+    def one_size(self) -> tuple[int, int] | None:
+        """(height, width) when all images have one size, else None."""
+        if not len(self):
+            return None
+        first = self.sizes[0]
+        return tuple(first.tolist()) if (self.sizes == first).all() else None
+
+    def _table(self, shard: manifests.Shard) -> np.ndarray:
+        path = f"{self._folder.root}/{shard.file}.npy"
+        try:
+            table = records.load_table(self._folder.read(f"{shard.file}.npy"), len(self.manifest.axes))
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(
+                f"{path}: unreadable ({error}); run tfrecords_tools.verify, then convert again"
+            ) from error
+        if len(table) != shard.records:
+            raise DataError(
+                f"{path}: does not belong to its shard ({len(table)} records, the manifest says "
+                f"{shard.records}); run tfrecords_tools.verify, then convert again"
+            )
+        if len(table) and int((table["offset"] + table["size"]).max()) > shard.bytes:
+            raise DataError(f"{path}: points past the end of its shard; convert again")
+        return table
+
+    def _open(self, shard: int) -> int:
+        try:
+            return os.open(self.path(shard), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise DataError(f"{self.path(shard)}: cannot be opened ({error.strerror})") from error
+
+    def _read(self, shard: int, start: int, size: int) -> bytes:
+        try:
+            data = self._pread(shard, start, size)
+        except OSError as error:
+            raise DataError(
+                f"{self.path(shard)}: unreadable at byte {start:,} ({error.strerror}); "
+                "look after the disk, or copy the folder again"
+            ) from error
+        if len(data) < size:
+            raise DataError(
+                f"{self.path(shard)}: ends before byte {start + size:,}, so it was cut "
+                "short since it was opened; copy the folder again, or convert again"
+            )
+        return data
+
+    @contextlib.contextmanager
+    def opened(self, shards: Sequence[int]) -> Iterator[list[int]]:
+        """Descriptors of shards that lie on this machine, by number. Raises DataError."""
+        more: list[int] = []
+        try:
+            for shard in shards:
+                if shard >= len(self._files):
+                    more.append(self._open(shard))
+            rest = iter(more)
+            yield [self._files[shard] if shard < len(self._files) else next(rest) for shard in shards]
+        finally:
+            _close(more)
+
+    def _pread(self, shard: int, start: int, size: int) -> bytes:
+        if shard < len(self._files):
+            return os.pread(self._files[shard], size, start)
+        if not self.local:
+            return self._folder.read_span(self.shards[shard].file, start, size)
+        file = self._open(shard)
+        try:
+            return os.pread(file, size, start)
+        finally:
+            os.close(file)
+
+
+def _allowed_files(wanted: int) -> int:
+    """How many of `wanted` files may stay open; raises the process' own limit where the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd")) if pathlib.Path("/proc/self/fd").exists() else _SPARE_FILES  # noqa: PTH208
+    needed = used + wanted + _SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else max(min(wanted, soft - used - _SPARE_FILES), 0)
+
+
+def _will_read(file: int, start: int, size: int) -> None:
+    with contextlib.suppress(OSError):  # advice that a file system does not take
+        os.posix_fadvise(file, start, size, os.POSIX_FADV_WILLNEED)
+
+
+def _close(files: list[int]) -> None:
+    for file in files:
+        os.close(file)

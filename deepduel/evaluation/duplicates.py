@@ -1,0 +1,140 @@
+"""Images that are there twice: within the evaluated split, and in the other splits of its folder.
+
+Exactly: the same stored bytes. Nearly: perceptual hashes at most 4 of 64 bits apart
+(tfrecords_tools.duplicates), as resized, recompressed or slightly brightened copies have; so may two
+pictures that merely look alike, hence the examples.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from deepduel.decoding.split import Split
+from tfrecords_tools.checking import duplicates
+from tfrecords_tools.cli import DataError
+from tfrecords_tools.format import records
+from tfrecords_tools.progress import Progress
+
+SEARCHES = ("auto", "near", "exact", "none")
+NEAR_AT_MOST = 50_000  # images in the folder up to which "auto" decodes them all
+EXAMPLES = 24
+_CHUNK = 64  # images per task
+
+
+@dataclasses.dataclass(frozen=True)
+class Copies:
+    """What a search found.
+
+    Attributes:
+      document: the "duplicates" of metrics.json, see `search`.
+      elsewhere: bool [N]: records of the split that another split has too, exactly or nearly.
+      pairs: some near copies in other splits, each as ((split, record), (other split, record)).
+    """
+
+    document: dict
+    elsewhere: np.ndarray
+    pairs: list[tuple[tuple[Split, int], tuple[Split, int]]] = dataclasses.field(default_factory=list)
+
+
+def search(split: Split, how: str = "auto") -> Copies:
+    """Looks for copies.
+
+    Args:
+      how: "exact"; "near" decodes every image of all splits as well; "auto" is "near" up to
+        `NEAR_AT_MOST` images in all, else "exact"; "none" looks for none.
+
+    Returns, as document:
+      {"within": images of the split beyond the first of each, "across": {other split: its images that
+       are in this one too}, "near": {"distance", "within", "across": {other split: images of *this* split
+       that look like one there}, "examples": [[{"split", "key"}, {"split", "key"}]]}};
+      instead of what was not searched for, {"note": why}.
+    """
+    others = [Split(split.data_dir, name) for name in split.manifest.splits if name != split.name]
+    splits = [split, *others]
+    count = sum(map(len, splits))
+    if how == "none":
+        return Copies({"note": "not looked for (--duplicates=none)"}, np.zeros(len(split), bool))
+    near = how == "near" or (how == "auto" and count <= NEAR_AT_MOST)
+    hashes = _hashed(splits, near)
+    which = np.repeat(np.arange(len(splits)), [len(each) for each in splits])
+    document, elsewhere = _counts(duplicates.groups(hashes, -1), which, splits)
+    if not near:
+        why = (
+            "--duplicates=exact"
+            if how == "exact"
+            else f"the folder has {count:,} images; --duplicates=near does"
+        )
+        return Copies(document | {"near": {"note": f"not looked for ({why})"}}, elsewhere)
+    group = duplicates.groups(hashes, duplicates.DISTANCE)
+    found, alike = _counts(group, which, splits)
+    found["across"] = {
+        other.name: int(np.isin(group[: len(split)], group[which == number]).sum())
+        for number, other in enumerate(others, 1)
+    }
+    pairs = list(_pairs(group, which, splits, np.flatnonzero(alike)))
+    examples = [
+        [{"split": of.name, "key": records.key_text(of.key(record))} for of, record in pair] for pair in pairs
+    ]
+    found = {"distance": duplicates.DISTANCE, **found, "examples": examples}
+    return Copies(document | {"near": found}, elsewhere | alike, pairs)
+
+
+def _counts(group: np.ndarray, which: np.ndarray, splits: list[Split]) -> tuple[dict, np.ndarray]:
+    """({"within", "across"}, records of the first split that another has) by groups of copies."""
+    own = group[which == 0]
+    across = {
+        other.name: int(np.isin(group[which == number], own).sum())
+        for number, other in enumerate(splits[1:], 1)
+    }
+    counts = {"within": len(own) - len(np.unique(own)), "across": across}
+    return counts, np.isin(own, group[which > 0])
+
+
+def _pairs(group: np.ndarray, which: np.ndarray, splits: list[Split], numbers: np.ndarray) -> Iterator[tuple]:
+    """Of some records of the first split, each with one of another that is a copy of it."""
+    firsts = np.cumsum([0, *map(len, splits)])
+    for number in numbers[:EXAMPLES].tolist():
+        twin = int(np.flatnonzero((group == group[number]) & (which > 0))[0])
+        yield (splits[0], number), (splits[which[twin]], twin - int(firsts[which[twin]]))
+
+
+def _hashed(splits: list[Split], near: bool) -> duplicates.Hashes:
+    """Hashes of all records, one split after the other."""
+    count = sum(map(len, splits))
+    made = duplicates.Hashes(
+        np.zeros((count, 2), np.uint64), np.zeros(count, np.uint64), np.zeros(count, bool)
+    )
+
+    def hash_some(split: Split, first: int, start: int) -> int:
+        numbers = np.arange(start, min(start + _CHUNK, len(split)))
+        for number, data in zip(numbers.tolist(), split.images(numbers), strict=True):
+            place = first + number
+            digest = hashlib.blake2b(data, digest_size=16).digest()
+            made.content[place] = np.frombuffer(digest, np.uint64)
+            if near:
+                with contextlib.suppress(DataError):  # who does not decode has no looks
+                    made.looks[place] = duplicates.looks(split.pixels(number, data))
+                    made.seen[place] = True
+        return len(numbers)
+
+    firsts = np.cumsum([0, *map(len, splits)]).tolist()
+    pool = concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0)), "hash")
+    with pool, Progress("looking for copies", total=count) as bar:
+        jobs = [
+            pool.submit(hash_some, split, first, start)
+            for split, first in zip(splits, firsts, strict=False)
+            for start in range(0, len(split), _CHUNK)
+        ]
+        done = 0
+        try:
+            for job in jobs:
+                done += job.result()
+                bar.update(done)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    return made

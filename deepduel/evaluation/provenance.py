@@ -1,0 +1,83 @@
+"""Where figures come from: versions, hashes, device, speed."""
+
+import datetime
+import hashlib
+import importlib.metadata
+import pathlib
+import platform
+
+import tensorflow as tf
+
+from deepduel.evaluation.predictions import Predictions
+from deepduel.prediction.predictor import Predictor
+
+_PACKAGES = (
+    "tensorflow",
+    "keras",
+    "keras-cv",
+    "numpy",
+    "scikit-learn",
+    "simplejpeg",
+    "Pillow",
+    "pillow-simd",
+)
+
+
+def about(predictor: Predictor, predictions: Predictions, *, workdir: str, flags: list[str]) -> dict:
+    """The "about" of metrics.json.
+
+    Args:
+      flags: the command's flags that differ from their defaults.
+    """
+    manifest = predictions.split.manifest
+    card = predictor.card
+    return {
+        "run": pathlib.Path(workdir).resolve().name,
+        "workdir": str(workdir),
+        "data_dir": str(predictions.split.data_dir),
+        "data_name": manifest.name,
+        "data_sha256": manifest.source,
+        "trained_on_sha256": card.data_source,
+        "same_data_set": manifest.source == card.data_source,
+        "models": {axis: str(path) for axis, path in predictor.files.items()},
+        "model_sha256": {axis: sha256(path) for axis, path in predictor.files.items()},
+        "flags": " ".join(flags),
+        "seed_of_the_run": card.seed,
+        "image_size": "x".join(map(str, card.size)),
+        "fit": card.fit,
+        "images_per_second": round(predictions.images / predictions.seconds, 1)
+        if predictions.images
+        else None,
+        "device": device(),
+        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "versions": versions(),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def sha256(path: pathlib.Path) -> str:
+    """Of a file, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def device() -> str:
+    """What TensorFlow computes on."""
+    names = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    return ", ".join(names) or f"CPU ({platform.processor() or platform.machine()})"
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what decides the figures, the project's own included."""
+    import deepduel
+
+    found = {"deepduel": getattr(deepduel, "__version__", "unknown")}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,120 @@
+"""What is left of the skill when images are recompressed, blurred, shrunk or cut.
+
+Each damage is done to the decoded picture, at the size that the run reads it in, by the codecs and
+filters of the world outside (libjpeg-turbo, Pillow), not by the training's augmentation:
+
+    jpeg      quality 95 … 30, colours at half resolution (4:2:0), as sites recompress uploads
+    blur      Gaussian, standard deviation in pixels
+    resize    shrunk to a share of the side (antialiased), then enlarged again (bicubic)
+    crop      the middle share of the side, enlarged again (bicubic)
+"""
+
+import concurrent.futures
+import os
+from collections.abc import Callable
+
+import numpy as np
+import simplejpeg
+from PIL import Image, ImageFilter
+
+from deepduel.decoding.batch_decoder import BatchDecoder
+from deepduel.decoding.split import Split
+from deepduel.evaluation import metrics
+from deepduel.prediction.predictor import Predictor
+from tfrecords_tools.progress import Progress
+
+LEVELS: dict[str, tuple[float, ...]] = {
+    "jpeg": (95, 85, 75, 65, 50, 40, 30),
+    "blur": (0.5, 1.0, 1.5, 2.0, 3.0),
+    "resize": (0.9, 0.75, 0.5, 0.35, 0.25),
+    "crop": (0.9, 0.75, 0.6, 0.5),
+}
+
+
+def damage(pixels: np.ndarray, kind: str, level: float) -> np.ndarray:
+    """uint8 [H, W, 3] -> the same shape, damaged."""
+    if kind == "jpeg":
+        coded = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), int(level), "RGB", "420", fastdct=False)
+        return simplejpeg.decode_jpeg(coded, "RGB")
+    picture = Image.fromarray(pixels)
+    width, height = picture.size
+    if kind == "blur":
+        return np.asarray(picture.filter(ImageFilter.GaussianBlur(level)))
+    small = max(1, round(width * level)), max(1, round(height * level))
+    if kind == "resize":
+        picture = picture.resize(small, Image.Resampling.BICUBIC)
+    elif kind == "crop":
+        left, top = (width - small[0]) // 2, (height - small[1]) // 2
+        picture = picture.crop((left, top, left + small[0], top + small[1]))
+    else:
+        raise ValueError(f"kind must be one of {', '.join(LEVELS)}, got {kind!r}")
+    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def curves(
+    split: Split,
+    labels: dict[str, np.ndarray],
+    predictor: Predictor,
+    *,
+    images: int,
+    batch_size: int,
+    on_error: str = "fail",
+) -> dict[str, dict]:
+    """The figures under every damage.
+
+    Args:
+      labels: {axis: int [records]} in the run's numbers, -1 for none and for records to leave out.
+      images: how many to take, evenly from the split; 0 takes all.
+      batch_size: images decoded at a time.
+      on_error: "skip" where `labels` has left out the records that do not decode.
+
+    Returns:
+      {axis: {"images", "kinds": {kind: [{"level", and the figures of `metrics.TITLES`}]}}}; the first
+      level is None: undamaged.
+    """
+    count = min(images or len(split), len(split))
+    numbers = np.unique(np.linspace(0, len(split) - 1, count).astype(np.int64))
+    steps: list[tuple[str, float | None]] = [("", None)]
+    steps += [(kind, level) for kind, levels in LEVELS.items() for level in levels]
+    collected = _predict_all(split, predictor, numbers, steps, batch_size, on_error)
+    found = {}
+    for axis, every in labels.items():
+        known = every[numbers] >= 0
+        truth = every[numbers][known]
+        if not len(truth):
+            continue
+        figures = {step: metrics.score(truth, part[axis][known]).values for step, part in collected.items()}
+        kinds = {
+            kind: [{"level": None} | figures["", None]]
+            + [{"level": level} | figures[kind, level] for level in levels]
+            for kind, levels in LEVELS.items()
+        }
+        found[axis] = {"images": len(truth), "kinds": kinds}
+    return found
+
+
+def _predict_all(
+    split: Split, predictor: Predictor, numbers: np.ndarray, steps: list, batch_size: int, on_error: str
+) -> dict:
+    """{(kind, level): {axis: float32 [numbers, classes]}}; each image is decoded once."""
+    decode = BatchDecoder(split, predictor.decoding, on_error=on_error)
+    parts: dict = {step: {axis: [] for axis in predictor.classes} for step in steps}
+    pool = concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0)), "damage")
+    done = 0
+    with pool, Progress("damaging", total=len(numbers) * len(steps)) as bar:
+        for start in range(0, len(numbers), batch_size):
+            batch = numbers[start : start + batch_size]
+            pixels = decode(batch)
+            for kind, level in steps:
+                found = predictor(_damaged(pixels, kind, level, pool.map))
+                for axis, values in found.items():
+                    parts[kind, level][axis].append(values)
+                done += len(batch)
+                bar.update(done)
+    return {step: {axis: np.concatenate(each) for axis, each in by.items()} for step, by in parts.items()}
+
+
+def _damaged(pixels: np.ndarray, kind: str, level: float | None, apply: Callable) -> np.ndarray:
+    if level is None:
+        return pixels
+    return np.stack(list(apply(lambda one: damage(one, kind, level), pixels)))

@@ -1,0 +1,3 @@
+"""Re-exports `deepduel.augmentation.mixing`."""
+
+from deepduel.augmentation.mixing import *  # noqa: F403

@@ -1,0 +1,1 @@
+"""Options to backbone, head and saved model."""

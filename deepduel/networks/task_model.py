@@ -1,0 +1,171 @@
+"""Backbones, heads and the models that are saved.
+
+A task's model is two Keras models over the same pixels:
+
+    extractor   float32 [B, S, S, 3] pixels 0..255 -> features [B, …]: input filter, preprocessing,
+                backbone, pooling
+    head        features -> float32 logits [B, classes]
+
+Training needs the two apart (a frozen extractor runs in micro-batches, without gradients, and with its
+batch norms folded: `TaskModel.frozen`);
+`saved_model` joins them, ends in float32 probabilities, and holds nothing but Keras' own
+layers, so that `keras.models.load_model` needs no import of ours.
+"""
+
+import dataclasses
+import functools
+import pathlib
+
+import keras
+from keras import layers
+
+from deepduel.networks import backbones, fused_batch_norm, input_filters
+from deepduel.networks.architecture import Architecture, parse_head
+from deepduel.networks.folding import Folded
+from tfrecords_tools.cli import DataError, UsageError
+
+ORIGINAL = {  # backbone and head of the two models of Deepfake Duel
+    "category": ("xception", "avg,dropout:0.5,dense:512"),
+    "authenticity": ("vgg16", "flatten,dense:2048,dense:2048"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskModel:
+    """A built task: `extractor`, `head` (see the module) and their joint `saved_model`."""
+
+    architecture: Architecture
+    classes: tuple[str, ...]
+    extractor: keras.Model
+    head: keras.Model
+    saved_model: keras.Model
+
+    @functools.cached_property
+    def frozen(self) -> Folded:
+        """The extractor in inference mode, by the weights that it has when this is first asked for."""
+        return Folded(self.extractor)
+
+
+def build(
+    name: str,
+    architecture: Architecture,
+    classes: tuple[str, ...],
+    *,
+    seed: int = 0,
+    extractor: keras.Model | None = None,
+) -> TaskModel:
+    """Builds one task's model; the same seed gives the same initial weights.
+
+    Args:
+      extractor: one of the same architecture, which another task's model has too; None: one of its own.
+
+    Raises:
+      UsageError: the backbone cannot be built at this size.
+      DataError: the weights cannot be downloaded or do not fit.
+    """
+    keras.utils.set_random_seed(seed % 2**32)
+    pixels = keras.Input((architecture.image_size, architecture.image_size, 3), name="pixels")
+    extractor = extractor or _extractor(name, architecture, pixels)
+
+    inputs = keras.Input(extractor.output.shape[1:], name="features", dtype="float32")
+    outputs = inputs
+    for layer in _hidden_layers(architecture.head):
+        outputs = layer(outputs)
+    logits = layers.Dense(len(classes), dtype="float32", name="logits")(outputs)
+    head = keras.Model(inputs, logits, name=f"{name}_head")
+
+    saved_model = keras.Model(pixels, _probabilities(architecture, pixels, extractor, head), name=name)
+    return TaskModel(architecture, classes, extractor, head, saved_model)
+
+
+def _probabilities(architecture: Architecture, pixels, extractor: keras.Model, head: keras.Model):
+    cast = layers.Activation("linear", dtype="float32", name="features_float32")
+    softmax = layers.Softmax(dtype="float32", name="probabilities")
+    views = [pixels, keras.ops.flip(pixels, axis=2)] if architecture.mirrored else [pixels]
+    probabilities = [softmax(head(cast(extractor(view)))) for view in views]
+    return layers.Average(dtype="float32", name="mean")(probabilities) if len(views) > 1 else probabilities[0]
+
+
+def _extractor(name: str, architecture: Architecture, pixels) -> keras.Model:
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(architecture.precision)
+    try:
+        backbone, preprocess = backbones.build(
+            architecture.backbone,
+            architecture.image_size,
+            imagenet=architecture.weights == "imagenet",
+            stem_stride=architecture.stem_stride,
+        )
+        if architecture.weights not in ("none", "imagenet"):
+            _load_weights(backbone, architecture)
+        _freeze(backbone, architecture)
+        filtered = input_filters.FILTERS[architecture.input_filter](pixels)
+        features = backbone(preprocess(filtered), training=None if architecture.trains_statistics else False)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    features = _pooling_layer(architecture.head)(features)
+    extractor = keras.Model(pixels, features, name=f"{name}_extractor")
+    if architecture.trains_statistics:
+        fused_batch_norm.fuse(extractor)
+    return extractor
+
+
+def _freeze(backbone: keras.Model, architecture: Architecture) -> None:
+    """Marks as trainable what `architecture.fine_tune` names."""
+    backbone.trainable = architecture.trainable
+    if not architecture.fine_tune.startswith("last:"):
+        return
+    weighted = [layer for layer in backbone.layers if layer.weights]
+    count = int(architecture.fine_tune.removeprefix("last:"))
+    if count > len(weighted):
+        raise UsageError(
+            f"fine_tune=last:{count}: {architecture.backbone} has {len(weighted)} layers with weights; "
+            "write all to train it whole"
+        )
+    for layer in weighted[:-count]:
+        layer.trainable = False
+
+
+def _load_weights(backbone: keras.Model, architecture: Architecture) -> None:
+    path = pathlib.Path(architecture.weights)
+    if not path.is_file():
+        raise DataError(
+            f"--weights={path}: there is no such file; give imagenet, none, or a .weights.h5 or .keras file"
+        )
+    try:
+        if path.suffix == ".keras":
+            saved = keras.models.load_model(path, compile=False)
+            backbone.set_weights(_backbone_in(saved, backbone).get_weights())
+        else:
+            backbone.load_weights(path)
+    except (ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"{path}: not weights of {architecture.backbone} without its top ({reason})"
+        ) from error
+
+
+def _backbone_in(saved: keras.Model, backbone: keras.Model) -> keras.Model:
+    """What of a saved model is a network like `backbone`: a part, as of best.keras, or all of it."""
+    shapes = [variable.shape for variable in backbone.weights]
+    for part in saved._flatten_layers():
+        if isinstance(part, keras.Model) and [variable.shape for variable in part.weights] == shapes:
+            return part
+    return saved
+
+
+def _pooling_layer(head: str) -> layers.Layer:
+    poolings = {
+        "avg": layers.GlobalAveragePooling2D,
+        "max": layers.GlobalMaxPooling2D,
+        "flatten": layers.Flatten,
+    }
+    return poolings[parse_head(head)[0]]()
+
+
+def _hidden_layers(head: str) -> list[layers.Layer]:
+    makers = {
+        "dropout": lambda rate: layers.Dropout(rate, dtype="float32"),
+        "dense": lambda units: layers.Dense(units, activation="relu", dtype="float32"),
+    }
+    return [makers[kind](value) for kind, value in parse_head(head)[1]]

@@ -1,0 +1,3 @@
+"""Re-exports `deepduel.reading.order`."""
+
+from deepduel.reading.order import *  # noqa: F403

@@ -1,0 +1,139 @@
+"""The models of a run, ready to use: uint8 [B, H, W, 3] -> {axis: float32 [B, classes]}.
+
+Every image is brought to each task's input exactly as validation does during training:
+`RunCard.size` first (the reader's part), then the augmentation layer with nothing to augment.
+"""
+
+import functools
+import os
+import pathlib
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deepduel.augmentation.transform import resize
+from deepduel.decoding.image import Decoding
+from deepduel.networks.folding import Folded
+from deepduel.networks.micro_batches import in_micro_batches
+from deepduel.networks.run_card import RunCard
+from tfrecords_tools.cli import DataError, UsageError
+
+BEST = "best"
+
+
+class Predictor:
+    """Callable: a batch of images -> every task's probabilities.
+
+    Attributes:
+      card: of the run.
+      classes: label names by axis, in the order of the probabilities.
+      files: the model files, by axis.
+    """
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        *,
+        tasks: Sequence[str] | None = None,
+        model: str = BEST,
+        micro_batch: int = 32,
+    ):
+        """Opens a run; the models are loaded when they are first needed.
+
+        Args:
+          workdir: folder of the run.
+          tasks: which of its label axes; None takes all.
+          model: "best", or "epoch-NN".
+          micro_batch: images per pass through the models, >= 1.
+
+        Raises:
+          DataError: the folder holds no run.
+          UsageError: the run has no such task or model.
+        """
+        if micro_batch < 1:
+            raise UsageError(f"--micro_batch must be at least 1, got {micro_batch}")
+        self.card = RunCard.load(workdir)
+        chosen = list(self.card.tasks) if tasks is None else list(tasks)
+        for axis in chosen:
+            if axis not in self.card.tasks:
+                raise UsageError(
+                    f"--tasks: the run {workdir} has no task {axis!r}; it has {', '.join(self.card.tasks)}"
+                )
+        if not chosen or len(set(chosen)) < len(chosen):
+            raise UsageError(f"--tasks={','.join(chosen)}: must name each task once, and at least one")
+        self.classes = {axis: tuple(self.card.tasks[axis]["classes"]) for axis in chosen}
+        self.files = {axis: model_file(workdir, axis, model) for axis in chosen}
+        self._micro_batch = micro_batch
+        spec = tf.TensorSpec((None, *self.card.size, 3), tf.uint8)
+        self._run = tf.function(self._probabilities, input_signature=[spec], autograph=False)
+
+    @functools.cached_property
+    def models(self) -> dict[str, keras.Model]:
+        """The Keras models by axis. Raises DataError when a file is damaged or belongs to another run."""
+        return {axis: self._load(axis) for axis in self.files}
+
+    @functools.cached_property
+    def _networks(self) -> dict[str, Folded]:
+        return {axis: Folded(model) for axis, model in self.models.items()}
+
+    @property
+    def decoding(self) -> Decoding:
+        """How an image must be decoded to be given to it."""
+        return Decoding(self.card.size, self.card.fit, self.card.fast_decode)
+
+    def __call__(self, images: np.ndarray | tf.Tensor) -> dict[str, np.ndarray]:
+        """uint8 [B, H, W, 3] of `card.size` -> {axis: float32 [B, classes]}."""
+        _ = self._networks  # loaded outside of the graph
+        return {axis: part.numpy() for axis, part in self._run(images).items()}
+
+    def inputs(self, images: np.ndarray | tf.Tensor, axis: str) -> tf.Tensor:
+        """What the axis' model is given: uint8 [B, H, W, 3] -> float32 [B, S, S, 3], 0..255."""
+        return self._resized(tf.convert_to_tensor(images), *self._shape(axis))
+
+    def _probabilities(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        def forward(part, filled):
+            inputs = {shape: self._resized(part, *shape) for shape in map(self._shape, self.models)}
+            rows = {axis: run(inputs[self._shape(axis)]) for axis, run in self._networks.items()}
+            return rows, ()
+
+        specs = {axis: tf.TensorSpec((len(names),), tf.float32) for axis, names in self.classes.items()}
+        return in_micro_batches(forward, images, rows=specs, micro_batch=self._micro_batch)[0]
+
+    def _shape(self, axis: str) -> tuple[int, int]:
+        """(side of the model's input, side of the centre crop that it is made of, 0 for all of the image)."""
+        task = self.card.tasks[axis]
+        return task["image_size"], task.get("crop_size", 0)
+
+    def _resized(self, images: tf.Tensor, size: int, crop_size: int) -> tf.Tensor:
+        return resize(images, size, crop_size=crop_size)
+
+    def _load(self, axis: str) -> keras.Model:
+        path = self.files[axis]
+        side = self.card.tasks[axis]["image_size"]
+        try:
+            model = keras.models.load_model(path, compile=False)
+            shapes = tuple(model.input_shape[1:]), tuple(model.output_shape[1:])
+        except Exception as error:  # zipfile, h5py, json and Keras each raise their own
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DataError(f"{path}: not a whole Keras model ({reason}); train the run anew") from error
+        expected = (side, side, 3), (len(self.classes[axis]),)
+        if shapes != expected:
+            raise DataError(
+                f"{path}: takes {shapes[0]} and gives {shapes[1]}, but run.json says {expected[0]} and "
+                f"{expected[1]}; the file belongs to another run"
+            )
+        return model
+
+
+def model_file(workdir: str | os.PathLike, axis: str, model: str) -> pathlib.Path:
+    """RUN/<axis>/<model>.keras. Raises DataError when there is none at all, UsageError when not this one."""
+    folder = pathlib.Path(workdir, axis)
+    path = folder / f"{model.removesuffix('.keras')}.keras"
+    if path.is_file():
+        return path
+    known = sorted(file.stem for file in folder.glob("[!.]*.keras"))
+    if not known:
+        raise DataError(f"{folder}: holds no model yet; let training finish its first epoch")
+    raise UsageError(f"--model={model}: {folder} has no such model; it has {', '.join(known)}")

@@ -1,0 +1,243 @@
+"""Images to predict -> uint8 batches, in the order of their names.
+
+A batch is a dict:
+
+    images   uint8  [B, H, W, 3]   upright RGB; black where the image is unreadable or padding
+    numbers  int64  [B]            number of the image in its source; -1 for padding
+    reasons  string [B]            why an image is unreadable; b"" for a good one
+
+Files and shards give the same pixels for the same image, those that training saw.
+"""
+
+import concurrent.futures
+import glob
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from deepduel.decoding.batch_decoder import BatchDecoder
+from deepduel.decoding.buffers import BatchBuffers
+from deepduel.decoding.image import Decoding, decode_jpeg, fit_image
+from deepduel.decoding.split import Split
+from deepduel.reading.batch import options
+from deepduel.reading.host_calls import host_call
+from deepduel.reading.random_reader import LARGE_BATCH_BYTES
+from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.format import manifest, records, storage
+from tfrecords_tools.images import image as images
+from tfrecords_tools.images import jpeg
+from tfrecords_tools.images.encoding_options import MAX_PIXELS
+from tfrecords_tools.listing import walk
+
+_CHUNK = 8  # images per task: long enough to make the hand-over cheap, short enough to even out
+
+
+class Source(Protocol):
+    """Images 0 … len - 1, sorted by name."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, number: int) -> str:
+        """What identifies the image in the output."""
+
+    def read(self, numbers: np.ndarray, rows: int) -> tuple[np.ndarray, list[str]]:
+        """Image numbers [n <= rows] -> (uint8 [rows, H, W, 3], n reasons, "" for a good image)."""
+
+
+def batches(source: Source, batch_size: int, decoding: Decoding) -> tf.data.Dataset:
+    """Every image once, in order, in batches of one shape."""
+    rows = max(1, min(batch_size, len(source)))
+    height, width = decoding.size
+
+    def load(number: np.ndarray):
+        numbers = np.arange(number * rows, min((number + 1) * rows, len(source)), dtype=np.int64)
+        pixels, reasons = source.read(numbers, rows)
+        pad = rows - len(numbers)
+        coded = [reason.encode("utf-8", "backslashreplace") for reason in reasons] + [b""] * pad
+        return pixels, np.pad(numbers, (0, pad), constant_values=-1), np.array(coded, object)
+
+    @tf.autograph.experimental.do_not_convert  # nothing here needs it
+    def batch(number):
+        pixels, numbers, reasons = host_call(load, [number], (tf.uint8, tf.int64, tf.string))
+        pixels.set_shape((rows, height, width, 3))
+        numbers.set_shape((rows,))
+        reasons.set_shape((rows,))
+        return {"images": pixels, "numbers": numbers, "reasons": reasons}
+
+    # As in the pipeline: one call decodes a batch with all cores, a second one hides its end.
+    parallel = 2 if rows * height * width * 3 < LARGE_BATCH_BYTES else 1
+    numbers = tf.data.Dataset.range(-(-len(source) // rows))
+    return numbers.map(batch, num_parallel_calls=parallel, deterministic=True).with_options(options())
+
+
+class Files:
+    """Image files, read and decoded by a pool of threads.
+
+    Attributes:
+      rejected: (name, reason) of what was found but is no readable file, sorted by name.
+    """
+
+    def __init__(self, patterns: Sequence[str], decoding: Decoding, *, threads: int | None = None):
+        """Finds the files.
+
+        Args:
+          patterns: folders (searched with all they hold; names are relative to the folder), files and
+            glob patterns (names are the paths as given or matched).
+
+        Raises:
+          DataError: a pattern matches nothing, there are no images, or two have one name.
+        """
+        self.rejected: list[tuple[str, str]] = []
+        found: dict[bytes, bytes] = {}
+        for pattern in patterns:
+            for name, path in self._find(pattern):
+                if found.get(name, path) != path:
+                    raise DataError(
+                        f"--images: two images are called {records.key_text(name)}, in different folders; "
+                        "predict them in one folder above both, or one after the other"
+                    )
+                found[name] = path
+        if not found:
+            also = f", only {len(self.rejected)} other files" if self.rejected else ""
+            raise DataError(f"--images={','.join(patterns)}: there are no images there{also}")
+        self._names = sorted(found)
+        self._paths = [found[name] for name in self._names]
+        self.rejected.sort()
+        self._decoding = decoding
+        threads = threads or len(os.sched_getaffinity(0))
+        self._pool = concurrent.futures.ThreadPoolExecutor(threads, "read")
+        self._buffers = BatchBuffers()
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def name(self, number: int) -> str:
+        return records.key_text(self._names[number])
+
+    def read(self, numbers: np.ndarray, rows: int) -> tuple[np.ndarray, list[str]]:
+        batch = self._buffers.take((rows, *self._decoding.size, 3)).pixels
+        batch[len(numbers) :] = 0
+        tasks = [
+            self._pool.submit(self._read_some, numbers[start : start + _CHUNK], batch[start : start + _CHUNK])
+            for start in range(0, len(numbers), _CHUNK)
+        ]
+        return batch, [reason for task in tasks for reason in task.result()]
+
+    def _read_some(self, numbers: np.ndarray, batch: np.ndarray) -> list[str]:
+        return [self._read_one(number, out) for number, out in zip(numbers.tolist(), batch, strict=False)]
+
+    def _read_one(self, number: int, out: np.ndarray) -> str:
+        try:
+            with open(self._paths[number], "rb", buffering=0) as file:  # noqa: PTH123
+                size = os.fstat(file.fileno()).st_size
+                if size > images.MAX_FILE_BYTES:
+                    out[...] = 0
+                    return f"{size:,} bytes: over the limit of {images.MAX_FILE_BYTES:,} bytes"
+                found = fitted(file.readall(), self._decoding, out)
+        except OSError as error:
+            found = images.Rejected(f"unreadable file: {error.strerror or error}")
+        if found is not None:
+            out[...] = 0
+            return found.reason
+        return ""
+
+    def _find(self, pattern: str):
+        """(name, path) of the images that a pattern stands for."""
+        if pathlib.Path(pattern).is_dir():
+            for found in storage.open_folder(pattern).walk():
+                reason = found.problem or walk.no_image(found.key)
+                if reason:
+                    self.rejected.append((records.key_text(found.key), reason))
+                else:
+                    yield found.key, os.fsencode(pattern) + b"/" + found.key
+            return
+        literal = pathlib.Path(pattern).exists()
+        matches = [pattern] if literal else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
+        if not matches:
+            raise DataError(
+                f"--images={pattern}: there is no such folder or file, and as a pattern it matches nothing"
+            )
+        for match in matches:
+            if pathlib.Path(match).is_file():
+                yield os.fsencode(match), os.fsencode(match)
+            elif not pathlib.Path(match).is_dir():
+                self.rejected.append((match, "not a regular file"))
+
+
+class Shards:
+    """The records of one split, by name (key) and not by place."""
+
+    def __init__(
+        self, split: Split, decoding: Decoding, *, threads: int | None = None, on_error: str = "skip"
+    ):
+        """With `on_error` "fail" reading raises DataError at a record that does not decode."""
+        if not len(split):
+            raise DataError(f"{split.data_dir}: split {split.name!r} holds no image")
+        self.rejected: list[tuple[str, str]] = []
+        self._names = [self._name(split, number) for number in range(len(split))]
+        self._order = np.array(sorted(range(len(split)), key=self._names.__getitem__), np.int64)
+        self._split = split
+        self._decode = BatchDecoder(split, decoding, threads=threads, on_error=on_error)
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def name(self, number: int) -> str:
+        return records.key_text(self._names[self._order[number]])
+
+    def read(self, numbers: np.ndarray, rows: int) -> tuple[np.ndarray, list[str]]:
+        found = self._order[numbers]
+        pixels = self._decode(found, rows=rows)
+        return pixels, [self._split.bad.get(record, "") for record in found.tolist()]
+
+    def _name(self, split: Split, record: int) -> bytes:
+        try:
+            return split.key(record)
+        except DataError:  # the record is damaged, so its image will be unreadable as well
+            return split.where(record).encode()
+
+
+def open_source(
+    patterns: Sequence[str], decoding: Decoding, *, split: str | None = None, on_error: str = "skip"
+) -> Files | Shards:
+    """The source that `--images` names: folders, files and patterns, or one folder of shards with `split`."""
+    shards = [pattern for pattern in patterns if pathlib.Path(pattern, manifest.FILE_NAME).is_file()]
+    if not shards:
+        if split is not None:
+            raise UsageError(
+                f"--split={split} is for a folder of shards, and --images={','.join(patterns)} is none"
+            )
+        return Files(patterns, decoding)
+    if len(patterns) > 1:
+        raise UsageError(f"--images: a folder of shards ({shards[0]}) must stand alone")
+    if split is None:
+        names = ", ".join(sorted(manifest.load(shards[0]).splits))
+        raise UsageError(
+            f"--images={shards[0]} is a folder of shards: name one of its splits with --split ({names})"
+        )
+    return Shards(Split(shards[0], split), decoding, on_error=on_error)
+
+
+def fitted(data: bytes, decoding: Decoding, out: np.ndarray) -> images.Rejected | None:
+    """A file's bytes -> the pixels that its conversion and the pipeline would give, in `out`.
+
+    Args:
+      out: uint8 [H, W, 3] of `decoding.size`; undefined where the image is rejected.
+    """
+    if data[:3] == b"\xff\xd8\xff":
+        header = jpeg.scan(data)
+        if header is not None and header.plain and header.height * header.width <= MAX_PIXELS:
+            try:
+                decode_jpeg(data, header.height, header.width, decoding, out)
+                return None
+            except ValueError:
+                pass  # which damage is harmless is known below
+    found = images.pixels(data)
+    if isinstance(found, images.Rejected):
+        return found
+    out[...] = fit_image(found, decoding)
+    return None

@@ -1,0 +1,1 @@
+"""Record numbers to tf.data batches."""

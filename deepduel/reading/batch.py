@@ -1,0 +1,39 @@
+"""What a batch is.
+
+A batch is a dict:
+
+    images   uint8   [B, H, W, 3]   upright RGB, 0..255
+    labels   {axis: int32 [B]}      -1 where an image has none
+    seeds    int32   [B, 2]         random state of each image for its augmentation
+    records  int64   [B]            record numbers within the split; -1 for padding
+    weight   float32 [B]            1; 0 for the padding that fills up the last evaluation batch, and
+                                    for records left out because they do not decode
+"""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from deepduel.decoding.split import Split
+
+
+def as_batch(split: Split, images, labels: Sequence, seeds, records, weight) -> dict[str, tf.Tensor]:
+    """The dict above, from one column of labels [B] per axis and the other parts."""
+    return {
+        "images": images,
+        "labels": dict(zip(split.manifest.axes, labels, strict=True)),
+        "seeds": seeds,
+        "records": records,
+        "weight": weight,
+    }
+
+
+def options() -> tf.data.Options:
+    """Of every data set here: in order, and left whole by distribution strategies."""
+    options = tf.data.Options()
+    options.deterministic = True
+    # The batches are whole already: nothing for the auto-sharding of a strategy to divide.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    # One that TensorFlow puts behind them by itself would hold more batches, and hand each on once more.
+    options.experimental_optimization.inject_prefetch = False
+    return options

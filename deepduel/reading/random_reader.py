@@ -1,0 +1,103 @@
+"""The random-access reader: batch numbers -> batches, each record read at its known place."""
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from deepduel.decoding import bad_records
+from deepduel.decoding.batch_decoder import BatchDecoder
+from deepduel.decoding.cached_decoder import CachedDecoder
+from deepduel.decoding.pixel_cache import open_cache
+from deepduel.decoding.split import Split
+from deepduel.reading import batch_groups, batch_plan, order
+from deepduel.reading.batch import as_batch, options
+from deepduel.reading.options import Reading
+from tfrecords_tools.format import records as record_format
+
+LARGE_BATCH_BYTES = 64 << 20  # from here on, one batch is decoded at a time
+
+_UNDER_WAY = 2  # groups of batches, of smaller ones
+
+
+def train(split: Split, reading: Reading, position: order.Position) -> tf.data.Dataset:
+    """Endless training batches from `position` on."""
+    training = batch_plan.Training(split, reading, position.seed)
+    return _batches(training.numbers(position), split, reading, training, rows=None, random_crops=True)
+
+
+def evaluate(split: Split, reading: Reading, *, rows: int) -> tf.data.Dataset:
+    """Every record once, in order, in batches of `rows` (of all workers together)."""
+    return listed(split, reading, batch_plan.Listed(np.arange(len(split)), reading, rows=rows))
+
+
+def listed(
+    split: Split, reading: Reading, records: batch_plan.Listed, *, random_crops: bool = False
+) -> tf.data.Dataset:
+    """Given records in their order, in batches of one shape; `random_crops` as in training."""
+    rows = records.rows
+    return _batches(records.numbers(), split, reading, records, rows=rows, random_crops=random_crops)
+
+
+def batches_held(batch_bytes: int) -> int:
+    """How many batches of so many bytes are in memory: under way, ready, and in their user's hands."""
+    return (_under_way(batch_bytes) + 2) * batch_groups.group_size(batch_bytes)
+
+
+def _under_way(batch_bytes: int) -> int:
+    return 1 if batch_bytes >= LARGE_BATCH_BYTES else _UNDER_WAY
+
+
+def _batches(
+    numbers: batch_groups.Numbers,
+    split: Split,
+    reading: Reading,
+    take: Callable[[list[int]], batch_plan.Rows],
+    *,
+    rows: int | None,
+    random_crops: bool = False,
+) -> tf.data.Dataset:
+    """Batch numbers -> batches; `take` gives the records and seeds of batches."""
+    decoding = reading.decoding(split)
+    # Batch numbers, not images, travel through tf.data. Two groups of batches under way keep all cores
+    # busy while one ends; of large ones a single one is enough, since each costs its full memory. The
+    # map works ahead by itself: a prefetch behind it would hold one more batch, and hand each on once more.
+    threads = reading.threads or len(os.sched_getaffinity(0))
+    begin, end = reading.worker.part(reading.batch_size)
+    batch_bytes = (rows or end - begin) * decoding.size[0] * decoding.size[1] * 3
+    parallel = min(_under_way(batch_bytes), threads)
+    decode = BatchDecoder(split, decoding, threads=threads, on_error=reading.on_error)
+    cache = open_cache(reading.cache, split, decoding)
+    if cache:
+        decode = CachedDecoder(split, cache, decode, decoding.size, threads=threads, callers=parallel)
+    axes = list(split.manifest.axes)
+
+    def load(numbers: list[int]):
+        records, seeds, _ = take(numbers)
+        pad = rows * len(numbers) - len(records) if rows else 0
+        labels = [split.labels[axis][records] for axis in axes]
+        images = decode(records, rows=len(records) + pad, seeds=seeds if random_crops else None)
+        if pad:
+            records = np.pad(records, (0, pad), constant_values=-1)
+            seeds = np.pad(seeds, ((0, pad), (0, 0)))
+            labels = [np.pad(column, (0, pad)) for column in labels]
+        weight = bad_records.weights(split, records)
+        for column in labels:
+            column[weight == 0] = record_format.NO_LABEL
+        return images, seeds, records, weight, *labels
+
+    specs = [
+        tf.TensorSpec((rows, *decoding.size, 3), tf.uint8),
+        tf.TensorSpec((rows, 2), tf.int32),
+        tf.TensorSpec((rows,), tf.int64),
+        tf.TensorSpec((rows,), tf.float32),
+        *[tf.TensorSpec((rows,), tf.int32)] * len(axes),
+    ]
+
+    def arrange(images, seeds, records, weight, *labels):
+        return as_batch(split, images, labels, seeds, records, weight)
+
+    size = batch_groups.group_size(batch_bytes)
+    batches = batch_groups.batches(numbers, load, specs, arrange, size=size, parallel=parallel)
+    return batches.with_options(options())

@@ -1,0 +1,212 @@
+"""The sequential reader: shards streamed from start to end, in TensorFlow's own operations only.
+
+For cold disks and network file systems, where random reads are slow, and for tf.data service, whose
+workers cannot run Python functions of ours. Same batches as the random-access reader, in an order that
+is shuffled by shards and by windows instead of globally.
+"""
+
+import os
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+from deepduel.decoding.image_graph import decode_fitted
+from deepduel.decoding.split import Split
+from deepduel.reading import order
+from deepduel.reading.batch import as_batch, options
+from deepduel.reading.options import Reading
+from deepduel.reading.shard_stream import ShardStream
+from tfrecords_tools.format import records as record_format
+
+_WINDOW_BYTES = 32 << 20  # of encoded images are shuffled at a time; two windows are in memory
+_WINDOW_RECORDS = 8192, 256  # at most, at least
+_SIDE_BY_SIDE = 8  # shards
+_GATHERED = 64  # records that leave a window together
+_LISTED = 3  # bad records of one batch that get a line of their own
+
+
+@tf.autograph.experimental.do_not_convert  # nothing here needs it, and converting takes seconds
+def train(split: Split, reading: Reading, position: order.Position) -> tf.data.Dataset:
+    """Endless training batches from `position` on; what lies before its window is not read."""
+    over, step = divmod(position.step, order.steps_per_epoch(len(split), reading.batch_size))
+    position = order.Position(position.seed, position.epoch + over, step)
+    window = window_records(split)
+    shards = ShardStream(split)
+
+    def epoch(number):
+        begin = tf.where(number == position.epoch, np.int64(position.step * reading.batch_size), np.int64(0))
+        first = begin // window
+        in_turn = shuffled_indices(len(split.shards), position.seed, number, salt=-1)
+        records = shards.records(in_turn, first * window, side_by_side=_SIDE_BY_SIDE)
+        records = _windowed_shuffle(records, window, first, position.seed, number)
+        encoded = records.skip(begin - first * window).batch(reading.batch_size)
+        encoded = encoded.map(lambda *batch: _part(reading, *batch))
+        return _decoded(encoded, split, reading, seed=position.seed, epoch=number, random_crops=True)
+
+    epochs = tf.data.Dataset.range(position.epoch, np.iinfo(np.int64).max)
+    return _finish(epochs.flat_map(epoch), split, reading, shards)
+
+
+@tf.autograph.experimental.do_not_convert
+def evaluate(split: Split, reading: Reading, *, rows: int) -> tf.data.Dataset:
+    """Every record once, in order, in batches of `rows`."""
+    shards = ShardStream(split)
+    records = shards.records(tf.range(len(split.shards), dtype=tf.int64), 0, side_by_side=1)
+    encoded = records.batch(rows).map(lambda *batch: _part(reading, *batch, rows=rows))
+    batches = _decoded(encoded, split, reading, seed=0, epoch=0)
+    begin, end = reading.worker.part(rows)
+    rows = end - begin
+
+    def pad(images, labels, seeds, records, weight):
+        missing = rows - tf.shape(images)[0]
+        padded = (
+            tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]]),
+            tf.pad(labels, [[0, missing], [0, 0]], constant_values=record_format.NO_LABEL),
+            tf.pad(seeds, [[0, missing], [0, 0]]),
+            tf.pad(records, [[0, missing]], constant_values=-1),
+            tf.pad(weight, [[0, missing]]),
+        )
+        return [tf.ensure_shape(part, (rows, *part.shape[1:])) for part in padded]
+
+    return _finish(batches.map(lambda *batch: tuple(pad(*batch))), split, reading, shards)
+
+
+def _part(reading: Reading, numbers, examples, *, rows: int | None = None):
+    """This worker's part of a batch. All workers read all shards, each decodes its own part."""
+    begin, end = reading.worker.part(tf.size(numbers, tf.int64) if rows is None else rows)
+    return numbers[begin:end], examples[begin:end]
+
+
+def window_records(split: Split) -> int:
+    """How many records are shuffled at a time: a matter of the data alone, so that the order is too."""
+    mean = sum(shard.bytes for shard in split.shards) / len(split)
+    most, least = _WINDOW_RECORDS
+    return int(min(max(_WINDOW_BYTES / mean, least), most))
+
+
+def _windowed_shuffle(records: tf.data.Dataset, size: int, first, seed: int, epoch) -> tf.data.Dataset:
+    """Shuffles each window of records; unlike Dataset.shuffle a pure function of (seed, epoch, window).
+
+    Args:
+      first: the number of the window with which `records` begins.
+    """
+
+    def shuffle(window, numbers, examples):
+        index = shuffled_indices(tf.size(numbers), seed, epoch, salt=window)
+        some = tf.data.Dataset.from_tensor_slices(index).batch(_GATHERED)  # all at once would be a copy of it
+        return some.map(lambda rows: (tf.gather(numbers, rows), tf.gather(examples, rows))).unbatch()
+
+    windows = records.batch(size).prefetch(1).enumerate(first)
+    return windows.flat_map(lambda window, batch: shuffle(window, *batch))
+
+
+def shuffled_indices(count, seed: int, epoch, *, salt) -> tf.Tensor:
+    """0 … count - 1 in an order that depends on (seed, epoch, salt); int64."""
+    key = tf.stack([order.epoch_word(seed, epoch), tf.cast(salt, tf.int64)])
+    draws = tf.random.stateless_uniform([count], key, dtype=tf.int64, minval=None, maxval=None)
+    return tf.cast(tf.argsort(draws), tf.int64)
+
+
+def _decoded(
+    encoded: tf.data.Dataset, split: Split, reading: Reading, *, seed: int, epoch, random_crops: bool = False
+) -> tf.data.Dataset:
+    """Batches (numbers [B], Examples [B]) -> (images, labels, seeds, numbers, weight).
+
+    Each batch is a small data set of its own, from which the records that do not decode drop
+    out; each of the others knows its row, so what is missing is known too.
+    """
+    decoding = reading.decoding(split)
+    axes = list(split.manifest.axes)
+    features = {"image": tf.io.FixedLenFeature([], tf.string)}
+    features |= {axis: tf.io.FixedLenFeature([], tf.int64, record_format.NO_LABEL) for axis in axes}
+    word = tf.cast(order.epoch_word(seed, epoch), tf.int32)
+    threads = reading.threads or len(os.sched_getaffinity(0))
+
+    def decode(row, number, example):
+        parsed = tf.io.parse_single_example(example, features)
+        crop_seed = (tf.cast(word, tf.int64), number % 2**31) if random_crops else None
+        image = decode_fitted(parsed["image"], decoding, split.manifest.encodings, split.one_size, crop_seed)
+        labels = (
+            tf.stack([tf.cast(parsed[axis], tf.int32) for axis in axes]) if axes else tf.zeros(0, tf.int32)
+        )
+        return row, image, labels
+
+    def batch(numbers, examples):
+        count = tf.size(numbers, tf.int64)
+        rows = tf.data.Dataset.range(count)
+        rows = tf.data.Dataset.zip(rows, *map(tf.data.Dataset.from_tensor_slices, (numbers, examples)))
+        rows = rows.map(decode, num_parallel_calls=threads, deterministic=True).ignore_errors()
+        nothing = tf.zeros(0, tf.int64), tf.zeros((0, *decoding.size, 3), tf.uint8), tf.zeros((0, len(axes)))
+        nothing = tf.nest.map_structure(lambda part, kind: tf.cast(part, kind), nothing, kinds)
+        whole = rows.batch(tf.maximum(count, 1)).concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
+        return whole.map(lambda *good: _in_place(*good, numbers, word))
+
+    kinds = tf.int64, tf.uint8, tf.int32
+    # Two batches under way: one begins while the other ends.
+    return encoded.interleave(batch, cycle_length=2, block_length=1, num_parallel_calls=2, deterministic=True)
+
+
+def _in_place(rows, images, labels, numbers, word: tf.Tensor):
+    """What was decoded, in its rows; a row that was not is black, without labels, of weight 0."""
+    count = tf.size(numbers, tf.int64)
+
+    def put(parts, fill):
+        shape = tf.concat([[count], tf.shape(parts, tf.int64)[1:]], 0)
+        whole = tf.fill(shape, tf.constant(fill, parts.dtype))
+        return tf.tensor_scatter_nd_update(whole, rows[:, None], parts)
+
+    def fill_up():
+        ones = tf.ones_like(rows, tf.float32)
+        return put(images, 0), put(labels, record_format.NO_LABEL), put(ones, 0)
+
+    def all_there():
+        return images, labels, tf.ones_like(rows, tf.float32)
+
+    images, labels, weight = tf.cond(tf.size(rows, tf.int64) == count, all_there, fill_up)
+    seeds = tf.stack([tf.fill([count], word), tf.cast(numbers % 2**31, tf.int32)], axis=1)
+    return images, labels, seeds, numbers, weight
+
+
+def _finish(batches: tf.data.Dataset, split: Split, reading: Reading, shards: ShardStream) -> tf.data.Dataset:
+    """Ends the reading at, or tells of, each record that was not decoded."""
+    act = _refuse if reading.on_error == "fail" else _tell
+
+    def look(images, labels, seeds, records, weight):
+        bad = tf.boolean_mask(records, (weight == 0) & (records >= 0))  # padding is no loss
+        act_on = lambda: act(shards, bad)
+        with tf.control_dependencies([tf.cond(tf.size(bad) > 0, act_on, lambda: tf.constant(True))]):
+            return as_batch(split, tf.identity(images), tf.unstack(labels, axis=1), seeds, records, weight)
+
+    return batches.map(look).with_options(options())
+
+
+def _refuse(shards: ShardStream, bad: tf.Tensor) -> tf.Tensor:
+    text = tf.strings.join(
+        ["DataError: ", _described(shards, bad[0]),
+         "; run python -m tfrecords_tools.verify on the data folder, or leave bad images out with "
+         "--on_error=skip\n"]
+    )  # fmt: skip
+    with tf.control_dependencies([tf.debugging.Assert(False, [text])]):
+        return tf.constant(False)
+
+
+def _tell(shards: ShardStream, bad: tf.Tensor) -> tf.Tensor:
+    """In the graph, so by whoever runs it. How many there were, a batch's weights tell."""
+    listed = tf.map_fn(
+        lambda number: _described(shards, number), bad[:_LISTED], fn_output_signature=tf.string
+    )
+    lines = tf.strings.join(["left out: ", listed])
+    more = tf.size(bad) - _LISTED
+    rest = tf.strings.join(["left out: ", tf.strings.as_string(more), " more images of the same batch"])
+    lines = tf.cond(more > 0, lambda: tf.concat([lines, [rest]], 0), lambda: lines)
+    with tf.control_dependencies(
+        [tf.print(tf.strings.reduce_join(lines, separator="\n"), output_stream=sys.stderr)]
+    ):
+        return tf.constant(True)
+
+
+def _described(shards: ShardStream, number: tf.Tensor) -> tf.Tensor:
+    path, within, key, sound = shards.key(number)
+    why = tf.where(sound, "does not decode", "its checksum does not fit")
+    return tf.strings.join([path, ", record ", tf.strings.as_string(within), " (key ", key, "): ", why])

@@ -1,0 +1,115 @@
+"""Single images for the report: the worst mistakes, the surest, the least sure, and where the model looks.
+
+A gallery is {"title", "images": [{"key", "truth", "predicted", "probability", "picture", "heat"}]},
+with pictures as data: URLs of JPEGs; "heat" is a Grad-CAM overlay or None.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from deepduel.decoding.batch_decoder import BatchDecoder
+from deepduel.evaluation.predictions import Predictions
+from deepduel.prediction.predictor import Predictor
+from deepduel.reports.thumbnail import data_url
+from tfrecords_tools.format import records
+
+SHOWN = 12  # images in a gallery
+EXPLAINED = 6  # of them with Grad-CAM
+
+
+def galleries(predictions: Predictions, predictor: Predictor, axis: str) -> list[dict]:
+    """The galleries of a task."""
+    labels, probabilities = predictions.labels[axis], predictions.probabilities[axis]
+    known = np.flatnonzero(labels >= 0)
+    confidence = probabilities[known].max(1)
+    right = probabilities[known].argmax(1) == labels[known]
+    down, up = np.argsort(-confidence, kind="stable"), np.argsort(confidence, kind="stable")
+    chosen = (
+        ("Worst mistakes: wrong, and most sure of it", known[down[~right[down]]], EXPLAINED),
+        ("Right, and most sure", known[down[right[down]]], 0),
+        ("Least sure", known[up], 0),
+    )
+    return [
+        {"title": title, "images": _images(predictions, predictor, axis, numbers[:SHOWN], explained)}
+        for title, numbers, explained in chosen
+        if len(numbers)
+    ]
+
+
+def _images(predictions: Predictions, predictor: Predictor, axis: str, numbers: np.ndarray, explained: int):
+    split, names = predictions.split, predictions.classes[axis]
+    pixels = BatchDecoder(split, predictor.decoding)(numbers).copy()
+    heats = [None] * len(numbers)
+    if explained:
+        inputs = predictor.inputs(pixels[:explained], axis)
+        maps = grad_cam(predictor.models[axis], inputs)
+        if maps is not None:
+            heats[: len(maps)] = [overlay(*pair) for pair in zip(pixels, maps, strict=False)]
+    found = []
+    for place, number in enumerate(numbers.tolist()):
+        values = predictions.probabilities[axis][number]
+        found.append({
+            "key": records.key_text(split.key(number)),
+            "truth": names[int(predictions.labels[axis][number])],
+            "predicted": names[int(values.argmax())],
+            "probability": float(values.max()),
+            "picture": data_url(pixels[place]),
+            "heat": None if heats[place] is None else data_url(heats[place]),
+        })  # fmt: skip
+    return found
+
+
+def pairs(found: list[tuple]) -> list[list[dict]]:
+    """Pictures of copies, see `copies.Copies.pairs`: [[{"split", "key", "picture"}, {…}]]."""
+    return [
+        [
+            {
+                "split": split.name,
+                "key": records.key_text(split.key(record)),
+                "picture": data_url(split.pixels(record)),
+            }
+            for split, record in pair
+        ]
+        for pair in found[:SHOWN]
+    ]
+
+
+def grad_cam(model: keras.Model, inputs: tf.Tensor) -> np.ndarray | None:
+    """Which parts of each image speak for the predicted class: float [N, h, w], 0..1.
+
+    Grad-CAM (Selvaraju et al. 2017) at the backbone's last feature maps. None for a model that is
+    not built as `models.build` builds: backbone, pooling, head.
+    """
+    try:
+        extractor, head = (part for part in model.layers if isinstance(part, keras.Model))
+        pooling = extractor.layers[-1]
+        maps_model = keras.Model(extractor.inputs[0], pooling.input)
+    except (ValueError, AttributeError, IndexError):
+        return None
+    if len(pooling.input.shape) != 4:
+        return None
+    maps = maps_model(inputs, training=False)
+    with tf.GradientTape() as tape:
+        tape.watch(maps)
+        logits = head(tf.cast(pooling(maps), tf.float32), training=False)
+        chosen = tf.reduce_sum(tf.reduce_max(logits, axis=1))
+    weights = tf.reduce_mean(tape.gradient(chosen, maps), axis=(1, 2), keepdims=True)
+    heat = tf.nn.relu(tf.reduce_sum(weights * maps, axis=-1))
+    return (
+        tf.math.divide_no_nan(heat, tf.reduce_max(heat, axis=(1, 2), keepdims=True))
+        .numpy()
+        .astype(np.float32)
+    )
+
+
+def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3] with heat [h, w] 0..1 painted over its gray: the warmer, the more it counts."""
+    import matplotlib
+
+    height, width = pixels.shape[:2]
+    size = Image.fromarray((heat * 255).astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+    colours = matplotlib.colormaps["inferno"](np.asarray(size))[..., :3] * 255
+    gray = np.asarray(Image.fromarray(pixels).convert("L"), float)[..., None]
+    return (0.45 * gray + 0.55 * colours).clip(0, 255).astype(np.uint8)

@@ -1,0 +1,170 @@
+"""The document of metrics.json -> report.html: one file that needs no other and no network."""
+
+import importlib.resources
+
+import jinja2
+
+from deepduel.evaluation import metrics
+from deepduel.reports import charts
+
+SHORT = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced",
+    "auc": "AUC",
+    "log_loss": "log loss",
+    "ece": "ECE",
+    "tpr_at_fpr_5": "found at 5 % false alarms",
+}
+SHARES = ("accuracy", "balanced_accuracy", "ece", *metrics.FALSE_POSITIVE_RATES)  # read in percent
+DAMAGES = {  # title; axis, which begins with the undamaged image
+    "jpeg": (
+        "Recompressed as JPEG",
+        charts.Axis("quality (100: as it is)", charts.ticks(30, 50, 70, 85, 100), reverse=True),
+    ),
+    "blur": ("Blurred", charts.Axis("standard deviation, pixels", charts.ticks(0, 1, 2, 3))),
+    "resize": (
+        "Shrunk and enlarged again",
+        charts.percent_axis("% of the side", (0.25, 0.5, 0.75, 1), reverse=True),
+    ),
+    "crop": (
+        "Cropped and enlarged",
+        charts.percent_axis("% of the side", (0.5, 0.6, 0.7, 0.8, 0.9, 1), reverse=True),
+    ),
+}
+
+
+def render(
+    document: dict, galleries: dict[str, list[dict]] | None = None, alike: list[list[dict]] | None = None
+) -> str:
+    """The page. The same arguments give the same page.
+
+    Args:
+      document: see `evaluation.document`, perhaps with "robustness" in its tasks.
+      galleries: {axis: see `gallery.galleries`}.
+      alike: pictures of copies in other splits, see `gallery.pairs`.
+    """
+    tools = {"plots": plots, "undefined": undefined, "damage_plots": damage_plots, "short": SHORT}
+    return page("report.html", **document, **tools, galleries=galleries or {}, alike=alike or [])
+
+
+def page(template: str, **values) -> str:
+    """One of the package's templates, filled; all text is escaped."""
+    folder = importlib.resources.files("deepduel.reports")
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8")),
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"percent": percent, "number": number, "count": count, "figure": figure}
+    environment.tests["share"] = SHARES.__contains__
+    return environment.get_template(template).render(titles=metrics.TITLES, **values)
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """0.98765 -> "98.8 %"; only what is all of them says 100 %."""
+    if value is None:
+        return "–"
+    shown = round(value * 100, digits)
+    if shown == 100 and value < 1:
+        return f"> {100 - 10**-digits:.{digits}f} %"
+    return f"{shown:.{digits}f} %"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """0.98765 -> "0.988"."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def count(value: int) -> str:
+    """12345 -> "12,345"."""
+    return f"{value:,}"
+
+
+def figure(value: float | None, name: str) -> str:
+    """A metric's value the way it is read: shares in percent, the rest as numbers."""
+    return percent(value) if name in SHARES else number(value)
+
+
+def undefined(task: dict) -> list[tuple[str, list[str]]]:
+    """(reason, figures) of the figures that the images of a task do not define.
+
+    Those that are there for two classes only are not missed with more.
+    """
+    found: dict[str, list[str]] = {}
+    for name, note in task["overall"].get("notes", {}).items():
+        if len(task["classes"]) == 2 or name not in metrics.FALSE_POSITIVE_RATES:
+            found.setdefault(note, []).append(metrics.TITLES[name])
+    return list(found.items())
+
+
+def plots(task: dict) -> list[dict]:
+    """The plots of a task: {"title", "svg", "legend", "caption"}."""
+    curves = task["curves"]
+    found = []
+    if "roc" in curves:
+        negative, positive = task["classes"]
+        roc, pr = curves["roc"], curves["precision_recall"]
+        auc, ap = number(task["overall"]["auc"]), number(task["overall"]["average_precision"])
+        found.append({
+            "title": f"ROC: AUC {auc}",
+            "svg": charts.lines(
+                [charts.Series("", roc["false"], roc["true"])],
+                charts.percent_axis(f"% of {negative} called {positive}"),
+                charts.percent_axis(f"% of {positive} found"),
+                label=f"ROC curve, area {auc}", diagonal=True),
+            "legend": [], "caption": "Dashed: guessing.",
+        })  # fmt: skip
+        found.append({
+            "title": f"Precision and recall: {ap} on average",
+            "svg": charts.lines(
+                [charts.Series("", pr["recall"], pr["precision"])],
+                charts.percent_axis(f"% of {positive} found (recall)"),
+                charts.percent_axis(f"% right when it says {positive}"),
+                label=f"precision over recall, average precision {ap}"),
+            "legend": [], "caption": "",
+        })  # fmt: skip
+    bins = curves["reliability"]
+    ece = percent(task["overall"]["ece"])
+    found.append({
+        "title": f"Calibration: off by {ece}",
+        "svg": charts.lines(
+            [charts.Series("", bins["confidence"], bins["accuracy"], dots=True)],
+            charts.percent_axis("confidence, %"), charts.percent_axis("right, %"),
+            label=f"reliability diagram, expected calibration error {ece}", diagonal=True),
+        "legend": [],
+        "caption": "On the dashed line the model is right as often as it says. Below it: too sure of itself.",
+    })  # fmt: skip
+    if "histogram" in curves:
+        positive = task["classes"][1]
+        found.append({
+            "title": "How sure it is",
+            "svg": charts.histogram(
+                curves["histogram"], charts.percent_axis(f"probability of {positive}, %"),
+                label=f"histogram of the probability of {positive}, by true class"),
+            "legend": task["classes"], "caption": "Each colour: the images that truly are so.",
+        })  # fmt: skip
+    return found
+
+
+def damage_plots(robustness: dict, chance: float) -> list[dict]:
+    """The plots of a task's robustness: accuracy and, where there is one, AUC over the damage."""
+    found = []
+    for kind, rows in robustness["kinds"].items():
+        title, axis = DAMAGES[kind]
+        clean = axis.ticks[-1 if axis.reverse else 0][0]
+        places = [clean if row["level"] is None else row["level"] for row in rows]
+        names = [name for name in ("accuracy", "auc") if all(row[name] is not None for row in rows)]
+        series = [
+            charts.Series(metrics.TITLES[name], places, [row[name] for row in rows], dots=True)
+            for name in names
+        ]
+        lowest = min(min(one.y) for one in series)
+        start, end = (rows[0]["accuracy"], rows[-1]["accuracy"])
+        label = f"{title}: accuracy falls from {percent(start)} to {percent(end)}"
+        found.append({
+            "title": title,
+            "svg": charts.lines(
+                series, axis, charts.span_axis("%", [lowest, chance]), label=label, level=chance),
+            "legend": [one.name for one in series],
+            "caption": f"Accuracy {percent(start)} on the left, {percent(end)} on the right. Dashed: chance.",
+        })  # fmt: skip
+    return found

@@ -1,0 +1,1 @@
+"""One training run: its folder, its state and its progress."""

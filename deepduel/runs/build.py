@@ -1,0 +1,90 @@
+"""Options -> the networks, optimizers and losses of a run."""
+
+import contextlib
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from deepduel.decoding.split import Split
+from deepduel.networks import task_model
+from deepduel.reading import order
+from deepduel.runs.options import RunOptions, TaskOptions
+from deepduel.training import devices, optimizers, task_losses
+from deepduel.training.task import Task
+from deepduel.training.task_losses import Objective
+from deepduel.training.trainer import Duel
+from tfrecords_tools.cli import UsageError
+
+
+def duel(options: RunOptions, tasks: list[TaskOptions], split: Split) -> Duel:
+    """Everything that is trained; `split` is the training split, for its labels and its size.
+
+    Raises:
+      UsageError: several devices are asked for, and a task trains batch-norm statistics.
+    """
+    steps = order.steps_per_epoch(len(split), options.reading.batch_size)
+    strategy = devices.strategy(options.devices)
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        planned = tf.Variable(steps * (options.length.epochs or 0), trainable=False, name="planned_steps")
+        built: list[Task] = []
+        for task in tasks:
+            lender = built[0] if options.shared_backbone and built else None
+            built.append(_task(options, task, split, steps, planned, lender))
+    unfit = [task.name for task in built if task.trains_statistics and normalises(task)]
+    if strategy and unfit:
+        rule = f"{', '.join(unfit)}: batch-norm statistics can be trained on one device only"
+        if options.devices != "auto":
+            raise UsageError(f"{rule}; give --devices=1 or --batch_norm=frozen")
+        print(f"{rule}, so one is used; --batch_norm=frozen trains on all")
+        return duel(dataclasses.replace(options, devices="1"), tasks, split)
+    micro_batch = min(options.micro_batch or 1, options.reading.batch_size)
+    built = Duel(built, micro_batch=micro_batch, strategy=strategy, planned_steps=planned)
+    built.compile()
+    return built
+
+
+def normalises(task: Task) -> bool:
+    """Whether the task's backbone has batch norm."""
+    layers = task.model.extractor._flatten_layers()
+    return any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers)
+
+
+def _task(
+    options: RunOptions,
+    task: TaskOptions,
+    split: Split,
+    steps: int,
+    planned: tf.Variable,
+    lender: Task | None,
+) -> Task:
+    classes = split.manifest.axes[task.axis]
+    weights = task_losses.class_weights(task.class_weights, split.labels[task.axis], tuple(classes))
+    architecture = task.architecture
+    optimizer = optimizers.build(
+        task.recipe,
+        steps_per_epoch=steps,
+        epochs=options.length.epochs,
+        planned=planned,
+        scales_loss=architecture.trainable and architecture.precision == "mixed_float16" and not lender,
+        precision=architecture.precision,
+    )
+    return Task(
+        task.axis,
+        task_model.build(
+            task.axis,
+            architecture,
+            classes,
+            seed=options.seed,
+            extractor=lender.model.extractor if lender else None,
+        ),
+        task.augmentation,
+        optimizer,
+        mixing=task.mixing,
+        objective=Objective(task.label_smoothing, weights),
+        average=task.average,
+        clip_norm=task.recipe.clip_norm,
+        monitor=task.monitor,
+        patience=task.patience,
+        borrows=lender is not None,
+    )

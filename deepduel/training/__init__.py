@@ -1,0 +1,1 @@
+"""A batch to loss, gradients and update."""

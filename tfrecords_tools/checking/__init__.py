@@ -1,0 +1,1 @@
+"""Whether a data folder is sound, and which images are duplicates."""

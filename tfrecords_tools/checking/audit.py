@@ -1,0 +1,302 @@
+"""Whether a data folder is what its manifest says: every sum, every record, every index row.
+
+`audit` finds damage and names it: file, record number, key. It trusts nothing in the folder but
+the manifest, and that only after its own checksum.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import shlex
+import struct
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from tfrecords_tools.format import manifest, records, storage, tfds_metadata
+from tfrecords_tools.images import image
+from tfrecords_tools.writing import shard, workers
+
+_MANY = 20  # damages told of one shard; what lies beyond is damage of the same kind
+
+
+@dataclasses.dataclass(frozen=True)
+class Damage:
+    """Something that is not as it was written.
+
+    Attributes:
+      file: its name in the data folder.
+      what: the rule that is broken.
+      record: number within the shard; -1: the file as a whole.
+      key: the record's key for people; "" when unknown.
+    """
+
+    file: str
+    what: str
+    record: int = -1
+    key: str = ""
+
+    def __str__(self) -> str:
+        place = "" if self.record < 0 else f", record {self.record}"
+        return f"{self.file}{place}{f' ({self.key})' if self.key else ''}: {self.what}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One shard to look through: its manifest entry, and its split's name."""
+
+    split: str
+    shard: manifest.Shard
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What all shards share. Picklable."""
+
+    data_dir: str
+    axes: dict[str, tuple[str, ...]]
+    decode: bool
+
+
+def audit(
+    data_dir: str,
+    *,
+    decode: bool = False,
+    processes: int = 1,
+    on_progress: Callable[[int, int, int], None] = lambda images, size, damaged: None,
+) -> tuple[manifest.Manifest, list[Damage]]:
+    """Looks through a whole data folder.
+
+    Args:
+      data_dir: the folder.
+      decode: also decode every image and compare its size with the index.
+      processes: how many shards at once.
+      on_progress: called with (images, bytes, damages) so far.
+
+    Raises:
+      DataError: the manifest itself cannot be read.
+    """
+    whole = manifest.load(data_dir, shards=False)
+    store = storage.open_folder(data_dir)
+    found = []
+    if store.read(manifest.FILE_NAME) != manifest.dumps(whole):
+        found.append(Damage(manifest.FILE_NAME, "its bytes are not those that were written"))
+    found += _companions(store, whole)
+    tasks = [Task(name, part) for name, split in whole.splits.items() for part in split.shards]
+    setting = Setting(data_dir, whole.axes, decode)
+    crew = workers.Crew(look, setting, workers=max(1, min(processes, len(tasks))), on_tick=on_progress)
+    cells = {name: collections.Counter() for name in whole.splits}
+    encodings, damaged = collections.Counter(), {}
+    for task, (damages, own_cells, own_encodings) in crew.run(tasks):
+        damaged[task.shard.file] = damages
+        cells[task.split].update(own_cells)
+        encodings.update(own_encodings)
+    for task in tasks:
+        found += damaged[task.shard.file]
+    if not any(damaged.values()):
+        found += _totals(whole, cells, encodings)
+    return whole, found
+
+
+def _companions(store, whole: manifest.Manifest) -> Iterator[Damage]:
+    for name, sha256 in whole.files.items():
+        try:
+            data = store.read(name)
+        except FileNotFoundError:
+            yield Damage(name, "missing")
+            continue
+        if hashlib.sha256(data).hexdigest() != sha256:
+            yield Damage(name, "its SHA-256 is not the manifest's")
+    for alias, name in tfds_metadata.aliases(whole).items():
+        if store.size(alias) is None or bytes(store.view(alias)) != bytes(store.view(name)):
+            yield Damage(alias, f"is not the same as {name}")
+
+
+def _totals(whole: manifest.Manifest, cells: dict, encodings: collections.Counter) -> Iterator[Damage]:
+    """What no shard shows alone: the manifest's counts."""
+    for name, split in whole.splits.items():
+        if dict(cells[name]) != split.cells:
+            yield Damage(
+                manifest.FILE_NAME, f"counts {split.cells} in {name}, the records {dict(cells[name])}"
+            )
+    if dict(encodings) != whole.encodings:
+        yield Damage(manifest.FILE_NAME, f"counts encodings {whole.encodings}, the records {dict(encodings)}")
+
+
+def look(setting: Setting, task: Task, counts: workers.Counts) -> tuple[list[Damage], dict, dict]:
+    """Looks through one shard: (damages, images per cell, images per encoding)."""
+    store = storage.open_folder(setting.data_dir)
+    damages, data = [], {}
+    for ending in shard.ENDINGS:
+        file = task.shard.file + ending
+        try:
+            data[ending] = store.view(file)
+        except FileNotFoundError:
+            damages.append(Damage(file, "missing"))
+            continue
+        size = len(data[ending])
+        if not ending and size != task.shard.bytes:
+            damages.append(Damage(file, f"{size} bytes, but the manifest says {task.shard.bytes}"))
+        elif hashlib.sha256(data[ending]).hexdigest() != task.shard.sha256[ending]:
+            damages.append(Damage(file, "its SHA-256 is not the manifest's"))
+    if "" not in data:
+        return damages, {}, {}
+    sound = not damages
+    reader = _Reader(setting, task.shard, data, counts)
+    damages += reader.damages[:_MANY]
+    if len(reader.damages) > _MANY:
+        damages.append(Damage(task.shard.file, f"and {len(reader.damages) - _MANY} more of its records"))
+    if sound and not reader.damages:
+        damages += reader.disagreements()
+    return damages, dict(reader.cells), dict(reader.encodings)
+
+
+class _Reader:
+    """One pass over a shard's records, beside its index."""
+
+    def __init__(self, setting: Setting, part: manifest.Shard, data: dict, counts: workers.Counts):
+        self.setting, self.part, self.counts = setting, part, counts
+        self.data, self.index = data[""], data.get(".idx")
+        self.damages: list[Damage] = []
+        self.cells, self.encodings = collections.Counter(), collections.Counter()
+        self.rows = []
+        self.table = _table(data.get(".npy"), len(setting.axes), part)
+        for number, (offset, payload, key, wrong) in enumerate(self._records()):
+            if wrong:
+                self.damages.append(Damage(part.file, wrong, number, key))
+            else:
+                self._take(number, offset, payload)
+            counts.add(1, len(payload), bool(wrong))
+
+    def _records(self) -> Iterator[tuple[int, bytes, str, str]]:
+        """(offset, payload, key where the index knows it, what is wrong)."""
+        offset, number = 0, 0
+        while offset < len(self.data):
+            head = self.data[offset : offset + records.LENGTH_BYTES]
+            end, wrong = 0, "cut off"
+            if len(head) == records.LENGTH_BYTES:
+                length, crc = struct.unpack("<QI", head)
+                if records.masked_crc(head[:8]) != crc:
+                    wrong = "the checksum of its length is wrong"
+                else:
+                    end = offset + len(head) + length + records.FOOTER_BYTES
+            if end and end <= len(self.data):
+                payload = self.data[offset + len(head) : end - records.FOOTER_BYTES]
+                (crc,) = struct.unpack("<I", self.data[end - records.FOOTER_BYTES : end])
+                wrong = "" if records.masked_crc(payload) == crc else "the checksum of its data is wrong"
+                yield offset, payload, _key(payload) if wrong else "", wrong
+            else:
+                end = self._next(number)
+                rest = self.data[offset + len(head) : end]
+                yield offset, b"", _key(rest), wrong
+            offset, number = end, number + 1
+
+    def _next(self, number: int) -> int:
+        """Where the record after a broken length begins, by the index; else the end."""
+        if self.table is not None and number + 1 < len(self.table):
+            return int(self.table["offset"][number + 1])
+        return len(self.data)
+
+    def _take(self, number: int, offset: int, payload: bytes) -> None:
+        try:
+            encoded, key, labels = records.parse(payload)
+        except ValueError as error:
+            self.damages.append(Damage(self.part.file, str(error), number))
+            return
+        axes = self.setting.axes
+        if list(labels) != sorted(axes) and set(labels) != set(axes):
+            told = f"has the labels {sorted(labels)}, but the manifest's axes are {list(axes)}"
+            self.damages.append(Damage(self.part.file, told, number, records.key_text(key)))
+            return
+        values = tuple(labels[axis] for axis in axes)
+        if any(not -1 <= value < len(axes[axis]) for axis, value in labels.items()):
+            told = f"a label is out of range: {labels}"
+            self.damages.append(Damage(self.part.file, told, number, records.key_text(key)))
+            return
+        self.cells[shard.cell(axes, values)] += 1
+        start = offset + records.LENGTH_BYTES + records.image_span(payload, encoded)
+        size = records.LENGTH_BYTES + len(payload) + records.FOOTER_BYTES
+        self.rows.append((offset, size, start, len(encoded), values))
+        if self.table is not None and number < len(self.table):
+            row = self.table[number]
+            encoding = int(row["encoding"])
+            if 0 <= encoding < len(records.ENCODINGS):
+                self.encodings[records.ENCODINGS[encoding]] += 1
+            if self.setting.decode:
+                self._decode(number, encoded, key, row)
+
+    def _decode(self, number: int, encoded: bytes, key: bytes, row: np.ndarray) -> None:
+        height, width = int(row["height"]), int(row["width"])
+        if row["encoding"] == records.ENCODINGS.index("raw"):
+            shape = (height, width) if len(encoded) == height * width * 3 else (0, 0)
+        else:
+            checked = image.check(encoded)
+            if isinstance(checked, image.Rejected):
+                self.damages.append(Damage(self.part.file, checked.reason, number, records.key_text(key)))
+                return
+            shape = checked.height, checked.width
+        if shape != (height, width):
+            told = f"its image is {shape[0]}x{shape[1]}, the index says {height}x{width}"
+            self.damages.append(Damage(self.part.file, told, number, records.key_text(key)))
+
+    def disagreements(self) -> Iterator[Damage]:
+        """Where sound files contradict one another: a writer's fault, not the disk's."""
+        if len(self.rows) != self.part.records:
+            yield Damage(
+                self.part.file, f"{len(self.rows)} records, but the manifest says {self.part.records}"
+            )
+        if bytes(self.index) != "".join(f"{row[0]} {row[1]}\n" for row in self.rows).encode():
+            yield Damage(f"{self.part.file}.idx", "does not give the records' places")
+        if self.table is None or len(self.table) != len(self.rows):
+            yield Damage(f"{self.part.file}.npy", "is not the table of the shard's records")
+            return
+        for number, (row, held) in enumerate(zip(self.rows, self.table, strict=True)):
+            told = (*(int(held[name]) for name in ("offset", "size", "image_offset", "image_size")),
+                    tuple(held["labels"].tolist()))  # fmt: skip
+            if told != row:
+                yield Damage(f"{self.part.file}.npy", f"says {told} where the shard has {row}", number)
+                return
+
+
+def _table(data: bytes | None, axes: int, part: manifest.Shard) -> np.ndarray | None:
+    """The table, when its bytes are those that were written."""
+    if data is None or hashlib.sha256(data).hexdigest() != part.sha256[".npy"]:
+        return None
+    return records.load_table(bytes(data), axes)
+
+
+def _key(payload: bytes) -> str:
+    """The key in a damaged record, if it can still be read."""
+    try:
+        return records.key_text(records.parse(payload)[1])
+    except ValueError:
+        return ""
+
+
+def strays(data_dir: str, whole: manifest.Manifest) -> list[str]:
+    """Files that the manifest does not know."""
+    known = {manifest.FILE_NAME, *whole.files, *tfds_metadata.aliases(whole)}
+    for split in whole.splits.values():
+        known |= {part.file + ending for part in split.shards for ending in shard.ENDINGS}
+    return [name for name in storage.open_folder(data_dir).names() if name not in known]
+
+
+def damaged_shards(whole: manifest.Manifest, damages: list[Damage]) -> list[str]:
+    """Names of the shards that damages lie in, companions counted to their shard."""
+    files = {damage.file for damage in damages}
+    return [
+        part.file
+        for split in whole.splits.values()
+        for part in split.shards
+        if files & {part.file + ending for ending in shard.ENDINGS}
+    ]
+
+
+def rebuild_command(whole: manifest.Manifest, data_dir: str) -> str:
+    """The command that makes a folder whole again."""
+    words = ["python -m tfrecords_tools.convert --input_dir=IMAGES", f"--output_dir={data_dir}"]
+    words.append(f"--name={whole.name}")
+    for name, value in whole.options.items():
+        if name != "plan_version":
+            words.append(f"--{name}={shlex.quote(str(value))}")
+    return " ".join([*words, "--repair"])

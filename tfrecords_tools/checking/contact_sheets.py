@@ -1,0 +1,107 @@
+"""What lies in a data folder, read through its tables: images by cell, contact sheets."""
+
+import collections
+import pathlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from PIL import Image
+
+from tfrecords_tools.format import records, storage
+from tfrecords_tools.format.manifest import Manifest
+from tfrecords_tools.images import image
+from tfrecords_tools.writing import shard
+
+THUMBNAIL = 112  # pixels, with 4 of margin
+_MARGIN = 4
+
+
+def tables(whole: Manifest, data_dir: str, split: str) -> Iterator[tuple[str, np.ndarray]]:
+    """(shard, its table) for each shard of a split."""
+    store = storage.open_folder(data_dir)
+    for part in whole.splits[split].shards:
+        yield part.file, records.load_table(store.read(f"{part.file}.npy"), len(whole.axes))
+
+
+def cells(whole: Manifest, data_dir: str, split: str) -> dict[str, tuple[int, float]]:
+    """Per combination of labels: images, and mean bytes of an encoded image."""
+    counts, sizes = collections.Counter(), collections.Counter()
+    for _, table in tables(whole, data_dir, split):
+        labels, which = np.unique(table["labels"], axis=0, return_inverse=True)
+        which = which.reshape(-1)
+        for number, cell in enumerate(labels.tolist()):
+            name = shard.cell(whole.axes, cell)
+            counts[name] += int((which == number).sum())
+            sizes[name] += int(table["image_size"][which == number].sum())
+    return {name: (count, sizes[name] / count) for name, count in sorted(counts.items())}
+
+
+def draw_sheets(
+    whole: Manifest,
+    data_dir: str,
+    sheet_dir: str,
+    *,
+    per_sheet: int = 36,
+    on_progress: Callable[[int], None] = lambda sheets: None,
+) -> list[pathlib.Path]:
+    """Draws a PNG per split and cell with its first images, which are a random choice.
+
+    Returns:
+      The files, `SPLIT-fake-animals.png`.
+    """
+    folder = pathlib.Path(sheet_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    made = []
+    for split in whole.splits:
+        for cell, images in _first_images(whole, data_dir, split, per_sheet).items():
+            name = cell.replace("/", "-") if cell.strip("?/") else "unlabelled"
+            name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+            file = folder / f"{split}-{name}.png"
+            partial = file.with_name(f".{file.name}.partial")
+            _sheet(images).save(partial, "PNG")
+            partial.replace(file)
+            made.append(file)
+            on_progress(len(made))
+    return made
+
+
+def _first_images(whole: Manifest, data_dir: str, split: str, count: int) -> dict[str, list[np.ndarray]]:
+    store, found = storage.open_folder(data_dir), collections.defaultdict(list)
+    wanted = set(whole.splits[split].cells)
+    for file, table in tables(whole, data_dir, split):
+        data = store.view(file)
+        for row in table:
+            cell = shard.cell(whole.axes, row["labels"].tolist())
+            if len(found[cell]) < count:
+                found[cell].append(pixels(data, row))
+        if all(len(found[cell]) >= count for cell in wanted):
+            break
+    return dict(sorted(found.items()))
+
+
+def pixels(data, row: np.ndarray) -> np.ndarray:
+    """One record's image, uint8 [H, W, 3].
+
+    Args:
+      data: the shard.
+      row: of its table.
+    """
+    start = int(row["image_offset"])
+    encoded = bytes(data[start : start + int(row["image_size"])])
+    if records.ENCODINGS[row["encoding"]] == "raw":
+        return np.frombuffer(encoded, np.uint8).reshape(int(row["height"]), int(row["width"]), 3)
+    return image.decode(encoded)
+
+
+def _sheet(images: list[np.ndarray]) -> Image.Image:
+    columns = max(1, int(np.ceil(np.sqrt(len(images)))))
+    step = THUMBNAIL + 2 * _MARGIN
+    sheet = Image.new("RGB", (columns * step, -(-len(images) // columns) * step), (255, 255, 255))
+    for number, values in enumerate(images):
+        thumbnail = Image.fromarray(values)
+        if max(thumbnail.size) > THUMBNAIL:
+            thumbnail.thumbnail((THUMBNAIL, THUMBNAIL))
+        left = number % columns * step + (step - thumbnail.width) // 2
+        top = number // columns * step + (step - thumbnail.height) // 2
+        sheet.paste(thumbnail, (left, top))
+    return sheet

@@ -1,0 +1,177 @@
+"""manifest.json: what a data folder holds. Written last, so a folder that has one is whole.
+
+The manifest is the only thing a reader needs besides the shards: label names, and per split
+the shards with their record counts, byte sizes and SHA-256 sums.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+
+from tfrecords_tools.cli import DataError
+from tfrecords_tools.format import storage
+
+FILE_NAME = "manifest.json"
+FORMAT = "deepduel-shards"
+FORMAT_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One published shard.
+
+    Attributes:
+      file: its name inside the data folder; `.idx` and `.npy` lie beside it.
+      records: how many records it holds.
+      bytes: its size.
+      sha256: hex digests by file ending: "" for the shard itself, ".idx", ".npy".
+    """
+
+    file: str
+    records: int
+    bytes: int
+    sha256: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One split, for example train.
+
+    Attributes:
+      shards: in the order of record numbers.
+      cells: images per combination of labels, `{"real/animals": 870, …}` with names in the
+        order of the axes and `?` for no label.
+    """
+
+    shards: tuple[Shard, ...]
+    cells: dict[str, int]
+
+    @property
+    def records(self) -> int:
+        return sum(shard.records for shard in self.shards)
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """A data folder.
+
+    Attributes:
+      name: the data set's name, the beginning of each shard's.
+      axes: label names per label axis, in label order: `{"authenticity": ("real", "fake")}`.
+      splits: by name.
+      image_sizes: images per upright size `"HEIGHTxWIDTH"`; past 1,000 sizes the rest is "other".
+      encodings: images per stored encoding ("jpeg", "png", "raw").
+      rejected: how many images are listed in rejected.csv.
+      options: the conversion's options that decide the shards' bytes.
+      source: SHA-256 over the input (keys, sizes, labels), hex.
+      reencoded: images whose own bytes could not be kept, per reason.
+      generations: one per conversion that added to the folder: `{"source": fingerprint, "images": count,
+        "shards": {split: count}}`, and `images-00001.npy` (files) has its images' order hashes.
+      files: SHA-256 of each other file of the folder (rejected.csv, TFDS's metadata), hex.
+    """
+
+    name: str
+    axes: dict[str, tuple[str, ...]]
+    splits: dict[str, Split]
+    image_sizes: dict[str, int]
+    encodings: dict[str, int]
+    rejected: int
+    options: dict[str, object]
+    source: str
+    reencoded: dict[str, int] = dataclasses.field(default_factory=dict)
+    generations: tuple[dict, ...] = ()
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def label_name(self, axis: str, label: int) -> str:
+        """The name of a label; "?" for no label (-1)."""
+        return "?" if label < 0 else self.axes[axis][label]
+
+
+def save(manifest: Manifest, data_dir: str | os.PathLike) -> None:
+    """Publishes manifest.json by rename."""
+    path = pathlib.Path(data_dir, FILE_NAME)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(dumps(manifest))
+    partial.replace(path)
+
+
+def dumps(manifest: Manifest) -> bytes:
+    """The manifest as the bytes of manifest.json; they end with a checksum over themselves."""
+    document = {"format": FORMAT, "format_version": FORMAT_VERSION} | dataclasses.asdict(manifest)
+    document["checksum"] = _checksum(document)
+    return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def _checksum(document: dict) -> str:
+    rest = {key: value for key, value in document.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, ensure_ascii=False).encode()).hexdigest()
+
+
+def load(data_dir: str | os.PathLike, *, shards: bool = True) -> Manifest:
+    """Reads manifest.json and checks (`shards`) that each shard is there with its size.
+
+    Raises:
+      DataError: no such folder, no manifest, another format, a missing or resized shard.
+    """
+    folder = storage.open_folder(data_dir)
+    path = f"{folder.root}/{FILE_NAME}"
+    if not folder.exists():
+        raise DataError(f"{folder.root}: there is no such folder of shards; convert makes one")
+    try:
+        document = json.loads(folder.read(FILE_NAME).decode("utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            f"{folder.root}: no {FILE_NAME}, so no finished conversion lies here; "
+            "run python -m tfrecords_tools.convert with this --output_dir"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path}: unreadable ({error}); convert again") from error
+    if not isinstance(document, dict):
+        raise DataError(f"{path}: not a manifest; convert again")
+    found = document.get("format"), document.get("format_version")
+    if found != (FORMAT, FORMAT_VERSION):
+        raise DataError(
+            f"{path}: format {found[0]!r} version {found[1]!r}, but this version reads "
+            f"{FORMAT!r} version {FORMAT_VERSION}; convert again"
+        )
+    if document.get("checksum") != _checksum(document):
+        raise DataError(
+            f"{path}: its checksum does not fit, so it was damaged or edited; copy it again, or rebuild it: "
+            "run python -m tfrecords_tools.convert as before, with --repair"
+        )
+    manifest = _from_document(document, path)
+    for name, split in manifest.splits.items() if shards else ():
+        for shard in split.shards:
+            _check_shard(folder, name, shard)
+    return manifest
+
+
+def _from_document(document: dict, path: str) -> Manifest:
+    try:
+        splits = {
+            name: Split(tuple(Shard(**shard) for shard in split["shards"]), split["cells"])
+            for name, split in document["splits"].items()
+        }
+        fields = {field.name: document[field.name] for field in dataclasses.fields(Manifest)}
+        axes = {axis: tuple(names) for axis, names in document["axes"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: incomplete ({error!r}); convert again") from error
+    return Manifest(
+        **fields | {"splits": splits, "axes": axes, "generations": tuple(document["generations"])}
+    )
+
+
+def _check_shard(folder, split: str, shard: Shard) -> None:
+    size = folder.size(shard.file)
+    if size is None:
+        raise DataError(
+            f"{folder.root}/{shard.file}: missing, but the manifest lists it for split {split!r}; "
+            "copy the folder again, or rebuild the shard: python -m tfrecords_tools.verify tells how"
+        )
+    if size != shard.bytes:
+        raise DataError(
+            f"{folder.root}/{shard.file}: {size} bytes, but the manifest says {shard.bytes}; "
+            "copy the folder again, or rebuild the shard: python -m tfrecords_tools.verify tells how"
+        )

@@ -1,0 +1,232 @@
+"""Where images come from and shards go to: a local folder here, object stores in `remote`.
+
+Names are `/`-separated bytes for images (a file system promises no encoding), text for shards.
+Whatever is published appears whole under its name, or not at all.
+"""
+
+import ctypes
+import errno
+import mmap
+import os
+import pathlib
+import shutil
+import stat
+import time
+import uuid
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tfrecords_tools.cli import DataError
+
+WORK = ".convert"  # in an output folder: what is unfinished
+
+IMAGE_SUFFIXES = frozenset(
+    b".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .jp2 .j2k .ppm .pgm .pbm "
+    b".pnm .ico .tga .mpo .apng".split()
+)
+
+
+class Found(NamedTuple):
+    """A file of an input folder: its key, its size in bytes, and why it cannot be read ("" if it can)."""
+
+    key: bytes
+    size: int
+    problem: str
+
+
+class Local:
+    """A folder on this machine."""
+
+    def __init__(self, root: str | os.PathLike):
+        self.root = os.fspath(root)
+        self._root = os.fsencode(root)
+
+    def exists(self) -> bool:
+        return os.path.isdir(self.root)  # noqa: PTH112
+
+    def walk(self) -> Iterator[Found]:
+        """Every file below the folder, links followed, in sorted order within each directory."""
+        top = os.stat(self._root)  # noqa: PTH116
+        yield from self._walk(b"", ((top.st_dev, top.st_ino),))
+
+    def _walk(self, folder: bytes, above: tuple[tuple[int, int], ...]) -> Iterator[Found]:
+        try:
+            with os.scandir(os.path.join(self._root, folder)) as entries:  # noqa: PTH118
+                listed = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            yield Found(folder or b".", 0, f"unreadable directory: {error.strerror}")
+            return
+        for entry in listed:
+            key = folder + entry.name
+            try:
+                status = entry.stat()
+            except OSError as error:
+                yield Found(key, 0, _broken(entry, error))
+                continue
+            if stat.S_ISREG(status.st_mode):
+                yield Found(key, status.st_size, "")
+            elif not stat.S_ISDIR(status.st_mode):
+                yield Found(key, 0, "not a regular file")
+            elif suffix(key) in IMAGE_SUFFIXES:
+                yield Found(key, 0, "a directory named like an image; not looked into")
+            elif (status.st_dev, status.st_ino) in above:
+                yield Found(key, 0, "link loop: the directory contains itself")
+            else:
+                yield from self._walk(key + b"/", (*above, (status.st_dev, status.st_ino)))
+
+    def read_image(self, key: bytes) -> bytes:
+        """A file's bytes. Raises PermissionError, other OSError."""
+        file = os.open(self._root + b"/" + key, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(file).st_size
+            parts = [os.read(file, size + 1)]
+            if len(parts[0]) != size:  # a file system that reads in pieces, or a file that grows
+                while part := os.read(file, 1 << 20):
+                    parts.append(part)
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+        finally:
+            os.close(file)
+
+    def path(self, name: str) -> pathlib.Path:
+        return pathlib.Path(self.root, name)
+
+    def size(self, name: str) -> int | None:
+        """A published file's bytes; None when there is none."""
+        try:
+            return os.stat(f"{self.root}/{name}").st_size  # noqa: PTH116, pathlib is slow for 10,000 shards
+        except FileNotFoundError:
+            return None
+
+    def names(self, folder: str = "") -> list[str]:
+        """Names of what lies in the folder, sorted; empty when it does not exist."""
+        try:
+            return sorted(os.listdir(self.path(folder)))  # noqa: PTH208
+        except FileNotFoundError:
+            return []
+
+    def read(self, name: str) -> bytes:
+        with open(f"{self.root}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
+            return file.readall()
+
+    def view(self, name: str) -> mmap.mmap | bytes:
+        """A file's bytes without reading them all into memory."""
+        with self.path(name).open("rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                return b""
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def alias(self, name: str, other: str) -> None:
+        """Makes a published file known by another name too; a copy where links are not possible."""
+        self.remove(other)
+        try:
+            os.link(self.path(name), self.path(other))
+        except OSError:
+            self.write(other, self.read(name))
+
+    def write(self, name: str, data: bytes, *, synced: bool = True) -> None:
+        """Publishes bytes under a name; not `synced`, a power cut may leave the file empty."""
+        partial = self.partial(pathlib.PurePosixPath(name).name)
+        with partial.open("wb") as file:
+            file.write(data)
+            if synced:
+                sync(file)
+        partial.replace(self.path(name))
+
+    def partial(self, name: str) -> pathlib.Path:
+        """Where a file lies until it is published; its own name each time, on any machine."""
+        path = self.path(f"{WORK}/{name}.{uuid.uuid4().hex}.partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def publish(self, file: pathlib.Path, name: str) -> None:
+        """Moves a finished, synced file of the same file system to its name."""
+        file.replace(self.path(name))
+
+    def remove(self, name: str) -> None:
+        self.path(name).unlink(missing_ok=True)
+
+    def clear_work(self) -> None:
+        """Removes what only a running conversion needs."""
+        shutil.rmtree(self.path(WORK), ignore_errors=True)
+
+    def lock(self) -> object:
+        """Takes the folder's lock. Raises DataError when another conversion holds it."""
+        return lock(self.path(f"{WORK}/lock"))
+
+
+def open_folder(url: str | os.PathLike):
+    """The folder that a path or a URL names: a `Local`, or a `remote.Remote`."""
+    if is_remote(url):
+        from tfrecords_tools.format import remote  # fsspec takes its time
+
+        return remote.Remote(os.fspath(url))
+    return Local(os.fspath(url).removeprefix("file://"))
+
+
+def is_remote(url: str | os.PathLike) -> bool:
+    """Whether a name is a URL of an object store."""
+    return "://" in os.fspath(url) and not os.fspath(url).startswith("file://")
+
+
+def suffix(key: bytes) -> bytes:
+    """A key's file ending in lower case, with the dot: b".jpg"."""
+    stem, dot, ending = key.rpartition(b"/")[2].rpartition(b".")
+    return (dot + ending).lower() if stem.strip(b".") else b""
+
+
+def sync(file) -> None:
+    """Flushes an open file to the disk, so that its rename never outruns its bytes."""
+    file.flush()
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems without fsync
+            raise
+
+
+def start_writing(file, start: int, end: int) -> None:
+    """Has the system write these bytes of an open file soon, so that `sync` need not wait for them all."""
+    file.flush()
+    if _sync_file_range is not None:
+        _sync_file_range(file.fileno(), start, end - start, 2)  # SYNC_FILE_RANGE_WRITE; advice: may fail
+
+
+def _find_sync_file_range():
+    function = getattr(ctypes.CDLL(None), "sync_file_range", None)  # Linux; Python has no such call
+    if function is not None:
+        function.argtypes = ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint
+    return function
+
+
+_sync_file_range = _find_sync_file_range()
+
+
+def lock(path: pathlib.Path) -> object:
+    """Takes the lock of an output folder; it falls with the process, however that ends.
+
+    Raises:
+      DataError: another process holds it.
+    """
+    import fcntl
+
+    for _ in range(5):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+                return file  # and not one that a conversion deleted when it was done
+        except BlockingIOError:
+            time.sleep(0.2)  # the one that was killed just now takes a moment to let go
+        except OSError:
+            return file  # a file system without locks: unfinished files have names of their own
+        file.close()
+    raise DataError(f"{path.parent.parent}: another conversion is writing here; wait for it, or stop it")
+
+
+def _broken(entry: os.DirEntry, error: OSError) -> str:
+    if error.errno == errno.ELOOP:
+        return "link loop"
+    if entry.is_symlink():
+        return f"broken link: {error.strerror}"
+    return f"unreadable: {error.strerror}"

@@ -1,0 +1,1 @@
+"""What a valid image is, and how it is stored."""

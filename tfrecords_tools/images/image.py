@@ -1,0 +1,266 @@
+"""One image: bytes as found -> bytes that every reader decodes to the right pixels, or a reason why not.
+
+`check` decides what may enter the shards; whatever it accepts, `decode` turns into upright RGB
+pixels, uint8 [H, W, 3]; `pixels` gives the same at once. Alpha is dropped, the first frame of an
+animation stands for all, embedded colour profiles are kept but not applied: what
+`PIL.Image.convert("RGB")` gives, and training tools expect.
+"""
+
+import dataclasses
+import io
+import threading
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import simplejpeg
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from tfrecords_tools.images import jpeg
+from tfrecords_tools.images.encoding_options import KEEP, MAX_PIXELS, Recipe
+
+MAX_FILE_BYTES = 1 << 29
+# EPS and PDF would run other programs, the rest of Pillow's list nobody trains on.
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "TGA")
+_HARMLESS = ("Invalid SOS parameters", "Unknown Adobe color transform", "Warning: unknown JFIF revision")
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+_scratch = threading.local()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Checked:
+    """An accepted image.
+
+    Attributes:
+      data: the bytes to store: JPEG, PNG, or height*width*3 raw uint8.
+      height, width: upright pixels.
+      encoding: "jpeg", "png" or "raw".
+      note: why the original bytes were not kept; "" when they were, or were not asked for.
+    """
+
+    data: bytes
+    height: int
+    width: int
+    encoding: str
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rejected:
+    """An image that may not enter, and why."""
+
+    reason: str
+
+
+def check(data: bytes, recipe: Recipe = KEEP) -> Checked | Rejected:
+    """Decodes the whole image once, and gives what to store. Never raises on bad bytes."""
+    return _read(
+        data,
+        recipe.max_pixels,
+        lambda header: _check_plain_jpeg(data, header, recipe),
+        lambda opened: _take(opened, data, recipe),
+    )
+
+
+def pixels(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray | Rejected:
+    """An image of any kind -> upright RGB pixels, uint8 [H, W, 3], those that are stored without loss.
+
+    Rejects what `check` rejects, and never raises on bad bytes.
+    """
+    return _read(data, max_pixels, lambda header: _plain_jpeg(data, header), _upright)
+
+
+def _read(data: bytes, max_pixels: int, read_jpeg: Callable, read_other: Callable):
+    """Hands an image to who can read it, and makes whatever goes wrong a reason.
+
+    Args:
+      read_jpeg: takes the header of a JPEG that decodes to upright RGB as it is; None when only
+        Pillow can tell.
+      read_other: takes an image that Pillow opened.
+    """
+    if not data:
+        return Rejected("empty file (0 bytes)")
+    header = jpeg.scan(data) if data[:3] == b"\xff\xd8\xff" else None
+    if header is not None and header.height * header.width > max_pixels:
+        return _too_large(header.height, header.width, max_pixels)
+    try:
+        found = read_jpeg(header) if header is not None and header.plain else None
+        return _read_other(data, max_pixels, read_other) if found is None else found
+    except MemoryError:
+        return Rejected("decoding it takes more memory than there is")
+    except Exception as error:  # decoders of hostile bytes raise anything: SyntaxError, struct.error, …
+        return Rejected(f"damaged or unreadable image: {_one_line(error)}")
+
+
+def decode(data: bytes | memoryview, *, fast: bool = False, out: np.ndarray | None = None) -> np.ndarray:
+    """Bytes that `check` accepted (JPEG or PNG) -> upright RGB pixels, uint8 [H, W, 3].
+
+    Args:
+      data: the encoded image.
+      fast: JPEG only: faster, slightly inexact DCT and upsampling. Otherwise equal to Pillow's pixels.
+      out: contiguous uint8 [H, W, 3] to decode into, or None.
+
+    Raises:
+      ValueError: the bytes are no such image, or `out` has another shape.
+    """
+    if bytes(data[:2]) == b"\xff\xd8":
+        if out is not None:
+            height, width = simplejpeg.decode_jpeg_header(data, strict=False)[:2]
+            _require_shape(out, height, width)
+        return simplejpeg.decode_jpeg(data, "RGB", fastdct=fast, fastupsample=fast, buffer=out, strict=False)
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as opened:
+            pixels = np.asarray(_to_rgb(opened))
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"not a JPEG or PNG image: {error}") from error
+    if out is None:
+        return pixels
+    _require_shape(out, *pixels.shape[:2])
+    out[...] = pixels
+    return out
+
+
+def _check_plain_jpeg(data: bytes, header: jpeg.Header, recipe: Recipe) -> Checked | Rejected | None:
+    """A JPEG whose bytes the pipeline decodes to upright RGB as they are."""
+    keep = recipe.encoding == "keep"
+    # Keeping needs only the proof that all of it decodes. At 1/8 of the size every bit is read and every
+    # coefficient decoded, which is where damage shows; only the transform to pixels, which cannot fail,
+    # is less.
+    scale = 8 if keep else 1
+    size = -(-header.height // scale) * -(-header.width // scale) * 3
+    found = _plain_jpeg(data, header, scale=scale, fast=keep, buffer=_buffer(size))
+    if found is None or isinstance(found, Rejected):
+        return found
+    if keep:
+        return Checked(data, header.height, header.width, "jpeg")
+    return _encoded(Image.fromarray(found), recipe)
+
+
+def _plain_jpeg(
+    data: bytes, header: jpeg.Header, *, scale: int = 1, fast: bool = False, buffer: np.ndarray | None = None
+) -> np.ndarray | Rejected | None:
+    """Its pixels, sides divided by `scale` and rounded up; None when only Pillow reads on."""
+    least = 1 if scale > 1 else 0  # as small as it gets, or as large as it is
+    try:
+        found = simplejpeg.decode_jpeg(
+            data, "RGB", fastdct=fast, fastupsample=fast, min_height=least, min_width=least, buffer=buffer
+        )
+    except ValueError as error:
+        if str(error).startswith(_HARMLESS):  # and fatal to simplejpeg
+            return None
+        return Rejected(f"damaged JPEG: {_one_line(error)}")
+    if found.shape[:2] != (-(-header.height // scale), -(-header.width // scale)):
+        return Rejected("damaged JPEG: it has two sizes")
+    return found
+
+
+def _read_other(data: bytes, max_pixels: int, read: Callable):
+    """Whatever else Pillow reads."""
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS and not _register_heif():
+        return Rejected("HEIF/HEIC image: reading it needs pip install pillow-heif")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata, and its own bomb limit
+        try:
+            opened = Image.open(io.BytesIO(data), formats=_formats())
+        except Image.DecompressionBombError as error:
+            return Rejected(f"over the limit of {max_pixels:,} pixels: {_one_line(error)}")
+        except UnidentifiedImageError:
+            return Rejected(f"not an image (begins with {bytes(data[:8])!r})")
+        with opened:
+            width, height = opened.size
+            if height * width > max_pixels:
+                return _too_large(height, width, max_pixels)
+            if opened.mode in ("F", "I") and opened.format != "PNG":
+                return Rejected(f"{_kind(opened)} with 32-bit samples: they have no defined 8-bit range")
+            return read(opened)
+
+
+def _kind(opened: Image.Image) -> str:
+    return "JPEG" if opened.format == "MPO" else opened.format
+
+
+def _upright(opened: Image.Image) -> np.ndarray:
+    return np.asarray(_to_rgb(ImageOps.exif_transpose(opened)))
+
+
+def _take(opened: Image.Image, data: bytes, recipe: Recipe) -> Checked:
+    kind, mode = _kind(opened), opened.mode
+    frames = getattr(opened, "n_frames", 1) if kind != "JPEG" else 1
+    orientation = opened.getexif().get(0x0112, 1)
+    opened.load()
+    plain = mode in ("RGB", "L") and frames == 1 and orientation in (0, 1)
+    plain = plain and kind == "PNG" and data[24] == 8 and "transparency" not in opened.info
+    if recipe.encoding == "keep" and plain:
+        return Checked(data, opened.height, opened.width, "png")
+    upright = _to_rgb(ImageOps.exif_transpose(opened))
+    note = _why(kind, mode, data, frames, orientation) if recipe.encoding == "keep" else ""
+    return _encoded(upright, recipe, note)
+
+
+def _why(kind: str, mode: str, data: bytes, frames: int, orientation: int) -> str:
+    """The reason why an image's own bytes are not stored."""
+    words = [kind]
+    if kind == "PNG" and data[24] == 16:
+        words.append("of 16 bits")
+    elif kind in ("PNG", "JPEG") and mode not in ("RGB", "L"):
+        words.append({"P": "with palette", "RGBA": "with alpha", "LA": "with alpha"}.get(mode, mode))
+    if frames > 1:
+        words.append("animated, first frame")
+    if orientation not in (0, 1):
+        words.append(f"EXIF orientation {orientation}")
+    if words == ["PNG"]:
+        words.append("with transparency")
+    if words == ["JPEG"]:
+        header = jpeg.scan(data)
+        words.append("unusual coding" if header is None else header.coding)
+    return ", ".join(words)
+
+
+def _to_rgb(opened: Image.Image) -> Image.Image:
+    if opened.mode.startswith("I"):  # 16-bit gray: the high byte, as libpng and Pillow do for 16-bit RGB
+        high = np.asarray(opened).astype(np.int64).clip(0, 0xFFFF) >> 8
+        opened = Image.fromarray(high.astype(np.uint8))
+    return opened if opened.mode == "RGB" else opened.convert("RGB")
+
+
+def _encoded(upright: Image.Image, recipe: Recipe, note: str = "") -> Checked:
+    data, height, width, encoding = recipe.encode(upright)
+    return Checked(data, height, width, encoding, note)
+
+
+def _buffer(size: int) -> np.ndarray:
+    """Scratch pixels, kept between images: fresh pages would cost as much as decoding does."""
+    held = getattr(_scratch, "buffer", None)
+    if held is None or held.size < size:
+        _scratch.buffer = held = np.empty(max(size, 1 << 20), np.uint8)
+    return held
+
+
+def _require_shape(out: np.ndarray, height: int, width: int) -> None:
+    if out.shape != (height, width, 3) or out.dtype != np.uint8 or not out.flags.c_contiguous:
+        raise ValueError(
+            f"`out` must be contiguous uint8 [{height}, {width}, 3] for this image, "
+            f"not {out.dtype} {list(out.shape)}"
+        )
+
+
+def _formats() -> tuple[str, ...]:
+    Image.init()  # Pillow loads most of its formats late, and knows no format before
+    return tuple(name for name in (*FORMATS, "HEIF") if name in Image.OPEN)
+
+
+def _register_heif() -> bool:
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def _too_large(height: int, width: int, max_pixels: int) -> Rejected:
+    return Rejected(f"{width}x{height} pixels: over the limit of {max_pixels:,} pixels")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

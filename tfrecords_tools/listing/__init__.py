@@ -1,0 +1,1 @@
+"""A folder or table to a list of images with their splits and labels."""

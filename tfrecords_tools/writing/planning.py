@@ -1,0 +1,183 @@
+"""A listing -> a plan: which image goes into which shard, fixed before the first one is written.
+
+A plan is made of keys and file sizes alone, so that it is the same whatever the number of
+workers, and again after an interruption.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from tfrecords_tools.cli import UsageError
+from tfrecords_tools.format.manifest import Manifest
+from tfrecords_tools.images.encoding_options import KEEP, Recipe
+from tfrecords_tools.listing.listing import Listing
+
+PLAN_VERSION = 1
+MANY_SHARDS = 8  # of a split, when it has images enough: so that several processes have work
+IMAGES_PER_SHARD = 256  # at least, before a small split is cut into several shards
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What decides the shards' bytes, besides the input.
+
+    Attributes:
+      name: of the data set, the beginning of each file's name.
+      recipe: how images are stored.
+      shard_mb: a shard's size at most, in 10**6 bytes, as planned from the files' sizes.
+      num_shards: shards per split; 0 leaves it to `shard_mb`.
+      seed: of the order of images.
+      split, group: how splits were made, see `splitting.Shares`; "" for those of the folder.
+      drop_duplicates: "none" or "across_splits".
+      duplicate_distance: see `duplicates`.
+    """
+
+    name: str
+    recipe: Recipe = KEEP
+    shard_mb: int = 128
+    num_shards: int = 0
+    seed: int = 0
+    split: str = ""
+    group: str = ""
+    drop_duplicates: str = "none"
+    duplicate_distance: int = 4
+
+    def __post_init__(self):
+        if not self.name.isidentifier() or not self.name.isascii():
+            raise UsageError(
+                f"--name is letters, digits and _, not beginning with a digit, not {self.name!r}"
+            )
+        if not 1 <= self.shard_mb <= 100_000:
+            raise UsageError(f"--shard_mb is 1 to 100,000 megabytes, not {self.shard_mb}")
+        if not 0 <= self.num_shards <= 99_999:
+            raise UsageError(f"--num_shards is 1 to 99,999, or 0 to follow --shard_mb, not {self.num_shards}")
+        if not -(2**63) <= self.seed < 2**63:
+            raise UsageError(f"--seed must fit 64 bits, not {self.seed}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One shard to be written.
+
+    Attributes:
+      file: the shard's name.
+      split: its split.
+      images: (key, bytes on disk, labels in the order of axes), in the order of records.
+      sha256: of a shard to be rebuilt, the hex digests that its files have to have; else None.
+    """
+
+    file: str
+    split: str
+    images: list[tuple[bytes, int, tuple[int, ...]]]
+    sha256: dict[str, str] | None = None
+
+
+@dataclasses.dataclass
+class Plan:
+    """Which image goes into which shard.
+
+    Attributes:
+      listing: the images.
+      options: of the conversion.
+      base: what the folder holds already, when this appends to it.
+      description: options and source as data, to compare runs by.
+      shards: per split, file names and the bounds of each in `order`.
+      order: per split, indices into the listing.
+    """
+
+    listing: Listing
+    options: Options
+    description: dict
+    base: Manifest | None
+    shards: dict[str, list[tuple[str, int, int]]]
+    order: dict[str, np.ndarray]
+
+    def jobs(self, files: set[str]) -> Iterator[Job]:
+        """The jobs of these shards, longest first (a stable order), made as they are asked for."""
+        chosen = [
+            (split, *shard) for split, shards in self.shards.items() for shard in shards if shard[0] in files
+        ]
+        for split, file, start, end in sorted(chosen, key=lambda shard: shard[2] - shard[3]):
+            yield self.job(split, file, start, end)
+
+    def job(self, split: str, file: str, start: int, end: int) -> Job:
+        listing, chosen = self.listing, self.order[split][start:end]
+        sizes = listing.rows["size"][chosen].tolist()
+        labels = map(tuple, listing.labels[chosen].tolist())
+        keys = [listing.key(index) for index in chosen]
+        return Job(file, split, list(zip(keys, sizes, labels, strict=True)))
+
+    @property
+    def files(self) -> list[str]:
+        return [file for shards in self.shards.values() for file, _, _ in shards]
+
+
+def plan(listing: Listing, options: Options, *, base: Manifest | None = None) -> Plan:
+    """Fixes the shards of a conversion.
+
+    Args:
+      listing: the images; of an appending conversion the new ones.
+      options: of the conversion.
+      base: the manifest to which this appends.
+    """
+    shards, order = {}, {}
+    for number, split in enumerate(listing.splits):
+        chosen = np.flatnonzero(listing.split == number)
+        if not len(chosen):
+            continue
+        chosen = chosen[np.argsort(listing.rows["order"][chosen], kind="stable")]
+        order[split] = chosen
+        count = _shard_count(len(chosen), int(listing.rows["size"][chosen].sum()), options)
+        bounds = [index * len(chosen) // count for index in range(count + 1)]
+        first = len(base.splits[split].shards) if base and split in base.splits else 0
+        shards[split] = [
+            (shard_name(options.name, split, first + index, first + count), bounds[index], bounds[index + 1])
+            for index in range(count)
+        ]
+    description = {
+        **describe_options(listing, options),
+        "axes": {axis: list(names) for axis, names in listing.axes.items()},
+        "shards": {split: len(files) for split, files in shards.items()},
+        "images": len(listing),
+        "source": listing.fingerprint(),
+        "appends_to": base.source if base else "",
+    }
+    return Plan(listing, options, description, base, shards, order)
+
+
+def shard_name(name: str, split: str, index: int, count: int) -> str:
+    """TFDS's form: tensorflow_datasets/core/naming.py, {DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}."""
+    return f"{name}-{split}.tfrecord-{index:05d}-of-{count:05d}"
+
+
+def describe_options(listing: Listing, options: Options) -> dict:
+    """What besides the images decides the shards' bytes, as data."""
+    fields = dataclasses.asdict(options)
+    recipe = fields.pop("recipe")
+    return {"plan_version": PLAN_VERSION, "layout": listing.layout.template} | fields | recipe
+
+
+def _shard_count(images: int, size: int, options: Options) -> int:
+    if options.num_shards:
+        return min(options.num_shards, images)
+    recipe = options.recipe
+    if recipe.encoding == "raw":
+        size = images * recipe.image_size**2 * 3
+    by_size = -(-size // (options.shard_mb * 10**6))
+    return max(1, min(images, max(by_size, min(MANY_SHARDS, images // IMAGES_PER_SHARD))))
+
+
+def clean_name(folder: str) -> str:
+    """A data set's name from its folder's."""
+    base = folder.rstrip("/").rpartition("/")[2] if "://" in folder else pathlib.Path(folder).resolve().name
+    name = (
+        "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in base)
+        .strip("_")
+        .lower()
+    )
+    if not name or name[0].isdigit():
+        name = f"images_{name}".rstrip("_")
+    return name

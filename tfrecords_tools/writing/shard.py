@@ -1,0 +1,154 @@
+"""One shard, from its images to its files: `SHARD`, `SHARD.idx`, `SHARD.npy` and a report.
+
+`write` is all that a worker does, on this machine or on another. Nothing of what it
+writes depends on where or when it runs.
+"""
+
+import collections
+import dataclasses
+import errno
+import hashlib
+import io
+import json
+
+import numpy as np
+
+from tfrecords_tools.cli import DataError
+from tfrecords_tools.format import records, storage
+from tfrecords_tools.format.storage import WORK
+from tfrecords_tools.images import image
+from tfrecords_tools.images.encoding_options import Recipe
+from tfrecords_tools.writing.planning import Job
+from tfrecords_tools.writing.workers import Counts
+
+ENDINGS = ("", ".idx", ".npy")
+_WRITE_BYTES = 2 << 20  # the disk works while the next images are decoded
+
+
+@dataclasses.dataclass(frozen=True)
+class Common:
+    """What all shards of a conversion share. Picklable."""
+
+    input_dir: str
+    output_dir: str
+    axes: dict[str, tuple[str, ...]]
+    recipe: Recipe
+
+
+def write(common: Common, job: Job, counts: Counts) -> None:
+    """Writes and publishes one shard: `.npy`, `.idx`, its report, and the shard itself last.
+
+    Raises:
+      DataError: the input changed since it was listed, or cannot be read; the disk is full; a shard to be
+        rebuilt would not be the same (what is there is left alone).
+    """
+    source, target = storage.open_folder(common.input_dir), storage.open_folder(common.output_dir)
+    partial = target.partial(job.file)
+    try:
+        with partial.open("wb") as file:
+            report, index, table = _write_records(file, source, common, job, counts)
+            storage.sync(file)
+        companions = {".idx": index, ".npy": table}
+        report["sha256"] |= {ending: hashlib.sha256(data).hexdigest() for ending, data in companions.items()}
+        if job.sha256 not in (None, report["sha256"]):
+            raise DataError(
+                f"{common.output_dir}/{job.file}: left as it is: rebuilt it would have other bytes; an image "
+                "changed since, or another version of Pillow or simplejpeg is installed; bring back what was "
+                "then, or convert into a new folder"
+            )
+        for ending, data in companions.items():
+            target.write(job.file + ending, data, synced=False)
+        target.write(f"{WORK}/{job.file}.json", json.dumps(report).encode(), synced=False)
+        target.publish(partial, job.file)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DataError(
+                f"{common.output_dir}: no space left; free some and run the same command again: "
+                "finished shards are kept"
+            ) from error
+        raise DataError(
+            f"{common.output_dir}: {error.strerror or error}; see to it and run the same command again: "
+            "finished shards are kept"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_records(file, source, common: Common, job: Job, counts) -> tuple[dict, bytes, bytes]:
+    """Fills an open shard. Returns its report, and the contents of `.idx` and `.npy`."""
+    axes, offset, digest = tuple(common.axes), 0, hashlib.sha256()
+    cells, image_sizes, encodings, notes = (collections.Counter() for _ in range(4))
+    rows, rejected, handed = [], [], 0
+    for key, size, labels in job.images:
+        checked = fetch(source, key, size, common)
+        if isinstance(checked, image.Rejected):
+            rejected.append([records.key_text(key), checked.reason])
+            counts.add(1, size, 1)
+            continue
+        record, start = records.build(checked.data, key, dict(zip(axes, labels, strict=True)))
+        file.write(record)
+        digest.update(record)
+        rows.append(
+            (offset, len(record), offset + start, len(checked.data), checked.height, checked.width,
+             records.ENCODINGS.index(checked.encoding), labels)
+        )  # fmt: skip
+        offset += len(record)
+        if offset - handed >= _WRITE_BYTES:
+            storage.start_writing(file, handed, offset)
+            handed = offset
+        cells[labels] += 1
+        image_sizes[checked.height, checked.width] += 1
+        encodings[checked.encoding] += 1
+        if checked.note:
+            notes[checked.note] += 1
+        counts.add(1, size)
+    index = "".join(f"{row[0]} {row[1]}\n" for row in rows).encode()
+    stream = io.BytesIO()
+    np.save(stream, np.array(rows, records.table_dtype(len(axes))), allow_pickle=False)
+    report = {
+        "file": job.file,
+        "split": job.split,
+        "records": len(rows),
+        "bytes": offset,
+        "sizes": {"": offset, ".idx": len(index), ".npy": stream.tell()},
+        "sha256": {"": digest.hexdigest()},
+        "rejected": rejected,
+        "cells": {cell(common.axes, labels): count for labels, count in cells.items()},
+        "image_sizes": {f"{height}x{width}": count for (height, width), count in image_sizes.items()},
+        "encodings": encodings,
+        "reencoded": notes,
+    }
+    return report, index, stream.getvalue()
+
+
+def fetch(source, key: bytes, size: int, common: Common) -> image.Checked | image.Rejected:
+    """Reads and checks one image.
+
+    Raises:
+      DataError: it is not there any more, or has another size, or the disk fails.
+    """
+    if size > image.MAX_FILE_BYTES:
+        return image.Rejected(f"{size:,} bytes: over the limit of {image.MAX_FILE_BYTES:,} bytes")
+    where = f"{common.input_dir}/{records.key_text(key)}"
+    try:
+        data = source.read_image(key)
+    except PermissionError:
+        return image.Rejected("unreadable: permission denied")
+    except OSError as error:
+        raise DataError(
+            f"{where}: {error.strerror or error}, though it was there when the folder was listed; "
+            "see to it and run the same command again: finished shards are kept"
+        ) from error
+    if len(data) != size:
+        raise DataError(
+            f"{where}: {len(data)} bytes, but {size} when the folder was listed; "
+            "let the folder rest while it is converted, and run the command again"
+        )
+    return image.check(data, common.recipe)
+
+
+def cell(axes: dict[str, tuple[str, ...]], labels: tuple[int, ...]) -> str:
+    """A combination of labels by name: "fake/animals"."""
+    return "/".join(
+        "?" if label < 0 else names[label] for names, label in zip(axes.values(), labels, strict=True)
+    )

@@ -1,0 +1,51 @@
+"""A plan, and what became of it, for people: lines on standard output."""
+
+import numpy as np
+
+from tfrecords_tools import progress
+from tfrecords_tools.writing import rejection, shard
+from tfrecords_tools.writing.planning import Plan
+from tfrecords_tools.writing.writer import Written
+
+
+def show_plan(plan: Plan) -> None:
+    """The plan of a dry run."""
+    listing = plan.listing
+    for split, order in plan.order.items():
+        size = int(listing.rows["size"][order].sum())
+        shards = len(plan.shards[split])
+        print(f"  {split}: {len(order):,} images, {shards} shards, {size / 1e6:,.1f} MB of files")
+        cells, counts = np.unique(listing.labels[order], axis=0, return_counts=True)
+        for cell, count in zip(cells.tolist(), counts.tolist(), strict=True):
+            name = shard.cell(listing.axes, cell)
+            print(f"    {name if name.strip('?/') else 'without labels'}: {count:,}")
+    for axis, names in listing.axes.items():
+        shown = ", ".join(f"{number} {name}" for number, name in enumerate(names[:20]))
+        print(f"  labels of {axis}: {shown}{', …' if len(names) > 20 else ''}")
+    print(f"  rejected so far: {len(listing.rejected):,}; other files: {len(listing.skipped):,}")
+    print("dry run: nothing was written")
+
+
+def show_result(written: Written, output_dir: str) -> None:
+    """What lies in a finished folder, and how long it took."""
+    whole, seconds = written.manifest, written.seconds
+    if not seconds:
+        print(f"{output_dir} holds exactly this conversion already: nothing to do")
+    images = size = 0
+    for name, split in whole.splits.items():
+        held = sum(shard.bytes for shard in split.shards)
+        images, size = images + split.records, size + held
+        print(f"  {name}: {split.records:,} images, {len(split.shards)} shards, {held / 1e6:,.1f} MB")
+        for cell, count in split.cells.items():
+            print(f"    {cell if cell.strip('?/') else 'without labels'}: {count:,}")
+    for reason, count in whole.reencoded.items():
+        print(f"  stored as PNG for {reason}: {count:,}")
+    if whole.rejected:
+        print(f"  rejected: {whole.rejected:,}, see {output_dir}/{rejection.FILE_NAME}")
+    rate = ""
+    if seconds:
+        part = "" if written.images == images else f", {written.images:,} of them by this run,"
+        speed = progress.per_second(written.images / seconds)
+        rate = f"{part} in {progress.duration(seconds)} ({speed} images/s)"
+    print(f"{images:,} images, {size / 1e6:,.1f} MB in {output_dir}{rate}")
+    print(f"next: python -m tfrecords_tools.inspect --data_dir={output_dir}")

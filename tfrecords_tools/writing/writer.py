@@ -1,0 +1,273 @@
+"""A plan -> a whole data folder: shards by several processes, then the manifest.
+
+What the bytes depend on: the input files, the options and the seed. Not on the number of
+workers, nor on interruptions.
+
+While a conversion is at work, its folder holds `.convert/`: `plan.json` (what is being
+converted), unfinished files, and a report per published shard. The last acts are
+manifest.json, which makes the folder whole, and the removal of `.convert/`.
+"""
+
+import collections
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import re
+import time
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from tfrecords_tools.cli import DataError
+from tfrecords_tools.format import manifest, records, storage, tfds_metadata
+from tfrecords_tools.format.manifest import Manifest
+from tfrecords_tools.format.storage import WORK
+from tfrecords_tools.writing import beam, rejection, shard, workers
+from tfrecords_tools.writing.planning import Job, Plan
+
+PLAN_FILE = f"{WORK}/plan.json"
+MAX_SIZES = 1_000  # image sizes listed in the manifest
+_OF_MANIFEST = ("name", "axes", "shards", "source", "images", "appends_to")  # said elsewhere in it
+
+Progress = Callable[[int, int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """A finished folder.
+
+    Attributes:
+      manifest: what it holds.
+      seconds: that the writing took; 0.0 when all was there already.
+      images: that were written in this time, by this run.
+    """
+
+    manifest: Manifest
+    seconds: float
+    images: int
+
+
+def write(
+    made: Plan,
+    output_dir: str,
+    *,
+    processes: int,
+    max_rejected: float = 0.01,
+    allow_missing_classes: bool = False,
+    beam_options: str | None = None,
+    on_progress: Progress = lambda images, size, rejected: None,
+    on_resume: Callable[[int, int], None] = lambda shards, images: None,
+) -> Written:
+    """Writes a plan's shards into a folder and makes it whole; goes on where an earlier run ended.
+
+    Args:
+      made: the plan.
+      output_dir: a new or empty folder, or one that an earlier run of the same plan left.
+      processes: how many write shards at once.
+      max_rejected: share of the images that may be rejected.
+      allow_missing_classes: let rejection leave a split without a class, or without images.
+      beam_options: None writes by local processes; else Apache Beam does, with these options.
+      on_progress: called with (images, bytes, rejected) done by this run.
+      on_resume: called with the (shards, images) that an earlier run has done.
+
+    Raises:
+      DataError: the folder holds something else; too many images are rejected; a worker died.
+    """
+    target = storage.open_folder(output_dir)
+    whole = finished(target, made)
+    if whole is not None:
+        return Written(whole, 0.0, 0)
+    start = time.monotonic()
+    _require_ours(target, made)
+    lock = target.lock()
+    whole = finished(target, made)
+    if whole is not None:  # by the conversion that had the lock
+        return Written(whole, 0.0, 0)
+    _require_ours(target, made)
+    target.write(PLAN_FILE, json.dumps(made.description, indent=1).encode())
+    done = {file: report for file in made.files if (report := read_report(target, file)) is not None}
+    if done:
+        seen = sum(report["records"] + len(report["rejected"]) for report in done.values())
+        on_resume(len(done), seen)
+    todo = set(made.files) - set(done)
+    if beam_options is None:
+        run(made, output_dir, made.jobs(todo), min(processes, len(todo)), on_progress)
+    elif todo:
+        beam.run(made, output_dir, made.jobs(todo), beam_options, on_progress)
+    reports = [read_report(target, file) for file in made.files]
+    rejection.require_few(made, reports, max_rejected, target)
+    if not allow_missing_classes:
+        rejection.require_classes_left(made, reports, target)
+    whole = _finish(target, made, reports)
+    del lock
+    images = sum(report["records"] for file, report in zip(made.files, reports, strict=True) if file in todo)
+    return Written(whole, time.monotonic() - start, images)
+
+
+def run(made: Plan, output_dir: str, jobs: Iterable[Job], processes: int, on_progress: Progress) -> None:
+    """Writes shards by local processes.
+
+    Raises:
+      DataError: an image killed its worker twice, the input changed, the disk is full.
+    """
+    common = shard.Common(made.listing.root, output_dir, made.listing.axes, made.options.recipe)
+    crew = workers.Crew(shard.write, common, workers=max(1, processes), on_tick=on_progress)
+    try:
+        for _ in crew.run(jobs):
+            pass
+    except workers.Died as death:
+        key = death.job.images[min(death.done, len(death.job.images) - 1)][0]
+        raise DataError(
+            f"a worker died twice ({death.how}) at {made.listing.root}/{records.key_text(key)}; if memory "
+            "was short use fewer --workers, else move that file away; the same command then goes on"
+        ) from death
+
+
+def finished(target, made: Plan) -> Manifest | None:
+    """The folder's manifest if this very plan is done there. Raises DataError if it holds another."""
+    if target.size(manifest.FILE_NAME) is None:
+        return None
+    held = manifest.load(target.root)
+    if made.base is not None and held.source == made.base.source:
+        return None
+    last = held.generations[-1]
+    found = {"name": held.name, "axes": {axis: list(names) for axis, names in held.axes.items()}}
+    found |= {**held.options, **last, "appends_to": made.description["appends_to"]}
+    require_same(target.root, found, made.description)
+    _clear(target, held)  # in case it was killed after its last act but one
+    return held
+
+
+def require_same(root: str, found: dict, wanted: dict, remedy: str = "") -> None:
+    """Raises DataError with what differs between two descriptions, and the remedy."""
+    differing = [key for key in wanted if key not in ("source", "images") and found.get(key) != wanted[key]]
+    told = [f"{key} (there {json.dumps(found.get(key))}, now {json.dumps(wanted[key])})" for key in differing]
+    usual = "choose another --output_dir, or delete this one"
+    other_input = wanted["source"] is not None and found.get("source") != wanted["source"]
+    if other_input and (not told or "shards" in differing):
+        counts = f"{found.get('images'):,} images then, {wanted['images']:,} now"
+        told.insert(0, f"the input's files, sizes or labels ({counts})")
+        usual += "; --append adds images that are new"
+    if told:
+        raise DataError(
+            f"{root}: holds another conversion, which differs in {'; '.join(told)}; {remedy or usual}"
+        )
+
+
+def _require_ours(target, made: Plan) -> None:
+    """Raises DataError unless the folder is new, empty, or left by a run of this plan."""
+    if target.size(PLAN_FILE) is None:
+        names = [name for name in target.names() if name != WORK]
+        if names and made.base is None:
+            raise DataError(
+                f"{target.root}: is not empty (it holds {names[0]!r}) and no conversion of ours; "
+                "choose a new or empty --output_dir"
+            )
+        return
+    try:
+        found = json.loads(target.read(PLAN_FILE))
+    except ValueError as error:
+        raise DataError(f"{target.root}/{PLAN_FILE}: unreadable ({error}); delete --output_dir") from error
+    require_same(target.root, found, made.description)
+
+
+def read_report(target, file: str) -> dict | None:
+    """The report of a published shard; None when it or a companion is missing or of another size.
+
+    Companions and reports are not synced to the disk one by one: after a power cut they may be empty,
+    and the shard is written again.
+    """
+    if target.size(file) is None:
+        return None
+    try:
+        report = json.loads(target.read(f"{WORK}/{file}.json"))
+    except (FileNotFoundError, ValueError):
+        return None
+    sizes = {ending: target.size(file + ending) for ending in shard.ENDINGS}
+    return report if sizes == report["sizes"] else None
+
+
+def _finish(target, made: Plan, reports: list[dict]) -> Manifest:
+    """Adds the written shards to what was there, and publishes the result."""
+    base, listing = made.base, made.listing
+    splits = dict(base.splits) if base else {}
+    for split in made.shards:
+        own = [report for report in reports if report["split"] == split]
+        shards = tuple(
+            manifest.Shard(*(report[key] for key in ("file", "records", "bytes", "sha256"))) for report in own
+        )
+        before = splits.get(split, manifest.Split((), {}))
+        cells = _sum([{"cells": before.cells}, *own], "cells")
+        splits[split] = manifest.Split(before.shards + shards, cells)
+    earlier = [dataclasses.asdict(base)] if base else []
+    rows = [row for report in reports for row in report["rejected"]]
+    rejected = rejection.table(made, rows, target.read(rejection.FILE_NAME) if base else b"")
+    generations = (*(base.generations if base else ()),
+                   {key: made.description[key] for key in ("source", "images", "shards")})  # fmt: skip
+    sources = [generation["source"] for generation in generations]
+    whole = Manifest(
+        name=made.options.name,
+        axes=listing.axes,
+        splits=dict(sorted(splits.items())),
+        image_sizes=_few(_sum([*earlier, *reports], "image_sizes")),
+        encodings=_sum([*earlier, *reports], "encodings"),
+        rejected=sum(1 for _ in csv.reader(io.StringIO(rejected.decode(), newline=""))) - 1,
+        options={key: value for key, value in made.description.items() if key not in _OF_MANIFEST},
+        source=sources[0] if len(sources) == 1 else hashlib.sha256("".join(sources).encode()).hexdigest(),
+        reencoded=_sum([*earlier, *reports], "reencoded"),
+        generations=generations,
+    )
+    stream = io.BytesIO()
+    np.save(stream, np.sort(listing.rows["order"]), allow_pickle=False)
+    companions = {rejection.FILE_NAME: rejected, members_file(len(generations)): stream.getvalue()}
+    for number in range(1, len(generations)):
+        companions[members_file(number)] = target.read(members_file(number))
+    return publish(target, whole, companions)
+
+
+def members_file(generation: int) -> str:
+    """The file of a generation's images: their order hashes, sorted uint64."""
+    return f"images-{generation:05d}.npy"
+
+
+def publish(target, whole: Manifest, companions: dict[str, bytes]) -> Manifest:
+    """Publishes what lies beside the shards, TFDS's metadata too, then the manifest, and clears up."""
+    companions = companions | tfds_metadata.files(whole)
+    for alias, name in tfds_metadata.aliases(whole).items():
+        target.alias(name, alias)
+    for name, data in companions.items():
+        target.write(name, data)
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(companions.items())}
+    whole = dataclasses.replace(whole, files=sums)
+    target.write(manifest.FILE_NAME, manifest.dumps(whole))
+    _clear(target, whole)
+    return whole
+
+
+def _clear(target, whole: Manifest) -> None:
+    """Removes what only the work needed: `.convert/`, and shard names of earlier generations' counts."""
+    pattern = re.compile(rf"{whole.name}-\w+\.tfrecord-\d{{5}}-of-\d{{5}}(\.idx|\.npy)?")
+    known = set(tfds_metadata.aliases(whole))
+    for split in whole.splits.values():
+        known |= {part.file + ending for part in split.shards for ending in shard.ENDINGS}
+    for name in target.names():
+        if pattern.fullmatch(name) and name not in known:
+            target.remove(name)
+    target.clear_work()
+
+
+def _sum(reports: list[dict], key: str) -> dict[str, int]:
+    total = collections.Counter()
+    for report in reports:
+        total.update(report[key])
+    return dict(sorted(total.items()))
+
+
+def _few(sizes: dict[str, int]) -> dict[str, int]:
+    """The most frequent image sizes, the rest as "other"."""
+    ordered = sorted(sizes.items(), key=lambda pair: (pair[0] == "other", -pair[1], pair[0]))
+    few = dict(ordered[:MAX_SIZES])
+    rest = sum(count for _, count in ordered[MAX_SIZES:])
+    return few | ({"other": rest} if rest else {})
