@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from deepduel import augment, order, pipeline
+from deepduel import augment, order, pipeline  # P
 from deepduel.decoding import split as split_module
 from experiments.benchmark_job import Job
 

@@ -30,7 +30,7 @@ def main(options: flags.FlagValues) -> None:
     import keras
     import numpy as np
 
-    from deepduel import order, pipeline
+    from deepduel import order, pipeline  # P
     from deepduel.augment import PRESETS, augment
     from deepduel.decoding.split import Split
     from deepduel.networks import task_model

@@ -8,8 +8,8 @@ import os
 import pathlib
 
 from deepduel.decoding.split import Split
-from tfrecords_tools import manifest as manifests
 from tfrecords_tools import records as record_format
+from tfrecords_tools.format import manifest as manifests
 
 
 def write(source: Split, folder: pathlib.Path, *, records: int, per_shard: int) -> None:

@@ -287,3 +287,6 @@ class RandomWarp(randaugment.AugmentationLayer):
         config = {"size": self.size, "seed": self.seed, "name": self.name}
         config["dtype"] = keras.saving.serialize_keras_object(self.dtype_policy)
         return config | dataclasses.asdict(self.augmentation)
+
+
+RandomWarp.__module__ = "deepduel.augment"  # saved models name the public module

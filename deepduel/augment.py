@@ -1,0 +1,15 @@
+"""Augmentation of uint8 batches on the device, as functions and as a keras-cv layer."""
+
+from deepduel.augmentation.options import PRESETS, Augmentation
+from deepduel.augmentation.transform import RandomWarp, apply_transform, augment, draw, resize, uniforms
+
+__all__ = [
+    "PRESETS",
+    "Augmentation",
+    "RandomWarp",
+    "apply_transform",
+    "augment",
+    "draw",
+    "resize",
+    "uniforms",
+]

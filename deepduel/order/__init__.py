@@ -1,3 +1,0 @@
-"""Re-exports `deepduel.reading.order`."""
-
-from deepduel.reading.order import *  # noqa: F403

@@ -1,3 +1,0 @@
-"""Re-exports `deepduel.reading.pipeline`."""
-
-from deepduel.reading.pipeline import *  # noqa: F403
