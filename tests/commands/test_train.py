@@ -1,0 +1,233 @@
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from deepduel import train
+from deepduel.decoding.image import Decoding
+from deepduel.networks.run_card import RunCard
+from deepduel.prediction.predictor import Predictor
+from deepduel.runs import task_flags
+from deepduel.runs.options import check_sharing
+from deepduel.training import precision
+from tests.conftest import TOY_TRAINING, history_rows, run_command
+from tfrecords_tools import cli
+
+FLAGFILES = sorted(pathlib.Path(__file__).parents[2].glob("experiments/*.flags"))
+
+
+def test_a_run_leaves_its_models_history_and_card(toy_run, toy_shards):
+    for task in ("category", "authenticity"):
+        names = sorted(path.name for path in (toy_run / task).iterdir())
+        assert names == ["best.keras", "epoch-01.keras", "epoch-02.keras"]
+    history = history_rows(toy_run)
+    assert [row["epoch"] for row in history] == ["1", "2"]
+    for name in ("category_loss", "val_authenticity_accuracy", "images_per_second", "input_wait_share"):
+        assert all(float(row[name]) >= 0 for row in history)
+    card = RunCard.load(toy_run)
+    assert card.size == (32, 32)
+    assert card.tasks["authenticity"] == {"classes": ["real", "fake"], "image_size": 16, "crop_size": 0}
+    assert card.data_source == json.loads((toy_shards / "manifest.json").read_text())["source"]
+
+
+def test_a_run_at_native_resolution_says_so_to_whoever_uses_it(toy_shards, tmp_path):
+    words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *TOY_TRAINING, "--tasks=category"
+    assert run_command(train, *words, "--native_resolution") == 0
+    assert Predictor(tmp_path / "run").decoding == Decoding((16, 16), "native")  # of 32x32 pixels
+
+
+def test_best_is_the_epoch_with_the_best_validation_accuracy(toy_run):
+    for task in ("category", "authenticity"):
+        accuracies = [float(row[f"val_{task}_accuracy"]) for row in history_rows(toy_run)]
+        best = toy_run / task / f"epoch-{1 + int(np.argmax(accuracies)):02d}.keras"
+        assert (toy_run / task / "best.keras").read_bytes() == best.read_bytes()
+
+
+def test_tensorboard_has_scalars_samples_and_flags(toy_run):
+    events = EventAccumulator(str(toy_run / "tensorboard"), size_guidance={"tensors": 0})
+    events.Reload()
+    tags = set(events.Tags()["tensors"])
+    assert {"epoch/category_loss", "epoch/val_authenticity_accuracy", "epoch/images_per_second"} <= tags
+    assert {"augmented/category", "augmented/authenticity", "flags"} <= tags
+    assert {"epoch/val_category_auc", "confusion/category"} <= tags
+    assert {"_hparams_/session_start_info", "_hparams_/experiment"} <= tags
+    assert [point.step for point in events.Tensors("epoch/category_loss")] == [168, 336]
+
+
+def test_train_flags_reproduces_the_run(toy_run):
+    train.FLAGS.unparse_flags()
+    train.FLAGS(["train", f"--flagfile={toy_run}/train.flags"])
+    text = (toy_run / "train.flags").read_text()
+    settings, *augmentations = text.split("# augmentation of ")
+    assert train.flagfile(train.FLAGS) == settings and len(augmentations) == 2
+
+
+def test_the_precision_that_auto_comes_to_is_the_runs(toy_shards, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(precision, "best", lambda: "mixed_bfloat16")
+    words = (
+        f"--data_dir={toy_shards}",
+        f"--workdir={tmp_path}/run",
+        *TOY_TRAINING,
+        "--precision=category=auto",
+    )
+    assert run_command(train, *words) == 0
+    text = (tmp_path / "run" / "train.flags").read_text()
+    assert "--precision=category=mixed_bfloat16\n" in text and "--precision=category=auto" not in text
+    monkeypatch.setattr(precision, "best", lambda: "float32")  # another machine
+    assert run_command(train, *words, "--epochs=2") == 1
+    assert "--precision=category=mixed_bfloat16; --precision=category=float32" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_left_alone(toy_run, toy_shards, capsys):
+    before = {path: path.stat().st_mtime_ns for path in toy_run.rglob("*.keras")}
+    words = f"--data_dir={toy_shards}", f"--workdir={toy_run}", *TOY_TRAINING, "--epochs=2"
+    assert run_command(train, *words) == 0
+    assert "has all its 2 epochs already; raise --epochs" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in toy_run.rglob("*.keras")} == before
+
+
+def test_a_run_of_other_settings_is_refused(toy_run, toy_shards, capsys):
+    words = f"--data_dir={toy_shards}", f"--workdir={toy_run}", *TOY_TRAINING, "--learning_rate=0.5"
+    assert run_command(train, *words) == 1
+    error = capsys.readouterr().err
+    assert "holds a run of other settings (--learning_rate=0.001; --learning_rate=0.5)" in error
+
+
+def test_a_run_of_an_earlier_version_goes_on(toy_run, toy_shards, tmp_path, capsys):
+    """Its train.flags does not name the flags that came later: they had their defaults."""
+    folder = shutil.copytree(toy_run, tmp_path / "run")
+    lines = (folder / "train.flags").read_text().splitlines()
+    (folder / "train.flags").write_text("\n".join(x for x in lines if not x.startswith("--precision=")))
+    words = f"--data_dir={toy_shards}", f"--workdir={folder}", *TOY_TRAINING, "--epochs=2"
+    assert run_command(train, *words, "--precision=mixed_bfloat16") == 1
+    assert "other settings (--precision=float32; --precision=mixed_bfloat16)" in capsys.readouterr().err
+    assert run_command(train, *words) == 0
+
+
+def test_a_folder_of_other_things_is_refused(toy_shards, tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("all of it")
+    words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}", *TOY_TRAINING
+    assert run_command(train, *words) == 1
+    assert "is not empty and holds no run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "message"),
+    [
+        ("--backbone=resnet51", 2, "there is no backbone 'resnet51'"),
+        ("--backbone=colour=vgg16", 2, "'colour' is not one of the tasks (authenticity, category)"),
+        ("--tasks=colour", 2, "has no label axis 'colour'; it has authenticity, category"),
+        ("--tasks=category,category", 2, "names a task twice"),
+        ("--augmentation=wild", 2, "--augmentation must be one of "),
+        ("--fine_tune=some", 2, "fine_tune must be none, all or last:N, got 'some'"),
+        ("--fine_tune=last:0", 2, "fine_tune must be none, all or last:N"),
+        ("--fine_tune=last:99", 2, "small_cnn has 18 layers with weights; write all to train it whole"),
+        ("--batch_norm=some", 2, "batch_norm must be auto, frozen or trained"),
+        ("--optimizer=magic", 2, "optimizer must be one of adam, adamw"),
+        ("--schedule=linear", 2, "schedule must be constant or cosine"),
+        ("--warmup=soon", 2, "warmup must be like 0, 500steps or 0.5epochs"),
+        ("--clip_norm=-1", 2, "clip_norm must be a number from 0 on"),
+        ("--ema=1", 2, "ema must be from 0 to below 1"),
+        ("--monitor=luck", 2, "monitor must be one of accuracy, auc, loss"),
+        ("--class_weights=fake=2", 2, "'fake' is not a label (animals, human_faces, vehicles)"),
+        ("--early_stopping=-1", 2, "early_stopping must be a number of epochs, or 0 for never"),
+        ("--profile_steps=3:2", 2, "--profile_steps must be FIRST:LAST, counted from 1"),
+        ("--image_size=big", 2, "--image_size must be a number, got 'big'"),
+        ("--learning_rate=0", 2, "learning_rate must be above 0"),
+        ("--epochs=0", 2, "epochs must be at least 1"),
+        ("--batch_size=0", 2, "batch_size must be at least 1"),
+        ("--micro_batch=0", 2, "micro_batch must be at least 1"),
+        ("--train_split=dev", 2, "no split 'dev'"),
+        ("--train_split=test", 1, "no image of split 'test' has a label"),
+        ("--weights=nowhere.keras", 1, "there is no such file; give imagenet, none"),
+        ("--fit=stretch", 2, "value should be one of <crop|pad>"),
+        ("--native_resolution", 2, "native resolution: the augmentation of authenticity rotates"),
+        ("--native_resolution --host_size=32", 2, "leave --host_size and --fit out"),
+        (
+            "--native_resolution --augmentation=none --image_size=8 --image_size=category=16",
+            2,
+            "give both one --image_size",
+        ),
+        ("--data_dir=nowhere", 1, "there is no such folder of shards"),
+        ("--no_such_flag", 2, "Unknown command line flag 'no_such_flag'"),
+        ("extra", 2, "does not take the argument 'extra'"),
+    ],
+)
+def test_bad_input_is_one_clear_line(toy_shards, tmp_path, capsys, word, code, message):
+    words = [f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", "--backbone=small_cnn", *word.split()]
+    assert run_command(train, *words) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_damage_in_the_data_is_one_clear_line(toy_shards, tmp_path, capsys):
+    folder = shutil.copytree(toy_shards, tmp_path / "shards")
+    shard = next(folder.glob("*-train.*-00001-of-00003"))
+    data = bytearray(shard.read_bytes())
+    data[2000:-2000] = bytes(len(data) - 4000)
+    shard.write_bytes(data)
+    words = f"--data_dir={folder}", f"--workdir={tmp_path}/run", *TOY_TRAINING
+    assert run_command(train, *words) == 1
+    error = capsys.readouterr().err
+    assert f"{shard.name}, record" in error
+    assert "does not decode" in error
+    assert "Traceback" not in error
+
+
+def test_help_does_not_wait_for_tensorflow():
+    code = (
+        "import sys; from deepduel import train; sys.argv = ['train', '--help']; assert train.entry() == 0;"
+        "sys.argv = ['train', '--oops']; assert train.entry() == 2; assert 'tensorflow' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--micro_batch=VALUE" in done.stdout
+    assert "Unknown command line flag 'oops'" in done.stderr
+
+
+@pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.name)
+def test_every_flagfile_is_accepted(path):
+    from deepduel.augmentation import transform
+    from deepduel.networks import task_model
+
+    train.FLAGS.unparse_flags()
+    train.FLAGS(["train", f"--flagfile={path}", "--data_dir=SHARDS", "--workdir=RUN"])
+    task_flags.settle_precision(train.FLAGS)
+    axes = train.FLAGS.tasks or ["label"]  # presets are for any data
+    tasks = task_flags.tasks(train.FLAGS, axes)
+    assert [task.axis for task in tasks] == axes
+    assert all(isinstance(task.augmentation, transform.Augmentation) for task in tasks)
+    if train.FLAGS.shared_backbone:
+        check_sharing(tasks)
+    if "original" in path.name:
+        for task in tasks:
+            architecture = task.architecture
+            assert (architecture.backbone, architecture.head) == task_model.ORIGINAL[task.axis]
+            assert task.augmentation == transform.PRESETS["original"]
+
+
+def test_a_later_value_wins_over_an_earlier_one():
+    axes = ["category", "authenticity"]
+    assert task_flags.per_task("x", ["a", "category=b"], axes) == {"category": "b", "authenticity": "a"}
+    assert task_flags.per_task("x", ["category=b", "a"], axes) == {"category": "a", "authenticity": "a"}
+    with pytest.raises(cli.UsageError, match="--x: no value for authenticity"):
+        task_flags.per_task("x", ["category=b"], axes)
+
+
+def test_a_run_on_other_data_is_refused(toy_run, toy_folder, tmp_path, capsys):
+    from tfrecords_tools import convert
+
+    shutil.copytree(toy_folder, tmp_path / "images")
+    next((tmp_path / "images" / "train" / "real" / "animals").iterdir()).unlink()
+    words = f"--input_dir={tmp_path}/images", f"--output_dir={tmp_path}/shards", "--workers=1", "--metadata="
+    assert run_command(convert, *words) == 0
+    words = f"--data_dir={tmp_path}/shards", f"--workdir={toy_run}", *TOY_TRAINING, "--epochs=2"
+    assert run_command(train, *words) == 1
+    assert "holds a run on other data" in capsys.readouterr().err

@@ -1,0 +1,342 @@
+"""Decoding by processes: the pixels of one process, whatever happens to the others."""
+
+import concurrent.futures
+import gc
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+
+from deepduel.decoding import worker_pool
+from deepduel.decoding.batch_decoder import BatchDecoder
+from deepduel.decoding.image import FITS, Decoding
+from deepduel.decoding.split import Split
+from tests.conftest import run_command
+from tests.decoding.test_bad_records import spoil
+from tfrecords_tools import convert
+from tfrecords_tools.cli import DataError
+
+ALONE, POOLED = 99, 2  # threads: of a pool that never starts, and of the one that the fixture starts
+
+TOY = Decoding((32, 32))
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """No pool of ALONE processes, however long this process decodes."""
+    monkeypatch.setitem(worker_pool._pools, ALONE, None)
+
+
+@pytest.fixture
+def pool():
+    worker_pool.spent(POOLED, worker_pool.STARTS_AFTER)
+    found = worker_pool._pools[POOLED]
+    assert found.ready.wait(60)
+    return found
+
+
+def both(split, decoding=TOY, **options):
+    """Decoders of the same batches: in this process alone, and by the pool."""
+    return [BatchDecoder(split, decoding, threads=threads, **options) for threads in (ALONE, POOLED)]
+
+
+def run(program, *words, **options):
+    words = [sys.executable, "-c", textwrap.dedent(program), *map(str, words)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=120, **options)
+
+
+def ended(process: int) -> bool:
+    for _ in range(500):
+        try:
+            if pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("size", [(32, 32), (20, 25)])
+def test_pixels_are_those_of_one_process(toy_shards, pool, size, fit, fast):
+    split = Split(toy_shards, "train")
+    here, there = both(split, Decoding(size, fit, fast))
+    records = np.random.default_rng(0).permutation(len(split))
+    seeds = np.random.default_rng(1).integers(-(2**31), 2**31, (len(records), 2), np.int32)
+    assert (here(records, seeds=seeds) == there(records, seeds=seeds)).all()
+    assert (here(records) == there(records)).all()
+
+
+@pytest.mark.parametrize("encoding", ["png", "raw"])
+def test_images_that_are_no_jpegs_are_decoded_too(toy_folder, tmp_path, pool, encoding):
+    words = (
+        f"--input_dir={toy_folder}",
+        f"--output_dir={tmp_path}/shards",
+        f"--encoding={encoding}",
+        "--image_size=32",
+    )
+    assert run_command(convert, *words, "--workers=1") == 0
+    split = Split(tmp_path / "shards", "validation")
+    here, there = both(split, Decoding((20, 25)))
+    assert (here(np.arange(54)) == there(np.arange(54))).all()
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 168])
+def test_any_number_of_images_and_black_padding(toy_shards, pool, count):
+    here, there = both(Split(toy_shards, "train"))
+    there(np.arange(168))  # leaves pixels in the buffer that is used again
+    batch = there(np.arange(count), rows=170)
+    assert batch.shape == (170, 32, 32, 3)
+    assert (batch[:count] == here(np.arange(count))).all()
+    assert not batch[count:].any()
+
+
+def test_more_tasks_than_the_sockets_hold(toy_shards, pool):
+    here, there = both(Split(toy_shards, "train"))
+    records = np.arange(20_000) % 168
+    assert (there(records) == here(records[:168])[records]).all()
+
+
+def test_several_threads_share_the_processes(toy_shards, pool):
+    split = Split(toy_shards, "train")
+    here, there = both(split)
+    expected = here(np.arange(168))
+    picks = [np.random.default_rng(seed).permutation(168)[: 20 + seed] for seed in range(100)]
+    with concurrent.futures.ThreadPoolExecutor(20) as threads:  # more than may be under way at once
+        found = list(threads.map(there, picks))
+    assert all((batch == expected[records]).all() for batch, records in zip(found, picks, strict=True))
+
+
+def test_images_from_another_machine_are_handed_over(toy_shards, pool):
+    split = Split(toy_shards, "train")
+    here, there = both(split)
+    expected = here(np.arange(100))
+    split.local = False
+    assert (there(np.arange(100)) == expected).all()
+
+
+def test_shards_beyond_the_limit_of_open_files_are_opened_for_a_task(toy_shards, pool):
+    split = Split(toy_shards, "train")
+    here, there = both(split)
+    expected = here(np.arange(168))
+    os.close(split._files.pop())
+    files = len(list(pathlib.Path("/proc/self/fd").iterdir()))
+    assert (there(np.arange(168)) == expected).all()
+    assert (
+        len(list(pathlib.Path("/proc/self/fd").iterdir())) <= files + 2
+    )  # one batch's memory: ours, and mmap's own
+
+
+def test_memory_stays_flat_and_is_given_back(toy_shards, pool):
+    def shared():  # bytes of batches that a worker has mapped, and descriptors of them here
+        told = pathlib.Path(f"/proc/{pool.workers[0].pid}/status").read_text()
+        files = pathlib.Path("/proc/self/fd").iterdir()
+        links = [str(file.readlink()) for file in files if file.is_symlink()]
+        return int(told.partition("RssShmem:")[2].split()[0]) << 10, sum("deepduel-batch" in x for x in links)
+
+    gc.collect()
+    before = shared()
+    there = BatchDecoder(Split(toy_shards, "train"), TOY, threads=POOLED)
+    records = np.arange(2000) % 168  # 6 MB
+    for _ in range(30):
+        batch = there(records)
+    during = shared()
+    assert during[0] < before[0] + 3 * batch.nbytes
+    assert during[1] <= before[1] + 2 * 2  # the present batch and the one before it
+    del there, batch
+    gc.collect()
+    after = shared()
+    assert after[0] < before[0] + (1 << 20)
+    assert after[1] <= before[1]
+
+
+def test_a_bad_record_is_named_as_in_one_process(toy_shards, tmp_path, pool, capfd):
+    folder = shutil.copytree(toy_shards, tmp_path / "shards")
+    spoil(folder, 7, 60)
+    messages = []
+    for decode in both(Split(folder, "train")):
+        with pytest.raises(DataError, match=r"record 7 \(key train/.*does not decode") as caught:
+            decode(np.arange(100))
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    batches, bad = [], []
+    for threads in (ALONE, POOLED):
+        split = Split(folder, "train")
+        batches.append(
+            BatchDecoder(split, Decoding((32, 32)), threads=threads, on_error="skip")(np.arange(100))
+        )
+        bad.append(split.bad)
+    assert (batches[0] == batches[1]).all() and not batches[1][[7, 60]].any()
+    assert bad[0] == bad[1] and sorted(bad[1]) == [7, 60]
+    assert capfd.readouterr().err.count("left out: ") == 4
+
+
+def test_a_shard_cut_short_is_named_and_a_removed_one_read_as_it_was(toy_shards, tmp_path, pool):
+    folder = shutil.copytree(toy_shards, tmp_path / "shards")
+    split = Split(folder, "train")
+    here, there = both(split)
+    expected = here(np.arange(168))
+    (folder / split.shards[0].file).unlink()
+    assert (there(np.arange(168)) == expected).all()
+    os.truncate(folder / split.shards[1].file, 4096)
+    with pytest.raises(DataError, match="-00001-of-00003: ends before byte .* cut short since it was opened"):
+        there(np.arange(168))
+
+
+def test_a_worker_that_is_killed_ends_the_calls_and_the_next_one_starts_anew(toy_shards, pool):
+    here, there = both(Split(toy_shards, "train"))
+    expected = here(np.arange(168))
+    there(np.arange(168))
+    for worker in pool.workers:  # so that the calls surely wait
+        os.kill(worker.pid, signal.SIGSTOP)
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        calls = [threads.submit(there, np.arange(168)) for _ in range(4)]
+        time.sleep(0.1)
+        assert not any(call.done() for call in calls)
+        os.kill(pool.workers[0].pid, signal.SIGKILL)
+        errors = [call.exception(30) for call in calls]
+    told = "a decoding process ended by SIGKILL; the system does that when memory runs out; start again"
+    assert all(isinstance(error, DataError) and str(error).startswith(told) for error in errors)
+    assert ended(pool.workers[1].pid)
+    assert (there(np.arange(168)) == expected).all()  # in this process
+    assert worker_pool.ready(POOLED) is None
+
+
+def test_workers_end_with_their_parent_however_it_ends(toy_shards):
+    program = """
+        import os, signal, sys
+        import numpy as np
+        from deepduel import decode_pool
+        from deepduel.decode import BatchDecoder
+        from deepduel.fitting import Decoding
+        from deepduel.shards import Split
+        decode_pool.spent(2, decode_pool.STARTS_AFTER)
+        pool = decode_pool._pools[2]
+        pool.ready.wait(60)
+        BatchDecoder(Split(sys.argv[1], "train"), Decoding((32, 32)), threads=2)(np.arange(168))
+        print(*(worker.pid for worker in pool.workers), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL) if sys.argv[2] == "kill" else sys.exit(3)
+    """
+    for how, code in (("kill", -signal.SIGKILL), ("exit", 3)):
+        done = run(program, toy_shards, how)
+        assert done.returncode == code, done.stderr
+        assert not done.stderr
+        workers = [int(word) for word in done.stdout.split()]
+        assert len(workers) == 2 and all(map(ended, workers))
+
+
+def test_a_process_that_exits_while_batches_are_being_read_ends(toy_shards):
+    program = """
+        import sys
+        from deepduel import decode_pool, order, pipeline
+        from deepduel.shards import Split
+        split = Split(sys.argv[1], "train")
+        batches = iter(pipeline.train_batches(split, pipeline.Reading(8, threads=2), order.Position()))
+        next(batches)
+        decode_pool.spent(2, decode_pool.STARTS_AFTER)
+        decode_pool._pools[2].ready.wait(60)
+        for _ in range(50):
+            next(batches)
+        sys.exit(3)
+    """
+    done = run(program, toy_shards)
+    assert done.returncode == 3, done.stderr[-2000:]
+
+
+def test_the_users_main_module_is_not_run_again(toy_shards, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "print('run')\n"
+        "from deepduel import decode_pool\n"
+        "decode_pool.spent(2, decode_pool.STARTS_AFTER)\n"
+        "print(decode_pool._pools[2].ready.wait(60))\n"
+    )
+    (tmp_path / "numpy.py").write_text("raise SystemExit('a file of the folder was imported')\n")
+    path = str(pathlib.Path(worker_pool.__file__).parents[2])
+    words = [sys.executable, "-P", str(script)]
+    done = subprocess.run(
+        words, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split() == ["run", "True"], done.stderr
+    assert not done.stderr
+
+
+def test_workers_need_no_tensorflow(toy_shards):
+    heavy = "[name for name in ('tensorflow', 'keras', 'google.protobuf', 'scipy') if name in sys.modules]"
+    done = run(f"import sys, deepduel.decode_worker; print({heavy})")
+    assert done.stdout == "[]\n"
+
+
+def test_a_fork_leaves_its_parents_batches_and_processes_alone(toy_shards):
+    program = """
+        import os, sys
+        import numpy as np
+        from deepduel import decode_pool
+        from deepduel.decode import BatchDecoder
+        from deepduel.fitting import Decoding
+        from deepduel.shards import Split
+        decode_pool.spent(2, decode_pool.STARTS_AFTER)
+        decode_pool._pools[2].ready.wait(60)
+        decode = BatchDecoder(Split(sys.argv[1], "train"), Decoding((32, 32)), threads=2)
+        kept = decode(np.arange(100))
+        expected = kept.copy()
+        decode(np.arange(100))  # a buffer that is free
+        child = os.fork()
+        if not child:
+            assert decode_pool.ready(2) is None
+            assert (decode(np.arange(100)) == expected).all()
+            decode(np.arange(50, 150))
+            del kept, decode  # gives no memory of the parent's back
+            sys.exit(0)
+        for _ in range(20):
+            assert (decode(np.arange(100)) == expected).all()
+        assert os.waitpid(child, 0)[1] == 0
+        assert (kept == expected).all() and (decode(np.arange(100)) == expected).all()
+        print("well")
+    """
+    done = run(program, toy_shards)
+    assert done.stdout == "well\n", done.stderr[-2000:]
+
+
+def test_a_small_data_set_starts_no_process(toy_shards):
+    program = """
+        import sys
+        import numpy as np
+        from deepduel import decode_pool
+        from deepduel.decode import BatchDecoder
+        from deepduel.fitting import Decoding
+        from deepduel.shards import Split
+        BatchDecoder(Split(sys.argv[1], "train"), Decoding((32, 32)))(np.arange(168))
+        print(decode_pool._pools)
+    """
+    assert run(program, toy_shards).stdout == "{}\n"
+
+
+@pytest.mark.parametrize(
+    "program, reason",
+    [
+        ("/nonexistent/python", "no process can be started for it (No such file or directory)"),
+        ("/bin/false", "the processes for it did not start: the first ended with code 1"),
+    ],
+)
+def test_where_no_process_starts_it_is_said_and_this_one_decodes(
+    toy_shards, monkeypatch, capfd, program, reason
+):
+    monkeypatch.setattr("multiprocessing.spawn.get_executable", lambda: program)
+    monkeypatch.setattr(worker_pool, "_pools", {})
+    worker_pool.spent(3, worker_pool.STARTS_AFTER)
+    pool = worker_pool._pools[3]
+    assert pool is None or pool._over.wait(30)
+    decode = BatchDecoder(Split(toy_shards, "train"), Decoding((32, 32)), threads=3)
+    assert decode(np.arange(168)).any(axis=(1, 2, 3)).all()
+    worker_pool.spent(3, worker_pool.STARTS_AFTER)  # is not tried again
+    assert capfd.readouterr().err == f"decoding in this process alone, which is slower: {reason}\n"

@@ -1,0 +1,44 @@
+"""AutoGraph has nothing to rewrite here, and its looking at every function takes seconds of each start."""
+
+import pytest
+from tensorflow.python.autograph.impl import api
+
+from deepduel import evaluate, predict, train
+from deepduel.augmentation import transform
+from tests.conftest import run_command
+from tests.helpers import tiny_network
+
+
+@pytest.fixture
+def converted(monkeypatch) -> list[str]:
+    """What AutoGraph has been given since."""
+    names, convert = [], api._convert_actual
+
+    def noting(entity, context):
+        names.append(f"{entity.__module__}.{entity.__qualname__}")
+        return convert(entity, context)
+
+    monkeypatch.setattr(api, "_convert_actual", noting)
+    transform._compiled.cache_clear()
+    return names
+
+
+FEATURES = "--cache=features --views=1 --backbone=vgg16 --weights=none --head=avg --image_size=32"
+
+
+@pytest.mark.parametrize("more", ["--micro_batch=auto", FEATURES, "--reader=sequential"])
+def test_nothing_of_a_run_is_converted(converted, monkeypatch, toy_shards, toy_folder, tmp_path, more):
+    tiny_network.install(monkeypatch)
+    run = f"--workdir={tmp_path}/run"
+    data = f"--data_dir={toy_shards}"
+    assert run_command(train, data, run, *tiny_network.RUN, *more.split(), "--epochs=1") == 0
+    assert run_command(evaluate, data, run, "--split=validation") == 0
+    assert run_command(predict, run, f"--images={toy_folder}/test", f"--output={tmp_path}/rows.csv") == 0
+    assert not converted
+
+
+def test_what_rand_augment_takes_of_keras_cv_is(converted, toy_shards, tmp_path, monkeypatch):
+    tiny_network.install(monkeypatch)
+    words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *tiny_network.RUN, "--epochs=1"
+    assert run_command(train, *words, "--rand_augment=1") == 0
+    assert any("Equalization" in name for name in converted)

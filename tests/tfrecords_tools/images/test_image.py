@@ -1,0 +1,191 @@
+import io
+
+import numpy as np
+import pytest
+import simplejpeg
+from PIL import Image, ImageOps
+
+from tests.helpers import odd_images
+from tfrecords_tools.cli import UsageError
+from tfrecords_tools.images import encoding_options, image, jpeg
+from tfrecords_tools.images.encoding_options import Recipe
+
+
+def reference(data: bytes) -> np.ndarray:
+    """What Pillow makes of the bytes: upright, RGB; 16 bits by their high byte."""
+    with Image.open(io.BytesIO(data)) as opened:
+        if opened.mode.startswith("I"):
+            return np.repeat((np.asarray(opened).astype(int) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+        return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+
+
+@pytest.mark.parametrize("name", odd_images.kept())
+def test_keep_stores_the_very_bytes_and_they_decode_to_pillows_pixels(name):
+    data = odd_images.kept()[name]
+    checked = image.check(data)
+    assert checked.data == data and checked.note == ""
+    pixels = image.decode(checked.data)
+    assert pixels.shape == (checked.height, checked.width, 3)
+    np.testing.assert_array_equal(pixels, reference(data))
+
+
+@pytest.mark.parametrize("name", odd_images.reencoded())
+def test_what_cannot_be_kept_is_stored_without_loss_and_says_why(name):
+    data, note = odd_images.reencoded()[name]
+    checked = image.check(data)
+    assert (checked.encoding, checked.note) == ("png", note)
+    np.testing.assert_array_equal(image.decode(checked.data), reference(data))
+    again = image.check(checked.data)
+    assert again.data == checked.data and again.note == ""  # what was stored may enter again as it is
+
+
+@pytest.mark.parametrize("name", odd_images.rejected())
+def test_what_may_not_enter_has_a_reason(name):
+    data, reason = odd_images.rejected()[name]
+    found = image.check(data)
+    assert isinstance(found, image.Rejected)
+    assert found.reason.startswith(reason)
+    assert image.pixels(data) == found
+
+
+@pytest.mark.parametrize("name", [*odd_images.kept(), *odd_images.reencoded()])
+def test_pixels_are_those_of_what_is_stored(name):
+    data = odd_images.kept().get(name) or odd_images.reencoded()[name][0]
+    pixels = image.pixels(data)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, image.decode(image.check(data).data))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0, "restart_marker_rows": 1}])
+def test_checking_finds_what_decoding_to_pixels_finds(options):
+    """A kept JPEG is checked at an eighth of its size: damage shows in its bits, not in the transform."""
+    colour = odd_images.picture(90, 70, seed=1)
+    verdicts = []
+    for picture in (colour, colour.convert("L")):
+        whole = odd_images.save(picture, "JPEG", quality=85, **options)
+        generator = np.random.default_rng(0)
+        for _ in range(150):
+            data = bytearray(whole)
+            for at in generator.integers(len(data), size=generator.integers(1, 4)).tolist():
+                data[at] ^= 1 << int(generator.integers(8))
+            data = bytes(data)[: generator.integers(len(data) // 2, 2 * len(data))]
+            header = jpeg.scan(data)
+            if header is None or not header.plain or header.height * header.width > 1_000_000:
+                continue
+            try:
+                sound = simplejpeg.decode_jpeg(data, "RGB").shape[:2] == (header.height, header.width)
+            except ValueError as error:
+                if str(error).startswith(image._HARMLESS):
+                    continue  # Pillow decides
+                sound = False
+            verdicts.append((isinstance(image.check(data), image.Checked), sound))
+    assert all(ours == theirs for ours, theirs in verdicts)
+    assert 20 < sum(sound for _, sound in verdicts) < len(verdicts) - 20
+
+
+def test_heic_is_read_when_pillow_heif_is_there_and_named_when_not(monkeypatch):
+    heif = pytest.importorskip("pillow_heif")
+    stream = io.BytesIO()
+    heif.from_pillow(odd_images.picture(64, 64)).save(stream, quality=90)
+    monkeypatch.setattr(image, "_register_heif", lambda: False)
+    assert image.check(stream.getvalue()) == image.Rejected(
+        "HEIF/HEIC image: reading it needs pip install pillow-heif"
+    )
+    monkeypatch.undo()
+    checked = image.check(stream.getvalue())
+    assert (checked.height, checked.width, checked.note) == (64, 64, "HEIF")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
+def test_no_damage_makes_check_raise(kind):
+    data = odd_images.save(odd_images.picture(), kind)
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        hurt = bytearray(data)
+        for place in rng.integers(0, len(data), rng.integers(1, 6)):
+            hurt[place] = rng.integers(0, 256)
+        cut = bytes(hurt[: rng.integers(1, len(data) + 1)])
+        found = image.check(cut)
+        if isinstance(found, image.Checked):
+            assert image.decode(found.data).shape == (found.height, found.width, 3)
+            np.testing.assert_array_equal(image.pixels(cut), image.decode(found.data))
+        else:
+            assert found.reason and "\n" not in found.reason
+
+
+@pytest.mark.parametrize("fit", encoding_options.FITS)
+@pytest.mark.parametrize("encoding", ["jpeg", "png", "raw"])
+def test_sizes_and_encodings(encoding, fit):
+    data = odd_images.save(odd_images.picture(24, 48), "PNG")
+    checked = image.check(data, Recipe(encoding, 16, fit, quality=90))
+    assert (checked.height, checked.width, checked.encoding) == (16, 16, encoding)
+    if encoding == "raw":
+        pixels = np.frombuffer(checked.data, np.uint8).reshape(16, 16, 3)
+    else:
+        pixels = image.decode(checked.data)
+    source = Image.open(io.BytesIO(data))
+    expected = {
+        "resize": source.resize((16, 16), Image.Resampling.BICUBIC),
+        "crop": ImageOps.fit(source, (16, 16), Image.Resampling.BICUBIC),
+        "pad": ImageOps.pad(source, (16, 16), Image.Resampling.BICUBIC, color=(0, 0, 0)),
+    }[fit]
+    error = np.abs(pixels.astype(int) - np.asarray(expected)).mean()
+    assert error < 6 if encoding == "jpeg" else error == 0
+    if fit == "pad" and encoding != "jpeg":
+        assert not pixels[:4].any() and not pixels[-4:].any() and pixels[4:-4].any()
+
+
+def test_an_image_that_has_the_size_already_keeps_its_pixels():
+    source = odd_images.picture(16, 16)
+    checked = image.check(odd_images.save(source, "PNG"), Recipe("raw", 16))
+    assert checked.data == np.asarray(source).tobytes()
+
+
+def test_too_many_pixels_are_rejected_before_they_are_decoded():
+    data = odd_images.save(odd_images.picture(100, 101), "JPEG")
+    found = image.check(data, Recipe(max_pixels=10_000))
+    assert found == image.Rejected("101x100 pixels: over the limit of 10,000 pixels")
+
+
+def test_decode_into_a_buffer_and_not_into_one_of_another_shape():
+    data = odd_images.save(odd_images.picture(), "JPEG")
+    for encoded in (data, odd_images.save(odd_images.picture(), "PNG")):
+        out = np.zeros((24, 32, 3), np.uint8)
+        image.decode(encoded, out=out)
+        np.testing.assert_array_equal(out, image.decode(encoded))
+        with pytest.raises(ValueError, match=r"`out` must be contiguous uint8 \[24, 32, 3\]"):
+            image.decode(encoded, out=np.zeros((32, 24, 3), np.uint8))
+    assert np.abs(image.decode(data, fast=True).astype(int) - image.decode(data)).max() < 40
+
+
+def test_decode_says_what_is_no_image():
+    with pytest.raises(ValueError, match="not a JPEG or PNG image"):
+        image.decode(b"GIF89a")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"encoding": "gif"}, "--encoding must be one of keep, jpeg, png, raw, not 'gif'"),
+        ({"fit": "squeeze"}, "--fit must be one of resize, crop, pad, not 'squeeze'"),
+        ({"image_size": -1, "encoding": "png"}, "--image_size is in pixels"),
+        ({"image_size": 64}, "--encoding=keep stores the original bytes"),
+        ({"encoding": "raw"}, "--encoding=raw needs --image_size"),
+        ({"quality": 0}, "--quality is 1 to 100, not 0"),
+    ],
+)
+def test_a_recipe_checks_itself(options, message):
+    with pytest.raises(UsageError, match=message):
+        Recipe(**options)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_jpeg_headers_are_read_without_decoding(orientation):
+    data = odd_images.save(odd_images.picture(), "JPEG", exif=odd_images.exif(orientation))
+    assert jpeg.scan(data) == jpeg.Header(24, 32, 3, 8, "baseline", orientation)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 10, 30, 160, 400])
+def test_jpeg_headers_that_end_early_are_none(length):
+    data = odd_images.save(odd_images.picture(), "JPEG")[:length]
+    assert jpeg.scan(data) is None

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import run_command
+from tests.helpers import folders
+from tfrecords_tools import convert, inspect
+from tfrecords_tools.checking import contact_sheets
+from tfrecords_tools.format import manifest
+
+
+@pytest.fixture(scope="module", params=["keep", "raw"])
+def shards(request, tmp_path_factory):
+    root = folders.duel(tmp_path_factory.mktemp("inspect") / "images")
+    words = ["--encoding=raw", "--image_size=24"] if request.param == "raw" else []
+    output = root.parent / "shards"
+    assert run_command(convert, f"--input_dir={root}", f"--output_dir={output}", "--workers=1", *words) == 0
+    return output
+
+
+def test_inspect_tells_counts_and_draws_a_sheet_per_cell(shards, tmp_path, capsys):
+    words = f"--data_dir={shards}", f"--sheet_dir={tmp_path}/sheets", "--per_sheet=3"
+    assert run_command(inspect, *words) == 0
+    out = capsys.readouterr().out
+    line = next(line for line in out.splitlines() if "train" in line and "fake/dogs" in line)
+    assert line.split()[:3] == ["train", "fake/dogs", "4"]
+    assert "without labels" in out and "24x24 100.0%" in out and "9 contact sheets" in out
+    sheets = sorted(path.name for path in (tmp_path / "sheets").iterdir())
+    assert len(sheets) == 9 and sheets[0] == "test-unlabelled.png" and "train-fake-dogs.png" in sheets
+    with Image.open(tmp_path / "sheets" / "train-fake-dogs.png") as opened:
+        pixels = np.asarray(opened)
+    assert pixels.shape == (240, 240, 3)
+    assert pixels[48:72, 48:72].std() > 5  # an image in the first place
+    assert (pixels[120:, 120:] == 255).all()  # three of four places are taken
+
+
+def test_cells_have_counts_and_mean_sizes(shards):
+    whole = manifest.load(shards)
+    found = contact_sheets.cells(whole, str(shards), "train")
+    assert {cell: count for cell, (count, _) in found.items()} == whole.splits["train"].cells
+    if "raw" in whole.encodings:
+        assert all(mean == 24 * 24 * 3 for _, mean in found.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ([], 2, "--data_dir is needed"),
+        (["--data_dir=x", "--per_sheet=-1"], 2, "--per_sheet is 0 to 10,000"),
+        (["--data_dir=x", "--duplicates_csv=y"], 2, "--duplicates_csv goes with --duplicates"),
+        (["--data_dir=nowhere"], 1, "no such folder of shards"),
+    ],
+)
+def test_wrong_usage(capsys, words, code, message):
+    assert run_command(inspect, *words) == code
+    assert message in capsys.readouterr().err
+
+
+def test_sheets_do_not_go_among_the_shards(shards, capsys):
+    assert run_command(inspect, f"--data_dir={shards}", f"--sheet_dir={shards}/") == 2
+    assert "--sheet_dir must not be --data_dir" in capsys.readouterr().err

@@ -1,0 +1,114 @@
+"""Two logical CPU devices need a process of their own: TensorFlow makes its devices once."""
+
+import subprocess
+import sys
+
+import pytest
+
+from deepduel.training import devices
+from tfrecords_tools.cli import UsageError
+
+PROGRAM = """
+import contextlib, sys
+import keras, numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from deepduel import build, models, order, pipeline
+from deepduel.architecture import Architecture
+from deepduel.augment import PRESETS
+from deepduel.recipe import Recipe
+from deepduel.length import Length
+from deepduel.options import RunOptions, TaskOptions
+from deepduel.shards import Split
+from tfrecords_tools.cli import UsageError
+
+train, validation = (Split(sys.argv[1], name) for name in ("train", "validation"))
+reading = pipeline.Reading(61)  # an odd batch, an odd last one
+
+def options(count, micro_batch=16):
+    common = {"length": Length(1), "micro_batch": micro_batch, "seed": 1, "devices": count}
+    return RunOptions("", "", "", "", reading, **common)
+
+def fit(count):
+    head = "avg,dropout:0.5,dense:8"
+    frozen = Architecture("small_cnn", head, 8)
+    tuned = Architecture("small_cnn", head, 8, fine_tune="last:3", precision="mixed_float16")
+    tasks = [
+        TaskOptions("category", frozen, PRESETS["forensic"], Recipe("adamw", clip_norm=0.1), average=0.9),
+        TaskOptions("authenticity", tuned, PRESETS["forensic"], Recipe("sgd"), class_weights="balanced"),
+    ]
+    duel = build.duel(options(count), tasks, train)
+    assert duel._strategy.num_replicas_in_sync == int(count)
+    history = duel.fit(
+        pipeline.train_batches(train, reading, order.Position(3)), steps_per_epoch=3, epochs=2,
+        validation_data=pipeline.eval_batches(validation, reading), shuffle=False, verbose=0,
+    ).history
+    return [variable.numpy() for variable in duel.state_variables()], history
+
+(one, expected), (two, history) = fit("1"), fit("2")
+print("weights", max(np.abs(a.astype(float) - b).max() for a, b in zip(one, two)))
+for name in expected:
+    print(name, max(abs(a - b) for a, b in zip(expected[name], history[name])))
+whole = Architecture("small_cnn", "avg", 8, fine_tune="all")
+tasks = [TaskOptions("category", whole, PRESETS["none"])]
+try:
+    build.duel(options("2"), tasks, train)
+except UsageError as error:
+    print("refused:", error)
+"""
+
+
+def test_two_devices_train_to_the_weights_of_one(toy_shards):
+    """Frozen and trained backbones, dropout, clipping, averages, loss scaling; metrics too."""
+    words = [sys.executable, "-c", PROGRAM, str(toy_shards)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = done.stdout.splitlines()
+    assert "refused: category: batch-norm statistics can be trained on one device only" in lines[-1]
+    differences = {line.split()[0]: float(line.split()[1]) for line in lines[:-1]}
+    assert differences["weights"] < 1e-5
+    assert "val_authenticity_auc" in differences
+    assert max(differences.values()) < 1e-3
+
+
+TIMED = """
+import sys
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from deepduel import callbacks, keeper, train
+from tests.helpers import tiny_network
+from tests.conftest import run_command
+
+def twenty_seconds(clock, epoch, logs):
+    logs |= {"seconds": 20.0, "images_per_second": 1.0, "input_wait_share": 0.0}
+
+def noting(self, epoch, logs=None):
+    print("rate", float(self._duel.tasks[0].optimizer.learning_rate))
+    ended(self, epoch, logs)
+
+callbacks.Clock.on_epoch_end = twenty_seconds
+ended, keeper.Keeper.on_epoch_end = keeper.Keeper.on_epoch_end, noting
+tiny_network.install()
+words = f"--data_dir={sys.argv[1]}", f"--workdir={sys.argv[2]}", *tiny_network.RUN, "--batch_norm=frozen"
+sys.exit(run_command(train, *words, "--epochs=1min", "--schedule=cosine", "--devices=2"))
+"""
+
+
+def test_a_run_given_a_time_plans_its_epochs_on_two_devices_too(toy_shards, tmp_path):
+    words = [sys.executable, "-c", TIMED, str(toy_shards), str(tmp_path / "run")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rates = [float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("rate")]
+    assert rates == pytest.approx([0.001, 0.0005, 0], abs=1e-9)
+    assert "epoch 3/3" in done.stdout
+
+
+def test_one_device_needs_no_strategy():
+    assert devices.strategy("auto") is None
+    assert devices.strategy("1") is None
+
+
+def test_devices_that_are_not_there_are_refused():
+    with pytest.raises(UsageError, match="TensorFlow sees 1 CPU device and no GPU"):
+        devices.strategy("9")
