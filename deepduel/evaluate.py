@@ -91,7 +91,7 @@ def _evaluate(options: flags.FlagValues) -> None:
     from deepduel.evaluation import duplicates as picture_duplicates
     from deepduel.evaluation import group_columns, metrics_document, predictions, provenance, robustness
     from deepduel.prediction.predictor import Predictor
-    from deepduel.reading.pipeline import Reading
+    from deepduel.reading.pipeline import ReadOptions
     from deepduel.reports import gallery, report_page
 
     predictor = Predictor(
@@ -102,7 +102,7 @@ def _evaluate(options: flags.FlagValues) -> None:
         if (numbers < 0).all():
             print(f"{axis}: split {options.split!r} has no labels for it; it is left out")
     card = predictor.card
-    reading = Reading(
+    reading = ReadOptions(
         options.batch_size, card.size, card.fit, card.fast_decode, options.reader, on_error=options.on_error
     )
     grouped = group_columns.read(options.metadata, options.group_by, split) if options.group_by else {}

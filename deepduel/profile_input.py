@@ -81,7 +81,7 @@ def measure(options: flags.FlagValues, split, preset) -> Rates:
     from deepduel.reading import order, pipeline
 
     side = options.host_size or options.image_size
-    reading = pipeline.Reading(
+    reading = pipeline.ReadOptions(
         options.batch_size,
         size=None if split.one_size and not options.native_resolution else (side, side),
         fit="native" if options.native_resolution else "crop",

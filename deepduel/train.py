@@ -170,8 +170,8 @@ def _axes(options: flags.FlagValues) -> list[str]:
 
 
 def _run_options(options: flags.FlagValues):
-    from deepduel.reading.options import Reading
-    from deepduel.runs.length import Length
+    from deepduel.reading.options import ReadOptions
+    from deepduel.runs.length import RunLength
     from deepduel.runs.options import RunOptions
 
     side = options.host_size
@@ -181,7 +181,7 @@ def _run_options(options: flags.FlagValues):
             "leave --host_size and --fit out"
         )
     features = _features_folder(options)
-    reading = Reading(
+    reading = ReadOptions(
         batch_size=options.batch_size,
         size=(side, side) if side else None,
         fit="native" if options.native_resolution else options.fit,
@@ -194,8 +194,8 @@ def _run_options(options: flags.FlagValues):
     )
     return RunOptions(
         options.data_dir, options.workdir, options.train_split, options.validation_split, reading,
-        length=Length.parse(options.epochs), micro_batch=_micro_batch(options.micro_batch), seed=options.seed,
-        max_minutes=options.max_minutes, features=features, views=options.views or _VIEWS,
+        length=RunLength.parse(options.epochs), micro_batch=_micro_batch(options.micro_batch),
+        seed=options.seed, max_minutes=options.max_minutes, features=features, views=options.views or _VIEWS,
         devices=options.devices, shared_backbone=options.shared_backbone, dry_run=options.dry_run,
         profile_steps=_profile_steps(options.profile_steps),
         **_save_every(options.save_every),

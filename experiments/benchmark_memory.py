@@ -89,10 +89,10 @@ def _measure(
     from deepduel import pipeline  # P
     from deepduel.decoding.split import Split
     from deepduel.order import Position
-    from deepduel.reading.options import Reading
+    from deepduel.reading.options import ReadOptions
 
     split = Split(data_dir, "train")
-    batches = pipeline.train_batches(split, Reading(batch, size=(200, 200)), Position())
+    batches = pipeline.train_batches(split, ReadOptions(batch, size=(200, 200)), Position())
     ours = functools.partial(_ours, batch=batch, micro_batch=micro_batch, fine_tune=fine_tune)
     step = {"ours": ours, "plain": _plain}[way](split, iter(batches), MODELS[model], size, precision)
     step()

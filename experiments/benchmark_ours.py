@@ -68,7 +68,9 @@ def augmentation_alone(job: Job) -> Iterator[tuple[int, object]]:
 
 
 def _dataset(job: Job, fast: bool, reader: str, **more):
-    reading = pipeline.Reading(job.batch_size, fast_decode=fast, reader=reader, threads=job.threads, **more)
+    reading = pipeline.ReadOptions(
+        job.batch_size, fast_decode=fast, reader=reader, threads=job.threads, **more
+    )
     return pipeline.train_batches(split_module.Split(job.data_dir, job.split), reading, order.Position())
 
 

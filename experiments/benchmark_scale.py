@@ -113,7 +113,7 @@ def measure(*, data_dir: str, reader: str, batch_size: int, step: int, seconds: 
     split = Split(data_dir, "train")
     opened = time.perf_counter()
     found = {"open_seconds": opened - start, "open_bytes": _resident() - before}
-    reading = pipeline.Reading(batch_size, reader=reader)
+    reading = pipeline.ReadOptions(batch_size, reader=reader)
     batches = iter(pipeline.train_batches(split, reading, order.Position(0, 0, step)))
     pixels = next(batches)["images"]
     found["first_batch_seconds"] = time.perf_counter() - opened

@@ -60,7 +60,7 @@ def main(options: flags.FlagValues) -> None:
         return max(float(np.abs(a - b).max()) for a, b in zip(one, other, strict=True))
 
     first = plain.model.head.get_weights()
-    reading = pipeline.Reading(options.batch_size, size=(200, 200))
+    reading = pipeline.ReadOptions(options.batch_size, size=(200, 200))
     batches = pipeline.train_batches(split, reading, order.Position(1))
     step, ahead = duel.make_train_function(), iter(batches)
     for number, batch in enumerate(batches.take(options.steps), start=1):

@@ -124,7 +124,7 @@ def main(options: flags.FlagValues) -> None:
     _require(options)
     chosen = planning.Options(
         name=options.name if options.name is not None else planning.clean_name(options.input_dir),
-        recipe=encoding_options.Recipe(
+        recipe=encoding_options.EncodingOptions(
             options.encoding, options.image_size, options.fit, options.quality, options.max_pixels
         ),
         shard_mb=options.shard_mb,

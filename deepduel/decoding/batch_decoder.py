@@ -13,7 +13,7 @@ import numpy as np
 from deepduel.decoding import bad_records, worker_pool
 from deepduel.decoding.buffers import BatchBuffers, Buffer
 from deepduel.decoding.decode_row import JPEG, OTHER, RAW, decode_row
-from deepduel.decoding.image import Decoding
+from deepduel.decoding.image import DecodeOptions
 from deepduel.decoding.read_ahead import ReadAhead
 from deepduel.decoding.split import Split
 from deepduel.decoding.worker import COLUMNS
@@ -32,7 +32,7 @@ class BatchDecoder:
     """
 
     def __init__(
-        self, split: Split, decoding: Decoding, *, threads: int | None = None, on_error: str = "fail"
+        self, split: Split, decoding: DecodeOptions, *, threads: int | None = None, on_error: str = "fail"
     ):
         """Decodes with `threads` processes (default: as many as cores) once there is enough to do.
 
@@ -52,7 +52,7 @@ class BatchDecoder:
         """Decodes; with `rows` > len(records), the batch is padded with black images.
 
         Args:
-          seeds: int32 [B, 2], from which `Decoding.fit` "native" draws its crops; None: the centres.
+          seeds: int32 [B, 2], from which `DecodeOptions.fit` "native" draws its crops; None: the centres.
 
         Raises:
           DataError: an image does not decode (unless on_error is "skip"), or its shard cannot be

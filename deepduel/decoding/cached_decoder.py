@@ -38,7 +38,7 @@ class CachedDecoder:
     def __call__(
         self, records: np.ndarray, *, rows: int | None = None, seeds: np.ndarray | None = None
     ) -> np.ndarray:
-        """See BatchDecoder. Nothing cached depends on `seeds` (`Reading.decoding` sees to it)."""
+        """See BatchDecoder. Nothing cached depends on `seeds` (`ReadOptions.decoding` sees to it)."""
         self._cache.check()
         there = self._cache.there(records)
         if not there.any():

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deepduel.decoding.image import Decoding, decode_jpeg, fit_image
+from deepduel.decoding.image import DecodeOptions, decode_jpeg, fit_image
 from tfrecords_tools.images import image as images
 
 JPEG, RAW, OTHER = range(3)  # a JPEG, pixels, any other image
@@ -19,14 +19,14 @@ def decode_row(
     kind: int,
     height: int,
     width: int,
-    decoding: Decoding,
+    decoding: DecodeOptions,
     out: np.ndarray,
     seed: Sequence[int] | None = None,
 ) -> None:
     """Decodes an image of `height` x `width` pixels into `out`, uint8 [H, W, 3] of `decoding.size`.
 
     Args:
-      seed: two int32 from which `Decoding.fit` "native" draws its crop; None: the centre.
+      seed: two int32 from which `DecodeOptions.fit` "native" draws its crop; None: the centre.
 
     Raises:
       ValueError, OSError: it does not decode, or has other sides.

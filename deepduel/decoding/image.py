@@ -32,7 +32,7 @@ Image.core.set_blocks_max(max(Image.core.get_blocks_max(), 3 * (os.cpu_count() o
 
 
 @dataclasses.dataclass(frozen=True)
-class Decoding:
+class DecodeOptions:
     """How encoded images become one array.
 
     Attributes:
@@ -56,7 +56,7 @@ class Decoding:
             raise ValueError(f"fit must be one of {', '.join(FITS)}, got {self.fit!r}")
 
 
-def scale(height: int, width: int, decoding: Decoding) -> int:
+def scale(height: int, width: int, decoding: DecodeOptions) -> int:
     """1, 2, 4 or 8: by what an image's sides are divided while it is decoded."""
     if decoding.fit == "native":
         return 1
@@ -65,7 +65,7 @@ def scale(height: int, width: int, decoding: Decoding) -> int:
     return next((scale for scale in SCALES if scale * margin(decoding) <= ratio), 1)
 
 
-def margin(decoding: Decoding) -> float:
+def margin(decoding: DecodeOptions) -> float:
     """How many times its size in the row an image must keep to be decoded smaller."""
     return _FAST_MARGIN if decoding.fast else _MARGIN
 
@@ -74,7 +74,7 @@ def decode_jpeg(
     data: bytes,
     height: int,
     width: int,
-    decoding: Decoding,
+    decoding: DecodeOptions,
     out: np.ndarray,
     seed: Sequence[int] | None = None,
 ) -> None:
@@ -100,7 +100,7 @@ def decode_jpeg(
 
 def fit_image(
     pixels: np.ndarray,
-    decoding: Decoding,
+    decoding: DecodeOptions,
     seed: Sequence[int] | None = None,
     *,
     full: tuple[int, int] | None = None,

@@ -9,12 +9,12 @@ from collections.abc import Collection
 import tensorflow as tf
 
 from deepduel.decoding import image as decoding_image
-from deepduel.decoding.image import Decoding
+from deepduel.decoding.image import DecodeOptions
 
 
 def decode_fitted(
     data: tf.Tensor,
-    decoding: Decoding,
+    decoding: DecodeOptions,
     encodings: Collection[str],
     raw_size: tuple[int, int] | None,
     seed: tuple | None = None,
@@ -56,7 +56,7 @@ def decode_fitted(
 
 
 def _fit(
-    image: tf.Tensor, decoding: Decoding, seed: tuple | None, *, full: tf.Tensor, scale: int
+    image: tf.Tensor, decoding: DecodeOptions, seed: tuple | None, *, full: tf.Tensor, scale: int
 ) -> tf.Tensor:
     if decoding.fit == "native":
         return _cut_out(image, decoding.size, seed)

@@ -35,7 +35,7 @@ import numpy as np
 import simplejpeg
 
 from deepduel.decoding import host_memory
-from deepduel.decoding.image import Decoding
+from deepduel.decoding.image import DecodeOptions
 from deepduel.decoding.split import Split
 from tfrecords_tools.cli import DataError, UsageError
 
@@ -52,7 +52,7 @@ def check(text: str) -> None:
         raise UsageError(f"cache must be none, ram or decoded:PATH, got {text!r}")
 
 
-def open_cache(text: str, split: Split, decoding: Decoding) -> "PixelCache | None":
+def open_cache(text: str, split: Split, decoding: DecodeOptions) -> "PixelCache | None":
     """The cache that `text` names; the same one for the same split as long as that is open.
 
     Raises:
@@ -70,7 +70,7 @@ def open_cache(text: str, split: Split, decoding: Decoding) -> "PixelCache | Non
 class PixelCache:
     """Rows of decoded pixels by record number. Threads and processes may share it."""
 
-    def __init__(self, text: str, split: Split, decoding: Decoding):
+    def __init__(self, text: str, split: Split, decoding: DecodeOptions):
         self._row_bytes = decoding.size[0] * decoding.size[1] * 3
         self._known = np.zeros(len(split), np.uint8)
         self._publishing = threading.Lock()
@@ -139,7 +139,7 @@ class PixelCache:
                     _write_about(self._about_path, self._about | {"complete": True})
             self._complete = True
 
-    def _open_files(self, folder: pathlib.Path, split: Split, decoding: Decoding) -> None:
+    def _open_files(self, folder: pathlib.Path, split: Split, decoding: DecodeOptions) -> None:
         self._about = _about(split, decoding)
         name = f"{split.name}-{self._about['key'][:20]}"
         self.path = folder / f"{name}.pixels"
@@ -210,7 +210,7 @@ def _no_room(what: str, size: int, room: int, where: str) -> DataError:
     )
 
 
-def _about(split: Split, decoding: Decoding) -> dict:
+def _about(split: Split, decoding: DecodeOptions) -> dict:
     shards = [[shard.records, shard.sha256[""]] for shard in split.shards]
     options = dataclasses.asdict(decoding) | {"decoder": simplejpeg.__version__}
     digest = hashlib.sha256(json.dumps([_FORMAT, shards, options]).encode()).hexdigest()

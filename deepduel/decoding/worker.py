@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from deepduel.decoding.decode_row import decode_row
-from deepduel.decoding.image import FITS, Decoding
+from deepduel.decoding.image import FITS, DecodeOptions
 
 # Which call asks; the memory's number and bytes; first row of the task; height, width, fit, fast; whether
 # the rows have seeds.
@@ -69,8 +69,8 @@ class Worker:
 
 
 @functools.lru_cache
-def _decoding(height: int, width: int, fit: int, fast: int) -> Decoding:
-    return Decoding((height, width), FITS[fit], bool(fast))
+def _decoding(height: int, width: int, fit: int, fast: int) -> DecodeOptions:
+    return DecodeOptions((height, width), FITS[fit], bool(fast))
 
 
 def main(tasks: int, alive: int, answers: Sequence[int]) -> None:

@@ -28,7 +28,7 @@ from collections.abc import Callable
 import numpy as np
 
 from deepduel.decoding.buffers import Buffer
-from deepduel.decoding.image import FITS, Decoding
+from deepduel.decoding.image import FITS, DecodeOptions
 from deepduel.decoding.worker import DIED, DONE, HEADER, READY, ROWS
 from tfrecords_tools.cli import DataError
 
@@ -115,7 +115,7 @@ class DecodePool:
         self,
         table: np.ndarray,
         opened: Callable[[list[int]], contextlib.AbstractContextManager[list[int]]],
-        decoding: Decoding,
+        decoding: DecodeOptions,
         batch: Buffer,
         *,
         first: int,

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from deepduel.evaluation import bootstrap, curves, metrics
-from deepduel.evaluation.saved_evaluation import Answers, Evaluated
+from deepduel.evaluation.saved_evaluation import SavedEvaluation, TaskPredictions
 from tfrecords_tools.cli import DataError, UsageError
 
 FORMAT = "deepduel-comparison"
@@ -18,7 +18,9 @@ DISAGREEMENTS = 12  # images listed each way
 _REPLICATES = 2000
 
 
-def document(first: Evaluated, second: Evaluated, *, replicates: int = bootstrap.REPLICATES) -> dict:
+def document(
+    first: SavedEvaluation, second: SavedEvaluation, *, replicates: int = bootstrap.REPLICATES
+) -> dict:
     """Compares the predictions that two evaluations left.
 
     Args:
@@ -58,7 +60,9 @@ def document(first: Evaluated, second: Evaluated, *, replicates: int = bootstrap
     }
 
 
-def _aligned(first: Evaluated, second: Evaluated, axis: str) -> tuple[Answers, Answers]:
+def _aligned(
+    first: SavedEvaluation, second: SavedEvaluation, axis: str
+) -> tuple[TaskPredictions, TaskPredictions]:
     """Both runs' answers on an axis, over the same images in the same order, classes numbered alike."""
     one, other = first.tasks[axis], second.tasks[axis]
     runs = f"{first.workdir} and {second.workdir}"
@@ -85,7 +89,7 @@ def _aligned(first: Evaluated, second: Evaluated, axis: str) -> tuple[Answers, A
     return one, other
 
 
-def _task(pairs: dict[str, tuple[Answers, Answers]], axis: str, replicates: int) -> dict:
+def _task(pairs: dict[str, tuple[TaskPredictions, TaskPredictions]], axis: str, replicates: int) -> dict:
     one, other = pairs[axis]
     right = one.predicted == one.labels, other.predicted == one.labels
     return {
@@ -103,7 +107,7 @@ def _task(pairs: dict[str, tuple[Answers, Answers]], axis: str, replicates: int)
     }
 
 
-def _figures(one: Answers, other: Answers, replicates: int) -> dict[str, dict]:
+def _figures(one: TaskPredictions, other: TaskPredictions, replicates: int) -> dict[str, dict]:
     values = [metrics.score(one.labels, each.probabilities).values for each in (one, other)]
     intervals = bootstrap.differences(
         one.labels, one.probabilities, other.probabilities, replicates=replicates
@@ -119,7 +123,7 @@ def _figures(one: Answers, other: Answers, replicates: int) -> dict[str, dict]:
     return found
 
 
-def _cells(pairs: dict[str, tuple[Answers, Answers]], axis: str) -> dict[str, np.ndarray]:
+def _cells(pairs: dict[str, tuple[TaskPredictions, TaskPredictions]], axis: str) -> dict[str, np.ndarray]:
     """{"real/animals": mask over the axis' images}, by the true labels of all tasks."""
     keys = pairs[axis][0].keys
     names = []
@@ -130,7 +134,7 @@ def _cells(pairs: dict[str, tuple[Answers, Answers]], axis: str) -> dict[str, np
     return {name: joined == name for name in sorted(set(joined.tolist()))}
 
 
-def _disagreements(one: Answers, other: Answers, where: np.ndarray) -> list[dict]:
+def _disagreements(one: TaskPredictions, other: TaskPredictions, where: np.ndarray) -> list[dict]:
     sure = one.probabilities.max(1) + other.probabilities.max(1)
     numbers = np.flatnonzero(where)
     numbers = numbers[np.argsort(-sure[numbers], kind="stable")][:DISAGREEMENTS]

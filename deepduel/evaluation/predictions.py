@@ -86,7 +86,7 @@ def _renumbered(split: Split, axis: str, classes: tuple[str, ...], data_dir) -> 
 
 
 def predict(
-    split: Split, labels: dict[str, np.ndarray], predictor: Predictor, reading: pipeline.Reading
+    split: Split, labels: dict[str, np.ndarray], predictor: Predictor, reading: pipeline.ReadOptions
 ) -> Predictions:
     """Runs the models over every record once.
 

@@ -15,7 +15,7 @@ _SUFFIX = "_predicted"
 
 
 @dataclasses.dataclass(frozen=True)
-class Answers:
+class TaskPredictions:
     """A run's answers on one label axis, over the images that have a label.
 
     Attributes:
@@ -31,7 +31,7 @@ class Answers:
     predicted: np.ndarray
     probabilities: np.ndarray
 
-    def only(self, places: Sequence[int]) -> "Answers":
+    def only(self, places: Sequence[int]) -> "TaskPredictions":
         """Those images, in that order."""
         return dataclasses.replace(
             self,
@@ -41,15 +41,17 @@ class Answers:
             probabilities=self.probabilities[places],
         )
 
-    def renumbered(self, classes: tuple[str, ...]) -> "Answers":
+    def renumbered(self, classes: tuple[str, ...]) -> "TaskPredictions":
         """With the same classes in another order."""
         to = np.array([classes.index(name) for name in self.classes])
         order = [self.classes.index(name) for name in classes]
-        return Answers(classes, self.keys, to[self.labels], to[self.predicted], self.probabilities[:, order])
+        return TaskPredictions(
+            classes, self.keys, to[self.labels], to[self.predicted], self.probabilities[:, order]
+        )
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluated:
+class SavedEvaluation:
     """An evaluation of a run.
 
     Attributes:
@@ -61,10 +63,10 @@ class Evaluated:
     workdir: str
     split: str
     about: dict
-    tasks: dict[str, Answers]
+    tasks: dict[str, TaskPredictions]
 
 
-def read(workdir: str | os.PathLike, split: str) -> Evaluated:
+def read(workdir: str | os.PathLike, split: str) -> SavedEvaluation:
     """Reads RUN/evaluation/<split>.
 
     Raises:
@@ -86,10 +88,10 @@ def read(workdir: str | os.PathLike, split: str) -> Evaluated:
         raise DataError(f"{path}: unreadable ({error}); evaluate the run again") from error
     if not tasks:
         raise DataError(f"{path}: holds no predictions; evaluate the run again")
-    return Evaluated(str(workdir), split, about, tasks)
+    return SavedEvaluation(str(workdir), split, about, tasks)
 
 
-def _tasks(rows) -> dict[str, Answers]:
+def _tasks(rows) -> dict[str, TaskPredictions]:
     header = next(rows, [])
     starts = [
         place
@@ -111,7 +113,7 @@ def _tasks(rows) -> dict[str, Answers]:
                 predicted.append(names[start].index(row[start + 1]))
                 probabilities.append([float(value) for value in row[start + 2 : end]])
     return {
-        header[start]: Answers(
+        header[start]: TaskPredictions(
             tuple(names[start]),
             parts[header[start]][0],
             *(np.array(column, int) for column in parts[header[start]][1:3]),

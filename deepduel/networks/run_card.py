@@ -16,7 +16,7 @@ class RunCard:
       tasks: {axis: {"classes": label names in the order of the outputs, "image_size": pixels,
         "crop_size": side of the square that is cut out of the middle first, 0 for none}}.
       size: (height, width) that images of another size are brought to before anything else.
-      fit: how, "crop", "pad" or "native" (see `fitting.Decoding`).
+      fit: how, "crop", "pad" or "native" (see `fitting.DecodeOptions`).
       fast_decode: whether JPEGs were decoded approximately.
       data_name, data_source: of the manifest that was trained on.
       seed: of the run.

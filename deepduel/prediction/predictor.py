@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepduel.augmentation.transform import resize
-from deepduel.decoding.image import Decoding
+from deepduel.decoding.image import DecodeOptions
 from deepduel.networks.folding import Folded
 from deepduel.networks.micro_batches import in_micro_batches
 from deepduel.networks.run_card import RunCard
@@ -79,9 +79,9 @@ class Predictor:
         return {axis: Folded(model) for axis, model in self.models.items()}
 
     @property
-    def decoding(self) -> Decoding:
+    def decoding(self) -> DecodeOptions:
         """How an image must be decoded to be given to it."""
-        return Decoding(self.card.size, self.card.fit, self.card.fast_decode)
+        return DecodeOptions(self.card.size, self.card.fit, self.card.fast_decode)
 
     def __call__(self, images: np.ndarray | tf.Tensor) -> dict[str, np.ndarray]:
         """uint8 [B, H, W, 3] of `card.size` -> {axis: float32 [B, classes]}."""

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from deepduel.decoding.batch_decoder import BatchDecoder
 from deepduel.decoding.buffers import BatchBuffers
-from deepduel.decoding.image import Decoding, decode_jpeg, fit_image
+from deepduel.decoding.image import DecodeOptions, decode_jpeg, fit_image
 from deepduel.decoding.split import Split
 from deepduel.reading.batch import options
 from deepduel.reading.host_calls import host_call
@@ -48,7 +48,7 @@ class Source(Protocol):
         """Image numbers [n <= rows] -> (uint8 [rows, H, W, 3], n reasons, "" for a good image)."""
 
 
-def batches(source: Source, batch_size: int, decoding: Decoding) -> tf.data.Dataset:
+def batches(source: Source, batch_size: int, decoding: DecodeOptions) -> tf.data.Dataset:
     """Every image once, in order, in batches of one shape."""
     rows = max(1, min(batch_size, len(source)))
     height, width = decoding.size
@@ -81,7 +81,7 @@ class Files:
       rejected: (name, reason) of what was found but is no readable file, sorted by name.
     """
 
-    def __init__(self, patterns: Sequence[str], decoding: Decoding, *, threads: int | None = None):
+    def __init__(self, patterns: Sequence[str], decoding: DecodeOptions, *, threads: int | None = None):
         """Finds the files.
 
         Args:
@@ -172,7 +172,7 @@ class Shards:
     """The records of one split, by name (key) and not by place."""
 
     def __init__(
-        self, split: Split, decoding: Decoding, *, threads: int | None = None, on_error: str = "skip"
+        self, split: Split, decoding: DecodeOptions, *, threads: int | None = None, on_error: str = "skip"
     ):
         """With `on_error` "fail" reading raises DataError at a record that does not decode."""
         if not len(split):
@@ -202,7 +202,7 @@ class Shards:
 
 
 def open_source(
-    patterns: Sequence[str], decoding: Decoding, *, split: str | None = None, on_error: str = "skip"
+    patterns: Sequence[str], decoding: DecodeOptions, *, split: str | None = None, on_error: str = "skip"
 ) -> Files | Shards:
     """The source that `--images` names: folders, files and patterns, or one folder of shards with `split`."""
     shards = [pattern for pattern in patterns if pathlib.Path(pattern, manifest.FILE_NAME).is_file()]
@@ -222,7 +222,7 @@ def open_source(
     return Shards(Split(shards[0], split), decoding, on_error=on_error)
 
 
-def fitted(data: bytes, decoding: Decoding, out: np.ndarray) -> images.Rejected | None:
+def fitted(data: bytes, decoding: DecodeOptions, out: np.ndarray) -> images.Rejected | None:
     """A file's bytes -> the pixels that its conversion and the pipeline would give, in `out`.
 
     Args:

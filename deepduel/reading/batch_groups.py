@@ -20,7 +20,7 @@ _COPIED = 1 << 20  # bytes of a batch that may be copied
 
 
 @dataclasses.dataclass(frozen=True)
-class Numbers:
+class BatchRange:
     """The numbers of the batches to read, first … end - 1.
 
     Attributes:
@@ -69,7 +69,7 @@ def group_size(batch_bytes: int) -> int:
 
 
 def batches(
-    numbers: Numbers,
+    numbers: BatchRange,
     load: Callable[[list[int]], Sequence[np.ndarray]],
     specs: Sequence[tf.TensorSpec],
     arrange: Callable,

@@ -11,12 +11,12 @@ import numpy as np
 
 from deepduel.decoding.split import Split
 from deepduel.reading import order
-from deepduel.reading.batch_groups import Numbers
-from deepduel.reading.options import Reading
+from deepduel.reading.batch_groups import BatchRange
+from deepduel.reading.options import ReadOptions
 from deepduel.reading.sampling import Sampling
 
 
-class Rows(NamedTuple):
+class BatchRecords(NamedTuple):
     """One batch or several, one behind the other; of each this worker's part.
 
     Attributes:
@@ -30,13 +30,13 @@ class Rows(NamedTuple):
     rounds: np.ndarray
 
 
-class Training:
+class ShuffledPlan:
     """Endless batches of shuffled epochs.
 
     Callable: numbers of batches of one epoch, counted from 0 at the first one -> Rows.
     """
 
-    def __init__(self, split: Split, reading: Reading, seed: int):
+    def __init__(self, split: Split, reading: ReadOptions, seed: int):
         self._records = len(split)
         self._batch_size = reading.batch_size
         self._worker = reading.worker
@@ -47,7 +47,7 @@ class Training:
         self._once = np.broadcast_to(np.int64(0), self._records)  # repeats when all are drawn once
         self._lock = threading.Lock()
 
-    def __call__(self, numbers: Sequence[int]) -> Rows:
+    def __call__(self, numbers: Sequence[int]) -> BatchRecords:
         epoch = numbers[0] // self._steps
         records, repeats = self._epoch(epoch)
         places = []
@@ -57,11 +57,11 @@ class Training:
         places = np.concatenate(places)
         records, repeats = records[places], repeats[places]
         seeds = order.image_seeds(records, seed=self._seed, epoch=epoch, repeats=repeats)
-        return Rows(records, seeds, epoch + repeats)
+        return BatchRecords(records, seeds, epoch + repeats)
 
-    def numbers(self, position: order.Position) -> Numbers:
+    def numbers(self, position: order.Position) -> BatchRange:
         """The batch numbers from `position` on."""
-        return Numbers(position.epoch * self._steps + position.step, None, self._steps)
+        return BatchRange(position.epoch * self._steps + position.step, None, self._steps)
 
     def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """(record numbers, how often each was drawn before in the epoch), [N] each."""
@@ -77,28 +77,30 @@ class Training:
         return order.permutation(self._records, seed=self._seed, epoch=epoch), self._once
 
 
-class Listed:
+class FixedPlan:
     """Given records, in their order, `rows` to a batch. Callable: numbers of batches -> Rows."""
 
-    def __init__(self, records: np.ndarray, reading: Reading, *, rows: int, seed: int = 0, epoch: int = 0):
+    def __init__(
+        self, records: np.ndarray, reading: ReadOptions, *, rows: int, seed: int = 0, epoch: int = 0
+    ):
         self._records = records
         self._rows = rows
         self._part = reading.worker.part(rows)
         self._seed = seed
         self._epoch = epoch
 
-    def __call__(self, numbers: Sequence[int]) -> Rows:
+    def __call__(self, numbers: Sequence[int]) -> BatchRecords:
         starts = np.array(numbers)[:, None] * self._rows
         places = (starts + np.arange(*self._part)).ravel()
         records = self._records[places[places < len(self._records)]]
         seeds = order.image_seeds(records, seed=self._seed, epoch=self._epoch)
-        return Rows(records, seeds, np.full(len(records), self._epoch))
+        return BatchRecords(records, seeds, np.full(len(records), self._epoch))
 
     @property
     def rows(self) -> int:
         """Of this worker's part of a batch, the padding of the last one included."""
         return self._part[1] - self._part[0]
 
-    def numbers(self) -> Numbers:
+    def numbers(self) -> BatchRange:
         steps = order.steps_per_epoch(len(self._records), self._rows)
-        return Numbers(0, steps, max(steps, 1))
+        return BatchRange(0, steps, max(steps, 1))

@@ -3,7 +3,7 @@
 import dataclasses
 
 from deepduel.decoding import bad_records, pixel_cache
-from deepduel.decoding.image import Decoding
+from deepduel.decoding.image import DecodeOptions
 from deepduel.decoding.split import Split
 from deepduel.reading import order
 from deepduel.reading.sampling import Sampling
@@ -13,7 +13,7 @@ READERS = ("random", "sequential")
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """How a split is read.
 
     Attributes:
@@ -71,7 +71,7 @@ class Reading:
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"threads must be at least 1, got {self.threads}")
 
-    def decoding(self, split: Split) -> Decoding:
+    def decoding(self, split: Split) -> DecodeOptions:
         """Raises UsageError when the images differ in size and no size was asked for."""
         size = self.size or split.one_size
         if size is None:
@@ -85,4 +85,4 @@ class Reading:
                 f"cache={self.cache}: at native resolution every epoch cuts other places out of the images, "
                 "so no pixels can be kept; leave the cache out"
             )
-        return Decoding(size, self.fit, self.fast_decode)
+        return DecodeOptions(size, self.fit, self.fast_decode)

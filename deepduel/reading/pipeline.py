@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from deepduel.decoding.split import Split
 from deepduel.reading import order, random_reader, sequential_reader
-from deepduel.reading.options import Reading
+from deepduel.reading.options import ReadOptions
 from tfrecords_tools.cli import UsageError
 
 
@@ -33,10 +33,10 @@ def make_train(
       position: (seed, epoch, step) to start at. Each epoch visits every record once, in an
         order of its own; its last batch holds what is left. `steps_per_epoch` for `model.fit`
         is `order.steps_per_epoch(records, batch_size)`.
-      reading: further fields of `Reading`.
+      reading: further fields of `ReadOptions`.
     """
     opened = Split(data_dir, split)
-    options = Reading(batch_size, **reading)
+    options = ReadOptions(batch_size, **reading)
     batches = train_batches(opened, options, position or order.Position())
     pick = _label_picker(opened, labels)
     if options.on_error == "skip":
@@ -58,26 +58,26 @@ def make_eval(
     label 0. Images without a label on the axis have weight 0 too.
     """
     opened = Split(data_dir, split)
-    batches = eval_batches(opened, Reading(batch_size, **reading))
+    batches = eval_batches(opened, ReadOptions(batch_size, **reading))
     pick = _label_picker(opened, labels)
     return batches.map(lambda batch: _weighted(batch, pick))
 
 
-def train_batches(split: Split, reading: Reading, position: order.Position) -> tf.data.Dataset:
+def train_batches(split: Split, reading: ReadOptions, position: order.Position) -> tf.data.Dataset:
     """Endless batches from `position` on; the last of an epoch is smaller."""
     if not len(split):
         raise UsageError(f"{split.data_dir}: split {split.name!r} holds no image to train on")
     return _reader(reading).train(split, reading, position)
 
 
-def eval_batches(split: Split, reading: Reading) -> tf.data.Dataset:
+def eval_batches(split: Split, reading: ReadOptions) -> tf.data.Dataset:
     """Every record once, in order, in batches of one shape (padding has weight 0, record -1)."""
     workers = reading.worker.count
     rows = max(1, min(reading.batch_size, -(-len(split) // workers) * workers))
     return _reader(reading).evaluate(split, reading, rows=rows)
 
 
-def _reader(reading: Reading):
+def _reader(reading: ReadOptions):
     return {"random": random_reader, "sequential": sequential_reader}[reading.reader]
 
 

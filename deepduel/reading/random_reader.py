@@ -13,7 +13,7 @@ from deepduel.decoding.pixel_cache import open_cache
 from deepduel.decoding.split import Split
 from deepduel.reading import batch_groups, batch_plan, order
 from deepduel.reading.batch import as_batch, options
-from deepduel.reading.options import Reading
+from deepduel.reading.options import ReadOptions
 from tfrecords_tools.format import records as record_format
 
 LARGE_BATCH_BYTES = 64 << 20  # from here on, one batch is decoded at a time
@@ -21,19 +21,19 @@ LARGE_BATCH_BYTES = 64 << 20  # from here on, one batch is decoded at a time
 _UNDER_WAY = 2  # groups of batches, of smaller ones
 
 
-def train(split: Split, reading: Reading, position: order.Position) -> tf.data.Dataset:
+def train(split: Split, reading: ReadOptions, position: order.Position) -> tf.data.Dataset:
     """Endless training batches from `position` on."""
-    training = batch_plan.Training(split, reading, position.seed)
+    training = batch_plan.ShuffledPlan(split, reading, position.seed)
     return _batches(training.numbers(position), split, reading, training, rows=None, random_crops=True)
 
 
-def evaluate(split: Split, reading: Reading, *, rows: int) -> tf.data.Dataset:
+def evaluate(split: Split, reading: ReadOptions, *, rows: int) -> tf.data.Dataset:
     """Every record once, in order, in batches of `rows` (of all workers together)."""
-    return listed(split, reading, batch_plan.Listed(np.arange(len(split)), reading, rows=rows))
+    return listed(split, reading, batch_plan.FixedPlan(np.arange(len(split)), reading, rows=rows))
 
 
 def listed(
-    split: Split, reading: Reading, records: batch_plan.Listed, *, random_crops: bool = False
+    split: Split, reading: ReadOptions, records: batch_plan.FixedPlan, *, random_crops: bool = False
 ) -> tf.data.Dataset:
     """Given records in their order, in batches of one shape; `random_crops` as in training."""
     rows = records.rows
@@ -50,10 +50,10 @@ def _under_way(batch_bytes: int) -> int:
 
 
 def _batches(
-    numbers: batch_groups.Numbers,
+    numbers: batch_groups.BatchRange,
     split: Split,
-    reading: Reading,
-    take: Callable[[list[int]], batch_plan.Rows],
+    reading: ReadOptions,
+    take: Callable[[list[int]], batch_plan.BatchRecords],
     *,
     rows: int | None,
     random_crops: bool = False,

@@ -15,7 +15,7 @@ from deepduel.decoding.image_graph import decode_fitted
 from deepduel.decoding.split import Split
 from deepduel.reading import order
 from deepduel.reading.batch import as_batch, options
-from deepduel.reading.options import Reading
+from deepduel.reading.options import ReadOptions
 from deepduel.reading.shard_stream import ShardStream
 from tfrecords_tools.format import records as record_format
 
@@ -27,7 +27,7 @@ _LISTED = 3  # bad records of one batch that get a line of their own
 
 
 @tf.autograph.experimental.do_not_convert  # nothing here needs it, and converting takes seconds
-def train(split: Split, reading: Reading, position: order.Position) -> tf.data.Dataset:
+def train(split: Split, reading: ReadOptions, position: order.Position) -> tf.data.Dataset:
     """Endless training batches from `position` on; what lies before its window is not read."""
     over, step = divmod(position.step, order.steps_per_epoch(len(split), reading.batch_size))
     position = order.Position(position.seed, position.epoch + over, step)
@@ -49,7 +49,7 @@ def train(split: Split, reading: Reading, position: order.Position) -> tf.data.D
 
 
 @tf.autograph.experimental.do_not_convert
-def evaluate(split: Split, reading: Reading, *, rows: int) -> tf.data.Dataset:
+def evaluate(split: Split, reading: ReadOptions, *, rows: int) -> tf.data.Dataset:
     """Every record once, in order, in batches of `rows`."""
     shards = ShardStream(split)
     records = shards.records(tf.range(len(split.shards), dtype=tf.int64), 0, side_by_side=1)
@@ -72,7 +72,7 @@ def evaluate(split: Split, reading: Reading, *, rows: int) -> tf.data.Dataset:
     return _finish(batches.map(lambda *batch: tuple(pad(*batch))), split, reading, shards)
 
 
-def _part(reading: Reading, numbers, examples, *, rows: int | None = None):
+def _part(reading: ReadOptions, numbers, examples, *, rows: int | None = None):
     """This worker's part of a batch. All workers read all shards, each decodes its own part."""
     begin, end = reading.worker.part(tf.size(numbers, tf.int64) if rows is None else rows)
     return numbers[begin:end], examples[begin:end]
@@ -109,7 +109,13 @@ def shuffled_indices(count, seed: int, epoch, *, salt) -> tf.Tensor:
 
 
 def _decoded(
-    encoded: tf.data.Dataset, split: Split, reading: Reading, *, seed: int, epoch, random_crops: bool = False
+    encoded: tf.data.Dataset,
+    split: Split,
+    reading: ReadOptions,
+    *,
+    seed: int,
+    epoch,
+    random_crops: bool = False,
 ) -> tf.data.Dataset:
     """Batches (numbers [B], Examples [B]) -> (images, labels, seeds, numbers, weight).
 
@@ -168,7 +174,9 @@ def _in_place(rows, images, labels, numbers, word: tf.Tensor):
     return images, labels, seeds, numbers, weight
 
 
-def _finish(batches: tf.data.Dataset, split: Split, reading: Reading, shards: ShardStream) -> tf.data.Dataset:
+def _finish(
+    batches: tf.data.Dataset, split: Split, reading: ReadOptions, shards: ShardStream
+) -> tf.data.Dataset:
     """Ends the reading at, or tells of, each record that was not decoded."""
     act = _refuse if reading.on_error == "fail" else _tell
 

@@ -11,7 +11,7 @@ import time
 import keras
 
 from deepduel.runs import training_state
-from deepduel.runs.length import Length
+from deepduel.runs.length import RunLength
 from deepduel.runs.options import MONITORS
 from deepduel.training.task import Task
 from deepduel.training.trainer import Duel
@@ -36,7 +36,7 @@ class Keeper(keras.callbacks.Callback):
         workdir: pathlib.Path,
         stand: training_state.State,
         *,
-        length: Length,
+        length: RunLength,
         steps_per_epoch: int,
         save_seconds: float | None,
         save_steps: int | None,

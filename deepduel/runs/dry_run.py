@@ -15,7 +15,9 @@ _STEPS = 3
 _SECONDS = 60.0  # after which no further step is timed
 
 
-def report(duel: Duel, train_split: Split, validation_split: Split, reading: pipeline.Reading, *, seed: int):
+def report(
+    duel: Duel, train_split: Split, validation_split: Split, reading: pipeline.ReadOptions, *, seed: int
+):
     """Prints the networks, the memory and, from a few real steps, the time of an epoch.
 
     Raises:
@@ -39,7 +41,7 @@ def report(duel: Duel, train_split: Split, validation_split: Split, reading: pip
     print(f"peak memory so far: {memory.peak_bytes() / 1e9:.2f} GB; nothing was written")
 
 
-def _say_memory(duel: Duel, reading: pipeline.Reading, size: tuple[int, int]) -> None:
+def _say_memory(duel: Duel, reading: pipeline.ReadOptions, size: tuple[int, int]) -> None:
     parts = memory.estimate(duel, batch_size=reading.batch_size, size=size)
     total, (available, what) = sum(parts.values()), memory.device_bytes()
     if what == "free RAM":

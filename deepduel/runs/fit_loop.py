@@ -21,7 +21,7 @@ def fit(
     duel: Duel,
     train_split: Split,
     validation_split: Split,
-    reading: pipeline.Reading,
+    reading: pipeline.ReadOptions,
     stand: training_state.State,
     *,
     flags: str,

@@ -15,7 +15,7 @@ _RECENT = 3  # epochs whose median says what the next will take
 
 
 @dataclasses.dataclass(frozen=True)
-class Length:
+class RunLength:
     """Of a run, over all its sessions.
 
     Attributes:
@@ -33,7 +33,7 @@ class Length:
             raise UsageError(f"epochs must be at least 1 or more than 0min, got {self.minutes:g}min")
 
     @classmethod
-    def parse(cls, text: str) -> "Length":
+    def parse(cls, text: str) -> "RunLength":
         """ "13", or "55min". Raises UsageError."""
         if re.fullmatch(r"-?\d+", text):
             return cls(int(text))

@@ -4,7 +4,7 @@ import numpy as np
 
 from deepduel.decoding.batch_decoder import BatchDecoder
 from deepduel.decoding.split import Split
-from deepduel.reading.options import Reading
+from deepduel.reading.options import ReadOptions
 from deepduel.runs import pictures
 from tfrecords_tools.format import records as record_format
 
@@ -17,7 +17,7 @@ class Mistakes:
     `validated` is Duel.validated: (records [B], {task: logits [B, classes]}) per batch; padding is record -1.
     """
 
-    def __init__(self, split: Split, reading: Reading):
+    def __init__(self, split: Split, reading: ReadOptions):
         self._split = split
         self._decode = BatchDecoder(split, reading.decoding(split), threads=1, on_error="skip")
 

@@ -4,9 +4,9 @@ import dataclasses
 
 from deepduel.augmentation.options import Augmentation, Mixing
 from deepduel.networks.architecture import Architecture, parse_head
-from deepduel.reading.options import Reading
-from deepduel.runs.length import Length
-from deepduel.training.optimizer_options import Recipe
+from deepduel.reading.options import ReadOptions
+from deepduel.runs.length import RunLength
+from deepduel.training.optimizer_options import OptimizerOptions
 from tfrecords_tools.cli import UsageError
 
 MONITORS = {"accuracy": 1, "auc": 1, "loss": -1}  # of validation; -1: lower is better
@@ -32,7 +32,7 @@ class TaskOptions:
     axis: str
     architecture: Architecture
     augmentation: Augmentation
-    recipe: Recipe = Recipe()
+    recipe: OptimizerOptions = OptimizerOptions()
     mixing: Mixing = Mixing()
     label_smoothing: float = 0.0
     class_weights: str = "none"
@@ -84,8 +84,8 @@ class RunOptions:
     workdir: str
     train_split: str
     validation_split: str
-    reading: Reading
-    length: Length
+    reading: ReadOptions
+    length: RunLength
     micro_batch: int | None
     seed: int
     save_seconds: float | None = 300

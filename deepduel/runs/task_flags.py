@@ -126,7 +126,7 @@ def per_task(name: str, values: list[str], axes: list[str], *, required: bool = 
 def _task(axis: str, value: dict[str, str], changes: dict[str, str]):
     from deepduel.networks.architecture import OWN_BACKBONES, Architecture
     from deepduel.runs.options import TaskOptions
-    from deepduel.training.optimizer_options import Recipe
+    from deepduel.training.optimizer_options import OptimizerOptions
 
     small = value["backbone"] in OWN_BACKBONES
     weights = value["weights"] if value["weights"] != "auto" else "none" if small else "imagenet"
@@ -146,7 +146,7 @@ def _task(axis: str, value: dict[str, str], changes: dict[str, str]):
         mirrored=_truth("mirrored", value["mirrored"]),
     )
     decay = value["weight_decay"]
-    recipe = Recipe(
+    recipe = OptimizerOptions(
         optimizer=value["optimizer"],
         learning_rate=_number("learning_rate", value["learning_rate"], float),
         weight_decay=None if decay == "auto" else _number("weight_decay", decay, float),

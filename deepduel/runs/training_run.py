@@ -134,7 +134,7 @@ def _check_augmentation(tasks: list[TaskOptions], size: tuple[int, int], batch_s
             raise UsageError(f"{task.axis}: {task.mixing} mixes the images of a batch, and batch_size is 1")
 
 
-def _reading(reading, train_split, validation_split, tasks) -> pipeline.Reading:
+def _reading(reading, train_split, validation_split, tasks) -> pipeline.ReadOptions:
     """Both splits in one size: their own if they share one, else the largest input of the tasks."""
     if reading.fit == "native":
         side = _native_side(tasks)
@@ -164,7 +164,7 @@ def _native_side(tasks: list[TaskOptions]) -> int:
     return side
 
 
-def _card(options: RunOptions, split: Split, duel: Duel, reading: pipeline.Reading) -> RunCard:
+def _card(options: RunOptions, split: Split, duel: Duel, reading: pipeline.ReadOptions) -> RunCard:
     tasks = {
         task.name: {
             "classes": list(task.model.classes),
@@ -180,7 +180,7 @@ def _card(options: RunOptions, split: Split, duel: Duel, reading: pipeline.Readi
     )
 
 
-def _say_plan(train_split, validation_split, duel: Duel, reading: pipeline.Reading) -> None:
+def _say_plan(train_split, validation_split, duel: Duel, reading: pipeline.ReadOptions) -> None:
     height, width = reading.decoding(train_split).size
     print(
         f"{len(train_split):,} training and {len(validation_split):,} validation images, "

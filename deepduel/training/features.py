@@ -22,7 +22,7 @@ from deepduel.decoding import bad_records
 from deepduel.decoding.split import Split
 from deepduel.reading import batch_groups, batch_plan, order, random_reader
 from deepduel.reading.batch import options
-from deepduel.reading.options import Reading
+from deepduel.reading.options import ReadOptions
 from deepduel.training import step
 from deepduel.training.feature_store import CHUNK, FeatureStore, Source
 from deepduel.training.task import Task
@@ -41,7 +41,7 @@ class Features:
         self,
         folder: str | os.PathLike,
         split: Split,
-        reading: Reading,
+        reading: ReadOptions,
         tasks: tuple[Task, ...],
         *,
         micro_batch: int,
@@ -91,16 +91,18 @@ class Features:
 
     def train_batches(self, position: order.Position) -> tf.data.Dataset:
         """As `pipeline.train_batches`, with {"features": {task: float16 [B, …]}} for the images."""
-        training = batch_plan.Training(self._split, self._reading, position.seed)
+        training = batch_plan.ShuffledPlan(self._split, self._reading, position.seed)
         return self._batches(training.numbers(position), training, rows=None)
 
     def eval_batches(self) -> tf.data.Dataset:
         """As `pipeline.eval_batches`."""
         rows = min(self._reading.batch_size, len(self._split))
-        listed = batch_plan.Listed(np.arange(len(self._split)), self._reading, rows=rows)
+        listed = batch_plan.FixedPlan(np.arange(len(self._split)), self._reading, rows=rows)
         return self._batches(listed.numbers(), listed, rows=rows)
 
-    def _batches(self, numbers: batch_groups.Numbers, plan: Callable, *, rows: int | None) -> tf.data.Dataset:
+    def _batches(
+        self, numbers: batch_groups.BatchRange, plan: Callable, *, rows: int | None
+    ) -> tf.data.Dataset:
         split, stores = self._split, self.stores
         axes = split.manifest.axes
 
@@ -155,7 +157,7 @@ class Features:
         records = (chunks[:, None] * CHUNK + np.arange(CHUNK)).ravel()
         records = records[records < len(self._split)]
         # A chunk is a batch: only the last of all can be smaller, and it is the last of the records.
-        listed = batch_plan.Listed(records, self._reading, rows=CHUNK, seed=self._seed, epoch=view)
+        listed = batch_plan.FixedPlan(records, self._reading, rows=CHUNK, seed=self._seed, epoch=view)
         reading = dataclasses.replace(self._reading, batch_size=CHUNK)
         batches = random_reader.listed(self._split, reading, listed, random_crops=self._augmented)
         extract = self._extractor()

@@ -10,7 +10,7 @@ OPTIMIZERS = ("adam", "adamw", "muon", "nadam", "rmsprop", "lion", "sgd")
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class OptimizerOptions:
     """How a task's weights are updated.
 
     Attributes:

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from deepduel.training.muon import Muon
-from deepduel.training.optimizer_options import Recipe
+from deepduel.training.optimizer_options import OptimizerOptions
 from tfrecords_tools.cli import UsageError
 
 _MAKERS = {
@@ -62,7 +62,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def build(
-    recipe: Recipe,
+    recipe: OptimizerOptions,
     *,
     steps_per_epoch: int,
     epochs: int | None,
@@ -95,7 +95,7 @@ def build(
     return keras.optimizers.LossScaleOptimizer(optimizer) if scales_loss else optimizer
 
 
-def _rate(recipe: Recipe, steps_per_epoch: int, epochs: int | None, planned: tf.Variable | None):
+def _rate(recipe: OptimizerOptions, steps_per_epoch: int, epochs: int | None, planned: tf.Variable | None):
     warmup = recipe.warmup_steps(steps_per_epoch)
     if recipe.schedule == "constant" and not warmup:
         return recipe.learning_rate

@@ -137,7 +137,7 @@ def test_records_without_a_label_are_left_out_and_counted(evaluated, run_folder,
     predictor = Predictor(run_folder)
     split, labels = predictions.open_split(toy_shards, "validation", predictor)
     labels["category"][:10] = -1
-    reading = pipeline.Reading(16, predictor.card.size)
+    reading = pipeline.ReadOptions(16, predictor.card.size)
     document = metrics_document.document(
         predictions.predict(split, labels, predictor, reading), {}, replicates=0
     )

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from deepduel import predict
-from deepduel.decoding.image import Decoding
+from deepduel.decoding.image import DecodeOptions
 from deepduel.decoding.split import Split
 from deepduel.prediction import sources, submission
 from deepduel.prediction.predictor import Predictor
@@ -185,7 +185,7 @@ def test_file_names_of_any_bytes_have_rows(run_folder, tmp_path):
 def test_pixels_from_files_equal_those_of_conversion(toy_folder, toy_shards):
     from deepduel.decoding.split import Split
 
-    decoding = Decoding((32, 32))
+    decoding = DecodeOptions((32, 32))
     files = sources.open_source([str(toy_folder / "test")], decoding)
     shards = sources.open_source([str(toy_shards)], decoding, split="test")
     assert isinstance(shards, sources.Shards) and len(files) == len(Split(toy_shards, "test"))
@@ -194,7 +194,7 @@ def test_pixels_from_files_equal_those_of_conversion(toy_folder, toy_shards):
 
 
 def test_reading_files_uses_memory_again(toy_folder):
-    decoding = Decoding((32, 32))
+    decoding = DecodeOptions((32, 32))
     source = sources.open_source([str(toy_folder / "test")], decoding)
     first, _ = source.read(np.arange(7), 7)
     memory, pixels = weakref.ref(first.base), first.copy()
@@ -208,7 +208,7 @@ def test_reading_files_uses_memory_again(toy_folder):
 
 
 def test_batches_have_one_shape_and_every_image_once(toy_folder):
-    decoding = Decoding((20, 30), "pad")
+    decoding = DecodeOptions((20, 30), "pad")
     source = sources.open_source([str(toy_folder / "test")], decoding)
     found = list(sources.batches(source, 7, decoding))
     assert {tuple(batch["images"].shape) for batch in found} == {(7, 20, 30, 3)}

@@ -9,7 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from deepduel import train
-from deepduel.decoding.image import Decoding
+from deepduel.decoding.image import DecodeOptions
 from deepduel.networks.run_card import RunCard
 from deepduel.prediction.predictor import Predictor
 from deepduel.runs import task_flags
@@ -38,7 +38,7 @@ def test_a_run_leaves_its_models_history_and_card(toy_run, toy_shards):
 def test_a_run_at_native_resolution_says_so_to_whoever_uses_it(toy_shards, tmp_path):
     words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *TOY_TRAINING, "--tasks=category"
     assert run_command(train, *words, "--native_resolution") == 0
-    assert Predictor(tmp_path / "run").decoding == Decoding((16, 16), "native")  # of 32x32 pixels
+    assert Predictor(tmp_path / "run").decoding == DecodeOptions((16, 16), "native")  # of 32x32 pixels
 
 
 def test_best_is_the_epoch_with_the_best_validation_accuracy(toy_run):

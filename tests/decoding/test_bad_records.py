@@ -15,7 +15,7 @@ from deepduel import train
 from deepduel.decoding import bad_records
 from deepduel.decoding.split import Split
 from deepduel.reading import order, pipeline
-from deepduel.reading.options import READERS, Reading
+from deepduel.reading.options import READERS, ReadOptions
 from tests.conftest import TOY_TRAINING, history_rows, run_command
 from tests.helpers import tiny_network
 from tfrecords_tools.cli import DataError, UsageError
@@ -61,7 +61,7 @@ def epoch(split, reading, position=None):
 
 def test_fail_names_shard_record_and_key(spoilt):
     with pytest.raises(tf.errors.OpError) as caught:
-        epoch(spoilt, Reading(50))
+        epoch(spoilt, ReadOptions(50))
     message = str(bad_records.data_error(caught.value))
     first = spoilt.shards[0].records
     named = [f"record {number if number < first else number - first} (key train/" for number in BAD]
@@ -73,7 +73,7 @@ def test_the_sequential_reader_names_shard_record_and_key_in_its_graph(copy):
     spoil(copy, 60)
     split = Split(copy, "train")
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
-        epoch(split, Reading(50, reader="sequential"))
+        epoch(split, ReadOptions(50, reader="sequential"))
     shard = split.shards[1]
     number = 60 - split.shards[0].records
     assert str(bad_records.data_error(caught.value)) == (
@@ -86,8 +86,8 @@ def test_the_sequential_reader_names_shard_record_and_key_in_its_graph(copy):
 @pytest.mark.parametrize("reader", READERS)
 def test_skip_keeps_shapes_order_and_all_other_rows(spoilt, toy_shards, reader, capfd):
     sound = Split(toy_shards, "train")
-    expected = epoch(sound, Reading(50, reader=reader), order.Position(3, 1))
-    found = epoch(spoilt, Reading(50, reader=reader, on_error="skip"), order.Position(3, 1))
+    expected = epoch(sound, ReadOptions(50, reader=reader), order.Position(3, 1))
+    found = epoch(spoilt, ReadOptions(50, reader=reader, on_error="skip"), order.Position(3, 1))
     for one, other in zip(expected, found, strict=True):
         assert (one["records"] == other["records"]).all()
         assert (one["seeds"] == other["seeds"]).all()
@@ -108,7 +108,7 @@ def test_skip_keeps_shapes_order_and_all_other_rows(spoilt, toy_shards, reader, 
 def test_a_batch_of_nothing_but_bad_records_is_black(copy, reader):
     spoil(copy, *range(10), split="validation")
     split = Split(copy, "validation")
-    first = next(iter(pipeline.eval_batches(split, Reading(10, reader=reader, on_error="skip"))))
+    first = next(iter(pipeline.eval_batches(split, ReadOptions(10, reader=reader, on_error="skip"))))
     assert first["records"].numpy().tolist() == list(range(10))
     assert not first["images"].numpy().any()
     assert not first["weight"].numpy().any()
@@ -117,8 +117,8 @@ def test_a_batch_of_nothing_but_bad_records_is_black(copy, reader):
 def test_bad_records_are_listed_up_to_twenty(copy, capfd):
     spoil(copy, *range(30))
     split = Split(copy, "train")
-    epoch(split, Reading(50, on_error="skip"))
-    epoch(split, Reading(50, on_error="skip"), order.Position(0, 1))
+    epoch(split, ReadOptions(50, on_error="skip"))
+    epoch(split, ReadOptions(50, on_error="skip"), order.Position(0, 1))
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("left out: ")]
     assert len(lines) == 21
     assert lines[-1] == "left out: further bad records are counted, not listed"
@@ -167,11 +167,11 @@ def test_a_shard_cut_short_while_it_is_read_is_an_error_and_no_crash(copy):
 
 
 def test_a_shard_that_was_removed_or_replaced_is_read_to_the_end_as_it_was(copy, toy_shards):
-    expected = epoch(Split(toy_shards, "train"), Reading(50))
+    expected = epoch(Split(toy_shards, "train"), ReadOptions(50))
     split = Split(copy, "train")
     for shard in split.shards:
         (copy / shard.file).unlink()
-    found = epoch(split, Reading(50))
+    found = epoch(split, ReadOptions(50))
     assert all((a["images"] == b["images"]).all() for a, b in zip(expected, found, strict=True))
 
 
@@ -188,7 +188,7 @@ def test_a_disk_that_fails_names_the_shard(copy, monkeypatch):
 
 def test_an_unknown_policy_is_refused():
     with pytest.raises(UsageError, match="on_error must be one of fail, skip, got 'ignore'"):
-        Reading(8, on_error="ignore")
+        ReadOptions(8, on_error="ignore")
 
 
 def test_a_run_leaves_bad_images_out_and_says_how_many_in_each_epoch(spoilt, tmp_path, capsys, monkeypatch):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from deepduel.decoding.batch_decoder import BatchDecoder
 from deepduel.decoding.buffers import BatchBuffers
-from deepduel.decoding.image import Decoding
+from deepduel.decoding.image import DecodeOptions
 from deepduel.decoding.split import Split
 from tfrecords_tools.cli import DataError
 
@@ -16,7 +16,7 @@ from tfrecords_tools.cli import DataError
 def test_pixels_equal_pillows(toy_shards):
     split = Split(toy_shards, "train")
     records = np.arange(len(split))
-    batch = BatchDecoder(split, Decoding((32, 32)))(records)
+    batch = BatchDecoder(split, DecodeOptions((32, 32)))(records)
     for record in records:
         assert (batch[record] == np.asarray(Image.open(io.BytesIO(split.image(record))))).all()
 
@@ -25,13 +25,13 @@ def test_pixels_equal_pillows(toy_shards):
 def test_the_threads_do_not_show(toy_shards, threads):
     split = Split(toy_shards, "train")
     records = np.random.default_rng(0).permutation(len(split))
-    expected = BatchDecoder(split, Decoding((32, 32)), threads=1)(records)
-    assert (BatchDecoder(split, Decoding((32, 32)), threads=threads)(records) == expected).all()
+    expected = BatchDecoder(split, DecodeOptions((32, 32)), threads=1)(records)
+    assert (BatchDecoder(split, DecodeOptions((32, 32)), threads=threads)(records) == expected).all()
 
 
 def test_padding_is_black(toy_shards):
     split = Split(toy_shards, "train")
-    decode = BatchDecoder(split, Decoding((32, 32)))
+    decode = BatchDecoder(split, DecodeOptions((32, 32)))
     del_me = decode(np.arange(8))  # leaves pixels in the buffer that is used again
     del del_me
     batch = decode(np.arange(5), rows=8)
@@ -41,7 +41,7 @@ def test_padding_is_black(toy_shards):
 
 def test_a_batch_that_is_held_is_never_written_to(toy_shards):
     split = Split(toy_shards, "train")
-    decode = BatchDecoder(split, Decoding((32, 32)))
+    decode = BatchDecoder(split, DecodeOptions((32, 32)))
     held = [decode(np.arange(start, start + 16)) for start in range(0, 96, 16)]
     copies = [batch.copy() for batch in held]
     views = [batch[3:5] for batch in held]
@@ -73,4 +73,4 @@ def test_damage_names_shard_record_and_key(toy_shards, tmp_path):
     path.write_bytes(data)
     damaged = Split(folder, "train")
     with pytest.raises(DataError, match=r"-00000-of-00003, record 7 \(key .*does not decode"):
-        BatchDecoder(damaged, Decoding((32, 32)))(np.arange(16))
+        BatchDecoder(damaged, DecodeOptions((32, 32)))(np.arange(16))

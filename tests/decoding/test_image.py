@@ -6,7 +6,7 @@ import tensorflow as tf
 from PIL import Image
 
 from deepduel.decoding import image as decoding_image
-from deepduel.decoding.image import Decoding, fit_image
+from deepduel.decoding.image import DecodeOptions, fit_image
 from deepduel.decoding.image_graph import decode_fitted
 from deepduel.prediction import sources
 
@@ -27,30 +27,30 @@ def jpeg(pixels: np.ndarray, quality: int = 90) -> bytes:
     return stream.getvalue()
 
 
-def row(data: bytes, decoding: Decoding, seed=None) -> np.ndarray:
+def row(data: bytes, decoding: DecodeOptions, seed=None) -> np.ndarray:
     width, height = Image.open(io.BytesIO(data)).size
     out = np.empty((*decoding.size, 3), np.uint8)
     decoding_image.decode_jpeg(data, height, width, decoding, out, seed)
     return out
 
 
-def graph_row(data: bytes, decoding: Decoding, seed=None) -> np.ndarray:
+def graph_row(data: bytes, decoding: DecodeOptions, seed=None) -> np.ndarray:
     seed = seed and tuple(tf.constant(word, tf.int64) for word in seed)
     return tf.function(lambda: decode_fitted(data, decoding, {"jpeg"}, None, seed))().numpy()
 
 
 def test_fit_leaves_the_right_size_alone():
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    assert fit_image(pixels, Decoding((20, 30))) is pixels
+    assert fit_image(pixels, DecodeOptions((20, 30))) is pixels
 
 
 @pytest.mark.parametrize("shape", [(10, 40), (40, 10), (1, 1), (3, 500), (25, 25)])
 def test_crop_fills_the_frame_and_pad_shows_all(shape):
     pixels = np.full((*shape, 3), 200, np.uint8)
-    crop = fit_image(pixels, Decoding((20, 24), "crop"))
+    crop = fit_image(pixels, DecodeOptions((20, 24), "crop"))
     assert crop.shape == (20, 24, 3)
     assert (crop == 200).all()
-    pad = fit_image(pixels, Decoding((20, 24), "pad"))
+    pad = fit_image(pixels, DecodeOptions((20, 24), "pad"))
     rows, columns = (pad == 200).all(axis=2).any(axis=1).sum(), (pad == 200).all(axis=2).any(axis=0).sum()
     scale = min(20 / shape[0], 24 / shape[1])
     assert (rows, columns) == tuple(max(1, round(side * scale)) for side in shape)
@@ -59,7 +59,7 @@ def test_crop_fills_the_frame_and_pad_shows_all(shape):
 def test_crop_is_centred():
     pixels = np.zeros((10, 30, 3), np.uint8)
     pixels[:, 10:20] = 255
-    assert (fit_image(pixels, Decoding((10, 10))) == 255).all()
+    assert (fit_image(pixels, DecodeOptions((10, 10))) == 255).all()
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_crop_is_centred():
     ],
 )  # fmt: skip
 def test_images_are_decoded_smaller_only_where_enough_is_left(height, width, fit, fast, scale):
-    assert decoding_image.scale(height, width, Decoding((224, 224), fit, fast)) == scale
+    assert decoding_image.scale(height, width, DecodeOptions((224, 224), fit, fast)) == scale
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad"])
@@ -83,7 +83,7 @@ def test_decoding_smaller_differs_little_from_decoding_whole(height, width, fit)
     data = jpeg(photo(height, width))
     whole = np.asarray(Image.open(io.BytesIO(data)))
     for fast, mean, worst in ((False, 1.5, 16), (True, 2.5, 60)):
-        decoding = Decoding((50, 50), fit, fast)
+        decoding = DecodeOptions((50, 50), fit, fast)
         assert decoding_image.scale(height, width, decoding) > 1
         difference = np.abs(row(data, decoding).astype(int) - fit_image(whole, decoding))
         assert difference.mean() < mean and difference.max() <= worst, (difference.mean(), difference.max())
@@ -92,7 +92,7 @@ def test_decoding_smaller_differs_little_from_decoding_whole(height, width, fit)
 @pytest.mark.parametrize("fit", ["crop", "pad"])
 @pytest.mark.parametrize(("height", "width"), [(60, 80), (203, 161), (30, 20)])
 def test_the_graph_gives_the_same_to_within_rounding(height, width, fit):
-    data, decoding = jpeg(photo(height, width)), Decoding((50, 40), fit)
+    data, decoding = jpeg(photo(height, width)), DecodeOptions((50, 40), fit)
     difference = np.abs(row(data, decoding).astype(int) - graph_row(data, decoding))
     assert difference.mean() < 0.6 and difference.max() <= 2
 
@@ -100,7 +100,7 @@ def test_the_graph_gives_the_same_to_within_rounding(height, width, fit):
 @pytest.mark.parametrize(("height", "width"), [(50, 40), (61, 90), (20, 90), (3, 5), (1, 1), (50, 41)])
 @pytest.mark.parametrize("seed", [None, (0, 0), (7, 2**31 - 1)])
 def test_native_pixels_are_the_images_own_in_both_readers(height, width, seed):
-    data, decoding = jpeg(photo(height, width)), Decoding((50, 40), "native")
+    data, decoding = jpeg(photo(height, width)), DecodeOptions((50, 40), "native")
     whole = np.asarray(Image.open(io.BytesIO(data)))
     out = row(data, decoding, seed)
     assert (out == graph_row(data, decoding, seed)).all()
@@ -118,7 +118,7 @@ def test_native_pixels_are_the_images_own_in_both_readers(height, width, seed):
 
 
 def test_native_crops_are_spread_evenly_and_differ_between_images_and_epochs():
-    decoding = Decoding((4, 4), "native")
+    decoding = DecodeOptions((4, 4), "native")
     corners = [
         decoding_image.corner((13, 13), decoding.size, (word, record))
         for word in (1, 2)
@@ -136,7 +136,11 @@ def test_native_crops_are_spread_evenly_and_differ_between_images_and_epochs():
 def test_files_and_records_go_the_same_way():
     """`sources.fitted`, which predicts from files, against the shards' way."""
     data = jpeg(photo(203, 161))
-    for decoding in (Decoding((50, 50)), Decoding((50, 50), "pad", True), Decoding((50, 50), "native")):
+    for decoding in (
+        DecodeOptions((50, 50)),
+        DecodeOptions((50, 50), "pad", True),
+        DecodeOptions((50, 50), "native"),
+    ):
         out = np.empty((50, 50, 3), np.uint8)
         assert sources.fitted(data, decoding, out) is None
         assert (out == row(data, decoding)).all()
@@ -146,11 +150,11 @@ def test_a_jpeg_of_other_sides_than_expected_is_an_error():
     out = np.empty((50, 50, 3), np.uint8)
     for height, width in ((50, 50), (60, 60), (400, 400)):
         with pytest.raises(ValueError, match="the index says|uffer"):
-            decoding_image.decode_jpeg(jpeg(photo(70, 90)), height, width, Decoding((50, 50)), out)
+            decoding_image.decode_jpeg(jpeg(photo(70, 90)), height, width, DecodeOptions((50, 50)), out)
 
 
 def test_bad_options():
     with pytest.raises(ValueError, match="fit must be"):
-        Decoding((8, 8), "stretch")
+        DecodeOptions((8, 8), "stretch")
     with pytest.raises(ValueError, match="size must be"):
-        Decoding((0, 8))
+        DecodeOptions((0, 8))

@@ -15,10 +15,10 @@ import pytest
 
 from deepduel.decoding import batch_decoder, pixel_cache
 from deepduel.decoding.cached_decoder import CachedDecoder
-from deepduel.decoding.image import Decoding
+from deepduel.decoding.image import DecodeOptions
 from deepduel.decoding.split import Split
 from deepduel.reading import order, pipeline
-from deepduel.reading.options import Reading
+from deepduel.reading.options import ReadOptions
 from tests.decoding.test_bad_records import spoil
 from tests.reading.test_pipeline import numpy_batches, same
 from tfrecords_tools.cli import DataError, UsageError
@@ -41,7 +41,9 @@ def decoded(monkeypatch):
 def read(data_dir, cache, *, epochs=1, first=0, split="train", **options):
     opened = Split(data_dir, split)
     steps = order.steps_per_epoch(len(opened), 50)
-    batches = pipeline.train_batches(opened, Reading(50, cache=cache, **options), order.Position(1, first))
+    batches = pipeline.train_batches(
+        opened, ReadOptions(50, cache=cache, **options), order.Position(1, first)
+    )
     return numpy_batches(batches, epochs * steps)
 
 
@@ -76,8 +78,8 @@ def test_a_second_opening_decodes_nothing(toy_shards, tmp_path, decoded):
 
 def test_the_memory_of_decoding_is_given_back_once_all_is_there(toy_shards):
     split = Split(toy_shards, "train")
-    decode_all = batch_decoder.BatchDecoder(split, Decoding((32, 32)))
-    cache = pixel_cache.PixelCache("ram", split, Decoding((32, 32)))
+    decode_all = batch_decoder.BatchDecoder(split, DecodeOptions((32, 32)))
+    cache = pixel_cache.PixelCache("ram", split, DecodeOptions((32, 32)))
     cached = CachedDecoder(split, cache, decode_all, (32, 32))
     first = cached(np.arange(168))
     memory = weakref.ref(first.base)
@@ -90,8 +92,8 @@ def test_the_memory_of_decoding_is_given_back_once_all_is_there(toy_shards):
 
 def test_evaluation_uses_it_too_padding_stays_black(toy_shards, tmp_path, decoded):
     split = Split(toy_shards, "validation")
-    expected = numpy_batches(pipeline.eval_batches(split, Reading(50)))
-    reading = Reading(50, cache=f"decoded:{tmp_path}")
+    expected = numpy_batches(pipeline.eval_batches(split, ReadOptions(50)))
+    reading = ReadOptions(50, cache=f"decoded:{tmp_path}")
     assert same(expected, numpy_batches(pipeline.eval_batches(split, reading)))
     decoded.clear()
     assert same(expected, numpy_batches(pipeline.eval_batches(split, reading)))
@@ -198,7 +200,7 @@ def test_a_folder_that_cannot_be_made_is_named(toy_shards, tmp_path):
 
 
 def test_a_cache_cut_short_in_use_is_an_error(toy_shards, tmp_path):
-    cache = pixel_cache.open_cache(f"decoded:{tmp_path}", Split(toy_shards, "train"), Decoding((32, 32)))
+    cache = pixel_cache.open_cache(f"decoded:{tmp_path}", Split(toy_shards, "train"), DecodeOptions((32, 32)))
     cache.write(167, np.ones((32, 32, 3), np.uint8))
     cache.check()
     row = np.empty((1, 32, 32, 3), np.uint8)
@@ -210,7 +212,7 @@ def test_a_cache_cut_short_in_use_is_an_error(toy_shards, tmp_path):
 
 
 def test_a_row_written_while_others_are_looked_up_stays_known(toy_shards, tmp_path, monkeypatch):
-    cache = pixel_cache.open_cache(f"decoded:{tmp_path}", Split(toy_shards, "train"), Decoding((32, 32)))
+    cache = pixel_cache.open_cache(f"decoded:{tmp_path}", Split(toy_shards, "train"), DecodeOptions((32, 32)))
     read_states = os.pread
 
     def raced(*where):
@@ -228,9 +230,9 @@ def test_a_row_written_while_others_are_looked_up_stays_known(toy_shards, tmp_pa
 @pytest.mark.parametrize("text", ["", "disk", "decoded:", "decoded"])
 def test_an_unknown_cache_is_refused(text):
     with pytest.raises(UsageError, match="cache must be none, ram or decoded:PATH"):
-        Reading(8, cache=text)
+        ReadOptions(8, cache=text)
 
 
 def test_the_sequential_reader_refuses_a_cache():
     with pytest.raises(UsageError, match="cache=ram needs reader=random"):
-        Reading(8, cache="ram", reader="sequential")
+        ReadOptions(8, cache="ram", reader="sequential")

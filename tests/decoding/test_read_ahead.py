@@ -8,7 +8,7 @@ import pytest
 from deepduel.decoding import host_memory, read_ahead
 from deepduel.decoding.split import Split
 from deepduel.reading import order, pipeline
-from deepduel.reading.options import Reading
+from deepduel.reading.options import ReadOptions
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_each_batch_asks_for_its_images_where_it_has_not(toy_shards, asked, monk
 def test_the_reader_asks_before_it_decodes_and_not_for_what_is_cached(toy_shards, asked, monkeypatch, cache):
     monkeypatch.setattr(host_memory, "available_bytes", lambda: 1 if cache == "none" else 1 << 40)
     split = Split(toy_shards, "train")
-    reading = Reading(56, cache=cache)
+    reading = ReadOptions(56, cache=cache)
     batches = iter(pipeline.train_batches(split, reading, order.Position()))
     for _ in range(3):  # an epoch
         next(batches)
@@ -83,11 +83,11 @@ def test_advice_that_is_not_taken_or_not_known_changes_nothing(toy_shards, monke
         raise OSError("no such advice")
 
     split = Split(toy_shards, "validation")
-    expected = [batch["images"].numpy() for batch in pipeline.eval_batches(split, Reading(16))]
+    expected = [batch["images"].numpy() for batch in pipeline.eval_batches(split, ReadOptions(16))]
     monkeypatch.setattr(host_memory, "available_bytes", lambda: 1)
     monkeypatch.setattr(os, "posix_fadvise", refuse)
-    refused = [batch["images"].numpy() for batch in pipeline.eval_batches(split, Reading(16))]
+    refused = [batch["images"].numpy() for batch in pipeline.eval_batches(split, ReadOptions(16))]
     monkeypatch.delattr(os, "posix_fadvise")  # macOS
-    unknown = [batch["images"].numpy() for batch in pipeline.eval_batches(split, Reading(16))]
+    unknown = [batch["images"].numpy() for batch in pipeline.eval_batches(split, ReadOptions(16))]
     assert all(np.array_equal(*rows) for rows in zip(expected, refused, strict=True))
     assert all(np.array_equal(*rows) for rows in zip(expected, unknown, strict=True))

@@ -16,7 +16,7 @@ import pytest
 
 from deepduel.decoding import worker_pool
 from deepduel.decoding.batch_decoder import BatchDecoder
-from deepduel.decoding.image import FITS, Decoding
+from deepduel.decoding.image import FITS, DecodeOptions
 from deepduel.decoding.split import Split
 from tests.conftest import run_command
 from tests.decoding.test_bad_records import spoil
@@ -25,7 +25,7 @@ from tfrecords_tools.cli import DataError
 
 ALONE, POOLED = 99, 2  # threads: of a pool that never starts, and of the one that the fixture starts
 
-TOY = Decoding((32, 32))
+TOY = DecodeOptions((32, 32))
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def ended(process: int) -> bool:
 @pytest.mark.parametrize("size", [(32, 32), (20, 25)])
 def test_pixels_are_those_of_one_process(toy_shards, pool, size, fit, fast):
     split = Split(toy_shards, "train")
-    here, there = both(split, Decoding(size, fit, fast))
+    here, there = both(split, DecodeOptions(size, fit, fast))
     records = np.random.default_rng(0).permutation(len(split))
     seeds = np.random.default_rng(1).integers(-(2**31), 2**31, (len(records), 2), np.int32)
     assert (here(records, seeds=seeds) == there(records, seeds=seeds)).all()
@@ -85,7 +85,7 @@ def test_images_that_are_no_jpegs_are_decoded_too(toy_folder, tmp_path, pool, en
     )
     assert run_command(convert, *words, "--workers=1") == 0
     split = Split(tmp_path / "shards", "validation")
-    here, there = both(split, Decoding((20, 25)))
+    here, there = both(split, DecodeOptions((20, 25)))
     assert (here(np.arange(54)) == there(np.arange(54))).all()
 
 
@@ -171,7 +171,7 @@ def test_a_bad_record_is_named_as_in_one_process(toy_shards, tmp_path, pool, cap
     for threads in (ALONE, POOLED):
         split = Split(folder, "train")
         batches.append(
-            BatchDecoder(split, Decoding((32, 32)), threads=threads, on_error="skip")(np.arange(100))
+            BatchDecoder(split, DecodeOptions((32, 32)), threads=threads, on_error="skip")(np.arange(100))
         )
         bad.append(split.bad)
     assert (batches[0] == batches[1]).all() and not batches[1][[7, 60]].any()
@@ -336,7 +336,7 @@ def test_where_no_process_starts_it_is_said_and_this_one_decodes(
     worker_pool.spent(3, worker_pool.STARTS_AFTER)
     pool = worker_pool._pools[3]
     assert pool is None or pool._over.wait(30)
-    decode = BatchDecoder(Split(toy_shards, "train"), Decoding((32, 32)), threads=3)
+    decode = BatchDecoder(Split(toy_shards, "train"), DecodeOptions((32, 32)), threads=3)
     assert decode(np.arange(168)).any(axis=(1, 2, 3)).all()
     worker_pool.spent(3, worker_pool.STARTS_AFTER)  # is not tried again
     assert capfd.readouterr().err == f"decoding in this process alone, which is slower: {reason}\n"

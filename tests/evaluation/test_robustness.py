@@ -61,7 +61,7 @@ def test_undamaged_figures_are_those_of_the_evaluation(tmp_path, toy_shards):
     split, labels = predictions.open_split(toy_shards, "validation", predictor)
     labels["authenticity"][3] = -1
     found = robustness.curves(split, labels, predictor, images=0, batch_size=20)["authenticity"]
-    made = predictions.predict(split, labels, predictor, pipeline.Reading(16, predictor.card.size))
+    made = predictions.predict(split, labels, predictor, pipeline.ReadOptions(16, predictor.card.size))
     known = labels["authenticity"] >= 0
     plain = metrics.score(labels["authenticity"][known], made.probabilities["authenticity"][known]).values
     assert found["images"] == 53

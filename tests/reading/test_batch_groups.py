@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from deepduel.decoding.buffers import BatchBuffers
 from deepduel.reading import batch_groups
-from deepduel.reading.batch_groups import Numbers
+from deepduel.reading.batch_groups import BatchRange
 
 ROWS = 64
 
@@ -17,7 +17,7 @@ ROWS = 64
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
 def test_groups_hold_every_batch_once_and_in_order(period, size):
     for first, count in itertools.product(range(2 * period + 1), range(3 * period + 2)):
-        numbers = Numbers(first, first + count, period)
+        numbers = BatchRange(first, first + count, period)
         groups = [numbers.group(index, size) for index in range(numbers.groups(size))]
         assert [number for group in groups for number in group] == list(range(first, first + count))
         assert [len(group) for group in groups[:1]] == [1][:count]
@@ -25,14 +25,14 @@ def test_groups_hold_every_batch_once_and_in_order(period, size):
         for group in groups:
             last = [number for number in group if number % period == period - 1]
             assert not last or len(group) == 1  # it may have fewer rows
-        endless = Numbers(first, None, period)
+        endless = BatchRange(first, None, period)
         assert endless.groups(size) is None
         assert [endless.group(index, size) for index in range(len(groups) - 1)] == groups[:-1]
 
 
 def test_full_groups_begin_at_the_same_batches_wherever_one_starts():
     from_0, from_2 = (
-        [list(Numbers(first, None, 10).group(index, 4)) for index in range(6)] for first in (0, 2)
+        [list(BatchRange(first, None, 10).group(index, 4)) for index in range(6)] for first in (0, 2)
     )
     assert from_0 == [[0], [1, 2, 3], [4, 5, 6, 7], [8], [9], [10, 11, 12, 13]]
     assert from_2 == [[2], [3], [4, 5, 6, 7], [8], [9], [10, 11, 12, 13]]
@@ -62,7 +62,9 @@ def pixels(numbers, made):
 def dataset(end, made, size=4):
     specs = [tf.TensorSpec((ROWS, 8), tf.uint8)]
     load = lambda numbers: pixels(numbers, made)
-    return batch_groups.batches(Numbers(0, end, 100), load, specs, lambda part: part, size=size, parallel=1)
+    return batch_groups.batches(
+        BatchRange(0, end, 100), load, specs, lambda part: part, size=size, parallel=1
+    )
 
 
 def test_batches_are_slices_of_the_memory_of_their_group():

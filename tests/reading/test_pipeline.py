@@ -11,7 +11,7 @@ from deepduel.decoding.batch_decoder import BatchDecoder
 from deepduel.decoding.split import Split
 from deepduel.reading import batch_groups, order, pipeline, random_reader
 from deepduel.reading import options as read_options
-from deepduel.reading.options import Reading
+from deepduel.reading.options import ReadOptions
 from tests.conftest import run_command
 from tfrecords_tools import convert
 from tfrecords_tools.cli import UsageError
@@ -58,7 +58,9 @@ def mixed_shards(tmp_path_factory):
 
 @pytest.mark.parametrize("reader", READERS)
 def test_an_epoch_holds_every_record_once_with_its_labels(split, reader):
-    batches = numpy_batches(pipeline.train_batches(split, Reading(BATCH, reader=reader), order.Position()), 4)
+    batches = numpy_batches(
+        pipeline.train_batches(split, ReadOptions(BATCH, reader=reader), order.Position()), 4
+    )
     assert [len(batch["images"]) for batch in batches] == [50, 50, 50, 18]
     records = np.concatenate([batch["records"] for batch in batches])
     assert sorted(records) == list(range(168))
@@ -71,7 +73,7 @@ def test_an_epoch_holds_every_record_once_with_its_labels(split, reader):
 def test_both_readers_give_the_same_images_and_seeds(split):
     by_record = []
     for reader in READERS:
-        reading = Reading(BATCH, reader=reader)
+        reading = ReadOptions(BATCH, reader=reader)
         batches = numpy_batches(pipeline.train_batches(split, reading, order.Position(3, 1)), 4)
         images, seeds, records = (
             np.concatenate([batch[name] for batch in batches]) for name in ("images", "seeds", "records")
@@ -83,7 +85,7 @@ def test_both_readers_give_the_same_images_and_seeds(split):
 @pytest.mark.parametrize("reader", READERS)
 def test_the_order_is_the_same_whatever_the_threads(split, reader):
     def batches(threads):
-        reading = Reading(BATCH, reader=reader, threads=threads)
+        reading = ReadOptions(BATCH, reader=reader, threads=threads)
         return numpy_batches(pipeline.train_batches(split, reading, order.Position(1)), 6)
 
     expected = batches(None)
@@ -94,7 +96,7 @@ def test_the_order_is_the_same_whatever_the_threads(split, reader):
 @pytest.mark.parametrize("reader", READERS)
 def test_epochs_and_seeds_have_orders_of_their_own(split, reader):
     def records(seed, epoch):
-        batches = pipeline.train_batches(split, Reading(168, reader=reader), order.Position(seed, epoch))
+        batches = pipeline.train_batches(split, ReadOptions(168, reader=reader), order.Position(seed, epoch))
         return next(iter(batches))["records"].numpy()
 
     orders = [records(0, 0), records(0, 1), records(1, 0)]
@@ -105,7 +107,7 @@ def test_epochs_and_seeds_have_orders_of_their_own(split, reader):
 @pytest.mark.parametrize("batch_size", [1, 16, 54, 55, 1000])
 def test_evaluation_sees_every_record_exactly_once(toy_shards, reader, batch_size):
     split = Split(toy_shards, "validation")
-    batches = numpy_batches(pipeline.eval_batches(split, Reading(batch_size, reader=reader)))
+    batches = numpy_batches(pipeline.eval_batches(split, ReadOptions(batch_size, reader=reader)))
     assert len({batch["images"].shape for batch in batches}) == 1
     weights = np.concatenate([batch["weight"] for batch in batches])
     records = np.concatenate([batch["records"] for batch in batches])
@@ -119,9 +121,9 @@ def test_differing_sizes_are_brought_to_one_alike_by_both_readers(mixed_shards, 
     split = Split(mixed_shards, "train")
     assert split.one_size is None
     images = [
-        numpy_batches(pipeline.eval_batches(split, Reading(24, size=(28, 28), fit=fit, reader=reader)))[0][
-            "images"
-        ]
+        numpy_batches(pipeline.eval_batches(split, ReadOptions(24, size=(28, 28), fit=fit, reader=reader)))[
+            0
+        ]["images"]
         for reader in READERS
     ]
     assert images[0].shape == (24, 28, 28, 3)
@@ -133,7 +135,7 @@ def test_native_crops_are_the_same_in_both_readers_and_any_threads(mixed_shards)
     split = Split(mixed_shards, "train")
 
     def epochs(**options):
-        reading = Reading(24, size=(24, 24), fit="native", **options)
+        reading = ReadOptions(24, size=(24, 24), fit="native", **options)
         batches = numpy_batches(pipeline.train_batches(split, reading, order.Position(3)), 2)
         return [batch["images"][np.argsort(batch["records"])] for batch in batches]
 
@@ -144,20 +146,22 @@ def test_native_crops_are_the_same_in_both_readers_and_any_threads(mixed_shards)
     batch = tf.constant(first)  # no augmentation, no resampling: what the network gets are these pixels
     assert (augment(batch, tf.zeros((24, 2), tf.int32), PRESETS["none"], 24).numpy() == first).all()
     centres = [
-        numpy_batches(pipeline.eval_batches(split, Reading(24, size=(24, 24), fit="native", reader=reader)))
+        numpy_batches(
+            pipeline.eval_batches(split, ReadOptions(24, size=(24, 24), fit="native", reader=reader))
+        )
         for reader in READERS
     ]
     assert same(centres[0][0]["images"], centres[1][0]["images"])
 
 
 def test_native_crops_are_not_cached(mixed_shards, tmp_path):
-    reading = Reading(24, size=(24, 24), fit="native", cache="ram")
+    reading = ReadOptions(24, size=(24, 24), fit="native", cache="ram")
     with pytest.raises(UsageError, match="every epoch cuts other places"):
         pipeline.train_batches(Split(mixed_shards, "train"), reading, order.Position())
 
 
 def test_memory_does_not_grow_from_batch_to_batch(split):
-    batches = iter(pipeline.train_batches(split, Reading(BATCH, size=(256, 256)), order.Position()))
+    batches = iter(pipeline.train_batches(split, ReadOptions(BATCH, size=(256, 256)), order.Position()))
     resident = []
     for _ in range(40):  # of 10 MB
         next(batches)
@@ -168,7 +172,7 @@ def test_memory_does_not_grow_from_batch_to_batch(split):
 def test_differing_sizes_need_a_size(mixed_shards):
     split = Split(mixed_shards, "train")
     with pytest.raises(UsageError, match="have 3 different sizes; say with size"):
-        pipeline.train_batches(split, Reading(8), order.Position())
+        pipeline.train_batches(split, ReadOptions(8), order.Position())
 
 
 def test_make_train_and_make_eval_fit_any_keras_model(toy_shards):
@@ -209,8 +213,10 @@ def test_unlabelled_images_weigh_nothing(toy_shards):
 @pytest.mark.parametrize("count", [2, 4])
 def test_the_workers_batches_joined_are_those_of_one(split, reader, count):
     """168 images: the last batch of an epoch has 8."""
-    expected = numpy_batches(pipeline.train_batches(split, Reading(40, reader=reader), order.Position(2)), 6)
-    readings = [Reading(40, reader=reader, worker=order.Worker(index, count)) for index in range(count)]
+    expected = numpy_batches(
+        pipeline.train_batches(split, ReadOptions(40, reader=reader), order.Position(2)), 6
+    )
+    readings = [ReadOptions(40, reader=reader, worker=order.Worker(index, count)) for index in range(count)]
     parts = [numpy_batches(pipeline.train_batches(split, each, order.Position(2)), 6) for each in readings]
     for batch, *shares in zip(expected, *parts, strict=True):
         joined = tf.nest.map_structure(lambda *each: np.concatenate(each), *shares)
@@ -221,7 +227,7 @@ def test_the_workers_batches_joined_are_those_of_one(split, reader, count):
 @pytest.mark.parametrize("reader", READERS)
 def test_the_workers_evaluate_every_record_once_between_them(toy_shards, reader):
     split = Split(toy_shards, "validation")
-    readings = [Reading(20, reader=reader, worker=order.Worker(index, 4)) for index in range(4)]
+    readings = [ReadOptions(20, reader=reader, worker=order.Worker(index, 4)) for index in range(4)]
     batches = [batch for each in readings for batch in numpy_batches(pipeline.eval_batches(split, each))]
     assert {batch["images"].shape for batch in batches} == {(5, 32, 32, 3)}
     records = np.concatenate([batch["records"][batch["weight"] > 0] for batch in batches])
@@ -234,7 +240,7 @@ def test_workers_share_a_batch_smaller_than_their_number(toy_shards, reader):
     split = Split(toy_shards, "validation")
     sizes = []
     for index in range(4):
-        reading = Reading(52, reader=reader, worker=order.Worker(index, 4))
+        reading = ReadOptions(52, reader=reader, worker=order.Worker(index, 4))
         sizes.append(
             len(numpy_batches(pipeline.train_batches(split, reading, order.Position()), 2)[1]["records"])
         )
@@ -244,7 +250,7 @@ def test_workers_share_a_batch_smaller_than_their_number(toy_shards, reader):
 @pytest.mark.parametrize("reader", READERS)
 def test_restored_at_any_step_every_later_pixel_is_the_same_augmentation_included(split, reader):
     def run(position, count):
-        batches = pipeline.train_batches(split, Reading(BATCH, reader=reader), position)
+        batches = pipeline.train_batches(split, ReadOptions(BATCH, reader=reader), position)
         batches = batches.map(
             lambda batch: (
                 batch | {"images": augment(batch["images"], batch["seeds"], PRESETS["original"], 16)}
@@ -288,7 +294,7 @@ def test_no_more_batches_are_held_than_planned(toy_shards, monkeypatch, group, l
     monkeypatch.setattr(batch_groups, "_GROUP_BYTES", group * 8 * 32 * 32 * 3)
     monkeypatch.setattr(random_reader, "LARGE_BATCH_BYTES", large)
     monkeypatch.setattr(random_reader.os, "sched_getaffinity", lambda _: {0, 1})
-    batches = iter(pipeline.train_batches(Split(toy_shards, "train"), Reading(8), order.Position()))
+    batches = iter(pipeline.train_batches(Split(toy_shards, "train"), ReadOptions(8), order.Position()))
     for rows in rows_of_calls:
         next(batches)
         time.sleep(0.3)

@@ -30,9 +30,9 @@ def data(request, tmp_path_factory):
     words += [f"--input_dir={root}", f"--output_dir={output}", "--workers=1", "--num_shards=2"]
     assert run_command(convert, *words) == 0
     from tfrecords_tools.images import image
-    from tfrecords_tools.images.encoding_options import Recipe
+    from tfrecords_tools.images.encoding_options import EncodingOptions
 
-    recipe = Recipe(request.param, 16 if request.param == "raw" else 0)
+    recipe = EncodingOptions(request.param, 16 if request.param == "raw" else 0)
     expected = {}
     for path in root.rglob("*.*"):
         checked = image.check(path.read_bytes(), recipe)

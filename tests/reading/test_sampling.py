@@ -3,7 +3,7 @@ import pytest
 
 from deepduel.decoding.split import Split
 from deepduel.reading import order, pipeline
-from deepduel.reading.options import Reading
+from deepduel.reading.options import ReadOptions
 from deepduel.reading.sampling import Classes, Sampling
 from tests.reading.test_pipeline import numpy_batches
 from tfrecords_tools.cli import UsageError
@@ -56,7 +56,9 @@ def test_quotas_are_whole_and_add_up():
     ],
 )
 def test_an_epoch_has_the_asked_mix_and_as_many_images(split, text, axis, shares):
-    batches = numpy_batches(pipeline.train_batches(split, Reading(50, sampling=text), order.Position(4)), 4)
+    batches = numpy_batches(
+        pipeline.train_batches(split, ReadOptions(50, sampling=text), order.Position(4)), 4
+    )
     labels = np.concatenate([batch["labels"][axis] for batch in batches])
     assert tuple(np.bincount(labels)) == shares
     records = np.concatenate([batch["records"] for batch in batches])
@@ -65,21 +67,21 @@ def test_an_epoch_has_the_asked_mix_and_as_many_images(split, text, axis, shares
 
 def test_without_an_axis_all_combinations_are_alike(split):
     batch = numpy_batches(
-        pipeline.train_batches(split, Reading(168, sampling="balanced"), order.Position()), 1
+        pipeline.train_batches(split, ReadOptions(168, sampling="balanced"), order.Position()), 1
     )[0]
     cells = batch["labels"]["authenticity"] * 3 + batch["labels"]["category"]
     assert np.bincount(cells).tolist() == [28] * 6
 
 
 def test_every_draw_of_a_record_has_a_state_of_its_own(split):
-    reading = Reading(168, sampling="weighted:authenticity:fake=1,real=50")
+    reading = ReadOptions(168, sampling="weighted:authenticity:fake=1,real=50")
     batch = numpy_batches(pipeline.train_batches(split, reading, order.Position(9, 2)), 1)[0]
     assert len(set(batch["records"])) < 168
     assert len(set(map(tuple, batch["seeds"]))) == 168
 
 
 def test_starting_anywhere_and_any_worker_gives_the_same(split):
-    reading = Reading(40, sampling="balanced:category")
+    reading = ReadOptions(40, sampling="balanced:category")
     whole = numpy_batches(pipeline.train_batches(split, reading, order.Position(5)), 8)
     rest = numpy_batches(pipeline.train_batches(split, reading, order.Position(5, 1, 2)), 1)[0]
     assert (whole[7]["records"] == rest["records"]).all()
@@ -98,7 +100,7 @@ def test_starting_anywhere_and_any_worker_gives_the_same(split):
 )
 def test_a_text_that_means_nothing_is_refused_at_birth(text, message):
     with pytest.raises(UsageError, match=message):
-        Reading(8, sampling=text)
+        ReadOptions(8, sampling=text)
 
 
 @pytest.mark.parametrize(
@@ -121,4 +123,4 @@ def test_a_split_without_labels_cannot_be_balanced(toy_shards):
 
 def test_the_sequential_reader_refuses_sampling():
     with pytest.raises(UsageError, match="sampling=balanced needs reader=random"):
-        Reading(8, sampling="balanced", reader="sequential")
+        ReadOptions(8, sampling="balanced", reader="sequential")

@@ -13,7 +13,7 @@ import tensorflow as tf
 from deepduel.decoding import bad_records
 from deepduel.decoding.split import Split
 from deepduel.reading import order, pipeline, sequential_reader, shard_stream
-from deepduel.reading.options import Reading
+from deepduel.reading.options import ReadOptions
 from tests.conftest import run_command
 from tests.decoding.test_bad_records import spoil
 from tests.reading.test_pipeline import numpy_batches, same
@@ -107,7 +107,7 @@ def test_the_stream_is_the_same_from_any_record_on(many_shards, small_steps):
 
 def test_resumed_in_any_group_and_window_it_goes_on_the_same(many_shards, small_steps):
     split = Split(many_shards, "train")
-    reading = Reading(20, reader="sequential")  # 9 batches, 5 windows, 3 groups
+    reading = ReadOptions(20, reader="sequential")  # 9 batches, 5 windows, 3 groups
     whole = numpy_batches(pipeline.train_batches(split, reading, order.Position(5, 2)), 12)
     for step in (4, 11):
         resumed = pipeline.train_batches(split, reading, order.Position(5, 2, step))
@@ -161,7 +161,7 @@ def test_tf_data_service_workers_give_the_same_batches(copy, on_error, capfd):
     if on_error == "skip":
         spoil(copy, 7, 60)
     split = Split(copy, "train")
-    reading = Reading(50, reader="sequential", on_error=on_error)
+    reading = ReadOptions(50, reader="sequential", on_error=on_error)
     batches = pipeline.train_batches(split, reading, order.Position(2, 1, 1))
     graph = tf.raw_ops.DatasetToGraphV2(input_dataset=tf.data.experimental.to_variant(batches)).numpy()
     assert b"TFRecordDatasetV2" in graph
@@ -193,7 +193,9 @@ def test_a_damaged_checksum_is_named(copy):
     split = Split(copy, "train")
     flip(split, 9)
     with pytest.raises(tf.errors.OpError) as caught:
-        numpy_batches(pipeline.train_batches(split, Reading(50, reader="sequential"), order.Position()), 4)
+        numpy_batches(
+            pipeline.train_batches(split, ReadOptions(50, reader="sequential"), order.Position()), 4
+        )
     assert str(bad_records.data_error(caught.value)).startswith(
         f"{split.path(0)}, record 9 (key {split.key(9).decode()}): its checksum does not fit; run python"
     )
@@ -202,7 +204,7 @@ def test_a_damaged_checksum_is_named(copy):
 def test_a_damaged_checksum_costs_its_own_record_only(copy):
     split = Split(copy, "train")
     flip(split, 0, 9, 10, 60)
-    batches = pipeline.eval_batches(split, Reading(84, reader="sequential", on_error="skip"))
+    batches = pipeline.eval_batches(split, ReadOptions(84, reader="sequential", on_error="skip"))
     first, second = numpy_batches(batches)
     assert np.concatenate([first["records"], second["records"]]).tolist() == list(range(168))
     assert np.flatnonzero(np.concatenate([first["weight"], second["weight"]]) == 0).tolist() == [0, 9, 10, 60]
@@ -214,7 +216,7 @@ def test_a_shard_that_was_cut_short_or_removed_ends_the_reading(copy, on_error):
     _, number, start, size = split.place(20)
     os.truncate(split.path(0), start + size - 1)
     batches = pipeline.train_batches(
-        split, Reading(50, reader="sequential", on_error=on_error), order.Position()
+        split, ReadOptions(50, reader="sequential", on_error=on_error), order.Position()
     )
     with pytest.raises(tf.errors.OpError) as caught:
         numpy_batches(batches, 4)

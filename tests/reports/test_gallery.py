@@ -52,7 +52,9 @@ def test_an_image_without_evidence_has_no_heat_and_a_model_of_another_form_none(
 def predicted(tmp_path_factory, toy_shards):
     predictor = Predictor(write_run(tmp_path_factory.mktemp("gallery") / "run", toy_shards))
     split, labels = predictions.open_split(toy_shards, "validation", predictor)
-    return predictions.predict(split, labels, predictor, pipeline.Reading(20, predictor.card.size)), predictor
+    return predictions.predict(
+        split, labels, predictor, pipeline.ReadOptions(20, predictor.card.size)
+    ), predictor
 
 
 def test_galleries_hold_the_extremes_with_their_keys(predicted):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from deepduel.decoding.split import Split
-from deepduel.reading.options import Reading
+from deepduel.reading.options import ReadOptions
 from deepduel.runs import pictures
 from deepduel.runs.mistakes import Mistakes
 
@@ -29,7 +29,7 @@ def test_the_worst_mistakes_are_the_surest(toy_shards, monkeypatch):
     logits[[3, 7]] = logits[[3, 7]][:, ::-1] * np.array([[1], [2]])  # 7 is the surer mistake
     seen = []
     monkeypatch.setattr(pictures, "captioned", lambda images, captions: seen.append((images, captions)))
-    mistakes = Mistakes(split, Reading(8))
+    mistakes = Mistakes(split, ReadOptions(8))
     mistakes.worst([(records, {"authenticity": logits})], "authenticity", ("real", "fake"))
     ((images, captions),) = seen
     assert images.shape == (2, 32, 32, 3)

@@ -293,7 +293,7 @@ def test_an_unreadable_file_is_a_reason_and_a_vanished_one_an_error(tmp_path):
         def read_image(self, key):
             raise self.error
 
-    common = shard.Common("in", "out", {}, planning.Recipe())
+    common = shard.ShardContext("in", "out", {}, planning.Recipe())
     denied = shard.fetch(Source(PermissionError(13, "denied")), b"a.jpg", 5, common)
     assert denied.reason == "unreadable: permission denied"
     with pytest.raises(DataError, match="in/a.jpg: gone, though it was there when the folder was listed"):

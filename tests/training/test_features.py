@@ -14,7 +14,7 @@ from deepduel.decoding.split import Split
 from deepduel.networks import task_model
 from deepduel.networks.architecture import Architecture
 from deepduel.reading import order, pipeline
-from deepduel.reading.options import Reading
+from deepduel.reading.options import ReadOptions
 from deepduel.training import feature_store, features
 from deepduel.training.task import Task
 from tests.conftest import run_command
@@ -129,7 +129,7 @@ def test_a_run_on_images_does_not_go_on_with_features(kept, toy_shards, capsys):
 
 
 def test_crops_at_native_resolution_are_those_of_the_epoch(toy_shards, tmp_path, small_chunks):
-    split, reading = Split(toy_shards, "train"), Reading(32, size=(24, 24), fit="native")
+    split, reading = Split(toy_shards, "train"), ReadOptions(32, size=(24, 24), fit="native")
     model = task_model.build("category", Architecture("small_cnn", image_size=24), ("a", "b", "c"))
     task = Task("category", model, PRESETS["none"], keras.optimizers.Adam())
     kept = features.Features(tmp_path, split, reading, (task,), micro_batch=16, seed=5, views=1)
@@ -144,7 +144,7 @@ def test_crops_at_native_resolution_are_those_of_the_epoch(toy_shards, tmp_path,
 
 @pytest.mark.parametrize("change", [{"input_filter": "spectrum"}, {"stem_stride": 1}])
 def test_what_is_in_front_of_the_same_weights_has_other_features(toy_shards, tmp_path, change):
-    split, reading = Split(toy_shards, "train"), Reading(32, size=(70, 70))
+    split, reading = Split(toy_shards, "train"), ReadOptions(32, size=(70, 70))
     for fields in ({}, change):
         architecture = Architecture("small_cnn", image_size=70, **fields)
         model = task_model.build("category", architecture, ("a", "b", "c"))

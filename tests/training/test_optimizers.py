@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from deepduel.training import optimizers
-from deepduel.training.optimizer_options import OPTIMIZERS, Recipe
+from deepduel.training.optimizer_options import OPTIMIZERS, OptimizerOptions
 from deepduel.training.optimizers import Schedule
 from tfrecords_tools.cli import UsageError
 
@@ -21,7 +21,7 @@ def test_a_cosine_with_warm_up_goes_up_and_down():
 
 
 def test_a_warm_up_may_be_a_share_of_an_epoch_and_end_in_a_constant():
-    optimizer = build(Recipe(learning_rate=1.0, warmup="0.5epochs"))
+    optimizer = build(OptimizerOptions(learning_rate=1.0, warmup="0.5epochs"))
     weight = keras.Variable(np.zeros(1, "float32"))
     optimizer.build([weight])
     rates = []
@@ -33,14 +33,14 @@ def test_a_warm_up_may_be_a_share_of_an_epoch_and_end_in_a_constant():
 
 def test_a_warm_up_longer_than_a_cosine_is_refused():
     with pytest.raises(UsageError, match="warmup of 20 steps leaves nothing of the run's 20"):
-        build(Recipe(schedule="cosine", warmup="2epochs"))
-    build(Recipe(warmup="2epochs"))
+        build(OptimizerOptions(schedule="cosine", warmup="2epochs"))
+    build(OptimizerOptions(warmup="2epochs"))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_decays_kernels_alone(name):
     kernel, bias = (keras.Variable(np.ones(1, "float32"), name=part) for part in ("kernel", "bias"))
-    optimizer = build(Recipe(name, learning_rate=0.5, weight_decay=0.1))
+    optimizer = build(OptimizerOptions(name, learning_rate=0.5, weight_decay=0.1))
     optimizer.build([kernel, bias])
     optimizer.apply([np.zeros(1, "float32")] * 2, [kernel, bias])
     assert float(kernel[0]) == pytest.approx(0.95)
@@ -48,12 +48,12 @@ def test_every_optimizer_decays_kernels_alone(name):
 
 
 def test_adamw_decays_by_itself_and_adam_does_not():
-    assert build(Recipe("adamw")).weight_decay == 0.004
-    assert build(Recipe("adam")).weight_decay is None
-    assert build(Recipe("adamw", weight_decay=0.0)).weight_decay == 0
+    assert build(OptimizerOptions("adamw")).weight_decay == 0.004
+    assert build(OptimizerOptions("adam")).weight_decay is None
+    assert build(OptimizerOptions("adamw", weight_decay=0.0)).weight_decay == 0
 
 
 def test_the_loss_is_scaled_around_the_recipe():
-    optimizer = build(Recipe("sgd"), scales_loss=True)
+    optimizer = build(OptimizerOptions("sgd"), scales_loss=True)
     assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     assert isinstance(optimizer.inner_optimizer, keras.optimizers.SGD)

@@ -36,7 +36,7 @@ def shared_tasks(split, optimizers, **fields) -> list[Task]:
 def fit(tasks, split, *, steps=4, micro_batch=16):
     duel = Duel(tasks, micro_batch=micro_batch)
     duel.compile()
-    batches = pipeline.train_batches(split, pipeline.Reading(50), order.Position(3))
+    batches = pipeline.train_batches(split, pipeline.ReadOptions(50), order.Position(3))
     duel.fit(batches, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0)
     return duel
 
@@ -56,7 +56,7 @@ def test_trains_by_the_sum_of_the_losses_as_in_plain_keras(split, fine_tune):
     variables = [variable for task in plain for variable in task.trained_variables]
     optimizer = keras.optimizers.SGD(0.05)
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    for batch in pipeline.train_batches(split, pipeline.Reading(50), order.Position(3)).take(4):
+    for batch in pipeline.train_batches(split, pipeline.ReadOptions(50), order.Position(3)).take(4):
         pixels = augment(batch["images"], batch["seeds"], PRESETS["forensic"], 16)
         with tf.GradientTape() as tape:
             features = extractor(pixels, training=False)
@@ -92,7 +92,7 @@ def test_images_pass_through_the_backbone_once(split):
     for trained in ("all", "none"):
         tasks = shared_tasks(split, [keras.optimizers.SGD(), keras.optimizers.SGD()], fine_tune=trained)
         duel = fit(tasks, split, steps=1)
-        batch = next(iter(pipeline.train_batches(split, pipeline.Reading(50), order.Position())))
+        batch = next(iter(pipeline.train_batches(split, pipeline.ReadOptions(50), order.Position())))
         graph = tf.function(duel.train_step, autograph=False).get_concrete_function(batch).graph
         functions = graph.as_graph_def().library.function
         passes = [

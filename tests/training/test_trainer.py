@@ -30,7 +30,7 @@ def make_task(axis, split, architecture=FROZEN, augmentation="original", rate=0.
 def fit(tasks, split, *, steps=4, batch_size=50, micro_batch=16):
     duel = Duel(tasks, micro_batch=micro_batch)
     duel.compile()
-    batches = pipeline.train_batches(split, pipeline.Reading(batch_size), order.Position(3))
+    batches = pipeline.train_batches(split, pipeline.ReadOptions(batch_size), order.Position(3))
     duel.fit(batches, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0)
     return duel
 
@@ -64,7 +64,7 @@ def test_a_frozen_backbone_trains_as_in_plain_keras_on_the_full_batch(split):
     def prepared(batch):
         return augment(batch["images"], batch["seeds"], plain.augmentation, 16), batch["labels"]["category"]
 
-    batches = pipeline.train_batches(split, pipeline.Reading(50), order.Position(3)).take(6).map(prepared)
+    batches = pipeline.train_batches(split, pipeline.ReadOptions(50), order.Position(3)).take(6).map(prepared)
     model.fit(batches, epochs=1, verbose=0, shuffle=False)
     assert_same(plain.model.head.get_weights(), ours.model.head.get_weights(), atol=1e-5)
     untouched = make_task("category", split).model.extractor.get_weights()
@@ -122,7 +122,7 @@ def test_mixed_images_train_as_plain_keras_with_soft_labels_whatever_the_micro_b
         images = mixing.mix_images(images, tf.gather(images, mix.partner), mix.keep, mix.box)
         return images, mixing.mix_labels(batch["labels"]["category"], mix, 3)
 
-    batches = pipeline.train_batches(split, pipeline.Reading(50), order.Position(3)).take(4).map(prepared)
+    batches = pipeline.train_batches(split, pipeline.ReadOptions(50), order.Position(3)).take(4).map(prepared)
     history = model.fit(batches, epochs=1, verbose=0, shuffle=False).history
     assert_same(plain.model.head.get_weights(), ours.model.head.get_weights(), atol=1e-5)
     assert float(results["category_accuracy"]) == pytest.approx(history["categorical_accuracy"][0], abs=1e-6)
@@ -151,7 +151,7 @@ def test_accumulated_gradients_are_those_of_the_full_batch_in_plain_keras(split,
         labels = batch["labels"]["category"]
         return batch | {"labels": {"category": tf.where(batch["records"] % 5 == 0, -1, labels)}}
 
-    reading, steps = pipeline.Reading(50), 4
+    reading, steps = pipeline.ReadOptions(50), 4
     batches = pipeline.train_batches(split, reading, order.Position(3)).take(steps).map(some_unlabelled)
     ours = make_task("category", split, architecture, "forensic")
     before = ours.model.extractor.get_weights()
@@ -178,7 +178,7 @@ def test_accumulated_gradients_are_those_of_the_full_batch_in_plain_keras(split,
 
 def test_images_without_a_label_do_not_count(split):
     task, expected = make_task("category", split, SMALL, "none"), make_task("category", split, SMALL, "none")
-    batch = next(iter(pipeline.train_batches(split, pipeline.Reading(8), order.Position())))
+    batch = next(iter(pipeline.train_batches(split, pipeline.ReadOptions(8), order.Position())))
     labels = batch["labels"]["category"].numpy().copy()
     labels[3:] = -1
     for trained, weight, label in (
@@ -197,7 +197,7 @@ def test_a_batch_without_any_label_leaves_the_loss_finite(split):
     task = make_task("category", split, SMALL, "none")
     duel = Duel([task], micro_batch=8)
     duel.compile()
-    batch = next(iter(pipeline.train_batches(split, pipeline.Reading(8), order.Position())))
+    batch = next(iter(pipeline.train_batches(split, pipeline.ReadOptions(8), order.Position())))
     duel.train_step(batch | {"labels": {"category": tf.fill([8], -1)}})
     assert all(np.isfinite(weight).all() for weight in weights(task))
 
@@ -217,9 +217,9 @@ def test_validation_counts_every_image_once_and_is_not_augmented(split, toy_shar
     duel = Duel([task], micro_batch=16)
     duel.compile()
     results = duel.evaluate(
-        pipeline.eval_batches(validation, pipeline.Reading(50)), verbose=0, return_dict=True
+        pipeline.eval_batches(validation, pipeline.ReadOptions(50)), verbose=0, return_dict=True
     )
-    batch = next(iter(pipeline.eval_batches(validation, pipeline.Reading(54))))
+    batch = next(iter(pipeline.eval_batches(validation, pipeline.ReadOptions(54))))
     plain = augment(batch["images"], batch["seeds"], Augmentation(), 16)
     predicted = task.model.saved_model(plain).numpy().argmax(axis=1)
     correct = (predicted == batch["labels"]["category"].numpy()).mean()
@@ -234,13 +234,13 @@ def test_validations_are_traced_once_for_each_shape_of_their_batches(split, toy_
     duel = Duel([make_task("category", split)], micro_batch=16)
     duel.compile()
     for rows, traces in (50, 1), (50, 1), (54, 2), (50, 2):
-        duel.evaluate(pipeline.eval_batches(validation, pipeline.Reading(rows)), verbose=0)
+        duel.evaluate(pipeline.eval_batches(validation, pipeline.ReadOptions(rows)), verbose=0)
         assert len(traced) == traces
 
 
 def test_a_batch_with_a_nan_never_reaches_the_weights(split):
     """The same with and without a poisoned batch in between: weights, batch norm, optimizer."""
-    batches = list(pipeline.train_batches(split, pipeline.Reading(8), order.Position()).take(2))
+    batches = list(pipeline.train_batches(split, pipeline.ReadOptions(8), order.Position()).take(2))
     results = []
     for poisoned in (False, True):
         task = make_task("category", split, SMALL, "none")
@@ -266,7 +266,7 @@ def test_float16_overflow_lowers_the_loss_scale_and_leaves_the_weights(split):
     duel.compile()
     before = [weight.copy() for weight in weights(task)]
     scale = float(task.optimizer.dynamic_scale)
-    batch = next(iter(pipeline.train_batches(split, pipeline.Reading(4), order.Position())))
+    batch = next(iter(pipeline.train_batches(split, pipeline.ReadOptions(4), order.Position())))
     duel.train_step(batch | {"images": tf.fill((4, 8, 8, 3), 1e30)})
     assert duel.skipped_steps(task) == 1
     assert float(task.optimizer.dynamic_scale) < scale
@@ -281,7 +281,7 @@ def test_logits_of_1e5_in_float16_stay_finite(split):
     kernel.assign(np.sign(kernel.numpy()) * 1e5)
     duel = Duel([task], micro_batch=4)
     duel.compile()
-    batch = next(iter(pipeline.train_batches(split, pipeline.Reading(8), order.Position())))
+    batch = next(iter(pipeline.train_batches(split, pipeline.ReadOptions(8), order.Position())))
     logits = step.predict([task], batch, micro_batch=4)["authenticity"].numpy()
     assert 65_504 < np.abs(logits).max() < np.inf
     results = duel.train_step(batch)
@@ -295,7 +295,7 @@ def test_an_empty_batch_changes_nothing(split, architecture):
     duel = Duel([task], micro_batch=4)
     duel.compile()
     before = [weight.copy() for weight in weights(task)]
-    batch = next(iter(pipeline.train_batches(split, pipeline.Reading(8), order.Position())))
+    batch = next(iter(pipeline.train_batches(split, pipeline.ReadOptions(8), order.Position())))
     results = duel.train_step(tf.nest.map_structure(lambda part: part[:0], batch))
     assert float(results["category_loss"]) == 0
     trained = [np.isfinite(weight).all() for weight in weights(task)]
@@ -315,7 +315,7 @@ def test_a_nan_image_from_a_custom_reader_is_skipped_and_listed(split, tmp_path)
         images = tf.where(bad[:, None, None, None], np.nan, tf.cast(batch["images"], tf.float32))
         return batch | {"images": images}
 
-    batches = pipeline.train_batches(split, pipeline.Reading(60), order.Position(3)).map(poisoned)
+    batches = pipeline.train_batches(split, pipeline.ReadOptions(60), order.Position(3)).map(poisoned)
     path = tmp_path / "non_finite.csv"
     listed = callbacks.NonFinite(duel, split, path, save=lambda: None)
     logs = duel.fit(batches, steps_per_epoch=3, shuffle=False, verbose=0, callbacks=[listed]).history

@@ -84,7 +84,7 @@ def audit(
     found += _companions(store, whole)
     tasks = [Task(name, part) for name, split in whole.splits.items() for part in split.shards]
     setting = Setting(data_dir, whole.axes, decode)
-    crew = workers.Crew(look, setting, workers=max(1, min(processes, len(tasks))), on_tick=on_progress)
+    crew = workers.WorkerPool(look, setting, workers=max(1, min(processes, len(tasks))), on_tick=on_progress)
     cells = {name: collections.Counter() for name in whole.splits}
     encodings, damaged = collections.Counter(), {}
     for task, (damages, own_cells, own_encodings) in crew.run(tasks):

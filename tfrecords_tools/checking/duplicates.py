@@ -18,7 +18,7 @@ from tfrecords_tools.cli import DataError, UsageError
 from tfrecords_tools.format import records, storage
 from tfrecords_tools.format.manifest import Manifest
 from tfrecords_tools.images import image
-from tfrecords_tools.images.encoding_options import Recipe
+from tfrecords_tools.images.encoding_options import EncodingOptions
 from tfrecords_tools.listing.listing import Listing
 from tfrecords_tools.writing import workers
 
@@ -62,7 +62,7 @@ def of_listing(
     *,
     perceptual: bool,
     processes: int,
-    recipe: Recipe | None = None,
+    recipe: EncodingOptions | None = None,
     on_progress: Callable[[int, int, int], None] = lambda images, size, failed: None,
 ) -> Hashes:
     """Reads every image of a listing, and decodes it if `perceptual`.
@@ -73,7 +73,7 @@ def of_listing(
         (start, [listing.key(index) for index in range(start, min(start + _CHUNK, len(listing)))])
         for start in range(0, len(listing), _CHUNK)
     )
-    crew = workers.Crew(
+    crew = workers.WorkerPool(
         _hash_files, (listing.root, perceptual, recipe), workers=max(1, processes), on_tick=on_progress
     )
     return _collect(((start, rows) for (start, _), rows in _run(crew, jobs)), len(listing))
@@ -93,7 +93,7 @@ def of_folder(
         for part in held.shards:
             jobs.append((start, split, part.file))
             start += part.records
-    crew = workers.Crew(
+    crew = workers.WorkerPool(
         _hash_shard, (data_dir, len(whole.axes), perceptual), workers=max(1, processes), on_tick=on_progress
     )
     names: list[tuple[str, str]] = [("", "")] * start
@@ -104,10 +104,10 @@ def of_folder(
     return _collect(results, start), names
 
 
-def _run(crew: workers.Crew, jobs: Iterable) -> Iterator:
+def _run(crew: workers.WorkerPool, jobs: Iterable) -> Iterator:
     try:
         yield from crew.run(jobs)
-    except workers.Died as death:
+    except workers.WorkerDied as death:
         raise DataError(
             f"a worker died twice ({death.how}) while hashing images; use fewer --workers"
         ) from death
@@ -124,7 +124,7 @@ def _collect(results: Iterable[tuple[int, list]], count: int) -> Hashes:
 
 
 def _hash_files(
-    common: tuple[str, bool, Recipe | None], job: tuple[int, list[bytes]], counts: workers.Counts
+    common: tuple[str, bool, EncodingOptions | None], job: tuple[int, list[bytes]], counts: workers.Counts
 ) -> list:
     root, perceptual, recipe = common
     store, rows = storage.open_folder(root), []

@@ -15,7 +15,7 @@ FITS = ("resize", "crop", "pad")
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class EncodingOptions:
     """How images are stored.
 
     Attributes:
@@ -71,7 +71,7 @@ class Recipe:
         return stream.getvalue(), height, width, "png"
 
 
-KEEP = Recipe()
+KEEP = EncodingOptions()
 
 
 def _fit(upright: Image.Image, side: int, fit: str) -> Image.Image:

@@ -17,7 +17,7 @@ import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tfrecords_tools.images import jpeg
-from tfrecords_tools.images.encoding_options import KEEP, MAX_PIXELS, Recipe
+from tfrecords_tools.images.encoding_options import KEEP, MAX_PIXELS, EncodingOptions
 
 MAX_FILE_BYTES = 1 << 29
 # EPS and PDF would run other programs, the rest of Pillow's list nobody trains on.
@@ -52,7 +52,7 @@ class Rejected:
     reason: str
 
 
-def check(data: bytes, recipe: Recipe = KEEP) -> Checked | Rejected:
+def check(data: bytes, recipe: EncodingOptions = KEEP) -> Checked | Rejected:
     """Decodes the whole image once, and gives what to store. Never raises on bad bytes."""
     return _read(
         data,
@@ -120,7 +120,7 @@ def decode(data: bytes | memoryview, *, fast: bool = False, out: np.ndarray | No
     return out
 
 
-def _check_plain_jpeg(data: bytes, header: jpeg.Header, recipe: Recipe) -> Checked | Rejected | None:
+def _check_plain_jpeg(data: bytes, header: jpeg.Header, recipe: EncodingOptions) -> Checked | Rejected | None:
     """A JPEG whose bytes the pipeline decodes to upright RGB as they are."""
     keep = recipe.encoding == "keep"
     # Keeping needs only the proof that all of it decodes. At 1/8 of the size every bit is read and every
@@ -183,7 +183,7 @@ def _upright(opened: Image.Image) -> np.ndarray:
     return np.asarray(_to_rgb(ImageOps.exif_transpose(opened)))
 
 
-def _take(opened: Image.Image, data: bytes, recipe: Recipe) -> Checked:
+def _take(opened: Image.Image, data: bytes, recipe: EncodingOptions) -> Checked:
     kind, mode = _kind(opened), opened.mode
     frames = getattr(opened, "n_frames", 1) if kind != "JPEG" else 1
     orientation = opened.getexif().get(0x0112, 1)
@@ -223,7 +223,7 @@ def _to_rgb(opened: Image.Image) -> Image.Image:
     return opened if opened.mode == "RGB" else opened.convert("RGB")
 
 
-def _encoded(upright: Image.Image, recipe: Recipe, note: str = "") -> Checked:
+def _encoded(upright: Image.Image, recipe: EncodingOptions, note: str = "") -> Checked:
     data, height, width, encoding = recipe.encode(upright)
     return Checked(data, height, width, encoding, note)
 

@@ -44,7 +44,7 @@ def run(made: Plan, output_dir: str, jobs: Iterable[Job], options: str, on_progr
     chosen.view_as(SetupOptions).save_main_session = False
     # Beam prints a worker's traceback before it raises it: what matters of it is said below.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-    common = shard.Common(made.listing.root, output_dir, made.listing.axes, made.options.recipe)
+    common = shard.ShardContext(made.listing.root, output_dir, made.listing.axes, made.options.recipe)
     jobs = list(jobs)
     done = threading.Event()
     watcher = threading.Thread(target=_watch, args=(output_dir, jobs, done, on_progress), daemon=True)
@@ -68,7 +68,7 @@ def run(made: Plan, output_dir: str, jobs: Iterable[Job], options: str, on_progr
         watcher.join()
 
 
-def _write(job: Job, common: shard.Common) -> str:
+def _write(job: Job, common: shard.ShardContext) -> str:
     shard.write(common, job, workers.Counts([0, 0, 0]))
     return records.key_text(job.file.encode())
 

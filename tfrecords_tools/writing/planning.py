@@ -12,7 +12,7 @@ import numpy as np
 
 from tfrecords_tools.cli import UsageError
 from tfrecords_tools.format.manifest import Manifest
-from tfrecords_tools.images.encoding_options import KEEP, Recipe
+from tfrecords_tools.images.encoding_options import KEEP, EncodingOptions
 from tfrecords_tools.listing.listing import Listing
 
 PLAN_VERSION = 1
@@ -36,7 +36,7 @@ class Options:
     """
 
     name: str
-    recipe: Recipe = KEEP
+    recipe: EncodingOptions = KEEP
     shard_mb: int = 128
     num_shards: int = 0
     seed: int = 0

@@ -116,7 +116,7 @@ def _companions(
 def _rejected_again(target, made: Plan) -> list[tuple[str, str]]:
     """Planned images that are in no shard, with the reasons found by checking them again."""
     source = storage.open_folder(made.listing.root)
-    common = shard.Common(made.listing.root, target.root, made.listing.axes, made.options.recipe)
+    common = shard.ShardContext(made.listing.root, target.root, made.listing.axes, made.options.recipe)
     rows = []
     for job in made.jobs(set(made.files)):
         held = set(records.read_keys(target.view(job.file)))

@@ -17,7 +17,7 @@ from tfrecords_tools.cli import DataError
 from tfrecords_tools.format import records, storage
 from tfrecords_tools.format.storage import WORK
 from tfrecords_tools.images import image
-from tfrecords_tools.images.encoding_options import Recipe
+from tfrecords_tools.images.encoding_options import EncodingOptions
 from tfrecords_tools.writing.planning import Job
 from tfrecords_tools.writing.workers import Counts
 
@@ -26,16 +26,16 @@ _WRITE_BYTES = 2 << 20  # the disk works while the next images are decoded
 
 
 @dataclasses.dataclass(frozen=True)
-class Common:
+class ShardContext:
     """What all shards of a conversion share. Picklable."""
 
     input_dir: str
     output_dir: str
     axes: dict[str, tuple[str, ...]]
-    recipe: Recipe
+    recipe: EncodingOptions
 
 
-def write(common: Common, job: Job, counts: Counts) -> None:
+def write(common: ShardContext, job: Job, counts: Counts) -> None:
     """Writes and publishes one shard: `.npy`, `.idx`, its report, and the shard itself last.
 
     Raises:
@@ -74,7 +74,7 @@ def write(common: Common, job: Job, counts: Counts) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _write_records(file, source, common: Common, job: Job, counts) -> tuple[dict, bytes, bytes]:
+def _write_records(file, source, common: ShardContext, job: Job, counts) -> tuple[dict, bytes, bytes]:
     """Fills an open shard. Returns its report, and the contents of `.idx` and `.npy`."""
     axes, offset, digest = tuple(common.axes), 0, hashlib.sha256()
     cells, image_sizes, encodings, notes = (collections.Counter() for _ in range(4))
@@ -121,7 +121,7 @@ def _write_records(file, source, common: Common, job: Job, counts) -> tuple[dict
     return report, index, stream.getvalue()
 
 
-def fetch(source, key: bytes, size: int, common: Common) -> image.Checked | image.Rejected:
+def fetch(source, key: bytes, size: int, common: ShardContext) -> image.Checked | image.Rejected:
     """Reads and checks one image.
 
     Raises:

@@ -25,7 +25,7 @@ TICK_SECONDS = 0.25
 _COUNTS = 3
 
 
-class Died(Exception):
+class WorkerDied(Exception):
     """A job killed its worker twice. Attributes: job, done (images of it finished before), how."""
 
     def __init__(self, job: Any, done: int, how: str):
@@ -47,7 +47,7 @@ class Counts:
             self._on_add()
 
 
-class Crew:
+class WorkerPool:
     """Runs `function(job, counts) -> result` for many jobs.
 
     Args:
@@ -93,7 +93,7 @@ class Crew:
                         crew.remove(worker)
                         how = worker.end()
                         if deaths:
-                            raise Died(job, counts[0], how) from None
+                            raise WorkerDied(job, counts[0], how) from None
                         again.append((job, 1))
                         continue
                     if kind == "error":

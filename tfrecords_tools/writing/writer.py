@@ -112,12 +112,12 @@ def run(made: Plan, output_dir: str, jobs: Iterable[Job], processes: int, on_pro
     Raises:
       DataError: an image killed its worker twice, the input changed, the disk is full.
     """
-    common = shard.Common(made.listing.root, output_dir, made.listing.axes, made.options.recipe)
-    crew = workers.Crew(shard.write, common, workers=max(1, processes), on_tick=on_progress)
+    common = shard.ShardContext(made.listing.root, output_dir, made.listing.axes, made.options.recipe)
+    crew = workers.WorkerPool(shard.write, common, workers=max(1, processes), on_tick=on_progress)
     try:
         for _ in crew.run(jobs):
             pass
-    except workers.Died as death:
+    except workers.WorkerDied as death:
         key = death.job.images[min(death.done, len(death.job.images) - 1)][0]
         raise DataError(
             f"a worker died twice ({death.how}) at {made.listing.root}/{records.key_text(key)}; if memory "

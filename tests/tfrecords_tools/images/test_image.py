@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 from tests.helpers import odd_images
 from tfrecords_tools.cli import UsageError
 from tfrecords_tools.images import encoding_options, image, jpeg
-from tfrecords_tools.images.encoding_options import Recipe
+from tfrecords_tools.images.encoding_options import EncodingOptions
 
 
 def reference(data: bytes) -> np.ndarray:
@@ -117,7 +117,7 @@ def test_no_damage_makes_check_raise(kind):
 @pytest.mark.parametrize("encoding", ["jpeg", "png", "raw"])
 def test_sizes_and_encodings(encoding, fit):
     data = odd_images.save(odd_images.picture(24, 48), "PNG")
-    checked = image.check(data, Recipe(encoding, 16, fit, quality=90))
+    checked = image.check(data, EncodingOptions(encoding, 16, fit, quality=90))
     assert (checked.height, checked.width, checked.encoding) == (16, 16, encoding)
     if encoding == "raw":
         pixels = np.frombuffer(checked.data, np.uint8).reshape(16, 16, 3)
@@ -137,13 +137,13 @@ def test_sizes_and_encodings(encoding, fit):
 
 def test_an_image_that_has_the_size_already_keeps_its_pixels():
     source = odd_images.picture(16, 16)
-    checked = image.check(odd_images.save(source, "PNG"), Recipe("raw", 16))
+    checked = image.check(odd_images.save(source, "PNG"), EncodingOptions("raw", 16))
     assert checked.data == np.asarray(source).tobytes()
 
 
 def test_too_many_pixels_are_rejected_before_they_are_decoded():
     data = odd_images.save(odd_images.picture(100, 101), "JPEG")
-    found = image.check(data, Recipe(max_pixels=10_000))
+    found = image.check(data, EncodingOptions(max_pixels=10_000))
     assert found == image.Rejected("101x100 pixels: over the limit of 10,000 pixels")
 
 
@@ -176,7 +176,7 @@ def test_decode_says_what_is_no_image():
 )
 def test_a_recipe_checks_itself(options, message):
     with pytest.raises(UsageError, match=message):
-        Recipe(**options)
+        EncodingOptions(**options)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

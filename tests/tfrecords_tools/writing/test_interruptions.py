@@ -121,9 +121,9 @@ def die_on_three(common, job, counts):
 
 
 def test_a_job_that_kills_its_worker_twice_is_named():
-    crew = workers.Crew(die_on_three, None, workers=2, on_tick=lambda *counts: None)
+    crew = workers.WorkerPool(die_on_three, None, workers=2, on_tick=lambda *counts: None)
     seen = []
-    with pytest.raises(workers.Died, match="killed by SIGKILL") as death:
+    with pytest.raises(workers.WorkerDied, match="killed by SIGKILL") as death:
         for job, result in crew.run(range(6)):
             seen.append((job, result))
     assert (death.value.job, death.value.done) == (3, 2)
@@ -136,7 +136,7 @@ def fail_on_three(common, job, counts):
 
 
 def test_an_exception_in_a_worker_reaches_the_parent_with_its_origin():
-    crew = workers.Crew(fail_on_three, None, workers=2, on_tick=lambda *counts: None)
+    crew = workers.WorkerPool(fail_on_three, None, workers=2, on_tick=lambda *counts: None)
     with pytest.raises(RuntimeError, match="(?s)in a worker:.*fail_on_three.*ValueError: three"):
         list(crew.run(range(6)))
 
