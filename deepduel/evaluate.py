@@ -19,6 +19,7 @@ from absl import flags
 
 from deepduel.prediction import flags as prediction_flags
 from tfrecords_tools import cli
+from tfrecords_tools.errors import UsageError
 
 FLAGS = flags.FlagValues()
 prediction_flags.define(FLAGS)
@@ -64,10 +65,10 @@ def main(options: flags.FlagValues) -> None:
         _compare(options)
         return
     if options.output is not None:
-        raise cli.UsageError("--output goes with --compare; an evaluation is written into its run")
+        raise UsageError("--output goes with --compare; an evaluation is written into its run")
     for name in ("workdir", "data_dir"):
         if not options[name].value:
-            raise cli.UsageError(f"--{name} is missing; it must name the {options[name].help[:-1].lower()}")
+            raise UsageError(f"--{name} is missing; it must name the {options[name].help[:-1].lower()}")
     _require_columns(options)
     cli.quiet_tensorflow()
     import tensorflow as tf
@@ -82,9 +83,9 @@ def main(options: flags.FlagValues) -> None:
 
 def _require_columns(options: flags.FlagValues) -> None:
     if bool(options.metadata) != bool(options.group_by):
-        raise cli.UsageError("--metadata=FILE.csv and --group_by=COLUMN,… go together")
+        raise UsageError("--metadata=FILE.csv and --group_by=COLUMN,… go together")
     if len(set(options.group_by or ())) < len(options.group_by or ()):
-        raise cli.UsageError(f"--group_by={','.join(options.group_by)}: names a column twice")
+        raise UsageError(f"--group_by={','.join(options.group_by)}: names a column twice")
 
 
 def _evaluate(options: flags.FlagValues) -> None:
@@ -141,10 +142,10 @@ def _evaluate(options: flags.FlagValues) -> None:
 
 def _compare(options: flags.FlagValues) -> None:
     if len(options.compare) != 2 or options.workdir:
-        raise cli.UsageError("--compare takes two run folders, RUN_A,RUN_B, and no --workdir")
+        raise UsageError("--compare takes two run folders, RUN_A,RUN_B, and no --workdir")
     for output in options.output or ():
         if not output.endswith((".html", ".json")):
-            raise cli.UsageError(f"--output={output}: must end in .html (a page) or .json (for machines)")
+            raise UsageError(f"--output={output}: must end in .html (a page) or .json (for machines)")
 
     from deepduel.evaluation import comparison, saved_evaluation
     from deepduel.reports import comparison_page

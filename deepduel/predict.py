@@ -22,6 +22,7 @@ from absl import flags
 
 from deepduel.prediction import flags as prediction_flags
 from tfrecords_tools import cli, progress
+from tfrecords_tools.errors import DataError, UsageError
 
 FLAGS = flags.FlagValues()
 prediction_flags.define(FLAGS)
@@ -57,7 +58,7 @@ def main(options: flags.FlagValues) -> None:
         needed["images"] = "a folder, file or pattern of images"
     for name, meaning in needed.items():
         if not options[name].value:
-            raise cli.UsageError(f"--{name} is missing; it must name {meaning}")
+            raise UsageError(f"--{name} is missing; it must name {meaning}")
     cli.quiet_tensorflow()
     import tensorflow as tf
 
@@ -78,7 +79,7 @@ def _export(options: flags.FlagValues) -> None:
 
     for name in ("images", "split", "calibration", "format"):
         if options[name].value:
-            raise cli.UsageError(f"--export predicts nothing, so it does not go with --{name}")
+            raise UsageError(f"--export predicts nothing, so it does not go with --{name}")
     predictor = Predictor(options.workdir, tasks=options.tasks, model=options.model)
     for path in export(predictor, options.output, options.export):
         print(path)
@@ -103,7 +104,7 @@ def _predict(options: flags.FlagValues) -> None:
     with submission.Writer(options.output, columns.header, form=form) as writer:
         seconds = _write(source, predictor, calibrations, columns, writer, options)
         if not writer.rows:
-            raise cli.DataError(
+            raise DataError(
                 f"--images={','.join(options.images)}: none of {writer.rejected} files is a readable image "
                 f"(the first: {writer.first_reason})"
             )
@@ -139,7 +140,7 @@ def _write(source, predictor, calibrations: dict, columns, writer, options: flag
                     continue
                 done += 1
                 if reason and options.on_error == "fail":
-                    raise cli.DataError(
+                    raise DataError(
                         f"{source.name(number)}: {reason.decode()}; leave it out with --on_error=skip"
                     )
                 if reason:

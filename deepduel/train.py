@@ -16,6 +16,7 @@ from absl import flags
 
 from deepduel.runs import task_flags
 from tfrecords_tools import cli
+from tfrecords_tools.errors import DataError, UsageError
 
 FLAGS = flags.FlagValues()
 _VIEWS = 3
@@ -156,16 +157,16 @@ def _axes(options: flags.FlagValues) -> list[str]:
     known = list(manifest.load(options.data_dir).axes)
     axes = known if options.tasks is None else options.tasks
     if not axes:
-        raise cli.DataError(
+        raise DataError(
             f"{options.data_dir}: has no label axis to learn; convert with a --layout that names one"
         )
     for axis in axes:
         if axis not in known:
-            raise cli.UsageError(
+            raise UsageError(
                 f"--tasks: {options.data_dir} has no label axis {axis!r}; it has {', '.join(known)}"
             )
     if len(set(axes)) < len(axes):
-        raise cli.UsageError(f"--tasks={','.join(axes)}: names a task twice")
+        raise UsageError(f"--tasks={','.join(axes)}: names a task twice")
     return axes
 
 
@@ -176,7 +177,7 @@ def _run_options(options: flags.FlagValues):
 
     side = options.host_size
     if options.native_resolution and (side or options.fit != "crop"):
-        raise cli.UsageError(
+        raise UsageError(
             "--native_resolution cuts --image_size pixels out of each image and resamples nothing; "
             "leave --host_size and --fit out"
         )
@@ -206,32 +207,32 @@ def _features_folder(options: flags.FlagValues) -> str | None:
     kind, colon, folder = options.cache.partition(":")
     if kind != "features":
         if options.views is not None:
-            raise cli.UsageError(f"--views={options.views} needs --cache=features or --cache=features:FOLDER")
+            raise UsageError(f"--views={options.views} needs --cache=features or --cache=features:FOLDER")
         return None
     if colon and not folder:
-        raise cli.UsageError("--cache=features: names no folder; write features:FOLDER, or features")
+        raise UsageError("--cache=features: names no folder; write features:FOLDER, or features")
     if options.reader != "random":
-        raise cli.UsageError(f"--cache={options.cache} needs --reader=random: rows are read by record number")
+        raise UsageError(f"--cache={options.cache} needs --reader=random: rows are read by record number")
     return folder or f"{options.workdir}/features"
 
 
 def _micro_batch(text: str) -> int | None:
     if text != "auto" and not re.fullmatch(r"-?\d+", text):
-        raise cli.UsageError(f"--micro_batch must be auto or a number, got {text!r}")
+        raise UsageError(f"--micro_batch must be auto or a number, got {text!r}")
     return None if text == "auto" else int(text)
 
 
 def _profile_steps(text: str) -> tuple[int, int] | None:
     match = re.fullmatch(r"(\d+):(\d+)", text)
     if text and (not match or not 1 <= int(match[1]) <= int(match[2])):
-        raise cli.UsageError(f"--profile_steps must be FIRST:LAST, counted from 1, got {text!r}")
+        raise UsageError(f"--profile_steps must be FIRST:LAST, counted from 1, got {text!r}")
     return (int(match[1]), int(match[2])) if match else None
 
 
 def _save_every(text: str) -> dict[str, float | None]:
     match = re.fullmatch(r"(\d+)(s|steps)", text)
     if not match or int(match[1]) < 1:
-        raise cli.UsageError(f"--save_every must be like 300s or 50steps, got {text!r}")
+        raise UsageError(f"--save_every must be like 300s or 50steps, got {text!r}")
     amount, unit = int(match[1]), match[2]
     return {
         "save_seconds": amount if unit == "s" else None,

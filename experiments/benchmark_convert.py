@@ -32,6 +32,7 @@ from collections.abc import Callable
 from absl import flags
 
 from tfrecords_tools import cli
+from tfrecords_tools.errors import DataError, UsageError
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
@@ -97,12 +98,12 @@ if __name__ == "__main__":
 def main(options: flags.FlagValues) -> None:
     """Measures, prints the table, writes the JSON."""
     if not options.images:
-        raise cli.UsageError("--images is needed")
+        raise UsageError("--images is needed")
     if min(options.workers, options.repeats, options.peer_images) < 1:
-        raise cli.UsageError("--workers, --repeats and --peer_images are at least 1")
+        raise UsageError("--workers, --repeats and --peer_images are at least 1")
     files = sorted(str(path) for path in pathlib.Path(options.images).resolve().rglob("*.jpg"))
     if not files:
-        raise cli.DataError(f"{options.images}: no .jpg files in it")
+        raise DataError(f"{options.images}: no .jpg files in it")
     for file in files:
         pathlib.Path(file).read_bytes()  # into the page cache
     methods = _methods(options, files)
@@ -195,10 +196,10 @@ def _peer(python: str, code: str, files: list[str], folder: str, workers: int) -
     listed.write_text("\n".join(files))
     done = subprocess.run([python, script, listed, folder, str(workers)], capture_output=True, text=True)
     if done.returncode:
-        raise cli.DataError(f"{python}: the peer failed: {done.stderr.strip().splitlines()[-1:]}")
+        raise DataError(f"{python}: the peer failed: {done.stderr.strip().splitlines()[-1:]}")
     found = json.loads(done.stdout.strip().splitlines()[-1])
     if found["images"] != len(files):
-        raise cli.DataError(f"{python}: the peer wrote {found['images']} of {len(files)} images")
+        raise DataError(f"{python}: the peer wrote {found['images']} of {len(files)} images")
     return found["seconds"]
 
 

@@ -17,6 +17,7 @@ import time
 from absl import flags
 
 from tfrecords_tools import cli
+from tfrecords_tools.errors import UsageError
 from tfrecords_tools.progress import Progress
 
 FLAGS = flags.FlagValues()
@@ -53,9 +54,9 @@ def main(options: flags.FlagValues) -> None:
     ]  # fmt: skip
     for job in jobs:
         if job["model"] not in MODELS or job["way"] not in ("ours", "plain"):
-            raise cli.UsageError(f"--models takes {', '.join(MODELS)}; --ways takes ours, plain")
+            raise UsageError(f"--models takes {', '.join(MODELS)}; --ways takes ours, plain")
     if options.fine_tune != "none" and "plain" in options.ways:
-        raise cli.UsageError("--fine_tune is of ours; leave plain out of --ways")
+        raise UsageError("--fine_tune is of ours; leave plain out of --ways")
     print(f"{'model':10} {'way':6} {'batch':>6} {'peak GB':>8} {'uint8 batch GB':>15} {'images/s':>9}")
     with Progress("measuring", total=len(jobs), unit="runs") as bar:
         for number, job in enumerate(jobs):
@@ -78,7 +79,7 @@ def main(options: flags.FlagValues) -> None:
 
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise cli.UsageError(f"--batches takes numbers from 1 on, got {text!r}")
+        raise UsageError(f"--batches takes numbers from 1 on, got {text!r}")
     return int(text)
 
 

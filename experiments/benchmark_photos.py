@@ -20,7 +20,7 @@ from experiments import benchmark_contenders as contenders
 from experiments import benchmark_throughput as throughput
 from experiments.benchmark_job import Job
 from tfrecords_tools import cli
-from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.images import jpeg
 
 _LEAST = 1024  # images of a data set: epochs of a few batches would measure their ends

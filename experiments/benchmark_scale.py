@@ -21,6 +21,7 @@ from absl import flags
 
 from experiments import benchmark_report, synthetic_shards
 from tfrecords_tools import cli
+from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.progress import Progress
 
 FLAGS = flags.FlagValues()
@@ -48,9 +49,9 @@ def main(options: flags.FlagValues) -> None:
         return
     for name in ("data_dir", "output"):
         if options[name].value is None:
-            raise cli.UsageError(f"--{name} is missing")
+            raise UsageError(f"--{name} is missing")
     if options.records % (options.shards * options.growth) or options.records % options.many_shards:
-        raise cli.UsageError("--records must be a multiple of --shards times --growth, and of --many_shards")
+        raise UsageError("--records must be a multiple of --shards times --growth, and of --many_shards")
     with tempfile.TemporaryDirectory(prefix="scale-", dir=options.scratch_dir) as scratch:
         for runs in _measure_all(options, _folders(options, pathlib.Path(scratch))):
             document = {"machine": benchmark_report.machine(), "command": sys.argv[1:], "runs": runs,
@@ -96,7 +97,7 @@ def _measure_all(options: flags.FlagValues, folders: dict[str, str]) -> Iterator
             command = [sys.executable, "-m", "experiments.benchmark_scale", f"--job={json.dumps(told)}"]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
             if done.returncode:
-                raise cli.DataError(f"{job}: ended with code {done.returncode}")
+                raise DataError(f"{job}: ended with code {done.returncode}")
             runs.append(job | json.loads(done.stdout.splitlines()[-1]))
             yield runs
         bar.update(len(jobs))

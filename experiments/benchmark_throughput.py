@@ -28,7 +28,7 @@ from absl import flags
 from experiments import benchmark_contenders as contenders
 from experiments.benchmark_job import Job
 from tfrecords_tools import cli, progress
-from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.errors import DataError, UsageError
 
 PEERS = ("ffcv", "dali", "torch")
 CACHES = ("warm", "cold")

@@ -11,6 +11,7 @@ import sys
 from absl import flags
 
 from tfrecords_tools import cli
+from tfrecords_tools.errors import DataError
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "Folder of shards.", flag_values=FLAGS, required=True)
@@ -74,7 +75,7 @@ def main(options: flags.FlagValues) -> None:
                 f"step {number}: largest difference {worst:.2e}, of weights that moved by up to {moved:.2e}"
             )
     if not worst <= LIMIT:
-        raise cli.DataError(f"the head weights differ by {worst:.2e}, more than {LIMIT:g}")
+        raise DataError(f"the head weights differ by {worst:.2e}, more than {LIMIT:g}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import time
 from absl import flags
 
 from tfrecords_tools import cli
+from tfrecords_tools.errors import DataError, UsageError
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "Folder of shards.", flag_values=FLAGS, required=True)
@@ -38,7 +39,7 @@ TIMINGS = ("seconds", "images_per_second", "input_wait_share")
 def main(options: flags.FlagValues) -> None:
     scratch = pathlib.Path(options.scratch)
     if scratch.exists():
-        raise cli.UsageError(f"--scratch={scratch} exists already")
+        raise UsageError(f"--scratch={scratch} exists already")
     words = options.flags.split()
     whole, killed = scratch / "whole", scratch / "killed"
     started = time.monotonic()
@@ -88,9 +89,7 @@ def _run(data_dir: str, workdir: pathlib.Path, words: list[str]) -> subprocess.P
 
 def _finished(process: subprocess.Popen) -> None:
     if process.returncode:
-        raise cli.DataError(
-            f"training ended with exit code {process.returncode}: {process.stderr.read()[-800:]}"
-        )
+        raise DataError(f"training ended with exit code {process.returncode}: {process.stderr.read()[-800:]}")
 
 
 def _compare(whole: pathlib.Path, killed: pathlib.Path) -> None:
@@ -100,19 +99,19 @@ def _compare(whole: pathlib.Path, killed: pathlib.Path) -> None:
 
     models = sorted(path.relative_to(whole) for path in whole.glob("*/epoch-*.keras"))
     if models != sorted(path.relative_to(killed) for path in killed.glob("*/epoch-*.keras")):
-        raise cli.DataError("the runs do not have the same models")
+        raise DataError("the runs do not have the same models")
     for path in models:
         one, other = (keras.models.load_model(run / path).get_weights() for run in (whole, killed))
         if not all((a == b).all() for a, b in zip(one, other, strict=True)):
-            raise cli.DataError(f"{path}: the weights differ")
+            raise DataError(f"{path}: the weights differ")
     if _history(whole) != _history(killed):
-        raise cli.DataError("history.csv differs")
+        raise DataError("history.csv differs")
     events = EventAccumulator(str(killed / "tensorboard"), size_guidance={"tensors": 0})
     events.Reload()
     for tag in events.Tags()["tensors"]:
         steps = [point.step for point in events.Tensors(tag)]
         if len(set(steps)) < len(steps):
-            raise cli.DataError(f"TensorBoard shows points of {tag} twice: {steps}")
+            raise DataError(f"TensorBoard shows points of {tag} twice: {steps}")
 
 
 def _history(run: pathlib.Path) -> list[dict[str, str]]:

@@ -14,6 +14,7 @@ import time
 from absl import flags
 
 from tfrecords_tools import cli
+from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.progress import duration
 
 FLAGS = flags.FlagValues()
@@ -31,7 +32,7 @@ def main(options: flags.FlagValues) -> None:
     started = time.monotonic()
     root = pathlib.Path(options.output_dir)
     if not pathlib.Path(options.flags_file).is_file():
-        raise cli.UsageError(
+        raise UsageError(
             f"--flags_file={options.flags_file}: there is no such file; run this in the project's folder"
         )
     for part in ("shards", "run"):  # the images look after themselves
@@ -60,7 +61,7 @@ def _run(module: str, *words: str) -> None:
     print(f"\n$ python -m {module} {' '.join(words)}", flush=True)
     code = subprocess.run([sys.executable, "-m", module, *words]).returncode
     if code:
-        raise cli.DataError(f"{module} ended with exit code {code}; its message is above")
+        raise DataError(f"{module} ended with exit code {code}; its message is above")
 
 
 def _summary(root: pathlib.Path, run: pathlib.Path, seconds: float) -> str:

@@ -27,6 +27,7 @@ from absl import flags
 
 from tfrecords_tools import cli
 from tfrecords_tools.atomic import published
+from tfrecords_tools.errors import DataError, UsageError
 
 FLAGS = flags.FlagValues()
 CONTENDERS = ("plain", "ours", "features")
@@ -59,10 +60,10 @@ def main(options: flags.FlagValues) -> None:
         return
     output = pathlib.Path(options.output)
     if not output.absolute().parent.is_dir():
-        raise cli.UsageError(f"--output={output}: its folder does not exist")
+        raise UsageError(f"--output={output}: its folder does not exist")
     for name in options.contenders:
         if name not in CONTENDERS:
-            raise cli.UsageError(f"--contenders takes {', '.join(CONTENDERS)}, not {name!r}")
+            raise UsageError(f"--contenders takes {', '.join(CONTENDERS)}, not {name!r}")
     curves = {}
     with tempfile.TemporaryDirectory(prefix="time-to-accuracy-") as scratch:
         if "plain" in options.contenders:
@@ -133,7 +134,7 @@ def _run(name: str, options: flags.FlagValues, scratch: pathlib.Path) -> list[di
             process.wait()
         if ended and process.returncode:
             said.seek(0)
-            raise cli.DataError(f"{name} failed: {said.read().decode('utf-8', 'replace')[-2000:].strip()}")
+            raise DataError(f"{name} failed: {said.read().decode('utf-8', 'replace')[-2000:].strip()}")
     return curve
 
 
@@ -173,13 +174,13 @@ def _lay_out(data_dir: str, task: str, images: pathlib.Path) -> None:
     for name in ("train", "validation"):
         split = Split(data_dir, name)
         if task not in split.labels:
-            raise cli.UsageError(f"--task: {data_dir} has no label axis {task!r}")
+            raise UsageError(f"--task: {data_dir} has no label axis {task!r}")
         for number, label in enumerate(split.labels[task].tolist()):
             encoding = records.ENCODINGS[split.encoding[number]]
             if encoding == "raw":
-                raise cli.DataError(f"{data_dir}: holds raw pixels, of which there are no files; give JPEGs")
+                raise DataError(f"{data_dir}: holds raw pixels, of which there are no files; give JPEGs")
             if label < 0:
-                raise cli.DataError(f"{data_dir}: image {number} of {name} has no label {task!r}")
+                raise DataError(f"{data_dir}: image {number} of {name} has no label {task!r}")
             folder = images / name / split.manifest.axes[task][label]
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{number:08d}.{encoding}").write_bytes(split.image(number))

@@ -20,6 +20,7 @@ from absl import flags
 from PIL import Image, ImageDraw
 
 from tfrecords_tools import cli, progress
+from tfrecords_tools.errors import DataError
 
 CATEGORIES = ("animals", "human_faces", "vehicles")
 LABELS = ("real", "fake")
@@ -109,7 +110,7 @@ def write_folder(output_dir: pathlib.Path, *, count: int, size: int, seed: int) 
 def main(options: flags.FlagValues) -> None:
     output_dir = pathlib.Path(options.output_dir)
     if output_dir.exists() and not (output_dir / "metadata.csv").is_file() and any(output_dir.iterdir()):
-        raise cli.DataError(f"{output_dir}: is not empty and holds no toy images; give another --output_dir")
+        raise DataError(f"{output_dir}: is not empty and holds no toy images; give another --output_dir")
     write_folder(output_dir, count=options.count, size=options.size, seed=options.seed)
     print(f"{options.count} toy images of {options.size}x{options.size} pixels in {output_dir}")
 

@@ -30,6 +30,7 @@ from absl import flags
 from experiments import what_helps_table
 from experiments.what_helps_runs import BASE, Runner, read_rows
 from tfrecords_tools import cli
+from tfrecords_tools.errors import UsageError
 
 HERE = pathlib.Path(__file__).parent
 
@@ -58,10 +59,10 @@ def main(options: flags.FlagValues) -> None:
     shown = {name: row for name, row in rows.items() if name not in sources}
     for name in options.only or ():
         if name not in shown:
-            raise cli.UsageError(f"--only={name}: must be of {', '.join(shown)}")
+            raise UsageError(f"--only={name}: must be of {', '.join(shown)}")
     cores = sorted(os.sched_getaffinity(0))
     if options.jobs > len(cores):
-        raise cli.UsageError(f"--jobs={options.jobs}: there are {len(cores)} cores, and each job takes one")
+        raise UsageError(f"--jobs={options.jobs}: there are {len(cores)} cores, and each job takes one")
     marker, readme = pathlib.Path(options.rows).name, pathlib.Path(options.readme)
     what_helps_table.check(readme, marker)
     runner = Runner(pathlib.Path(options.runs_dir), options.data_dir, rows, options.robustness_images)

@@ -13,8 +13,9 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from tfrecords_tools import cli, manifest
+from tfrecords_tools import manifest
 from tfrecords_tools.atomic import published
+from tfrecords_tools.errors import DataError
 
 BASE = "base"
 TRAIN, EVALUATE = "deepduel.train", "deepduel.evaluate"
@@ -42,7 +43,7 @@ class Row:
         """Raises DataError when there is no title."""
         first, *rest = path.read_text("utf-8").splitlines() or [""]
         if not re.match(r"# \S", first):
-            raise cli.DataError(f"{path}: its first line must be '# TITLE', the row's name in the table")
+            raise DataError(f"{path}: its first line must be '# TITLE', the row's name in the table")
         sources = [match[1] for line in rest if (match := _SOURCE.match(line))]
         lines = tuple(line for line in rest if line and not line.startswith("#"))
         return cls(path, first[2:].strip(), lines, sources[0] if sources else None)
@@ -52,12 +53,12 @@ def read_rows(folder: pathlib.Path) -> dict[str, Row]:
     """{name: row} of a folder of flagfiles, the base first, then by name. Raises DataError."""
     paths = {path.stem: path for path in sorted(folder.glob("*.flags"))}
     if BASE not in paths:
-        raise cli.DataError(f"{folder}: holds no {BASE}.flags, which all rows start from")
+        raise DataError(f"{folder}: holds no {BASE}.flags, which all rows start from")
     rows = {name: Row.read(paths[name]) for name in [BASE, *(name for name in paths if name != BASE)]}
     for row in rows.values():
         source = row.weights_from
         if source is not None and (source not in rows or rows[source].weights_from or source == BASE):
-            raise cli.DataError(
+            raise DataError(
                 f"{row.path}: 'weights from {source}': must be another row in {folder}, not {BASE}, that "
                 "starts from nothing itself"
             )
@@ -90,7 +91,7 @@ class Runner:
         now = self._settings(name)
         for key in now:
             if result["settings"].get(key) != now[key]:
-                raise cli.DataError(
+                raise DataError(
                     f"{path}: was made with other {key}; delete {path.parent}, or give another --runs_dir"
                 )
         return result
@@ -137,9 +138,7 @@ class Runner:
                 json.dump({"processor_seconds": round(seconds, 1) if whole else None}, file)
         tasks = [path.parent for path in workdir.glob("*/best.keras")]
         if len(tasks) != 1:
-            raise cli.DataError(
-                f"{workdir}: {len(tasks)} tasks were trained; a row is about one: --tasks=AXIS"
-            )
+            raise DataError(f"{workdir}: {len(tasks)} tasks were trained; a row is about one: --tasks=AXIS")
         return tasks[0]
 
     def _training_figures(self, name: str, seed: int) -> dict:
@@ -198,7 +197,7 @@ class Runner:
         with log.open("a") as output:
             with self._lock:
                 if self._stopped:
-                    raise cli.DataError("stopped")
+                    raise DataError("stopped")
                 child = subprocess.Popen(
                     [sys.executable, "-m", module, *words], stdin=subprocess.DEVNULL, stdout=output,
                     stderr=subprocess.STDOUT, pass_fds=[lock], env=os.environ | _ONE_THREAD,
@@ -210,5 +209,5 @@ class Runner:
                 self._children.discard(child)
         if child.returncode:
             lines = log.read_text("utf-8", errors="replace").strip().splitlines()
-            raise cli.DataError(f"{module} ended with code {child.returncode}: {lines[-1]}; see {log}")
+            raise DataError(f"{module} ended with code {child.returncode}: {lines[-1]}; see {log}")
         return usage.ru_utime + usage.ru_stime

@@ -3,8 +3,8 @@
 import pathlib
 import statistics
 
-from tfrecords_tools import cli
 from tfrecords_tools.atomic import published
+from tfrecords_tools.errors import DataError
 
 _DAMAGES = {"JPEG 50": ("jpeg", "50"), "blur 1 px": ("blur", "1.0")}
 
@@ -79,7 +79,7 @@ def _around(readme: pathlib.Path, marker: str) -> tuple[str, str]:
     first, last = f"<!-- {marker} -->", f"<!-- /{marker} -->"
     text = readme.read_text("utf-8") if readme.is_file() else ""
     if text.count(first) != 1 or text.count(last) != 1 or text.index(first) > text.index(last):
-        raise cli.DataError(
+        raise DataError(
             f"{readme}: must have the lines '{first}' and '{last}', once, for the table to go between"
         )
     return text.split(first)[0], text.split(last)[1]

@@ -15,13 +15,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-
-class DataError(Exception):
-    """The data or the run is bad. The message says what, where, the rule and the remedy."""
-
-
-class UsageError(Exception):
-    """The command was called wrongly. The message says which flag, the rule and the remedy."""
+from tfrecords_tools.errors import DataError, UsageError
 
 
 def quiet_tensorflow() -> None:

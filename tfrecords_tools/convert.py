@@ -14,6 +14,7 @@ from absl import flags
 
 from tfrecords_tools import cli, progress
 from tfrecords_tools.checking import duplicates
+from tfrecords_tools.errors import UsageError
 from tfrecords_tools.format import manifest, records
 from tfrecords_tools.images import encoding_options
 from tfrecords_tools.listing import folder, splitting
@@ -221,24 +222,24 @@ def _processes(options: flags.FlagValues) -> int:
 def _require(options: flags.FlagValues) -> None:
     for name in ("input_dir", "output_dir"):
         if not options[name].value:
-            raise cli.UsageError(f"--{name} is needed")
+            raise UsageError(f"--{name} is needed")
     paths = (options.input_dir, options.output_dir)
     source, target = (path.rstrip("/") if "://" in path else os.path.realpath(path) for path in paths)
     if target == source or target.startswith(source + os.sep):
-        raise cli.UsageError("--output_dir must lie outside --input_dir: shards are no images")
+        raise UsageError("--output_dir must lie outside --input_dir: shards are no images")
     if not 0 <= options.workers <= 1024:
-        raise cli.UsageError(f"--workers is 1 to 1024, or 0 for one per core, not {options.workers}")
+        raise UsageError(f"--workers is 1 to 1024, or 0 for one per core, not {options.workers}")
     if options.repair and (options.append or options.dry_run):
-        raise cli.UsageError("--repair goes with neither --append nor --dry_run")
+        raise UsageError("--repair goes with neither --append nor --dry_run")
     if options.beam_options and options.runner != "beam":
-        raise cli.UsageError("--beam_options go with --runner=beam")
+        raise UsageError("--beam_options go with --runner=beam")
     duplicates.require_distance(options.duplicate_distance)
     if options.split:
         splitting.Shares(options.split, options.group)  # it checks itself
     elif options.group:
-        raise cli.UsageError("--group goes with --split: it says what no split may tear apart")
+        raise UsageError("--group goes with --split: it says what no split may tear apart")
     if not 0 <= options.max_rejected <= 1:
-        raise cli.UsageError(f"--max_rejected is a share, 0 to 1, not {options.max_rejected}")
+        raise UsageError(f"--max_rejected is a share, 0 to 1, not {options.max_rejected}")
 
 
 def _write(plan: planning.Plan, options: flags.FlagValues) -> writer.Written:

@@ -14,6 +14,7 @@ from absl import flags
 
 from tfrecords_tools import cli, progress
 from tfrecords_tools.checking import contact_sheets, duplicates
+from tfrecords_tools.errors import UsageError
 from tfrecords_tools.format import manifest, storage
 
 FLAGS = flags.FlagValues()
@@ -38,22 +39,22 @@ flags.DEFINE_integer("workers", 0, "Processes for --duplicates; 0 takes one per 
 def main(options: flags.FlagValues) -> None:
     """Prints the tables and draws the sheets."""
     if not options.data_dir:
-        raise cli.UsageError("--data_dir is needed")
+        raise UsageError("--data_dir is needed")
     if not 0 <= options.per_sheet <= 10_000:
-        raise cli.UsageError(f"--per_sheet is 0 to 10,000 images, not {options.per_sheet}")
+        raise UsageError(f"--per_sheet is 0 to 10,000 images, not {options.per_sheet}")
     duplicates.require_distance(options.duplicate_distance)
     if options.duplicates_csv and not options.duplicates:
-        raise cli.UsageError("--duplicates_csv goes with --duplicates")
+        raise UsageError("--duplicates_csv goes with --duplicates")
     whole = manifest.load(options.data_dir)
     _tables(whole, options.data_dir)
     if options.duplicates:
         _duplicates(whole, options)
     if options.per_sheet:
         if storage.is_remote(options.data_dir) and not options.sheet_dir:
-            raise cli.UsageError("--sheet_dir is needed where --data_dir is remote (or --per_sheet=0)")
+            raise UsageError("--sheet_dir is needed where --data_dir is remote (or --per_sheet=0)")
         sheet_dir = options.sheet_dir or options.data_dir.rstrip("/") + "-sheets"
         if os.path.realpath(sheet_dir) == os.path.realpath(options.data_dir):
-            raise cli.UsageError("--sheet_dir must not be --data_dir, which holds shards only")
+            raise UsageError("--sheet_dir must not be --data_dir, which holds shards only")
         with progress.Progress("drawing contact sheets", unit="sheets") as bar:
             sheets = contact_sheets.draw_sheets(
                 whole, options.data_dir, sheet_dir, per_sheet=options.per_sheet, on_progress=bar.update

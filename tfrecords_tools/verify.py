@@ -13,6 +13,7 @@ from absl import flags
 
 from tfrecords_tools import cli, progress
 from tfrecords_tools.checking import audit
+from tfrecords_tools.errors import DataError, UsageError
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "Folder of shards, as convert wrote it.", flag_values=FLAGS)
@@ -23,9 +24,9 @@ flags.DEFINE_integer("workers", 0, "Processes; 0 takes one per core.", flag_valu
 def main(options: flags.FlagValues) -> None:
     """Prints each damage; raises when there is one."""
     if not options.data_dir:
-        raise cli.UsageError("--data_dir is needed")
+        raise UsageError("--data_dir is needed")
     if not 0 <= options.workers <= 1024:
-        raise cli.UsageError(f"--workers is 1 to 1024, or 0 for one per core, not {options.workers}")
+        raise UsageError(f"--workers is 1 to 1024, or 0 for one per core, not {options.workers}")
     with progress.Progress("verifying") as bar:
         whole, damages = audit.audit(
             options.data_dir,
@@ -40,7 +41,7 @@ def main(options: flags.FlagValues) -> None:
     for damage in damages:
         print(f"{options.data_dir}/{damage}")
     if damages:
-        raise cli.DataError(
+        raise DataError(
             f"{options.data_dir}: {len(damages)} damages; rebuild just the damaged files with: "
             f"{audit.rebuild_command(whole, options.data_dir)}"
         )

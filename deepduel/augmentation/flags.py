@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from absl import flags
 
-from tfrecords_tools.cli import UsageError
+from tfrecords_tools.errors import UsageError
 
 PRESETS = ("original", "forensic", "robust", "light", "none")
 MIXING = ("mixup_alpha", "cutmix_alpha")

@@ -13,7 +13,7 @@ import threading
 import numpy as np
 
 from deepduel.decoding.split import Split
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 
 POLICIES = ("fail", "skip")
 _LISTED = 20  # bad records that get a line of their own

@@ -37,7 +37,7 @@ import simplejpeg
 from deepduel.decoding import host_memory
 from deepduel.decoding.image import DecodeOptions
 from deepduel.decoding.split import Split
-from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.errors import DataError, UsageError
 
 _FORMAT = 2  # also of what `fitting` makes of an image
 _ABSENT, _THERE, _BAD = 0, 1, 2

@@ -30,7 +30,7 @@ import numpy as np
 from deepduel.decoding.buffers import Buffer
 from deepduel.decoding.image import FITS, DecodeOptions
 from deepduel.decoding.worker import DIED, DONE, HEADER, READY, ROWS
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 
 STARTS_AFTER = 0.25  # seconds of processor time spent on decoding here; a worker costs as much
 _CALLS = 16  # under way at once; further ones wait

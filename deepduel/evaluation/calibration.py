@@ -18,7 +18,7 @@ import numpy as np
 from scipy import optimize
 
 from deepduel.evaluation import metrics
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 
 SLICE = 5  # one image in so many is for tuning
 _LEAST = 20  # images in each part; below that nothing is fitted

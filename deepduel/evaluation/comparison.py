@@ -10,7 +10,7 @@ from scipy import stats
 
 from deepduel.evaluation import bootstrap, curves, metrics
 from deepduel.evaluation.saved_evaluation import SavedEvaluation, TaskPredictions
-from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.errors import DataError, UsageError
 
 FORMAT = "deepduel-comparison"
 FORMAT_VERSION = 1

@@ -16,7 +16,7 @@ import numpy as np
 
 from deepduel.decoding.split import Split
 from tfrecords_tools.checking import duplicates
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records
 from tfrecords_tools.progress import Progress
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from deepduel.decoding.split import Split
-from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import records
 from tfrecords_tools.listing.metadata import PATH_COLUMNS
 

@@ -16,7 +16,7 @@ from deepduel.evaluation import bootstrap, calibration, curves, metrics, shortcu
 from deepduel.evaluation import duplicates as picture_duplicates
 from deepduel.evaluation.predictions import Predictions, write_csv
 from tfrecords_tools.atomic import published
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 from tfrecords_tools.progress import Progress
 
 FORMAT = "deepduel-metrics"

@@ -10,7 +10,7 @@ import numpy as np
 from deepduel.decoding.split import Split
 from deepduel.prediction.predictor import Predictor
 from deepduel.reading import pipeline
-from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import records
 from tfrecords_tools.progress import Progress
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 
 _SUFFIX = "_predicted"
 

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from tfrecords_tools.cli import UsageError
+from tfrecords_tools.errors import UsageError
 
 OWN_BACKBONES = ("small_cnn", "forensic_cnn")  # not of keras.applications, no ImageNet weights
 INPUT_FILTERS = ("none", "highpass", "srm", "spectrum")

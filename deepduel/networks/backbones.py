@@ -15,7 +15,7 @@ import numpy as np
 from keras import layers
 
 from deepduel.networks import input_filters
-from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.errors import DataError, UsageError
 
 
 def names() -> list[str]:

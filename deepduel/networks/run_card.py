@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from keras import layers
 from deepduel.networks import backbones, fused_batch_norm, input_filters
 from deepduel.networks.architecture import Architecture, parse_head
 from deepduel.networks.folding import Folded
-from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.errors import DataError, UsageError
 
 ORIGINAL = {  # backbone and head of the two models of Deepfake Duel
     "category": ("xception", "avg,dropout:0.5,dense:512"),

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from deepduel.prediction.predictor import Predictor
-from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.errors import DataError, UsageError
 
 FORMATS = ("savedmodel", "onnx")
 

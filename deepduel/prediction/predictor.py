@@ -18,7 +18,7 @@ from deepduel.decoding.image import DecodeOptions
 from deepduel.networks.folding import Folded
 from deepduel.networks.micro_batches import in_micro_batches
 from deepduel.networks.run_card import RunCard
-from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.errors import DataError, UsageError
 
 BEST = "best"
 

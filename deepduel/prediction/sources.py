@@ -26,7 +26,7 @@ from deepduel.decoding.split import Split
 from deepduel.reading.batch import options
 from deepduel.reading.host_calls import host_call
 from deepduel.reading.random_reader import LARGE_BATCH_BYTES
-from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import manifest, records, storage
 from tfrecords_tools.images import image as images
 from tfrecords_tools.images import jpeg

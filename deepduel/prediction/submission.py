@@ -20,7 +20,7 @@ import pathlib
 
 import numpy as np
 
-from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.errors import DataError, UsageError
 
 AUTHENTICITY, CATEGORY = "authenticity", "category"
 FORMATS = ("csv", "jsonl")

@@ -7,7 +7,7 @@ from deepduel.decoding.image import DecodeOptions
 from deepduel.decoding.split import Split
 from deepduel.reading import order
 from deepduel.reading.sampling import Sampling
-from tfrecords_tools.cli import UsageError
+from tfrecords_tools.errors import UsageError
 
 READERS = ("random", "sequential")
 

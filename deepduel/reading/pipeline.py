@@ -12,7 +12,7 @@ import tensorflow as tf
 from deepduel.decoding.split import Split
 from deepduel.reading import order, random_reader, sequential_reader
 from deepduel.reading.options import ReadOptions
-from tfrecords_tools.cli import UsageError
+from tfrecords_tools.errors import UsageError
 
 
 def make_train(

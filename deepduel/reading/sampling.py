@@ -18,7 +18,7 @@ import numpy as np
 
 from deepduel.decoding.split import Split
 from deepduel.reading import order
-from tfrecords_tools.cli import UsageError
+from tfrecords_tools.errors import UsageError
 
 _FORMS = "uniform, balanced, balanced:AXIS or weighted:AXIS:NAME=SHARE,NAME=SHARE"
 

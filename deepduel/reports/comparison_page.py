@@ -6,7 +6,7 @@ from deepduel.decoding.split import Split
 from deepduel.evaluation import comparison, metrics
 from deepduel.reports import charts, report_page
 from deepduel.reports.thumbnail import data_url
-from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import records
 
 _PROVENANCE = (

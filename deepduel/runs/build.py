@@ -14,7 +14,7 @@ from deepduel.training import devices, optimizers, task_losses
 from deepduel.training.task import Task
 from deepduel.training.task_losses import Objective
 from deepduel.training.trainer import Duel
-from tfrecords_tools.cli import UsageError
+from tfrecords_tools.errors import UsageError
 
 
 def duel(options: RunOptions, tasks: list[TaskOptions], split: Split) -> Duel:

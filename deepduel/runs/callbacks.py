@@ -16,7 +16,7 @@ from deepduel.decoding.split import Split
 from deepduel.training.task import Task
 from deepduel.training.trainer import Duel
 from tfrecords_tools.atomic import published
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records as record_format
 from tfrecords_tools.progress import Progress, duration, per_second
 

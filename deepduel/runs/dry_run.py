@@ -8,7 +8,7 @@ from deepduel.decoding.split import Split
 from deepduel.reading import order, pipeline
 from deepduel.training import memory
 from deepduel.training.trainer import Duel
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 from tfrecords_tools.progress import duration
 
 _STEPS = 3

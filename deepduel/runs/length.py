@@ -9,7 +9,7 @@ import re
 import statistics
 from collections.abc import Sequence
 
-from tfrecords_tools.cli import UsageError
+from tfrecords_tools.errors import UsageError
 
 _RECENT = 3  # epochs whose median says what the next will take
 

@@ -7,7 +7,7 @@ from deepduel.networks.architecture import Architecture, parse_head
 from deepduel.reading.options import ReadOptions
 from deepduel.runs.length import RunLength
 from deepduel.training.optimizer_options import OptimizerOptions
-from tfrecords_tools.cli import UsageError
+from tfrecords_tools.errors import UsageError
 
 MONITORS = {"accuracy": 1, "auc": 1, "loss": -1}  # of validation; -1: lower is better
 

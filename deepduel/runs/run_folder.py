@@ -4,7 +4,7 @@ import pathlib
 import re
 
 from deepduel.networks.run_card import RunCard
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 
 # Flags that a run may go on with another value of: its length, where things lie, how often it saves.
 _MAY_CHANGE = {

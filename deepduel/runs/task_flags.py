@@ -9,7 +9,7 @@ from absl import flags
 
 from deepduel.augmentation import flags as augmentation_flags
 from deepduel.training import precision
-from tfrecords_tools.cli import UsageError
+from tfrecords_tools.errors import UsageError
 
 _FLAGS = {  # name: (default, help)
     "backbone": ("xception", "A network of keras.applications, forensic_cnn or small_cnn."),

@@ -22,7 +22,7 @@ from deepduel.runs import build, dry_run, fit_loop, micro_batch_search, run_fold
 from deepduel.runs.options import RunOptions, TaskOptions
 from deepduel.training.task import Task
 from deepduel.training.trainer import Duel
-from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.errors import DataError, UsageError
 
 
 def train(

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tfrecords_tools.cli import UsageError
+from tfrecords_tools.errors import UsageError
 
 
 def strategy(devices: str) -> tf.distribute.Strategy | None:

@@ -22,7 +22,7 @@ import shutil
 import google_crc32c
 import numpy as np
 
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 
 CHUNK = 256  # rows
 _FORMAT = 1

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import re
 
-from tfrecords_tools.cli import UsageError
+from tfrecords_tools.errors import UsageError
 
 OPTIMIZERS = ("adam", "adamw", "muon", "nadam", "rmsprop", "lion", "sgd")
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from deepduel.training.muon import Muon
 from deepduel.training.optimizer_options import OptimizerOptions
-from tfrecords_tools.cli import UsageError
+from tfrecords_tools.errors import UsageError
 
 _MAKERS = {
     "adam": keras.optimizers.Adam,

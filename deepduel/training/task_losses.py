@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepduel.augmentation import mixing
-from tfrecords_tools.cli import UsageError
+from tfrecords_tools.errors import UsageError
 
 
 class Targets(NamedTuple):

@@ -16,7 +16,7 @@ from deepduel.prediction import predictor
 from deepduel.runs import task_flags
 from deepduel.training import step, task
 from tests.conftest import TOY_TRAINING, run_command
-from tfrecords_tools.cli import UsageError
+from tfrecords_tools.errors import UsageError
 
 AXES = ["category", "authenticity"]
 

@@ -16,7 +16,7 @@ from deepduel.runs import task_flags
 from deepduel.runs.options import check_sharing
 from deepduel.training import precision
 from tests.conftest import TOY_TRAINING, history_rows, run_command
-from tfrecords_tools import cli
+from tfrecords_tools.errors import UsageError
 
 FLAGFILES = sorted(pathlib.Path(__file__).parents[2].glob("experiments/*.flags"))
 
@@ -217,7 +217,7 @@ def test_a_later_value_wins_over_an_earlier_one():
     axes = ["category", "authenticity"]
     assert task_flags.per_task("x", ["a", "category=b"], axes) == {"category": "b", "authenticity": "a"}
     assert task_flags.per_task("x", ["category=b", "a"], axes) == {"category": "a", "authenticity": "a"}
-    with pytest.raises(cli.UsageError, match="--x: no value for authenticity"):
+    with pytest.raises(UsageError, match="--x: no value for authenticity"):
         task_flags.per_task("x", ["category=b"], axes)
 
 

@@ -18,7 +18,7 @@ from deepduel.reading import order, pipeline
 from deepduel.reading.options import READERS, ReadOptions
 from tests.conftest import TOY_TRAINING, history_rows, run_command
 from tests.helpers import tiny_network
-from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import records as record_format
 
 BAD = (7, 60, 100)

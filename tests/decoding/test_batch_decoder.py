@@ -10,7 +10,7 @@ from deepduel.decoding.batch_decoder import BatchDecoder
 from deepduel.decoding.buffers import BatchBuffers
 from deepduel.decoding.image import DecodeOptions
 from deepduel.decoding.split import Split
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 
 
 def test_pixels_equal_pillows(toy_shards):

@@ -21,7 +21,7 @@ from deepduel.reading import order, pipeline
 from deepduel.reading.options import ReadOptions
 from tests.decoding.test_bad_records import spoil
 from tests.reading.test_pipeline import numpy_batches, same
-from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.errors import DataError, UsageError
 
 
 @pytest.fixture

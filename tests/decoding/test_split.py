@@ -9,7 +9,7 @@ import simplejpeg
 from deepduel.decoding.split import Split
 from tests.conftest import run_command
 from tfrecords_tools import convert
-from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.errors import DataError, UsageError
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from deepduel.decoding.split import Split
 from tests.conftest import run_command
 from tests.decoding.test_bad_records import spoil
 from tfrecords_tools import convert
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 
 ALONE, POOLED = 99, 2  # threads: of a pool that never starts, and of the one that the fixture starts
 

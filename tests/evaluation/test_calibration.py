@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deepduel.evaluation import calibration
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 
 
 def _overconfident(count, temperature, seed=0, classes=2):

@@ -12,7 +12,7 @@ from deepduel.decoding.split import Split
 from deepduel.evaluation import group_columns
 from tests.conftest import run_command
 from tests.helpers.fake_runs import write_run
-from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.errors import DataError, UsageError
 
 
 def _keys(shards):

@@ -9,7 +9,7 @@ from absl import flags
 from deepduel.networks import backbones, task_model
 from deepduel.networks.architecture import PRECISIONS, Architecture
 from deepduel.runs import task_flags
-from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.errors import DataError, UsageError
 
 CLASSES = {"category": ("animals", "human_faces", "vehicles"), "authenticity": ("real", "fake")}
 

@@ -14,7 +14,7 @@ from deepduel.reading import options as read_options
 from deepduel.reading.options import ReadOptions
 from tests.conftest import run_command
 from tfrecords_tools import convert
-from tfrecords_tools.cli import UsageError
+from tfrecords_tools.errors import UsageError
 
 READERS = read_options.READERS
 BATCH = 50  # 168 images: three whole batches and one of 18

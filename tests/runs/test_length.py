@@ -6,7 +6,7 @@ import tensorflow as tf
 from deepduel.runs.checkpointing import Keeper
 from deepduel.runs.length import RunLength
 from deepduel.runs.training_state import State
-from tfrecords_tools.cli import UsageError
+from tfrecords_tools.errors import UsageError
 
 
 def test_a_number_of_epochs_is_the_plan_whatever_they_take():

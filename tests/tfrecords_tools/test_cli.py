@@ -9,6 +9,7 @@ import pytest
 from absl import flags
 
 from tfrecords_tools import cli, progress
+from tfrecords_tools.errors import DataError, UsageError
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_integer("count", 3, "How many.", flag_values=FLAGS)
@@ -23,8 +24,8 @@ def run(main, *words: str) -> int:
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (cli.DataError("a.jpg: damaged; mend it"), 1, "tool: a.jpg: damaged; mend it\n"),
-        (cli.UsageError("--count is 1 to 9"), 2, "tool: --count is 1 to 9\nSee python -m tool --help\n"),
+        (DataError("a.jpg: damaged; mend it"), 1, "tool: a.jpg: damaged; mend it\n"),
+        (UsageError("--count is 1 to 9"), 2, "tool: --count is 1 to 9\nSee python -m tool --help\n"),
         (PermissionError(13, "Permission denied", "/data/x"), 1, "tool: /data/x: Permission denied\n"),
         (KeyboardInterrupt(), 130, "tool: interrupted\n"),
     ],

@@ -11,7 +11,7 @@ from tests.helpers import folders, odd_images
 from tests.helpers.conversions import convert_to, stored
 from tfrecords_tools import convert, progress, verify
 from tfrecords_tools.checking import contact_sheets
-from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import manifest, records
 from tfrecords_tools.listing import folder
 from tfrecords_tools.writing import planning, shard

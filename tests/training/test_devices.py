@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from deepduel.training import devices
-from tfrecords_tools.cli import UsageError
+from tfrecords_tools.errors import UsageError
 
 PROGRAM = """
 import contextlib, sys
@@ -20,7 +20,7 @@ from deepduel.recipe import Recipe
 from deepduel.length import Length
 from deepduel.options import RunOptions, TaskOptions
 from deepduel.shards import Split
-from tfrecords_tools.cli import UsageError
+from tfrecords_tools.errors import UsageError
 
 train, validation = (Split(sys.argv[1], name) for name in ("train", "validation"))
 reading = pipeline.Reading(61)  # an odd batch, an odd last one

@@ -5,7 +5,7 @@ import pytest
 
 from deepduel.training import feature_store
 from deepduel.training.feature_store import CHUNK, FeatureStore, Source
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 
 RECORDS = 2 * CHUNK + 3
 

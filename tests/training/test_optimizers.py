@@ -5,7 +5,7 @@ import pytest
 from deepduel.training import optimizers
 from deepduel.training.optimizer_options import OPTIMIZERS, OptimizerOptions
 from deepduel.training.optimizers import Schedule
-from tfrecords_tools.cli import UsageError
+from tfrecords_tools.errors import UsageError
 
 
 def build(recipe, *, epochs=2, scales_loss=False):

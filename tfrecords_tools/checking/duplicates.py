@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from tfrecords_tools.checking import contact_sheets
-from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import records, storage
 from tfrecords_tools.format.manifest import Manifest
 from tfrecords_tools.images import image

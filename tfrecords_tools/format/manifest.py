@@ -10,7 +10,7 @@ import json
 import os
 import pathlib
 
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import storage
 
 FILE_NAME = "manifest.json"

@@ -10,7 +10,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 from tfrecords_tools.format.storage import WORK, Found
 
 

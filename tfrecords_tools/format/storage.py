@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 
 WORK = ".convert"  # in an output folder: what is unfinished
 

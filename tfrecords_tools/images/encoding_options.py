@@ -7,7 +7,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
-from tfrecords_tools.cli import UsageError
+from tfrecords_tools.errors import UsageError
 
 MAX_PIXELS = 100_000_000  # beyond it (a 10,000 x 10,000 image, 300 MB decoded) it is a bomb or a mistake
 ENCODINGS = ("keep", "jpeg", "png", "raw")

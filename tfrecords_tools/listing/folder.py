@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records, storage
 from tfrecords_tools.listing import layout as layouts
 from tfrecords_tools.listing import metadata as metadata_file

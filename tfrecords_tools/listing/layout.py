@@ -10,7 +10,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
-from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.errors import DataError, UsageError
 
 SPLIT = "split"
 AUTHENTICITY = "authenticity"

@@ -9,7 +9,7 @@ import io
 
 import numpy as np
 
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records
 from tfrecords_tools.listing.layout import AUTHENTICITY, CATEGORY, SPLIT, TRUTH_WORDS
 

@@ -12,7 +12,7 @@ import string
 
 import numpy as np
 
-from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import records
 from tfrecords_tools.listing.listing import Listing
 

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records
 from tfrecords_tools.listing.layout import AUTHENTICITY, DEFAULT_SPLIT, SPLIT, TRUTH_WORDS, Layout
 from tfrecords_tools.listing.listing import Listing

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tfrecords_tools.cli import UsageError
+from tfrecords_tools.errors import UsageError
 from tfrecords_tools.format.manifest import Manifest
 from tfrecords_tools.images.encoding_options import KEEP, EncodingOptions
 from tfrecords_tools.listing.listing import Listing

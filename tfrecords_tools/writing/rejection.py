@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records
 from tfrecords_tools.writing import shard
 from tfrecords_tools.writing.planning import Plan

@@ -6,7 +6,7 @@ import io
 import numpy as np
 
 from tfrecords_tools.checking import audit
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import manifest, records, storage
 from tfrecords_tools.format.manifest import Manifest
 from tfrecords_tools.listing.listing import Listing

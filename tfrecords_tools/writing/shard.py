@@ -13,7 +13,7 @@ import json
 
 import numpy as np
 
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records, storage
 from tfrecords_tools.format.storage import WORK
 from tfrecords_tools.images import image

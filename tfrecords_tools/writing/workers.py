@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import sharedctypes
 from typing import Any
 
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 
 TICK_SECONDS = 0.25
 _COUNTS = 3

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import manifest, records, storage, tfds_metadata
 from tfrecords_tools.format.manifest import Manifest
 from tfrecords_tools.format.storage import WORK

@@ -11,7 +11,7 @@ from tests.conftest import run_command
 from tests.helpers import folders, odd_images
 from tfrecords_tools import convert, inspect
 from tfrecords_tools.checking import duplicates
-from tfrecords_tools.cli import UsageError
+from tfrecords_tools.errors import UsageError
 from tfrecords_tools.format import manifest
 
 SEEDS = st.integers(0, 2**32 - 1)

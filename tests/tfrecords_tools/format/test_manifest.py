@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import manifest
 
 SHARD = manifest.Shard("data-train.tfrecord-00000-of-00001", 2, 5, {"": "0", ".idx": "1", ".npy": "2"})

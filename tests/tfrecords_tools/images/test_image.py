@@ -6,7 +6,7 @@ import simplejpeg
 from PIL import Image, ImageOps
 
 from tests.helpers import odd_images
-from tfrecords_tools.cli import UsageError
+from tfrecords_tools.errors import UsageError
 from tfrecords_tools.images import encoding_options, image, jpeg
 from tfrecords_tools.images.encoding_options import EncodingOptions
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.helpers import folders
-from tfrecords_tools.cli import DataError, UsageError
+from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import records, storage
 from tfrecords_tools.listing import folder, layout
 from tfrecords_tools.listing.layout import Layout

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.helpers import folders
-from tfrecords_tools.cli import DataError
+from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import manifest
 from tfrecords_tools.writing import workers
 
