@@ -11,7 +11,7 @@ BIN = $(VENV)/bin
 .PHONY: quickstart test test-oldest lint clean
 
 quickstart: $(VENV)/installed
-	$(BIN)/python -m experiments.quickstart --output_dir=quickstart
+	$(BIN)/python -m deepduel.quickstart --output_dir=quickstart
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --durations=15

@@ -1,6 +1,6 @@
 """Trains one image classifier per label axis, all from one read of the shards.
 
-    python -m deepduel.train --flagfile=experiments/artifact_original.flags --data_dir=SHARDS --workdir=RUN
+    python -m deepduel.train --flagfile=artifact_original --data_dir=SHARDS --workdir=RUN
 
 Flags written TASK=VALUE concern one task, a plain VALUE concerns all; the later one wins:
 
@@ -14,6 +14,7 @@ import sys
 
 from absl import flags
 
+from deepduel import presets
 from deepduel.runs import task_flags
 from tfrecords_tools import cli
 from tfrecords_tools.errors import DataError, UsageError
@@ -241,7 +242,7 @@ def _save_every(text: str) -> dict[str, float | None]:
 
 
 def entry() -> int:
-    return cli.run(main, FLAGS, name="deepduel.train")
+    return cli.run(main, FLAGS, name="deepduel.train", argv=presets.resolve(sys.argv))
 
 
 if __name__ == "__main__":

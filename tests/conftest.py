@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from experiments import toy_images
+from deepduel import toy_images
 from tfrecords_tools import cli, convert
 
 TOY_COUNT, TOY_SIZE = 240, 32
