@@ -1,14 +1,15 @@
 # make quickstart   install, draw toy images, convert, train both tasks, evaluate, predict
 # make test         install, run all tests
 # make test-oldest  the same with the oldest packages that setup.cfg allows
-# make lint         ruff; which room may import which
+# make test-wheel   build a wheel, install it elsewhere, run the quickstart from it
+# make lint         ruff; which room may import which; types
 
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test test-oldest lint clean
+.PHONY: quickstart test test-oldest test-wheel lint clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/python -m deepduel.quickstart --output_dir=quickstart
@@ -18,6 +19,14 @@ test: $(VENV)/installed
 
 test-oldest:
 	$(MAKE) test VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt
+
+test-wheel:
+	rm -rf build dist $(VENV)-wheel
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(VENV)-wheel/bin/python -m pip install --upgrade pip
+	$(VENV)-wheel/bin/python -m pip wheel --no-deps --wheel-dir dist .
+	$(VENV)-wheel/bin/python -m pip install --constraint $(CONSTRAINTS) dist/*.whl
+	cd "$$(mktemp -d)" && "$(CURDIR)/$(VENV)-wheel/bin/python" -m deepduel.quickstart --count=300
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -31,4 +40,4 @@ $(VENV)/installed: setup.cfg pyproject.toml $(CONSTRAINTS)
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest quickstart build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-wheel quickstart build dist *.egg-info
