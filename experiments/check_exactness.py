@@ -31,11 +31,12 @@ def main(options: flags.FlagValues) -> None:
     import keras
     import numpy as np
 
-    from deepduel import order, pipeline  # P
+    from deepduel import order
     from deepduel.augment import PRESETS, augment
     from deepduel.decoding.split import Split
     from deepduel.networks import task_model
     from deepduel.networks.architecture import Architecture
+    from deepduel.reading import pipeline
     from deepduel.training.task import Task
     from deepduel.training.trainer import Duel
 
