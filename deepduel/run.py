@@ -14,7 +14,17 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from deepduel import build, dry_run, faults, micro_batch_search, pipeline, run_folder, session, state
+from deepduel import (
+    build,
+    dry_run,
+    faults,
+    input_filters,
+    micro_batch_search,
+    pipeline,
+    run_folder,
+    session,
+    state,
+)
 from deepduel.card import RunCard
 from deepduel.options import RunOptions, TaskOptions
 from deepduel.shards import Split
@@ -54,6 +64,8 @@ def train(
     run_folder.write_flags(workdir, flags)
     run_folder.keep_card(_card(options, train_split, duel, reading), workdir)
     stand, damaged = state.load(workdir / "resume", duel.state_variables())
+    for task in duel.tasks:
+        input_filters.reset_kernels(task.model.extractor)
     for line in damaged:
         print(line)
     stand = stand or state.State()
