@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from deepduel.decoding import bad_records
 from deepduel.decoding.split import Split
+from deepduel.networks import input_filters
 from deepduel.networks.run_card import RunCard
 from deepduel.reading import pipeline
 from deepduel.runs import build, dry_run, fit_loop, micro_batch_search, run_folder, training_state
@@ -56,6 +57,8 @@ def train(
     run_folder.write_flags(workdir, flags)
     run_folder.keep_card(_card(options, train_split, duel, reading), workdir)
     stand, damaged = training_state.load(workdir / "resume", duel.state_variables())
+    for task in duel.tasks:
+        input_filters.reset_kernels(task.model.extractor)
     for line in damaged:
         print(line)
     stand = stand or training_state.State()
