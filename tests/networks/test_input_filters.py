@@ -80,7 +80,7 @@ def test_the_spectrum_is_numpys_with_frequency_zero_in_the_middle():
 @pytest.mark.parametrize(("name", "divisors"), [("highpass", 4), ("srm", (2, 4, 12))])
 def test_kernels_that_an_earlier_versions_state_holds_divided_are_whole_again(name, divisors):
     architecture = Architecture("small_cnn", image_size=24, weights="none", input_filter=name)
-    extractor = models.build(name, architecture, ("x", "y")).extractor
+    extractor = task_model.build(name, architecture, ("x", "y")).extractor
     expected = extractor(pixels())
     kernel = extractor.get_layer(name).kernel
     kernel.assign(kernel / np.array(divisors, np.float32))
