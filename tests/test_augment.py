@@ -12,6 +12,8 @@ from deepduel.augment import PRESETS, Augmentation, apply_transform, augment, dr
 from deepduel.augmentation import FILL_MODES
 from tests.augmented import ORIGINAL, generator, photo_like, seed_pairs
 
+pytestmark = pytest.mark.numeric
+
 
 def parity(images, spec, seeds):
     """Mean absolute grey levels between us and Keras per draw, away from the border."""

@@ -9,6 +9,8 @@ from deepduel.augment import Augmentation, augment, draw, uniforms
 from deepduel.draws import threefry
 from tests.augmented import ORIGINAL, generator, photo_like, seed_pairs
 
+pytestmark = pytest.mark.numeric
+
 # --- random numbers ---------------------------------------------------------------------------
 
 

@@ -9,6 +9,8 @@ from deepduel import fitting, sources
 from deepduel.fitting import Decoding, fit_image
 from deepduel.fitting_graph import decode_fitted
 
+pytestmark = pytest.mark.numeric
+
 
 def photo(height: int, width: int) -> np.ndarray:
     """Soft shapes, edges and fine noise, as a camera gives."""

@@ -8,6 +8,8 @@ from deepduel import models
 from deepduel.architecture import Architecture
 from deepduel.folding import Folded
 
+pytestmark = pytest.mark.numeric
+
 SIDE = 9
 
 

@@ -10,6 +10,8 @@ from tfrecords_tools import image, jpeg, recipe
 from tfrecords_tools.cli import UsageError
 from tfrecords_tools.recipe import Recipe
 
+pytestmark = pytest.mark.numeric
+
 
 def reference(data: bytes) -> np.ndarray:
     """What Pillow makes of the bytes: upright, RGB; 16 bits by their high byte."""

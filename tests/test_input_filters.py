@@ -8,6 +8,8 @@ from scipy import ndimage
 from deepduel import backbones, input_filters, models
 from deepduel.architecture import INPUT_FILTERS, OWN_BACKBONES, Architecture
 
+pytestmark = pytest.mark.numeric
+
 FILTERS = ["highpass", "srm", "spectrum"]
 
 

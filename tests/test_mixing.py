@@ -7,6 +7,8 @@ import tensorflow as tf
 from deepduel import mixing
 from deepduel.mixing import Mixing
 
+pytestmark = pytest.mark.numeric
+
 BOTH = Mixing(mixup_alpha=0.2, cutmix_alpha=1.0)
 
 

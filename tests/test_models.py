@@ -10,6 +10,8 @@ from deepduel import backbones, models, task_flags
 from deepduel.architecture import PRECISIONS, Architecture
 from tfrecords_tools.cli import DataError, UsageError
 
+pytestmark = pytest.mark.numeric
+
 CLASSES = {"category": ("animals", "human_faces", "vehicles"), "authenticity": ("real", "fake")}
 
 

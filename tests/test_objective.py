@@ -6,6 +6,8 @@ import tensorflow as tf
 from deepduel.objective import Objective, class_weights, losses
 from tfrecords_tools.cli import UsageError
 
+pytestmark = pytest.mark.numeric
+
 LABELS = tf.constant([0, 2, 1, -1])
 LOGITS = tf.constant(np.random.default_rng(0).normal(size=(4, 3)), tf.float32)
 

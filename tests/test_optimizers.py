@@ -7,6 +7,8 @@ from deepduel.optimizers import Schedule
 from deepduel.recipe import OPTIMIZERS, Recipe
 from tfrecords_tools.cli import UsageError
 
+pytestmark = pytest.mark.numeric
+
 
 def build(recipe, *, epochs=2, scales_loss=False):
     return optimizers.build(recipe, steps_per_epoch=10, epochs=epochs, scales_loss=scales_loss)

@@ -13,6 +13,8 @@ from deepduel.task import Task
 from deepduel.training import Duel
 from tests.conftest import TOY_TRAINING, run_command
 
+pytestmark = pytest.mark.numeric
+
 AXES = ("category", "authenticity")
 
 

@@ -11,6 +11,8 @@ from deepduel.shards import Split
 from deepduel.task import Task
 from deepduel.training import Duel
 
+pytestmark = pytest.mark.numeric
+
 FROZEN = Architecture("small_cnn", "avg,dropout:0.5,dense:8", 16)  # with batch norm
 SMALL = Architecture("small_cnn", "avg", 16, fine_tune="all")
 
