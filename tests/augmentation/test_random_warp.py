@@ -12,6 +12,8 @@ import tensorflow as tf
 from deepduel.augmentation.transform import RandomWarp, augment, resize
 from tests.helpers.augmented import ORIGINAL, photo_like, seed_pairs
 
+pytestmark = pytest.mark.numeric
+
 
 def test_the_layer_with_seeds_is_augment():
     images, seeds = tf.constant(photo_like(3, 24, 24)), seed_pairs(3)

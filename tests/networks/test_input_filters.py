@@ -8,6 +8,8 @@ from scipy import ndimage
 from deepduel.networks import backbones, input_filters, task_model
 from deepduel.networks.architecture import INPUT_FILTERS, OWN_BACKBONES, Architecture
 
+pytestmark = pytest.mark.numeric
+
 FILTERS = ["highpass", "srm", "spectrum"]
 
 

@@ -15,6 +15,8 @@ from deepduel.training import step
 from deepduel.training.task import Task
 from deepduel.training.trainer import Duel
 
+pytestmark = pytest.mark.numeric
+
 FROZEN = Architecture("small_cnn", "avg,dropout:0.5,dense:8", 16)  # with batch norm
 SMALL = Architecture("small_cnn", "avg", 16, fine_tune="all")
 
