@@ -1,8 +1,9 @@
 """README.md and docs/*.md as data: fenced blocks, headings, links, flags.
 
 A fence says what its block is: shell (commands, a backslash continues a line), python (the blocks of a page
-share their names) or text (a drawing). The comment `<!-- not run: REASON -->` on the line before a block
-says that the tests do not run it, and why.
+share their names) or text (a drawing). A comment on the line before a block says that the tests treat it
+otherwise, and why: `<!-- not run: REASON -->`, or `<!-- run alone: REASON -->` for a Python block that gets a
+process of its own.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import shlex
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-_MARK = re.compile(r"<!-- not run: (.+) -->")
+_MARK = re.compile(r"<!-- (not run|run alone): (.+) -->")
 _FENCE = re.compile(r"^(`{3,})(\S*)$")
 
 
@@ -25,14 +26,18 @@ class Block:
       line: number of its first fence, from 1.
       language: what stands behind the fence.
       text: the lines between the fences.
-      reason: why it is not run; None for a block that is.
+      mark: "not run", "run alone", or "" for a block without a comment.
     """
 
     page: pathlib.Path
     line: int
     language: str
     text: str
-    reason: str | None
+    mark: str
+
+    @property
+    def is_run(self) -> bool:
+        return self.language != "text" and self.mark != "not run"
 
     @property
     def place(self) -> str:
@@ -52,10 +57,10 @@ def blocks(page: pathlib.Path) -> list[Block]:
         fence = _FENCE.match(line)
         if opened is None and fence:
             mark = _MARK.fullmatch(previous)
-            opened = number, fence[1], fence[2], mark[1] if mark else None, []
+            opened = number, fence[1], fence[2], mark[1] if mark else "", []
         elif opened and line == opened[1]:
-            first, _, language, reason, lines = opened
-            found.append(Block(page, first, language, "\n".join(lines) + "\n", reason))
+            first, _, language, mark, lines = opened
+            found.append(Block(page, first, language, "\n".join(lines) + "\n", mark))
             opened = None
         elif opened:
             opened[4].append(line)
