@@ -27,10 +27,11 @@ from tfrecords_tools import convert, records
 
 COMMANDS = (
     "tfrecords_tools.convert", "tfrecords_tools.verify", "tfrecords_tools.inspect", "deepduel.train",
-    "deepduel.evaluate", "deepduel.predict", "deepduel.profile_input", "deepduel.toy_images", "deepduel.quickstart",
+    "deepduel.evaluate", "deepduel.predict", "deepduel.profile_input", "deepduel.toy_images",
 )  # fmt: skip
-PROGRAMS = (
-    "benchmark_photos", "benchmark_throughput", "time_to_accuracy", "what_helps",
+LONG = (  # they measure or train for minutes
+    "deepduel.quickstart", "experiments.benchmark_photos", "experiments.benchmark_throughput",
+    "experiments.time_to_accuracy", "experiments.what_helps",
 )  # fmt: skip
 FOREIGN_FLAGS = {"flagfile", "help", "helpfull"}  # of every command
 LANGUAGES = ("shell", "python", "text")
@@ -94,7 +95,7 @@ def try_command(words: list[str], block: Block, monkeypatch) -> None:
                 name, _, value = word.partition("=")
                 if name in ("--output", "--output_dir") and value:
                     assert pathlib.Path(value).exists(), f"{block.place}: {value} was not written"
-        case ["python", "-m", module, *given] if module.removeprefix("experiments.") in PROGRAMS:
+        case ["python", "-m", module, *given] if module in LONG:
             options = importlib.import_module(module).FLAGS
             options.unparse_flags()
             assert options([module, *given]) == [module], block.place
@@ -207,8 +208,8 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_flag_that_a_page_names_exists(page):
-    modules = [*COMMANDS, *(f"experiments.{name}" for name in PROGRAMS)]
-    known = {name for module in modules for name in importlib.import_module(module).FLAGS} | FOREIGN_FLAGS
+    known = {name for module in (*COMMANDS, *LONG) for name in importlib.import_module(module).FLAGS}
+    known |= FOREIGN_FLAGS
     assert flag_names(page) - known == set()
 
 
@@ -218,6 +219,17 @@ def test_every_file_of_the_repository_that_a_page_names_exists(page):
         assert (ROOT / name).exists(), f"{page.name}: there is no {name}"
     for requirement in re.findall(r"pip install '([^']+)'", prose(page)):
         assert unknown_extras(requirement) == set(), f"{page.name}: {requirement}"
+
+
+def test_presets_and_installed_commands_are_the_ones_named():
+    training = (ROOT / "docs" / "training.md").read_text("utf-8")
+    assert [name for name in presets.names() if f"`{name}`" not in training] == []
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    scripts = config["options.entry_points"]["console_scripts"]
+    installed = set(re.findall(r"^([\w-]+) =", scripts, re.MULTILINE))
+    named = set(re.findall(r"`(deepduel-[\w-]+)`", (ROOT / "docs" / "index.md").read_text("utf-8")))
+    assert named == {name for name in installed if "-" in name}
 
 
 def test_the_readme_leads_to_every_page_and_is_short():
