@@ -4,13 +4,14 @@
 # make test-older-processor   the numeric tests with the kernels of a processor without AVX-512
 # make test-wheel   build a wheel, install it elsewhere, run the quickstart from it
 # make lint         ruff; which room may import which; types
+# make docs         build the documentation into site/
 
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test test-oldest test-older-processor test-wheel lint clean
+.PHONY: quickstart test test-oldest test-older-processor test-wheel docs lint clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/python -m deepduel.quickstart --output_dir=quickstart
@@ -44,6 +45,13 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --constraint $(CONSTRAINTS) --editable '.[docs]'
+	touch $@
+
 $(VENV)/installed: setup.cfg pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
@@ -51,4 +59,4 @@ $(VENV)/installed: setup.cfg pyproject.toml $(CONSTRAINTS)
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-wheel quickstart build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-wheel quickstart build dist site *.egg-info
