@@ -13,20 +13,23 @@ import contextlib, sys
 import keras, numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from deepduel import build, models, order, pipeline
-from deepduel.architecture import Architecture
-from deepduel.augment import PRESETS
-from deepduel.recipe import Recipe
-from deepduel.length import Length
-from deepduel.options import RunOptions, TaskOptions
-from deepduel.shards import Split
+from deepduel.runs import build
+from deepduel.networks import task_model
+from deepduel.reading import order
+from deepduel.reading import pipeline
+from deepduel.networks.architecture import Architecture
+from deepduel.augmentation.transform import PRESETS
+from deepduel.training.optimizer_options import OptimizerOptions
+from deepduel.runs.length import RunLength
+from deepduel.runs.options import RunOptions, TaskOptions
+from deepduel.decoding.split import Split
 from tfrecords_tools.errors import UsageError
 
 train, validation = (Split(sys.argv[1], name) for name in ("train", "validation"))
-reading = pipeline.Reading(61)  # an odd batch, an odd last one
+reading = pipeline.ReadOptions(61)  # an odd batch, an odd last one
 
 def options(count, micro_batch=16):
-    common = {"length": Length(1), "micro_batch": micro_batch, "seed": 1, "devices": count}
+    common = {"length": RunLength(1), "micro_batch": micro_batch, "seed": 1, "devices": count}
     return RunOptions("", "", "", "", reading, **common)
 
 def fit(count):
@@ -34,8 +37,12 @@ def fit(count):
     frozen = Architecture("small_cnn", head, 8)
     tuned = Architecture("small_cnn", head, 8, fine_tune="last:3", precision="mixed_float16")
     tasks = [
-        TaskOptions("category", frozen, PRESETS["forensic"], Recipe("adamw", clip_norm=0.1), average=0.9),
-        TaskOptions("authenticity", tuned, PRESETS["forensic"], Recipe("sgd"), class_weights="balanced"),
+        TaskOptions(
+            "category", frozen, PRESETS["forensic"],
+            OptimizerOptions("adamw", clip_norm=0.1), average=0.9),
+        TaskOptions(
+            "authenticity", tuned, PRESETS["forensic"],
+            OptimizerOptions("sgd"), class_weights="balanced"),
     ]
     duel = build.duel(options(count), tasks, train)
     assert duel._strategy.num_replicas_in_sync == int(count)
@@ -76,7 +83,9 @@ import sys
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from deepduel import callbacks, keeper, train
+from deepduel import train
+from deepduel.runs import callbacks
+from deepduel.runs import checkpointing
 from tests.helpers import tiny_network
 from tests.conftest import run_command
 
@@ -88,7 +97,7 @@ def noting(self, epoch, logs=None):
     ended(self, epoch, logs)
 
 callbacks.Clock.on_epoch_end = twenty_seconds
-ended, keeper.Keeper.on_epoch_end = keeper.Keeper.on_epoch_end, noting
+ended, checkpointing.Keeper.on_epoch_end = checkpointing.Keeper.on_epoch_end, noting
 tiny_network.install()
 words = f"--data_dir={sys.argv[1]}", f"--workdir={sys.argv[2]}", *tiny_network.RUN, "--batch_norm=frozen"
 sys.exit(run_command(train, *words, "--epochs=1min", "--schedule=cosine", "--devices=2"))
