@@ -1,17 +1,20 @@
 # make quickstart   install, draw toy images, convert, train both tasks, evaluate, predict
 # make test         install, run all tests
 # make test-oldest  the same with the oldest packages that setup.cfg allows
-# make lint         ruff; which room may import which
+# make test-older-processor   the numeric tests with the kernels of a processor without AVX-512
+# make test-wheel   build a wheel, install it elsewhere, run the quickstart from it
+# make lint         ruff; which room may import which; types
+# make docs         build the documentation into site/
 
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test test-oldest lint clean
+.PHONY: quickstart test test-oldest test-older-processor test-wheel docs lint clean
 
 quickstart: $(VENV)/installed
-	$(BIN)/python -m experiments.quickstart --output_dir=quickstart
+	$(BIN)/python -m deepduel.quickstart --output_dir=quickstart
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --durations=15
@@ -19,10 +22,35 @@ test: $(VENV)/installed
 test-oldest:
 	$(MAKE) test VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt
 
+test-wheel:
+	rm -rf build dist $(VENV)-wheel
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(VENV)-wheel/bin/python -m pip install --upgrade pip
+	$(VENV)-wheel/bin/python -m pip wheel --no-deps --wheel-dir dist .
+	$(VENV)-wheel/bin/python -m pip install --constraint $(CONSTRAINTS) dist/*.whl
+	cd "$$(mktemp -d)" && "$(CURDIR)/$(VENV)-wheel/bin/python" -m deepduel.quickstart --count=300
+
+# What an x86-64 processor of AVX2 without AVX-512 computes with (AMD Zen 2 and 3, Intel before Skylake-X).
+# TensorFlow leaves oneDNN's operations to processors with AVX512_VNNI and computes in Eigen's own elsewhere,
+# whose matrix products are oneDNN's again; XLA, NumPy and OpenBLAS each choose by a variable of their own.
+OLDER_PROCESSOR = TF_ENABLE_ONEDNN_OPTS=0 ONEDNN_MAX_CPU_ISA=AVX2 XLA_FLAGS=--xla_cpu_max_isa=AVX2 \
+	NPY_DISABLE_CPU_FEATURES="AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR X86_V4" \
+	OPENBLAS_CORETYPE=Haswell
+
+test-older-processor: $(VENV)/installed
+	$(OLDER_PROCESSOR) $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --durations=5 -m numeric
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --constraint $(CONSTRAINTS) --editable '.[docs]'
+	touch $@
 
 $(VENV)/installed: setup.cfg pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -31,4 +59,4 @@ $(VENV)/installed: setup.cfg pyproject.toml $(CONSTRAINTS)
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest quickstart build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-wheel quickstart build dist site *.egg-info

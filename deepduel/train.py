@@ -1,6 +1,6 @@
 """Trains one image classifier per label axis, all from one read of the shards.
 
-    python -m deepduel.train --flagfile=artifact_original.flags --data_dir=SHARDS --workdir=RUN
+    python -m deepduel.train --flagfile=artifact_original --data_dir=SHARDS --workdir=RUN
 
 The same command resumes the run where it was stopped. To watch it: tensorboard --logdir=RUN/tensorboard
 
@@ -13,6 +13,7 @@ import sys
 
 from absl import flags
 
+from deepduel import presets
 from deepduel.runs import run_options, task_flags, train_flags
 from tfrecords_tools import cli
 from tfrecords_tools.errors import DataError, UsageError
@@ -77,7 +78,7 @@ def _axes(options: flags.FlagValues) -> list[str]:
 
 def entry() -> int:
     """The command; returns its exit code."""
-    return cli.run(main, FLAGS, name="deepduel.train")
+    return cli.run(main, FLAGS, name="deepduel.train", argv=presets.resolve(sys.argv))
 
 
 if __name__ == "__main__":

@@ -87,9 +87,9 @@ def _measure(
     data_dir: str, *, model, batch, way, size, micro_batch, fine_tune, precision, steps
 ) -> dict[str, float]:
     cli.quiet_tensorflow()
-    from deepduel import pipeline  # P
     from deepduel.decoding.split import Split
     from deepduel.order import Position
+    from deepduel.reading import pipeline
     from deepduel.reading.options import ReadOptions
 
     split = Split(data_dir, "train")

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from deepduel import augment, order, pipeline  # P
+from deepduel import augment, order
 from deepduel.decoding import split as split_module
+from deepduel.reading import pipeline
 from experiments.benchmark_job import Job
 
 

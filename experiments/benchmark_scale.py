@@ -106,8 +106,9 @@ def _measure_all(options: flags.FlagValues, folders: dict[str, str]) -> Iterator
 def measure(*, data_dir: str, reader: str, batch_size: int, step: int, seconds: float) -> dict:
     """Opens the data set, takes the first batch from `step` on, then batches for `seconds`."""
     cli.quiet_tensorflow()
-    from deepduel import order, pipeline  # P
+    from deepduel import order
     from deepduel.decoding.split import Split
+    from deepduel.reading import pipeline
 
     before = _resident()
     start = time.perf_counter()

@@ -1,11 +1,12 @@
 """Image folders and shards that the tests share. Everything is drawn here; nothing is downloaded."""
 
 import csv
+import os
 import pathlib
 
 import pytest
 
-from experiments import toy_images
+from deepduel import toy_images
 from tfrecords_tools import cli, convert
 
 TOY_COUNT, TOY_SIZE = 240, 32
@@ -17,6 +18,10 @@ TOY_TRAINING = (
     "--augmentation=forensic",
     "--batch_size=64",
 )
+
+# TensorFlow's threads warn from C++ of errors that tests provoke, between tests too, when pytest captures
+# nothing. What fails raises in Python with the same words; messages of level error are still shown.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def run_command(module, *words: str) -> int:

@@ -93,7 +93,8 @@ def draw(augmentation: Augmentation, seeds: tf.Tensor, height: int, width: int) 
     Args:
       augmentation: the ranges.
       seeds: int32 [B, 2], one pair per image.
-      height, width: the images' size in pixels.
+      height: the images' height in pixels.
+      width: their width in pixels.
 
     Returns:
       float32 [B] per parameter, named as `apply_transform` takes them. Parameters that the

@@ -19,15 +19,16 @@ class Augmentation:
 
     Attributes:
       rotation_range: degrees; the angle is uniform in ±rotation_range.
-      width_shift_range, height_shift_range: below 1 a share of the width or height, uniform in ±;
-        from 1 on pixels: a float uniform in ±, an int n any of the whole numbers 0..n-1 with
-        either sign. Several numbers: one of them, with either sign; shares if all are below 1.
-        `width_shift_range` draws `ty` and `height_shift_range` draws `tx`, as
-        ImageDataGenerator does (its `tx` moves along the columns, see `apply_transform`).
+      width_shift_range: below 1 a share of the width, uniform in ±; from 1 on pixels: a float uniform in ±,
+        an int n any of the whole numbers 0..n-1 with either sign. Several numbers: one of them, with
+        either sign; shares if all are below 1. Draws `ty`, and `height_shift_range` draws `tx`, as in
+        ImageDataGenerator (its `tx` moves along the columns, see `apply_transform`).
+      height_shift_range: the same for the height.
       shear_range: degrees, uniform in ±.
       zoom_range: a share, for factors uniform in [1 - zoom_range, 1 + zoom_range], or the factors'
         (lowest, highest); one factor per direction; above 1 shrinks the picture.
-      horizontal_flip, vertical_flip: each with probability one half.
+      horizontal_flip: left and right are swapped with probability one half.
+      vertical_flip: top and bottom are swapped with probability one half.
       channel_shift_range: grey levels, uniform in ±, added to the whole image within its own range.
       brightness_range: (lowest, highest) factor, or None; pixels become 8-bit whole numbers.
       fill_mode: what lies outside the image: "nearest" repeats the edge, "reflect" mirrors, "wrap" begins

@@ -11,6 +11,7 @@ model. `RandomWarp` is the same as a keras-cv layer.
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -67,7 +68,8 @@ def apply_transform(
         skipped.
       crop_size: side of the square that crop_top and crop_left cut out; 0 for the whole image.
       blur_radius: taps of the blur to each side; three times the largest sigma.
-      fill_mode, cval: what lies outside the image, see `Augmentation`.
+      fill_mode: what lies outside the image, see `Augmentation`.
+      cval: grey level outside the image with fill_mode="constant".
 
     Returns:
       float32 [B, size, size, C] 0..255.
@@ -234,7 +236,16 @@ class RandomWarp(randaugment.AugmentationLayer):
       augmentation: an `Augmentation`, or give its fields by name.
     """
 
-    def __init__(self, size=None, seed=None, augmentation=None, *, name=None, dtype="float32", **fields):
+    def __init__(
+        self,
+        size: int | tuple[int, int] | None = None,
+        seed: int | None = None,
+        augmentation: Augmentation | None = None,
+        *,
+        name: str | None = None,
+        dtype: str | keras.DTypePolicy = "float32",
+        **fields: Any,
+    ):
         # autocast would turn float labels into the layer's type before `call` sees them.
         super().__init__(name=name, dtype=dtype, autocast=False)
         if augmentation is not None and fields:

@@ -88,7 +88,7 @@ def forensic_cnn(image_size: int, stem_stride: int = 0) -> keras.Model:
     all over the image.
     """
     inputs = keras.Input((image_size, image_size, 3))
-    residual = input_filters.square_residual(inputs, gain=4.0, name="residual")
+    residual = input_filters.square_residual(inputs, name="residual")
     x = layers.Concatenate()([inputs, residual])
     x = layers.Conv2D(32, 3, strides=stem_stride or 1, padding="same", use_bias=False)(x)
     x = layers.ReLU()(_batch_norm()(x))

@@ -15,28 +15,29 @@ _HIGHPASS_RANGE = 32.0  # grey levels of residual that become 0 and 255
 _SRM_RANGE = 3.0  # as the truncated linear unit of Ye, Ni and Yi 2017
 
 # Fridrich and Kodovsky 2012 ("Rich models"), as chosen by Zhou et al. 2018 (arXiv 1805.04953): a second
-# difference along the row, the 3x3 "square" and the 5x5 "square" kernel, each over its quantisation.
-_LINE = np.array([[1, -2, 1]]) / 2
-_SQUARE_3 = np.array([[-1, 2, -1], [2, -4, 2], [-1, 2, -1]]) / 4
-_SQUARE_5 = (
-    np.array(
-        [[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]]
-    )
-    / 12
+# difference along the row, the 3x3 "square" and the 5x5 "square" kernel, and what each is divided by. The
+# division comes after the sum: sums of whole pixels and whole weights are exact in float32 in any order of
+# addition, so that every processor gives the same pixels.
+_LINE = np.array([[1, -2, 1]])
+_SQUARE_3 = np.array([[-1, 2, -1], [2, -4, 2], [-1, 2, -1]])
+_SQUARE_5 = np.array(
+    [[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]]
 )
+_LINE_DIVISOR, _SQUARE_3_DIVISOR, _SQUARE_5_DIVISOR = 2, 4, 12
 
 
 def highpass(pixels):
     """Each channel's 3x3 residual: what its neighbours do not foretell, 127.5 for nothing."""
-    return _as_pixels(square_residual(pixels, gain=1.0, name="highpass"), _HIGHPASS_RANGE)
+    return _as_pixels(square_residual(pixels, name="highpass"), [_SQUARE_3_DIVISOR] * 3, _HIGHPASS_RANGE)
 
 
 def srm(pixels):
     """Three noise residuals of the spatial rich model, each the mean over the colours."""
     residuals = _filtered(pixels, [_LINE, _SQUARE_3, _SQUARE_5], "srm")  # per colour: three residuals
     size = pixels.shape[1:3]
-    residuals = ops.mean(ops.reshape(residuals, (-1, *size, 3, 3)), axis=3)
-    return _as_pixels(residuals, _SRM_RANGE)
+    sums = ops.sum(ops.reshape(residuals, (-1, *size, 3, 3)), axis=3)  # over the colours
+    divisors = [3 * _LINE_DIVISOR, 3 * _SQUARE_3_DIVISOR, 3 * _SQUARE_5_DIVISOR]
+    return _as_pixels(sums, divisors, _SRM_RANGE)
 
 
 def spectrum(pixels):
@@ -53,9 +54,19 @@ def spectrum(pixels):
     return ops.transpose(middle, (0, 2, 3, 1)) * (255 / float(np.log1p(255 * side)))
 
 
-def square_residual(pixels, *, gain: float, name: str):
-    """[B, S, S, 3]: the 3x3 square kernel's residual of each channel, `gain` times."""
-    return _filtered(pixels, [gain * _SQUARE_3], name)
+def square_residual(pixels, *, name: str):
+    """[B, S, S, 3]: each channel through the 3x3 square kernel of whole numbers (4 times the residual)."""
+    return _filtered(pixels, [_SQUARE_3], name)
+
+
+def reset_kernels(extractor: keras.Model) -> None:
+    """Gives the filter in front of a network its kernels again, after a training state was loaded.
+
+    A state holds every variable, the constant kernels too; those of earlier versions were already divided.
+    """
+    for layer in extractor.layers:
+        if isinstance(layer, layers.DepthwiseConv2D) and layer.name in FILTERS:
+            layer.kernel.assign(layer.depthwise_initializer(layer.kernel.shape))
 
 
 FILTERS: dict[str, Callable] = {
@@ -84,6 +95,8 @@ def _filtered(pixels, kernels: list[np.ndarray], name: str):
     )(around)
 
 
-def _as_pixels(residuals, limit: float):
-    """-limit..limit -> 0..255, cut off beyond."""
-    return ops.clip(residuals * (127.5 / limit) + 127.5, 0.0, 255.0)
+def _as_pixels(residuals, divisors: list[int], limit: float):
+    """Residuals over their channel's divisor, -limit..limit -> 0..255, cut off beyond."""
+    scale = [127.5 / (limit * divisor) for divisor in divisors]
+    pixels = layers.Rescaling(scale, offset=127.5, dtype="float32")(residuals)
+    return ops.clip(pixels, 0.0, 255.0)

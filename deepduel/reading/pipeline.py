@@ -6,6 +6,7 @@
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -22,7 +23,7 @@ def make_train(
     labels: str | None = None,
     split: str = "train",
     position: order.Position | None = None,
-    **reading,
+    **reading: Any,
 ) -> tf.data.Dataset:
     """Endless training batches (images, labels), from `position` on.
 
@@ -50,7 +51,7 @@ def make_eval(
     batch_size: int,
     labels: str | None = None,
     split: str = "validation",
-    **reading,
+    **reading: Any,
 ) -> tf.data.Dataset:
     """Every record exactly once, in order: (images, labels, weight).
 

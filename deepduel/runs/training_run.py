@@ -13,6 +13,7 @@ import pathlib
 import numpy as np
 
 from deepduel.decoding.split import Split
+from deepduel.networks import input_filters
 from deepduel.networks.run_card import RunCard
 from deepduel.reading import pipeline
 from deepduel.runs import (
@@ -59,6 +60,8 @@ def train(
     run_folder.write_flags(workdir, flags)
     run_folder.keep_card(_card(options, train_split, trainer, reading), workdir)
     stored, damaged = training_state.load(workdir / "resume", trainer.state_variables())
+    for task in trainer.tasks:
+        input_filters.reset_kernels(task.model.extractor)
     for line in damaged:
         print(line)
     state = stored or training_state.State()

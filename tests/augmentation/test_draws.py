@@ -9,6 +9,8 @@ from deepduel.augmentation.draws import threefry
 from deepduel.augmentation.transform import Augmentation, augment, draw, uniforms
 from tests.helpers.augmented import ORIGINAL, generator, photo_like, seed_pairs
 
+pytestmark = pytest.mark.numeric
+
 # --- random numbers ---------------------------------------------------------------------------
 
 

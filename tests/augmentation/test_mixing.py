@@ -7,6 +7,8 @@ import tensorflow as tf
 from deepduel.augmentation import mixing
 from deepduel.augmentation.mixing import Mixing
 
+pytestmark = pytest.mark.numeric
+
 BOTH = Mixing(mixup_alpha=0.2, cutmix_alpha=1.0)
 
 

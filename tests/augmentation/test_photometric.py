@@ -10,6 +10,8 @@ import tensorflow as tf
 from deepduel.augmentation import photometric
 from tests.helpers.augmented import photo_like
 
+pytestmark = pytest.mark.numeric
+
 
 def test_brightness_is_pillows():
     values = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)

@@ -8,6 +8,8 @@ import tensorflow as tf
 from deepduel.augmentation import randaugment
 from deepduel.augmentation.transform import Augmentation, augment
 
+pytestmark = pytest.mark.numeric
+
 SPEC = Augmentation(rotation_range=20, rand_augment=2)
 
 

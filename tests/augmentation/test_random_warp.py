@@ -1,7 +1,6 @@
 """The augmentation as a keras-cv layer."""
 
 import json
-import pathlib
 
 import keras
 import keras_cv
@@ -11,6 +10,8 @@ import tensorflow as tf
 
 from deepduel.augmentation.transform import RandomWarp, augment, resize
 from tests.helpers.augmented import ORIGINAL, photo_like, seed_pairs
+
+pytestmark = pytest.mark.numeric
 
 
 def test_the_layer_with_seeds_is_augment():
@@ -116,18 +117,3 @@ def test_the_layer_takes_numpy_arrays():
     np.testing.assert_array_equal(RandomWarp(size=8, seed=0, rotation_range=20)(images), expected)
     found = RandomWarp(size=8, seed=0, rotation_range=20)({"images": images})["images"]
     np.testing.assert_array_equal(found, expected)
-
-
-def test_the_readmes_examples_run(toy_shards):
-    readme = (pathlib.Path(__file__).parents[2] / "README.md").read_text("utf-8")
-    section = readme[readme.index("### As layers") : readme.index("## Evaluating")]
-    blocks = [part.split("```")[0] for part in section.split("```python\n")[1:]]
-    assert len(blocks) == 3
-    names = {}
-    for block in blocks:
-        for full, small in (("SHARDS", str(toy_shards)), ("200, 200", "32, 32"), ("size=224", "size=16")):
-            block = block.replace(full, small)
-        exec(block.replace(" 224", " 16").replace("keras.layers.Conv2D(32", "keras.layers.Conv2D(2"), names)
-    images, labels = next(iter(names["mixed"]))
-    assert images.shape == (64, 16, 16, 3) and labels.shape == (64, 3)
-    assert names["pixels"].shape == (8, 16, 16, 3) and names["labels"].shape == (8, 3)

@@ -12,6 +12,8 @@ from deepduel.augmentation.options import FILL_MODES
 from deepduel.augmentation.transform import PRESETS, Augmentation, apply_transform, augment, draw, resize
 from tests.helpers.augmented import ORIGINAL, generator, photo_like, seed_pairs
 
+pytestmark = pytest.mark.numeric
+
 
 def parity(images, spec, seeds):
     """Mean absolute grey levels between us and Keras per draw, away from the border."""

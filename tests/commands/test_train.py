@@ -18,7 +18,8 @@ from deepduel.training import devices
 from tests.conftest import TOY_TRAINING, history_rows, run_command
 from tfrecords_tools.errors import UsageError
 
-FLAGFILES = sorted(pathlib.Path(__file__).parents[2].glob("experiments/*.flags"))
+PROJECT = pathlib.Path(__file__).parents[2]
+FLAGFILES = sorted([*PROJECT.glob("experiments/*.flags"), *PROJECT.glob("deepduel/presets/*.flags")])
 
 
 def test_a_run_leaves_its_models_history_and_card(toy_run, toy_shards):
@@ -193,7 +194,8 @@ def test_help_does_not_wait_for_tensorflow():
 
 
 @pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.name)
-def test_every_flagfile_is_accepted(path):
+def test_every_flagfile_is_accepted(path, monkeypatch):
+    monkeypatch.chdir(PROJECT)
     from deepduel.augmentation import transform
     from deepduel.networks import task_model
 

@@ -10,6 +10,8 @@ from deepduel.decoding.image import DecodeOptions, fit_image
 from deepduel.decoding.image_graph import decode_fitted
 from deepduel.prediction import sources
 
+pytestmark = pytest.mark.numeric
+
 
 def photo(height: int, width: int) -> np.ndarray:
     """Soft shapes, edges and fine noise, as a camera gives."""

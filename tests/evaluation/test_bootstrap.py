@@ -6,6 +6,8 @@ from sklearn import metrics as sk
 
 from deepduel.evaluation import bootstrap, metrics
 
+pytestmark = pytest.mark.numeric
+
 
 def _random(seed, count, classes, *, decimals=None):
     rng = np.random.default_rng(seed)

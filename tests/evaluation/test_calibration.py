@@ -8,6 +8,8 @@ import pytest
 from deepduel.evaluation import calibration
 from tfrecords_tools.errors import DataError
 
+pytestmark = pytest.mark.numeric
+
 
 def _overconfident(count, temperature, seed=0, classes=2):
     """Labels drawn from softmax(z), and the probabilities softmax(temperature * z) that a model says."""

@@ -6,6 +6,8 @@ from sklearn import metrics as sk
 
 from deepduel.evaluation import metrics
 
+pytestmark = pytest.mark.numeric
+
 
 def _random(seed: int, count: int, classes: int, *, coarse: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Labels and probabilities that know something of each other; `coarse`: with many ties."""

@@ -6,6 +6,8 @@ import pytest
 from experiments import check_exactness, kill_training
 from tests.conftest import run_command
 
+pytestmark = pytest.mark.numeric
+
 
 def test_xception_in_micro_batches_is_plain_keras_on_the_full_batch(toy_shards, capsys):
     """Three steps; experiments/check_exactness.py does fifty."""

@@ -30,7 +30,7 @@ def main(folder: pathlib.Path) -> None:
     folder.mkdir(parents=True)
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     os.chdir(folder)
-    _run("experiments.toy_images", "--output_dir=images", "--count=24", "--size=16")
+    _run("deepduel.toy_images", "--output_dir=images", "--count=24", "--size=16")
     _run(
         "tfrecords_tools.convert",
         "--input_dir=images",

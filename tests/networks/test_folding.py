@@ -8,6 +8,8 @@ from deepduel.networks import task_model
 from deepduel.networks.architecture import Architecture
 from deepduel.networks.folding import Folded
 
+pytestmark = pytest.mark.numeric
+
 SIDE = 9
 
 

@@ -8,6 +8,8 @@ import tensorflow as tf
 from deepduel.networks import fused_batch_norm, task_model
 from deepduel.networks.architecture import Architecture
 
+pytestmark = pytest.mark.numeric
+
 TOLERANCE = {"float32": 2e-6, "mixed_bfloat16": 4e-2, "mixed_float16": 4e-3}
 
 

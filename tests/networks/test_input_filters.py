@@ -8,6 +8,8 @@ from scipy import ndimage
 from deepduel.networks import backbones, input_filters, task_model
 from deepduel.networks.architecture import INPUT_FILTERS, OWN_BACKBONES, Architecture
 
+pytestmark = pytest.mark.numeric
+
 FILTERS = ["highpass", "srm", "spectrum"]
 
 
@@ -32,7 +34,16 @@ def test_gives_an_image_of_the_same_kind(name, size):
 @pytest.mark.parametrize("name", ["highpass", "srm"])
 def test_nothing_is_left_of_what_is_even(name):
     even = np.full((1, 9, 9, 3), 200, np.float32)
-    np.testing.assert_allclose(filtered(name, even), 127.5, atol=1e-3)
+    np.testing.assert_array_equal(filtered(name, even), 127.5)
+
+
+@pytest.mark.parametrize("name", ["highpass", "srm"])
+def test_whole_pixels_are_filtered_exactly_in_any_order_of_addition(name):
+    """A mirrored image is summed in another order, and the kernels are the same mirrored."""
+    images = np.round(128 + pixels() / 40)
+    np.testing.assert_array_equal(
+        filtered(name, images[:, ::-1, ::-1])[:, ::-1, ::-1], filtered(name, images)
+    )
 
 
 def test_srm_is_the_three_published_kernels():
@@ -66,6 +77,18 @@ def test_the_spectrum_is_numpys_with_frequency_zero_in_the_middle():
     np.testing.assert_allclose(filtered("spectrum", images), expected, atol=1e-2)
     white = np.full((1, 24, 24, 3), 255, np.float32)
     assert filtered("spectrum", white)[0, 12, 12, 0] == pytest.approx(255, abs=0.01)
+
+
+@pytest.mark.parametrize(("name", "divisors"), [("highpass", 4), ("srm", (2, 4, 12))])
+def test_kernels_that_an_earlier_versions_state_holds_divided_are_whole_again(name, divisors):
+    architecture = Architecture("small_cnn", image_size=24, weights="none", input_filter=name)
+    extractor = task_model.build(name, architecture, ("x", "y")).extractor
+    expected = extractor(pixels())
+    kernel = extractor.get_layer(name).kernel
+    kernel.assign(kernel / np.array(divisors, np.float32))
+    assert np.abs(extractor(pixels()) - expected).max() > 1e-3
+    input_filters.reset_kernels(extractor)
+    np.testing.assert_array_equal(extractor(pixels()), expected)
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])

@@ -4,6 +4,8 @@ import tensorflow as tf
 
 from deepduel.networks.micro_batches import in_micro_batches
 
+pytestmark = pytest.mark.numeric
+
 ROWS = {"sum": tf.TensorSpec((), tf.float32), "seed": tf.TensorSpec((2,), tf.int32)}
 
 

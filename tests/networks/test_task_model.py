@@ -11,6 +11,8 @@ from deepduel.networks.architecture import PRECISIONS, Architecture
 from deepduel.runs import task_flags
 from tfrecords_tools.errors import DataError, UsageError
 
+pytestmark = pytest.mark.numeric
+
 CLASSES = {"category": ("animals", "human_faces", "vehicles"), "authenticity": ("real", "fake")}
 
 

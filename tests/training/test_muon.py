@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from deepduel.training.muon import Muon, is_hidden_kernel, orthogonalised
 
+pytestmark = pytest.mark.numeric
+
 
 def variable(shape, name="kernel"):
     values = np.random.default_rng(0).normal(size=shape).astype(np.float32)

@@ -7,6 +7,8 @@ from deepduel.training.optimizer_options import OPTIMIZERS, OptimizerOptions
 from deepduel.training.optimizers import Schedule
 from tfrecords_tools.errors import UsageError
 
+pytestmark = pytest.mark.numeric
+
 
 def build(options, *, epochs=2, scales_loss=False):
     return optimizers.build(options, steps_per_epoch=10, epochs=epochs, scales_loss=scales_loss)

@@ -4,6 +4,8 @@ import sklearn.metrics
 
 from deepduel.training.running_auc import RunningAUC
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_it_is_scikit_learns_whatever_the_batches(classes):

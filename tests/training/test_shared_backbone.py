@@ -15,6 +15,8 @@ from deepduel.training.task import Task
 from deepduel.training.trainer import MultiTaskTrainer
 from tests.conftest import TOY_TRAINING, run_command
 
+pytestmark = pytest.mark.numeric
+
 AXES = ("category", "authenticity")
 
 

@@ -6,6 +6,8 @@ import tensorflow as tf
 from deepduel.training.task_losses import Objective, class_weights, losses
 from tfrecords_tools.errors import UsageError
 
+pytestmark = pytest.mark.numeric
+
 LABELS = tf.constant([0, 2, 1, -1])
 LOGITS = tf.constant(np.random.default_rng(0).normal(size=(4, 3)), tf.float32)
 

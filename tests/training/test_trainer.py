@@ -15,6 +15,8 @@ from deepduel.training.trainer import MultiTaskTrainer
 from tests.helpers.tasks import FROZEN, TRAINED, assert_same, compiled, fit, weights
 from tests.helpers.tasks import make as make_task
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def split(toy_shards):

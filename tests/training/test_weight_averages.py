@@ -4,6 +4,8 @@ import pytest
 
 from deepduel.training.weight_averages import Averages
 
+pytestmark = pytest.mark.numeric
+
 
 def test_averages_follow_the_weights_and_stand_in_for_them():
     weight = keras.Variable(np.zeros(2, "float32"))

@@ -10,6 +10,8 @@ from tfrecords_tools.errors import UsageError
 from tfrecords_tools.images import encoding_options, image, jpeg
 from tfrecords_tools.images.encoding_options import EncodingOptions
 
+pytestmark = pytest.mark.numeric
+
 
 def reference(data: bytes) -> np.ndarray:
     """What Pillow makes of the bytes: upright, RGB; 16 bits by their high byte."""

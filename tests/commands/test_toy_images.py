@@ -3,7 +3,7 @@ import csv
 import numpy as np
 from PIL import Image
 
-from experiments import toy_images
+from deepduel import toy_images
 from tests.conftest import run_command
 
 

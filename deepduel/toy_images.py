@@ -32,7 +32,7 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_string("output_dir", None, "Folder to draw into; made anew.", flag_values=FLAGS, required=True)
 flags.DEFINE_integer("count", 3000, "How many images.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("size", 32, "Side of an image, pixels.", lower_bound=16, flag_values=FLAGS)
-flags.DEFINE_integer("seed", 0, "Of the drawing.", lower_bound=0, flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "Random seed.", lower_bound=0, flag_values=FLAGS)
 
 
 def draw(category: str, fake: bool, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -116,4 +116,4 @@ def main(options: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, FLAGS, name="experiments.toy_images"))
+    sys.exit(cli.run(main, FLAGS, name="deepduel.toy_images"))

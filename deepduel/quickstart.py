@@ -14,33 +14,32 @@ import time
 from absl import flags
 
 from tfrecords_tools import cli
-from tfrecords_tools.errors import DataError, UsageError
+from tfrecords_tools.errors import DataError
 from tfrecords_tools.progress import duration
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
-    "output_dir", "quickstart", "Folder for everything that is made; made anew.", flag_values=FLAGS
+    "output_dir",
+    "quickstart",
+    "Folder for images, shards and run; what an earlier quickstart left there is replaced.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_string(
-    "flags_file", "experiments/quickstart.flags", "Flagfile of the training.", flag_values=FLAGS
+    "flags_file", "quickstart", "Flagfile of the training: a preset's name or a path.", flag_values=FLAGS
 )
-flags.DEFINE_integer("count", 3000, "Toy images to draw.", lower_bound=60, flag_values=FLAGS)
-flags.DEFINE_integer("seed", 0, "Of the drawing.", lower_bound=0, flag_values=FLAGS)
+flags.DEFINE_integer("count", 3000, "Number of toy images to draw.", lower_bound=60, flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "Random seed of the toy images.", lower_bound=0, flag_values=FLAGS)
 
 
 def main(options: flags.FlagValues) -> None:
     started = time.monotonic()
     root = pathlib.Path(options.output_dir)
-    if not pathlib.Path(options.flags_file).is_file():
-        raise UsageError(
-            f"--flags_file={options.flags_file}: there is no such file; run this in the project's folder"
-        )
     for part in ("shards", "run"):  # the images look after themselves
         shutil.rmtree(root / part, ignore_errors=True)
     root.mkdir(parents=True, exist_ok=True)
     images, shards, run = (root / part for part in ("images", "shards", "run"))
     _run(
-        "experiments.toy_images",
+        "deepduel.toy_images",
         f"--output_dir={images}",
         f"--count={options.count}",
         f"--seed={options.seed}",
@@ -86,4 +85,4 @@ def _summary(root: pathlib.Path, run: pathlib.Path, seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, FLAGS, name="experiments.quickstart"))
+    sys.exit(cli.run(main, FLAGS, name="deepduel.quickstart"))

@@ -1,0 +1,32 @@
+"""Flagfiles that come with the package are found by name."""
+
+import pathlib
+
+import pytest
+
+from deepduel import presets
+
+
+def test_the_presets_are_flagfiles_of_the_package():
+    assert {"artifact_original", "fine_tune_all", "quickstart"} <= set(presets.names())
+
+
+@pytest.mark.parametrize(
+    "words", [["--flagfile=quickstart"], ["--flagfile", "quickstart"], ["-flagfile=quickstart"]]
+)
+def test_a_presets_name_becomes_its_path(words):
+    resolved = presets.resolve(["train", *words, "--epochs=2"])
+    assert resolved[-1] == "--epochs=2"
+    assert pathlib.Path(resolved[-2].rpartition("=")[2]).name == "quickstart.flags"
+    assert pathlib.Path(resolved[-2].rpartition("=")[2]).is_file()
+
+
+def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("quickstart").write_text("--epochs=3\n")
+    assert presets.resolve(["train", "--flagfile=quickstart"]) == ["train", "--flagfile=quickstart"]
+
+
+def test_other_words_stay_as_they_are():
+    words = ["train", "--flagfile=run/train.flags", "--weights=quickstart", "--flagfile"]
+    assert presets.resolve(words) == words
