@@ -78,8 +78,8 @@ def train(
         total = f" of {planned}" if planned else ""
         print(f"resuming at epoch {state.epoch + 1}{total}, step {state.step}")
     _print_plan(train_split, validation_split, trainer, reading)
-    for task in tasks:
-        print(task.augmentation_line)
+    for task_options in tasks:
+        print(task_options.augmentation_line)
     session = fit_loop.Session(options, trainer, train_split, validation_split, reading, state, flags)
     return fit_loop.fit(session)
 

@@ -12,7 +12,7 @@ from deepduel import train
 from deepduel.decoding.image import DecodeOptions
 from deepduel.networks.run_card import RunCard
 from deepduel.prediction.predictor import Predictor
-from deepduel.runs import run_options, task_flags
+from deepduel.runs import run_options, task_flags, train_flags
 from deepduel.runs.options import check_sharing
 from deepduel.training import devices
 from tests.conftest import TOY_TRAINING, history_rows, run_command
@@ -191,6 +191,18 @@ def test_help_does_not_wait_for_tensorflow():
     assert done.returncode == 0, done.stderr
     assert "--micro_batch=VALUE" in done.stdout
     assert "Unknown command line flag 'oops'" in done.stderr
+
+
+def test_every_flag_is_in_one_group_of_the_help():
+    names = [
+        name
+        for groups in (train_flags.USUAL, train_flags.FURTHER)
+        for group in groups.values()
+        for name in group
+    ]
+    assert sorted(names) == sorted(set(train.FLAGS) - {"flagfile", "undefok"})
+    assert list(train_flags.USUAL) == list(train_flags.FURTHER)
+    assert 18 <= sum(map(len, train_flags.USUAL.values())) <= 25
 
 
 @pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.name)
