@@ -18,6 +18,7 @@ from absl import flags
 from deepduel.augmentation import flags as augmentation_flags
 from deepduel.reading.bottleneck import Rates, Situation, table, verdict
 from deepduel.runs import task_flags
+from deepduel.training import devices
 from tfrecords_tools import cli
 from tfrecords_tools.format import storage
 
@@ -60,7 +61,7 @@ def main(options: flags.FlagValues) -> None:
     import tensorflow as tf
 
     stored = sum(shard.bytes for shard in split.shards)
-    device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    device = "GPU" if devices.gpu_names() else "CPU"
     in_memory = stored < host_memory.available_bytes() / 2
     situation = Situation(options.reader, options.fast_decode, options.cache, device, in_memory)
     try:

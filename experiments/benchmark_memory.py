@@ -114,7 +114,7 @@ def _ours(split, iterator, axes, size, precision, *, batch, micro_batch, fine_tu
     from deepduel.networks import task_model
     from deepduel.networks.architecture import Architecture
     from deepduel.training.task import Task
-    from deepduel.training.trainer import Duel
+    from deepduel.training.trainer import MultiTaskTrainer
 
     tasks = []
     for axis in axes:
@@ -122,9 +122,9 @@ def _ours(split, iterator, axes, size, precision, *, batch, micro_batch, fine_tu
         architecture = Architecture(backbone, head, size, fine_tune=fine_tune, precision=precision)
         model = task_model.build(axis, architecture, split.manifest.axes[axis])
         tasks.append(Task(axis, model, PRESETS["original"], keras.optimizers.Adam(0.001)))
-    duel = Duel(tasks, micro_batch=min(micro_batch, batch))
-    duel.compile()
-    function = duel.make_train_function()
+    trainer = MultiTaskTrainer(tasks, micro_batch=min(micro_batch, batch))
+    trainer.compile()
+    function = trainer.make_train_function()
     return lambda: function(iterator)
 
 

@@ -31,14 +31,13 @@ def main(options: flags.FlagValues) -> None:
     import keras
     import numpy as np
 
-    from deepduel import order
     from deepduel.augment import PRESETS, augment
     from deepduel.decoding.split import Split
     from deepduel.networks import task_model
     from deepduel.networks.architecture import Architecture
-    from deepduel.reading import pipeline
+    from deepduel.reading import order, pipeline
     from deepduel.training.task import Task
-    from deepduel.training.trainer import Duel
+    from deepduel.training.trainer import MultiTaskTrainer
 
     split = Split(options.data_dir, "train")
     axis = next(iter(split.manifest.axes))
@@ -51,8 +50,8 @@ def main(options: flags.FlagValues) -> None:
         return Task(axis, model, PRESETS["original"], keras.optimizers.Adam(options.learning_rate))
 
     ours, plain = build(), build()
-    duel = Duel([ours], micro_batch=options.micro_batch)
-    duel.compile()
+    trainer = MultiTaskTrainer([ours], micro_batch=options.micro_batch)
+    trainer.compile()
     inputs = plain.model.extractor.input
     network = keras.Model(inputs, plain.model.head(plain.model.extractor(inputs, training=False)))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -64,7 +63,7 @@ def main(options: flags.FlagValues) -> None:
     first = plain.model.head.get_weights()
     reading = pipeline.ReadOptions(options.batch_size, size=(200, 200))
     batches = pipeline.train_batches(split, reading, order.Position(1))
-    step, ahead = duel.make_train_function(), iter(batches)
+    step, ahead = trainer.make_train_function(), iter(batches)
     for number, batch in enumerate(batches.take(options.steps), start=1):
         step(ahead)
         pixels = augment(batch["images"], batch["seeds"], plain.augmentation, options.image_size)

@@ -6,10 +6,9 @@ import importlib.metadata
 import pathlib
 import platform
 
-import tensorflow as tf
-
 from deepduel.evaluation.predictions import Predictions
 from deepduel.prediction.predictor import Predictor
+from deepduel.training import devices
 
 _PACKAGES = (
     "tensorflow",
@@ -48,7 +47,7 @@ def about(predictor: Predictor, predictions: Predictions, *, workdir: str, flags
         "images_per_second": round(predictions.images / predictions.seconds, 1)
         if predictions.images
         else None,
-        "device": device(),
+        "device": devices.description(),
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "versions": versions(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -59,15 +58,6 @@ def sha256(path: pathlib.Path) -> str:
     """Of a file, hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def device() -> str:
-    """What TensorFlow computes on."""
-    names = [
-        tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
-        for gpu in tf.config.list_physical_devices("GPU")
-    ]
-    return ", ".join(names) or f"CPU ({platform.processor() or platform.machine()})"
 
 
 def versions() -> dict[str, str]:

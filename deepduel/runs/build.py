@@ -13,12 +13,15 @@ from deepduel.runs.options import RunOptions, TaskOptions
 from deepduel.training import devices, optimizers, task_losses
 from deepduel.training.task import Task
 from deepduel.training.task_losses import Objective
-from deepduel.training.trainer import Duel
+from deepduel.training.trainer import MultiTaskTrainer
 from tfrecords_tools.errors import UsageError
 
 
-def duel(options: RunOptions, tasks: list[TaskOptions], split: Split) -> Duel:
-    """Everything that is trained; `split` is the training split, for its labels and its size.
+def trainer(options: RunOptions, tasks: list[TaskOptions], split: Split) -> MultiTaskTrainer:
+    """Everything that is trained, compiled.
+
+    Args:
+      split: the training split, for its labels and its size.
 
     Raises:
       UsageError: several devices are asked for, and a task trains batch-norm statistics.
@@ -29,19 +32,19 @@ def duel(options: RunOptions, tasks: list[TaskOptions], split: Split) -> Duel:
         planned = tf.Variable(steps * (options.length.epochs or 0), trainable=False, name="planned_steps")
         built: list[Task] = []
         for task in tasks:
-            lender = built[0] if options.shared_backbone and built else None
-            built.append(_task(options, task, split, steps, planned, lender))
-    unfit = [task.name for task in built if task.trains_statistics and normalises(task)]
-    if strategy and unfit:
-        rule = f"{', '.join(unfit)}: batch-norm statistics can be trained on one device only"
+            owner = built[0] if options.shared_backbone and built else None
+            built.append(_task(options, task, split, steps, planned, owner))
+    need_one_device = [task.name for task in built if task.trains_statistics and normalises(task)]
+    if strategy and need_one_device:
+        rule = f"{', '.join(need_one_device)}: batch-norm statistics can be trained on one device only"
         if options.devices != "auto":
             raise UsageError(f"{rule}; give --devices=1 or --batch_norm=frozen")
         print(f"{rule}, so one is used; --batch_norm=frozen trains on all")
-        return duel(dataclasses.replace(options, devices="1"), tasks, split)
+        return trainer(dataclasses.replace(options, devices="1"), tasks, split)
     micro_batch = min(options.micro_batch or 1, options.reading.batch_size)
-    built = Duel(built, micro_batch=micro_batch, strategy=strategy, planned_steps=planned)
-    built.compile()
-    return built
+    trained = MultiTaskTrainer(built, micro_batch=micro_batch, strategy=strategy, planned_steps=planned)
+    trained.compile()
+    return trained
 
 
 def normalises(task: Task) -> bool:
@@ -55,36 +58,38 @@ def _task(
     task: TaskOptions,
     split: Split,
     steps: int,
-    planned: tf.Variable,
-    lender: Task | None,
+    planned_steps: tf.Variable,
+    owner: Task | None,
 ) -> Task:
+    """The task, with the owner's extractor where there is one."""
     classes = split.manifest.axes[task.axis]
     weights = task_losses.class_weights(task.class_weights, split.labels[task.axis], tuple(classes))
     architecture = task.architecture
     optimizer = optimizers.build(
-        task.recipe,
+        task.optimizer,
         steps_per_epoch=steps,
         epochs=options.length.epochs,
-        planned=planned,
-        scales_loss=architecture.trainable and architecture.precision == "mixed_float16" and not lender,
+        planned_steps=planned_steps,
+        scales_loss=architecture.trainable and architecture.precision == "mixed_float16" and not owner,
         precision=architecture.precision,
+    )
+    model = task_model.build(
+        task.axis,
+        architecture,
+        classes,
+        seed=options.seed,
+        extractor=owner.model.extractor if owner else None,
     )
     return Task(
         task.axis,
-        task_model.build(
-            task.axis,
-            architecture,
-            classes,
-            seed=options.seed,
-            extractor=lender.model.extractor if lender else None,
-        ),
+        model,
         task.augmentation,
         optimizer,
         mixing=task.mixing,
         objective=Objective(task.label_smoothing, weights),
-        average=task.average,
-        clip_norm=task.recipe.clip_norm,
+        ema=task.ema,
+        clip_norm=task.optimizer.clip_norm,
         monitor=task.monitor,
-        patience=task.patience,
-        borrows=lender is not None,
+        patience=task.early_stopping,
+        shares_extractor=owner is not None,
     )

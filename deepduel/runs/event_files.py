@@ -1,7 +1,7 @@
-"""TensorBoard's event files: points that a resumed run will write again are taken out of them.
+"""TensorBoard's event files: removes points that a resumed run will write again.
 
 TensorBoard would drop such points itself after a session that begins with a SessionLog, but its readers
-differ in that; files without doubles are right in all of them.
+differ in that; files without duplicates are read correctly by all of them.
 """
 
 import pathlib
@@ -13,24 +13,24 @@ from tensorboard.compat.proto.event_pb2 import Event
 def forget_after(folder: pathlib.Path, step: int) -> int:
     """Removes every point whose step is above `step`. Returns how many there were.
 
-    A file that changes is written anew beside itself and renamed; what a killed process left of its last
-    record goes too.
+    A file that changes is written again beside the old one and renamed; a last record that a killed process
+    left incomplete is removed too.
     """
     return sum(_rewrite(path, step) for path in sorted(folder.glob("events.out.tfevents.*")))
 
 
 def _rewrite(path: pathlib.Path, step: int) -> int:
-    kept, dropped, whole = [], 0, True
+    kept, dropped, complete = [], 0, True
     try:
         for record in tf.compat.v1.io.tf_record_iterator(str(path)):
             event = Event.FromString(record)
-            if event.step > step and not event.file_version:  # which every file begins with
+            if event.step > step and not event.file_version:  # every file begins with its version
                 dropped += 1
             else:
                 kept.append(record)
     except tf.errors.DataLossError:
-        whole = False
-    if dropped or not whole:
+        complete = False
+    if dropped or not complete:
         partial = path.with_name(f".{path.name}.partial")
         with tf.io.TFRecordWriter(str(partial)) as writer:
             for record in kept:

@@ -1,115 +1,177 @@
-"""One session of a run: Keras' fit from where the run stands to its last epoch, or until it is stopped."""
+"""One session of a run: Keras' fit from the run's position to its last epoch, or until it is stopped."""
 
+import contextlib
+import dataclasses
 import functools
 import pathlib
-import time
+from collections.abc import Callable
+
+import tensorflow as tf
 
 from deepduel.decoding.split import Split
 from deepduel.reading import order, pipeline
-from deepduel.runs import callbacks, tensorboard, training_state
-from deepduel.runs.checkpointing import Keeper
+from deepduel.runs import callbacks, tensorboard
+from deepduel.runs.checkpointing import Checkpoint
+from deepduel.runs.epoch_files import EpochFiles
 from deepduel.runs.mistakes import Mistakes
 from deepduel.runs.options import RunOptions
+from deepduel.runs.stopping import EarlyStopping, PlannedEnd, StopRequest
+from deepduel.runs.training_state import State
 from deepduel.training.features import Features
-from deepduel.training.trainer import Duel
+from deepduel.training.trainer import MultiTaskTrainer
 
-_ENDLESS = 10**9  # epochs; the keeper ends a run that is as long as a time allows
+_ENDLESS = 10**9  # epochs; PlannedEnd ends a run whose length is a time
 
 
-def fit(
-    options: RunOptions,
-    duel: Duel,
-    train_split: Split,
-    validation_split: Split,
-    reading: pipeline.ReadOptions,
-    stand: training_state.State,
-    *,
-    flags: str,
-) -> dict[str, float]:
-    """What is left of a begun epoch, then the whole ones. Returns `latest` of the history.
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """What a session trains, on what, and from where.
+
+    Attributes:
+      options: of the run.
+      trainer: compiled, with the variables of `state`.
+      train_split, validation_split: the images.
+      reading: how both are read.
+      state: the run's position, kept up to date.
+      flags: the flagfile of the run, for TensorBoard.
+    """
+
+    options: RunOptions
+    trainer: MultiTaskTrainer
+    train_split: Split
+    validation_split: Split
+    reading: pipeline.ReadOptions
+    state: State
+    flags: str
+
+    @property
+    def workdir(self) -> pathlib.Path:
+        """The run's folder."""
+        return pathlib.Path(self.options.workdir)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates per epoch."""
+        return order.steps_per_epoch(len(self.train_split), self.reading.batch_size)
+
+
+def fit(session: Session) -> dict[str, float]:
+    """Trains the rest of an epoch that was begun, then the following ones. Returns `state.latest`.
 
     Raises:
-      Stopped: it was asked to stop, and the state is saved.
+      Stopped: the session was requested to stop, and the state is saved.
     """
-    workdir, batch_size = pathlib.Path(options.workdir), reading.batch_size
-    steps = order.steps_per_epoch(len(train_split), batch_size)
-    keeper = Keeper(
-        duel,
-        workdir,
-        stand,
-        length=options.length,
-        steps_per_epoch=steps,
-        save_seconds=options.save_seconds,
-        save_steps=options.save_steps,
-        deadline=time.monotonic() + 60 * options.max_minutes if options.max_minutes else None,
+    options, trainer, state = session.options, session.trainer, session.state
+    stop = StopRequest(options.max_minutes)
+    checkpoint = Checkpoint(
+        trainer,
+        session.workdir / "resume",
+        state,
+        interval=options.save_interval,
+        steps_per_epoch=session.steps_per_epoch,
+        stop=stop,
     )
-    keeper.listen()
-    board = tensorboard.Board(
-        duel,
-        workdir / "tensorboard",
-        images=len(train_split),
-        batch_size=batch_size,
-        mistakes=Mistakes(validation_split, reading),
-    )
-    profile = tensorboard.Profile(workdir / "tensorboard", *(options.profile_steps or (0, 0)))
-    try:
-        batches, validation, before = _batches(options, duel, train_split, validation_split, reading, keeper)
-        board.start(stand.epoch, stand.step)
-        if not stand.epoch and not stand.step:
-            first = pipeline.train_batches(train_split, reading, order.Position(options.seed))
-            board.describe(flags, train_split, first)
-        non_finite = callbacks.NonFinite(duel, train_split, workdir / "non_finite.csv", keeper.save)
-        non_finite.start(stand.epoch, stand.step)
-        clock = callbacks.Clock(duel, images=len(train_split), batch_size=batch_size, before=before)
-        console = callbacks.Console(
-            duel, train_split, validation_split, batch_size=batch_size, epochs=lambda: keeper.planned
+    board = _board(session)
+    profile = tensorboard.Profile(session.workdir / "tensorboard", *(options.profile_steps or (0, 0)))
+    with stop.listening(), contextlib.ExitStack() as at_the_end:
+        for close in board.close, profile.finish, checkpoint.wait:  # the last one is called first
+            at_the_end.callback(close)
+        batches, validation, feature_seconds = _batches(session, checkpoint.stop_if_requested)
+        board.start(state.epoch, state.step)
+        if not state.begun:
+            first = pipeline.train_batches(session.train_split, session.reading, order.Position(options.seed))
+            board.describe(session.flags, session.train_split, first)
+        clock = callbacks.Clock(
+            trainer,
+            images=len(session.train_split),
+            batch_size=session.reading.batch_size,
+            earlier_seconds=feature_seconds,
         )
-        duel.go_on_at(stand.step)
-        for first, last, start in _stretches(stand, options.length.epochs or _ENDLESS):
-            duel.fit(
-                batches(order.Position(options.seed, first, start)),
+        end = PlannedEnd(trainer, state, options.length, steps_per_epoch=session.steps_per_epoch)
+        listed = [
+            profile,
+            clock,  # adds columns to the logs, which all below show or store
+            _console(session, end),
+            board,
+            _non_finite(session, checkpoint),
+            EpochFiles(trainer, session.workdir, state, epochs=options.length.epochs),
+            EarlyStopping(trainer, state),
+            end,
+            checkpoint,
+        ]
+        trainer.resume_at(state.step)
+        for first_epoch, last_epoch, first_step in _stretches(state, options.length.epochs or _ENDLESS):
+            trainer.fit(
+                batches(order.Position(options.seed, first_epoch, first_step)),
                 validation_data=validation,
-                steps_per_epoch=steps - start,
-                initial_epoch=first,
-                epochs=last,
+                steps_per_epoch=session.steps_per_epoch - first_step,
+                initial_epoch=first_epoch,
+                epochs=last_epoch,
                 shuffle=False,  # the pipeline has its own order
                 verbose=0,
-                callbacks=[profile, clock, console, board, non_finite, keeper],
+                callbacks=listed,
             )
-            if duel.stop_training:
+            if trainer.stop_training:
                 break
-    finally:
-        keeper.finish()
-        profile.finish()
-        board.close()
-    return latest(keeper.history)
+    return state.latest
 
 
-def latest(history) -> dict[str, float]:
-    """The last value of each column: a task that stopped early has none in later rows."""
-    return {name: value for row in history for name, value in row.items()}
+def _board(session: Session) -> tensorboard.Board:
+    return tensorboard.Board(
+        session.trainer,
+        session.workdir / "tensorboard",
+        images=len(session.train_split),
+        batch_size=session.reading.batch_size,
+        mistakes=Mistakes(session.validation_split, session.reading),
+    )
 
 
-def _batches(options, duel, train_split, validation_split, reading, keeper):
-    """(function: position -> training batches, validation batches, seconds that features took)."""
+def _console(session: Session, end: PlannedEnd) -> callbacks.Console:
+    return callbacks.Console(
+        session.trainer,
+        session.train_split,
+        session.validation_split,
+        batch_size=session.reading.batch_size,
+        epochs=lambda: end.epochs,
+    )
+
+
+def _non_finite(session: Session, checkpoint: Checkpoint) -> callbacks.NonFinite:
+    path = session.workdir / "non_finite.csv"
+    non_finite = callbacks.NonFinite(session.trainer, session.train_split, path, checkpoint.save)
+    non_finite.start(session.state.epoch, session.state.step)
+    return non_finite
+
+
+def _batches(
+    session: Session, after_chunk: Callable[[], None]
+) -> tuple[Callable[[order.Position], tf.data.Dataset], tf.data.Dataset, float]:
+    """(function: position -> training batches, validation batches, seconds that computing features took)."""
+    options = session.options
     if options.features is None:
-        train = functools.partial(pipeline.train_batches, train_split, reading)
-        return train, pipeline.eval_batches(validation_split, reading), 0.0
-    made = []
-    for split, views in ((validation_split, 0), (train_split, options.views)):
-        kept = Features(
-            options.features, split, reading, duel.tasks,
-            micro_batch=duel.micro_batch, seed=options.seed, views=views,
-        )  # fmt: skip
-        kept.make(keeper.pause)
-        made.append(kept)
-    validation, train = made
-    return train.train_batches, validation.eval_batches(), validation.seconds + train.seconds
+        train = functools.partial(pipeline.train_batches, session.train_split, session.reading)
+        return train, pipeline.eval_batches(session.validation_split, session.reading), 0.0
+    both = []
+    for split, views in ((session.validation_split, 0), (session.train_split, options.views)):
+        features = Features(
+            options.features,
+            split,
+            session.reading,
+            session.trainer.tasks,
+            micro_batch=session.trainer.micro_batch,
+            seed=options.seed,
+            views=views,
+        )
+        features.compute(after_chunk)
+        both.append(features)
+    validation, train_features = both
+    seconds = validation.seconds + train_features.seconds
+    return train_features.train_batches, validation.eval_batches(), seconds
 
 
-def _stretches(stand: training_state.State, epochs: int) -> list[tuple[int, int, int]]:
-    """(first epoch, last epoch + 1, first step): Keras takes one number of steps per fit."""
-    if not stand.step:
-        return [(stand.epoch, epochs, 0)]
-    rest = [(stand.epoch + 1, epochs, 0)] if stand.epoch + 1 < epochs else []
-    return [(stand.epoch, stand.epoch + 1, stand.step), *rest]
+def _stretches(state: State, epochs: int) -> list[tuple[int, int, int]]:
+    """(first epoch, last epoch + 1, first step) of each fit: Keras takes one number of steps per fit."""
+    if not state.step:
+        return [(state.epoch, epochs, 0)]
+    following = [(state.epoch + 1, epochs, 0)] if state.epoch + 1 < epochs else []
+    return [(state.epoch, state.epoch + 1, state.step), *following]

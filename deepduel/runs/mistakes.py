@@ -1,4 +1,4 @@
-"""What a validation that has just run says image by image: the confusion matrix, the worst mistakes."""
+"""Pictures of a validation that has just run: the confusion matrix, the most confident mistakes."""
 
 import numpy as np
 
@@ -10,49 +10,52 @@ from tfrecords_tools.format import records as record_format
 
 _SHOWN = 12
 
+Validation = list[tuple[np.ndarray, dict[str, np.ndarray]]]
+
 
 class Mistakes:
-    """Of one validation split.
+    """Draws the pictures of one validation split.
 
-    `validated` is Duel.validated: (records [B], {task: logits [B, classes]}) per batch; padding is record -1.
+    `validation` is that of `Progress`: (records int64 [B], {task: logits float32 [B, classes]}) of each
+    batch; padding has record number -1.
     """
 
     def __init__(self, split: Split, reading: ReadOptions):
         self._split = split
         self._decode = BatchDecoder(split, reading.decoding(split), threads=1, on_error="skip")
 
-    def confusion(self, validated, axis: str, names: tuple[str, ...]) -> np.ndarray:
-        """A picture, uint8 [1, H, W, 3]."""
-        _, labels, logits = self._labelled(validated, axis)
+    def confusion(self, validation: Validation, axis: str, names: tuple[str, ...]) -> np.ndarray:
+        """A picture of the confusion matrix, uint8 [1, H, W, 3]; `names` are those of the classes."""
+        _, labels, logits = self._labelled(validation, axis)
         counts = np.zeros((len(names), len(names)), np.int64)
         np.add.at(counts, (labels, logits.argmax(1)), 1)
         return pictures.confusion(counts, names)
 
-    def worst(self, validated, axis: str, names: tuple[str, ...]) -> np.ndarray | None:
-        """The images that were called wrongly most surely, with labels and keys; None when all are right."""
-        records, labels, logits = self._labelled(validated, axis)
+    def worst(self, validation: Validation, axis: str, names: tuple[str, ...]) -> np.ndarray | None:
+        """The wrong predictions of highest probability, with labels and keys; None when all are right."""
+        records, labels, logits = self._labelled(validation, axis)
         probabilities = np.exp(logits - logits.max(1, keepdims=True))
         probabilities /= probabilities.sum(1, keepdims=True)
-        called = probabilities.argmax(1)
-        wrong = np.flatnonzero(called != labels)
+        predicted = probabilities.argmax(1)
+        wrong = np.flatnonzero(predicted != labels)
         if not len(wrong):
             return None
-        sureness = probabilities[np.arange(len(called)), called]
-        wrong = wrong[np.argsort(-sureness[wrong], kind="stable")][:_SHOWN]
+        confidence = probabilities[np.arange(len(predicted)), predicted]
+        wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:_SHOWN]
         captions = [
             (
                 names[labels[number]],
-                f"called {names[called[number]]} {sureness[number]:.1%}",
+                f"predicted {names[predicted[number]]} {confidence[number]:.1%}",
                 record_format.key_text(self._split.key(int(records[number]))),
             )
             for number in wrong.tolist()
         ]
         return pictures.captioned(self._decode(records[wrong]).copy(), captions)
 
-    def _labelled(self, validated, axis: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _labelled(self, validation: Validation, axis: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(records, labels, logits) of the images that have a label and finite logits."""
-        records = np.concatenate([records for records, _ in validated])
-        logits = np.concatenate([logits[axis] for _, logits in validated])
+        records = np.concatenate([records for records, _ in validation])
+        logits = np.concatenate([logits[axis] for _, logits in validation])
         labels = np.where(records >= 0, self._split.labels[axis][np.maximum(records, 0)], -1)
         bad = np.isin(records, list(self._split.bad))
         known = (labels >= 0) & ~bad & np.isfinite(logits).all(axis=1)

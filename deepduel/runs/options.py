@@ -1,4 +1,4 @@
-"""What decides a run: options that check themselves. Commands turn their flags into them."""
+"""The options of a run, which check themselves. Commands turn their flags into them."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from deepduel.runs.length import RunLength
 from deepduel.training.optimizer_options import OptimizerOptions
 from tfrecords_tools.errors import UsageError
 
-MONITORS = {"accuracy": 1, "auc": 1, "loss": -1}  # of validation; -1: lower is better
+MONITORS = {"accuracy": 1, "auc": 1, "loss": -1}  # validation metrics; -1 where lower is better
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,66 +18,90 @@ class TaskOptions:
 
     Attributes:
       axis: the label axis.
-      architecture: of its network.
-      augmentation: of its training images.
-      recipe: how its weights are updated.
-      mixing: of its training images with one another.
+      architecture: its network.
+      augmentation: the augmentation of its training images.
+      optimizer: how its weights are updated.
+      mixing: MixUp and CutMix of its training images.
       label_smoothing: share of each target that is spread over all classes, 0 <= share < 1.
-      class_weights: "none", "balanced", or "NAME=2,OTHER=0.5".
-      average: decay of the running averages of its weights, 0 <= decay < 1; 0: none.
-      monitor: of validation, "accuracy", "auc" or "loss": decides which epoch is the best.
-      patience: epochs without a better one after which it stops; 0: it never does.
+      class_weights: weights of the classes in the loss: "none", "balanced", or "NAME=2,OTHER=0.5".
+      ema: decay of the running averages of its weights, 0 <= ema < 1; 0 for none.
+      monitor: validation metric that decides which epoch is the best: "accuracy", "auc" or "loss".
+      early_stopping: epochs without improvement after which it stops; 0 for never.
+
+    Raises:
+      UsageError: a value is out of range.
     """
 
     axis: str
     architecture: Architecture
     augmentation: Augmentation
-    recipe: OptimizerOptions = OptimizerOptions()
+    optimizer: OptimizerOptions = OptimizerOptions()
     mixing: Mixing = Mixing()
     label_smoothing: float = 0.0
     class_weights: str = "none"
-    average: float = 0.0
+    ema: float = 0.0
     monitor: str = "accuracy"
-    patience: int = 0
+    early_stopping: int = 0
 
-    def __post_init__(self):
-        if not 0 <= self.average < 1:
-            raise UsageError(f"ema must be from 0 to below 1, got {self.average}")
+    def __post_init__(self) -> None:
+        if not 0 <= self.ema < 1:
+            raise UsageError(f"ema must be from 0 to below 1, got {self.ema}")
         if self.monitor not in MONITORS:
             raise UsageError(f"monitor must be one of {', '.join(MONITORS)}, got {self.monitor!r}")
-        if self.patience < 0:
+        if self.early_stopping < 0:
             raise UsageError(
-                f"early_stopping must be a number of epochs, or 0 for never, got {self.patience}"
+                f"early_stopping must be a number of epochs, or 0 for never, got {self.early_stopping}"
             )
 
     @property
     def augmentation_line(self) -> str:
-        """What is done to its training images, the preset's parameters included."""
+        """One line with the augmentation of its training images, parameter by parameter."""
         parts = [text for text in (str(self.augmentation), str(self.mixing)) if text]
         return f"augmentation of {self.axis}: {', '.join(parts) or 'none'}"
 
 
 @dataclasses.dataclass(frozen=True)
-class RunOptions:
-    """Everything that decides a run, but for the tasks' own options.
+class SaveInterval:
+    """How often a run's state is saved within an epoch.
 
     Attributes:
-      data_dir, workdir: folder of shards to read, folder of the run to write.
+      seconds: after so many seconds since the last time; None for not by time.
+      steps: whenever the number of finished steps is divisible by it; None for not by steps.
+    """
+
+    seconds: float | None = 300
+    steps: int | None = None
+
+    def due(self, steps_done: int, seconds: float) -> bool:
+        """Whether to save after so many steps of the epoch, so many seconds after the last time."""
+        by_steps = self.steps is not None and steps_done % self.steps == 0
+        return by_steps or (self.seconds is not None and seconds >= self.seconds)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """All options of a run but those of its tasks.
+
+    Attributes:
+      data_dir, workdir: folder of the shards, folder of the run.
       train_split, validation_split: names of splits.
-      reading: how both are read; `size` None means the images' own size if they have one, else
-        the largest input of the tasks.
-      length: how many epochs to train in all, or for how long.
-      micro_batch: images per pass through augmentation and backbones; None: found by trying.
-      seed: of weights, order and augmentation.
-      save_seconds, save_steps: how often the state is saved within an epoch; None: not for this reason.
-      max_minutes: to train in this session, then the state is saved; 0: no limit.
-      features: folder in which to keep the frozen backbones' features, see `features`; None: every epoch
-        reads images.
-      views: augmented views of each training image whose features are kept, >= 1.
-      profile_steps: first and last step of the session, from 1, of which to write a trace; None: none.
-      devices: "auto", all GPUs, or how many share each batch.
-      shared_backbone: one backbone for all tasks, with a head for each.
-      dry_run: say what the run would be, time a few steps, write nothing.
+      reading: how both are read; with `size` None images of one size are left as they are, and those of
+        mixed sizes are resized to the largest input of the tasks.
+      length: total number of epochs, or a time budget.
+      micro_batch: images per pass through augmentation and backbones; None to find the fastest that fits.
+      seed: random seed for weight initialisation, data order and augmentation, >= 0.
+      save_interval: how often the state is saved within an epoch.
+      max_minutes: length of this session, after which the state is saved; 0 for no limit.
+      features: folder in which to store the frozen backbones' features, see `features`; None to read images
+        in every epoch.
+      views: augmented views of each training image whose features are stored, >= 1.
+      profile_steps: first and last step of the session, from 1, that the profiler traces; None for no trace.
+      devices: number of GPUs that share each batch, as text; "auto" for all.
+      shared_backbone: whether all tasks have one backbone, with a head for each.
+      dry_run: whether only to describe the run and time a few steps, and to write nothing.
+
+    Raises:
+      UsageError: a value is out of range.
     """
 
     data_dir: str
@@ -88,8 +112,7 @@ class RunOptions:
     length: RunLength
     micro_batch: int | None
     seed: int
-    save_seconds: float | None = 300
-    save_steps: int | None = None
+    save_interval: SaveInterval = SaveInterval()
     max_minutes: float = 0
     features: str | None = None
     views: int = 3
@@ -98,7 +121,7 @@ class RunOptions:
     shared_backbone: bool = False
     dry_run: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.micro_batch is not None and self.micro_batch < 1:
             raise UsageError(f"micro_batch must be at least 1, got {self.micro_batch}")
         if self.devices != "auto" and not (self.devices.isdigit() and int(self.devices)):
@@ -108,30 +131,30 @@ class RunOptions:
 def check_sharing(tasks: list[TaskOptions]) -> None:
     """Raises UsageError when the tasks cannot have one backbone."""
     if len(tasks) < 2:
-        raise UsageError(f"--shared_backbone needs two tasks or more, and there is {tasks[0].axis} alone")
+        raise UsageError(f"shared_backbone needs two or more tasks, got {tasks[0].axis} alone")
     for task in tasks:
-        if task.patience:
+        if task.early_stopping:
             raise UsageError(
-                f"--shared_backbone: --early_stopping would stop {task.axis} alone, and the backbone is "
-                "trained for all tasks; leave it out"
+                f"shared_backbone: early_stopping would stop {task.axis} alone, and the backbone is "
+                "trained for all tasks; leave early_stopping out"
             )
-        for flag, value in _shared(task).items():
-            if value != _shared(tasks[0])[flag]:
+        for name, value in _shared(task).items():
+            if value != _shared(tasks[0])[name]:
                 raise UsageError(
-                    f"--shared_backbone: {tasks[0].axis} and {task.axis} differ in {flag}; give both the same"
+                    f"shared_backbone: {tasks[0].axis} and {task.axis} differ in {name}; give both the same"
                 )
 
 
 def _shared(task: TaskOptions) -> dict[str, object]:
-    """What tasks with one backbone must have in common, by flag."""
+    """What tasks with one backbone must have in common, by name."""
     fields = {
-        f"--{name}": value
+        name: value
         for name, value in dataclasses.asdict(task.architecture).items()
         if name not in ("head", "mirrored")
     }
     pooling, _ = parse_head(task.architecture.head)
     return fields | {
-        "the pooling of --head": pooling,
+        "the pooling of head": pooling,
         "their augmentation": (task.augmentation, task.mixing),
-        "--ema": task.average,
+        "ema": task.ema,
     }

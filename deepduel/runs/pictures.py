@@ -1,8 +1,10 @@
 """Pictures for TensorBoard, drawn with Pillow: uint8 [1, H, W, 3].
 
-TensorBoard shows a picture some 350 pixels wide until it is clicked on: text must be legible at two thirds
+TensorBoard shows a picture about 350 pixels wide until it is clicked on: text must be legible at two thirds
 of its size.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -13,10 +15,10 @@ _LINE = 17
 _CELL = 96
 
 
-def captioned(images: np.ndarray, captions: list[tuple[str, ...]], *, columns: int = 3) -> np.ndarray:
-    """uint8 [N, H, W, 3] in a grid, each above its lines of text, which are cut to fit.
+def captioned(images: np.ndarray, captions: Sequence[tuple[str, ...]], *, columns: int = 3) -> np.ndarray:
+    """Images uint8 [N, H, W, 3] in a grid, each above its lines of text, which are shortened to its width.
 
-    Small images are enlarged without smoothing, so that their pixels are seen.
+    Small images are enlarged without smoothing, so that their pixels can be seen.
     """
     font = ImageFont.load_default(_FONT)
     lines = max(len(caption) for caption in captions)
@@ -38,13 +40,13 @@ def captioned(images: np.ndarray, captions: list[tuple[str, ...]], *, columns: i
 
 
 def confusion(counts: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
-    """int [classes, classes], true by called: a table, the darker the larger a cell's share of its row."""
+    """A table of counts int [true class, predicted class], darker the larger a cell's share of its row."""
     font = ImageFont.load_default(_FONT)
     margin = 12 + max(int(font.getlength(name)) for name in names)
     side = len(names) * _CELL
     canvas = Image.new("RGB", (margin + side + 2, side + 2 * _LINE + 12), "white")
     draw = ImageDraw.Draw(canvas)
-    draw.text((4, 2), "true \\ called", "black", font)
+    draw.text((4, 2), "true \\ predicted", "black", font)
     for row, name in enumerate(names):
         top = 2 * _LINE + 6 + row * _CELL
         draw.text((4, top + _CELL // 2 - 9), name, "black", font)
@@ -59,8 +61,8 @@ def confusion(counts: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     return np.asarray(canvas)[None]
 
 
-def _cut(text: str, width: int, font) -> str:
-    """As much of its end as fits into `width` pixels: the end of a key tells more."""
+def _cut(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """As much of the end of a text as `width` pixels hold: the end of a key says more than its beginning."""
     while len(text) > 4 and font.getlength(text) > width:
         text = f"…{text[2:]}"
     return text

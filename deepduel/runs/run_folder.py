@@ -1,12 +1,13 @@
-"""The folder of a run: whose it is, and whether a command may go on in it."""
+"""The folder of a run: which run it belongs to, and whether a command may resume it."""
 
 import pathlib
 import re
 
 from deepduel.networks.run_card import RunCard
+from tfrecords_tools.atomic import published
 from tfrecords_tools.errors import DataError
 
-# Flags that a run may go on with another value of: its length, where things lie, how often it saves.
+# Flags that may have another value when a run is resumed: its length, folders, how often it saves.
 _MAY_CHANGE = {
     "epochs",
     "data_dir",
@@ -24,45 +25,44 @@ def check(workdir: pathlib.Path, flags: str, defaults: str = "") -> None:
     """Raises DataError unless the folder is new, empty, or holds a run of the same flags.
 
     Args:
-      flags: the flagfile of now.
-      defaults: the flagfile of defaults; a flag that the run's own file does not name, because it was
-        begun by an earlier version, had its default.
+      flags: the flagfile of this command.
+      defaults: the flagfile of all defaults: a flag that the run's own file does not name, because an earlier
+        version began the run, had its default.
     """
     path = workdir / "train.flags"
     if path.exists():
-        known = _settings(defaults) | _settings(path.read_text("utf-8"))
-        asked = _settings(defaults) | _settings(flags)
-        # A file of an earlier version may lack the comments that say what the augmentation is.
-        names = [name for name in sorted(known | asked) if name in known or not name.startswith("#")]
-        differing = [name for name in names if known.get(name) != asked.get(name)]
+        stored = _settings(defaults) | _settings(path.read_text("utf-8"))
+        given = _settings(defaults) | _settings(flags)
+        # A file of an earlier version may lack the comments with the augmentation's parameters.
+        names = [name for name in sorted(stored | given) if name in stored or not name.startswith("#")]
+        differing = [name for name in names if stored.get(name) != given.get(name)]
         if differing:
-            lines = [line for name in differing for side in (known, asked) for line in side.get(name, ())]
+            lines = [line for name in differing for side in (stored, given) for line in side.get(name, ())]
             raise DataError(
-                f"{workdir} holds a run of other settings ({'; '.join(lines)}); "
-                "give another --workdir, or the flags of its train.flags"
+                f"{workdir} holds a run with other settings ({'; '.join(lines)}); "
+                f"give another --workdir, or resume it with --flagfile={path}"
             )
     elif workdir.exists() and any(not path.name.startswith(".") for path in workdir.iterdir()):
-        raise DataError(f"{workdir}: is not empty and holds no run (no train.flags); give another --workdir")
+        raise DataError(f"{workdir} is not empty and holds no run (no train.flags); give another --workdir")
 
 
 def write_flags(workdir: pathlib.Path, flags: str) -> None:
-    """Makes the folder, and keeps the first session's flags in it."""
+    """Creates the folder, and stores the first session's flags in it."""
     path = workdir / "train.flags"
     if path.exists():
         return
     workdir.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(".train.flags.partial")
-    partial.write_text(flags, "utf-8")
-    partial.replace(path)
+    with published(path) as file:
+        file.write(flags)
 
 
 def keep_card(card: RunCard, workdir: pathlib.Path) -> None:
     """Writes run.json, or checks that the run was begun on the same data."""
     if (workdir / "run.json").exists():
-        known = RunCard.load(workdir)
-        if known.data_source != card.data_source:
+        stored = RunCard.load(workdir)
+        if stored.data_source != card.data_source:
             raise DataError(
-                f"{workdir} holds a run on other data ({known.data_name}, source {known.data_source[:12]}; "
+                f"{workdir} holds a run on other data ({stored.data_name}, source {stored.data_source[:12]}; "
                 f"now {card.data_name}, source {card.data_source[:12]}); give another --workdir"
             )
         return
@@ -70,15 +70,15 @@ def keep_card(card: RunCard, workdir: pathlib.Path) -> None:
 
 
 def _settings(text: str) -> dict[str, list[str]]:
-    """{flag: its lines, in order} of a flagfile, but for flags that may change.
+    """{flag: its lines, in order} of a flagfile, without the flags that may change.
 
-    And {"# augmentation of TASK": its line}, which says what the preset meant when the run was begun.
+    And {"# augmentation of TASK": its line}, the preset's parameters when the run was begun.
     """
-    found: dict[str, list[str]] = {}
+    settings: dict[str, list[str]] = {}
     for line in text.splitlines():
         match = re.match(r"--(\w+)=|(# augmentation of [^:]+):", line.strip())
-        if match and match[1] == "cache":  # where it lies may change, but features are other images
-            found["cache"] = [re.sub(r"=features:.*", "=features", line.strip())] * ("=features" in line)
+        if match and match[1] == "cache":  # its folder may change, but features show other images
+            settings["cache"] = [re.sub(r"=features:.*", "=features", line.strip())] * ("=features" in line)
         elif match and match[1] not in _MAY_CHANGE:
-            found.setdefault(match[1] or match[2], []).append(line.strip())
-    return found
+            settings.setdefault(match[1] or match[2], []).append(line.strip())
+    return settings

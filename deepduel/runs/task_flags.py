@@ -4,107 +4,136 @@
 """
 
 import re
+from typing import TYPE_CHECKING, TypeVar
 
 from absl import flags
 
 from deepduel.augmentation import flags as augmentation_flags
-from deepduel.training import precision
+from deepduel.training import devices
 from tfrecords_tools.errors import UsageError
 
+if TYPE_CHECKING:
+    from deepduel.networks.architecture import Architecture
+    from deepduel.runs.options import TaskOptions
+    from deepduel.training.optimizer_options import OptimizerOptions
+
+_Number = TypeVar("_Number", int, float)
+
 _FLAGS = {  # name: (default, help)
-    "backbone": ("xception", "A network of keras.applications, forensic_cnn or small_cnn."),
-    "head": ("avg,dropout:0.5,dense:512", "avg, max or flatten, then dropout:RATE and dense:UNITS."),
+    "backbone": ("xception", "A network of keras.applications, or forensic_cnn or small_cnn."),
+    "head": (
+        "avg,dropout:0.5,dense:512",
+        "Layers on top of the backbone: avg, max or flatten, then any of dropout:RATE and dense:UNITS.",
+    ),
     "weights": (
         "auto",
-        "Of the backbone: imagenet, none, a file, or auto: none for small_cnn and forensic_cnn, else "
-        "imagenet.",
+        "Initial weights of the backbone: imagenet, none (random), or a file. auto is none for small_cnn and "
+        "forensic_cnn, else imagenet.",
     ),
     "fine_tune": (
         "none",
-        "Train the backbone too: none, all, or last:N, its last N layers with weights. small_cnn and "
-        "forensic_cnn without --weights: none means all.",
+        "Which part of the backbone to train: none, all, or last:N for its last N layers with weights. With "
+        "--weights=none, small_cnn and forensic_cnn are trained completely.",
     ),
     "batch_norm": (
         "auto",
-        "Of a backbone that is trained: frozen keeps the statistics it came with; trained; auto: trained "
-        "with --fine_tune=all, else frozen.",
+        "Batch norm of a trained backbone: frozen keeps the statistics of its initial weights, trained "
+        "updates them. auto is trained with --fine_tune=all, else frozen.",
     ),
     "input_filter": (
         "none",
-        "Fixed filter in front of the backbone: none, highpass, srm (noise residuals) or "
-        "spectrum (log magnitudes).",
+        "Fixed filter in front of the backbone: none, highpass, srm (noise residuals) or spectrum (logarithm "
+        "of the magnitudes of the Fourier transform).",
     ),
     "stem_stride": (
         "0",
-        "Of the backbone's first convolution that has a stride: 1 loses no pixel early; 0: its own.",
+        "Stride of the backbone's first convolution that has one: 1 keeps the full resolution; 0 leaves the "
+        "backbone as it is.",
     ),
     "mirrored": (
         "false",
-        "true: the saved model gives the mean of an image's and of its mirror image's probabilities, for "
-        "twice the time of prediction; false.",
+        "Flip test-time augmentation in the saved model: average the predictions for an image and its mirror "
+        "image, at twice the prediction time: true or false.",
     ),
-    "image_size": ("224", "Side of the network's square input, pixels."),
+    "image_size": ("224", "Side of the network's square input in pixels."),
     "augmentation": (
         "original",
-        "Preset: original (Deepfake Duel's), forensic, robust, light or none; its parameters have flags.",
+        "Preset of the augmentation: original (Deepfake Duel's), forensic (no interpolation), robust, light "
+        "or none. Flags for single parameters change it.",
     ),
-    "learning_rate": ("0.001", "Of the optimizer; the highest of the schedule."),
+    "learning_rate": ("0.001", "Peak learning rate."),
     "precision": (
         "float32",
-        "float32, mixed_float16, mixed_bfloat16, or auto: the fastest that this machine computes in without "
-        "emulating it; the run keeps what it came to.",
+        "float32, mixed_float16, mixed_bfloat16, or auto, which picks the fastest precision the hardware "
+        "supports natively; train.flags has the one that was picked.",
     ),
-    "optimizer": ("adam", "adam, adamw, muon, nadam, rmsprop, lion, or sgd (Nesterov momentum 0.9)."),
-    "weight_decay": ("auto", "Decoupled, on kernels only; auto: 0.004 for adamw and muon, else 0."),
-    "schedule": ("constant", "Of the learning rate: constant, or cosine, down to 0 over all --epochs."),
-    "warmup": ("0", "How long the rate grows from 0: 500steps, or 0.5epochs."),
-    "clip_norm": ("0", "Longest that the gradients may be, together; 0: any length."),
+    "optimizer": ("adam", "adam, adamw, muon, nadam, rmsprop, lion, or sgd (with Nesterov momentum 0.9)."),
+    "weight_decay": (
+        "auto",
+        "Decoupled weight decay, of kernels only; auto is 0.004 for adamw and muon, else 0.",
+    ),
+    "schedule": ("constant", "Learning-rate schedule: constant, or cosine (decays to 0 over all --epochs)."),
+    "warmup": (
+        "0",
+        "Linear warm-up of the learning rate, in steps or epochs, such as 500steps or 0.5epochs; 0 for none.",
+    ),
+    "clip_norm": ("0", "Maximum global gradient norm; 0 disables clipping."),
     "ema": (
         "0",
-        "Decay of running averages of the weights, which validation and saved models use, such as 0.999; "
-        "0: none.",
+        "Decay of an exponential moving average of the weights, such as 0.999, which validation and saved "
+        "models use; 0 disables it.",
     ),
     "label_smoothing": ("0", "Share of each label that is spread over all classes, such as 0.1."),
     "class_weights": (
         "none",
-        "Of the loss: none, balanced (rare classes weigh more), or NAME=2,OTHER=0.5; for one task "
-        "TASK=NAME=2.",
+        "Weights of the classes in the loss: none, balanced (inverse to the number of images), or "
+        "NAME=2,OTHER=0.5; for one task TASK=NAME=2.",
     ),
-    "monitor": ("accuracy", "Of validation, accuracy, auc or loss: which epoch is the best."),
-    "early_stopping": ("0", "Epochs without a better one after which a task stops; 0: never."),
+    "monitor": ("accuracy", "Validation metric that decides which epoch is the best: accuracy, auc or loss."),
+    "early_stopping": (
+        "0",
+        "Stop a task after this many epochs without improvement of --monitor; 0 disables it.",
+    ),
 }
 
 
 def define(flag_values: flags.FlagValues) -> None:
+    """Defines these flags and those of the augmentation's parameters."""
     for name, (default, text) in _FLAGS.items():
-        flags.DEFINE_multi_string(
-            name, default, f"{text} VALUE or TASK=VALUE; may be repeated.", flag_values=flag_values
-        )
+        flags.DEFINE_multi_string(name, default, f"{text} [per task]", flag_values=flag_values)
     augmentation_flags.define(flag_values)
 
 
-def tasks(options: flags.FlagValues, axes: list[str]) -> list:
-    """One `TaskOptions` per axis. Raises UsageError."""
-    chosen = {
-        name: per_task(name, [default, *options[name].value], axes) for name, (default, _) in _FLAGS.items()
+def tasks(options: flags.FlagValues, axes: list[str]) -> "list[TaskOptions]":
+    """The options of the task of each axis. Raises UsageError."""
+    values = {
+        name: per_task(name, [default, *_texts(options, name)], axes) for name, (default, _) in _FLAGS.items()
     }
     changes = augmentation_flags.given(options, axes, per_task)
-    return [_task(axis, {name: chosen[name][axis] for name in _FLAGS}, changes[axis]) for axis in axes]
+    return [_task(axis, {name: values[name][axis] for name in _FLAGS}, changes[axis]) for axis in axes]
 
 
-def settle_precision(options: flags.FlagValues) -> None:
-    """Puts what "auto" comes to on this machine in its place, so that train.flags names it."""
-    values = options["precision"].value
+def replace_auto_precision(options: flags.FlagValues) -> None:
+    """Replaces "auto" by the precision that is the fastest on this machine, so that train.flags names it."""
+    values = _texts(options, "precision")
     if any(value.rpartition("=")[2] == "auto" for value in values):
-        best = precision.best()
+        best = devices.fastest_precision()
         options["precision"].value = [re.sub("auto$", best, value) for value in values]
 
 
+def _texts(options: flags.FlagValues, name: str) -> list[str]:
+    return options[name].value or []
+
+
 def per_task(name: str, values: list[str], axes: list[str], *, required: bool = True) -> dict[str, str]:
-    """["a", "category=b"] -> {axis: value}; a later entry wins over an earlier one.
+    """["a", "category=b"] -> {axis: value}; a later entry overrides an earlier one.
+
+    Args:
+      name: of the flag.
+      required: whether every task must have a value.
 
     Raises:
-      UsageError: an entry names a task that is not trained, or a task gets no value where one is required.
+      UsageError: an entry names a task that is not trained, or a task has no value where one is required.
     """
     chosen: dict[str, str] = {}
     for entry in values:
@@ -123,30 +152,51 @@ def per_task(name: str, values: list[str], axes: list[str], *, required: bool = 
     return chosen
 
 
-def _task(axis: str, value: dict[str, str], changes: dict[str, str]):
-    from deepduel.networks.architecture import OWN_BACKBONES, Architecture
+def _task(axis: str, value: dict[str, str], changes: dict[str, str]) -> "TaskOptions":
     from deepduel.runs.options import TaskOptions
-    from deepduel.training.optimizer_options import OptimizerOptions
 
-    small = value["backbone"] in OWN_BACKBONES
-    weights = value["weights"] if value["weights"] != "auto" else "none" if small else "imagenet"
     augmentation, mixing = augmentation_flags.build(value["augmentation"], changes)
-    architecture = Architecture(
+    return TaskOptions(
+        axis,
+        _architecture(value),
+        augmentation,
+        _optimizer(value),
+        mixing,
+        label_smoothing=_number("label_smoothing", value["label_smoothing"], float),
+        class_weights=value["class_weights"],
+        ema=_number("ema", value["ema"], float),
+        monitor=value["monitor"],
+        early_stopping=_number("early_stopping", value["early_stopping"], int),
+    )
+
+
+def _architecture(value: dict[str, str]) -> "Architecture":
+    from deepduel.networks.architecture import OWN_BACKBONES, Architecture
+
+    own, weights, fine_tune = value["backbone"] in OWN_BACKBONES, value["weights"], value["fine_tune"]
+    if weights == "auto":
+        weights = "none" if own else "imagenet"
+    if own and weights == "none" and fine_tune == "none":
+        fine_tune = "all"
+    return Architecture(
         backbone=value["backbone"],
         head=value["head"],
         image_size=_number("image_size", value["image_size"], int),
         weights=weights,
-        fine_tune="all"
-        if small and weights == "none" and value["fine_tune"] == "none"
-        else value["fine_tune"],
+        fine_tune=fine_tune,
         batch_norm=value["batch_norm"],
         precision=value["precision"],
         input_filter=value["input_filter"],
         stem_stride=_number("stem_stride", value["stem_stride"], int),
         mirrored=_truth("mirrored", value["mirrored"]),
     )
+
+
+def _optimizer(value: dict[str, str]) -> "OptimizerOptions":
+    from deepduel.training.optimizer_options import OptimizerOptions
+
     decay = value["weight_decay"]
-    recipe = OptimizerOptions(
+    return OptimizerOptions(
         optimizer=value["optimizer"],
         learning_rate=_number("learning_rate", value["learning_rate"], float),
         weight_decay=None if decay == "auto" else _number("weight_decay", decay, float),
@@ -154,21 +204,9 @@ def _task(axis: str, value: dict[str, str], changes: dict[str, str]):
         warmup=value["warmup"],
         clip_norm=_number("clip_norm", value["clip_norm"], float),
     )
-    return TaskOptions(
-        axis,
-        architecture,
-        augmentation,
-        recipe,
-        mixing,
-        label_smoothing=_number("label_smoothing", value["label_smoothing"], float),
-        class_weights=value["class_weights"],
-        average=_number("ema", value["ema"], float),
-        monitor=value["monitor"],
-        patience=_number("early_stopping", value["early_stopping"], int),
-    )
 
 
-def _number(name: str, text: str, kind: type):
+def _number(name: str, text: str, kind: type[_Number]) -> _Number:
     try:
         return kind(text)
     except ValueError:

@@ -1,21 +1,21 @@
-"""What TensorBoard shows of a run. x is the number of images seen.
+"""What TensorBoard shows of a run; the horizontal axis is the number of images seen.
 
 train/…       once a second: per task loss, accuracy, auc, skipped_steps, learning_rate, loss_scale; and
               images_per_second, input_wait_share, memory_gb
 epoch/…       all columns of history.csv
 augmented/…   per task: augmented training images with labels and keys
 confusion/…   per task and epoch: the confusion matrix of the validation
-mistakes/…    per task and epoch: the surest wrong answers, with labels and keys
+mistakes/…    per task and epoch: the most confident wrong predictions, with labels and keys
 flags         as text, and as hyperparameters of the HPARAMS page
 """
 
 import math
 import pathlib
 import time
+from typing import Any
 
 import keras
 import numpy as np
-import psutil
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
@@ -24,44 +24,55 @@ from deepduel.augmentation.transform import augment
 from deepduel.decoding.split import Split
 from deepduel.runs import event_files, pictures
 from deepduel.runs.mistakes import Mistakes
-from deepduel.training.trainer import Duel
+from deepduel.training import devices, loss_scaling
+from deepduel.training.trainer import MultiTaskTrainer
 from tfrecords_tools.format import records as record_format
 
 _SECONDS_BETWEEN_POINTS = 1.0  # more would cost throughput and show nothing more
 _SAMPLES = 12
-_TABLE = 40  # classes; a larger confusion matrix would be no picture to read
+_TABLE = 40  # classes; a larger confusion matrix cannot be read
 
 
 class Board(keras.callbacks.Callback):
-    """Writes `folder`; one writer for the whole session."""
+    """Writes `folder`, with one writer for the entire session."""
 
-    def __init__(self, duel: Duel, folder: pathlib.Path, *, images: int, batch_size: int, mistakes: Mistakes):
+    def __init__(
+        self,
+        trainer: MultiTaskTrainer,
+        folder: pathlib.Path,
+        *,
+        images: int,
+        batch_size: int,
+        mistakes: Mistakes,
+    ):
+        """Args:
+        images: in the training split.
+        """
         super().__init__()
-        self._duel = duel
+        self._trainer = trainer
         self._folder = folder
         self._batch_size = batch_size
         self._epoch_images = images
         self._mistakes = mistakes
-        self._process = psutil.Process()
-        self._writer = None
+        self._writer: Any = None
 
     def start(self, epoch: int, step: int) -> None:
-        """Opens the files; what an earlier session wrote past this place is forgotten."""
+        """Opens the files; points that an earlier session wrote after this position are removed."""
         begun = epoch or step
-        event_files.forget_after(self._folder, self._place(epoch, step) if begun else -1)
+        event_files.forget_after(self._folder, self._images_seen(epoch, step) if begun else -1)
         self._writer = tf.summary.create_file_writer(str(self._folder))
 
     def describe(self, flags: str, split: Split, batches: tf.data.Dataset) -> None:
-        """What is written once per run: the flags and augmented images."""
+        """Writes what is shown once per run: the flags and augmented images."""
         values = _hyperparameters(flags)
         with self._writer.as_default(step=0):
             tf.summary.text("flags", "\n".join(f"    {line}" for line in flags.splitlines()))
-            # TensorBoard finds no values for metrics that it collects by itself in the logdir's own folder.
+            # Without this list TensorBoard would look for the metrics in subfolders of the logdir only.
             hparams.hparams_config(
                 hparams=[hparams.HParam(name) for name in values],
                 metrics=[
                     hparams.Metric(f"epoch/val_{task.name}_{measure}", display_name=f"{task.name} {measure}")
-                    for task in self._duel.tasks
+                    for task in self._trainer.tasks
                     for measure in ("accuracy", "auc", "loss")
                 ],
             )
@@ -71,7 +82,7 @@ class Board(keras.callbacks.Callback):
         records = batch["records"][:_SAMPLES].numpy().tolist()
         keys = [record_format.key_text(split.key(record)) for record in records]
         with self._writer.as_default(step=0):
-            for task in self._duel.tasks:
+            for task in self._trainer.tasks:
                 shown = augment(images, seeds, task.augmentation, task.size)
                 if task.mixing:
                     mix = mixing.plan(task.mixing, task.size, seeds)
@@ -82,29 +93,29 @@ class Board(keras.callbacks.Callback):
                 pixels = np.clip(np.rint(shown.numpy()), 0, 255).astype(np.uint8)
                 tf.summary.image(f"augmented/{task.name}", pictures.captioned(pixels, captions))
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch
-        self._mark(self._duel.steps_done)
+        self._mark(self._trainer.progress.steps_done)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         elapsed = time.perf_counter() - self._clock
         if elapsed < _SECONDS_BETWEEN_POINTS:
             return
-        waited = self._duel.input_seconds - self._waited
-        place = self._place(self._epoch, self._duel.steps_done)
-        points = {name: float(value) for name, value in logs.items()} | self._rates()
-        points["images_per_second"] = (place - self._place(self._epoch, self._step)) / elapsed
+        waited = self._trainer.progress.input_seconds - self._waited
+        images = self._images_seen(self._epoch, self._trainer.progress.steps_done)
+        points = {name: float(value) for name, value in (logs or {}).items()} | self._rates()
+        points["images_per_second"] = (images - self._images_seen(self._epoch, self._step)) / elapsed
         points["input_wait_share"] = waited / elapsed
-        points["memory_gb"] = self._memory()
-        self._write("train", points, place)
-        self._mark(self._duel.steps_done)
+        points["memory_gb"] = devices.memory_in_use() / 1e9
+        self._write("train", points, images)
+        self._mark(self._trainer.progress.steps_done)
 
-    def on_epoch_end(self, epoch, logs=None):
-        place = (epoch + 1) * self._epoch_images
-        self._write("epoch", {name: float(value) for name, value in logs.items()}, place)
-        with self._writer.as_default(step=place):
-            for task in self._duel.running:
-                about = self._duel.validated, task.name, task.model.classes
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        images = (epoch + 1) * self._epoch_images
+        self._write("epoch", {name: float(value) for name, value in (logs or {}).items()}, images)
+        with self._writer.as_default(step=images):
+            for task in self._trainer.running:
+                about = self._trainer.progress.validation, task.name, task.model.classes
                 if task.classes <= _TABLE:
                     tf.summary.image(f"confusion/{task.name}", self._mistakes.confusion(*about))
                 worst = self._mistakes.worst(*about)
@@ -113,42 +124,38 @@ class Board(keras.callbacks.Callback):
         self._writer.flush()
 
     def close(self) -> None:
+        """Closes the files, if they are open."""
         if self._writer is not None:
             self._writer.close()
 
-    def _write(self, group: str, points: dict[str, float], place: int) -> None:
-        with self._writer.as_default(step=place):
+    def _write(self, group: str, points: dict[str, float], images: int) -> None:
+        with self._writer.as_default(step=images):
             for name, value in points.items():
                 if math.isfinite(value):  # an AUC of one class
                     tf.summary.scalar(f"{group}/{name}", value)
-        self._writer.flush()  # a killed process leaves no gap
+        self._writer.flush()  # so that a killed process leaves no gap
 
     def _rates(self) -> dict[str, float]:
         points = {}
-        for task in self._duel.running:
+        for task in self._trainer.running:
             points[f"{task.name}_learning_rate"] = float(task.optimizer.learning_rate)
-            if isinstance(task.optimizer, keras.optimizers.LossScaleOptimizer):
-                points[f"{task.name}_loss_scale"] = float(task.optimizer.dynamic_scale)
+            scale = loss_scaling.scale_of(task.optimizer)
+            if scale is not None:
+                points[f"{task.name}_loss_scale"] = scale
         return points
 
-    def _memory(self) -> float:
-        """GB: the peak of the GPU's allocator where there is a GPU, else the process' resident memory."""
-        if tf.config.list_logical_devices("GPU"):
-            return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e9
-        return self._process.memory_info().rss / 1e9
-
-    def _place(self, epoch: int, step: int) -> int:
-        """Images seen."""
+    def _images_seen(self, epoch: int, step: int) -> int:
+        """Images trained on so far, at a position of the run."""
         return epoch * self._epoch_images + min(step * self._batch_size, self._epoch_images)
 
     def _mark(self, step: int) -> None:
         self._step = step
         self._clock = time.perf_counter()
-        self._waited = self._duel.input_seconds
+        self._waited = self._trainer.progress.input_seconds
 
 
 class Profile(keras.callbacks.Callback):
-    """A trace of steps `first` to `last` of this session, from 1 on, for TensorBoard's profiler; 0: none."""
+    """Traces steps `first` to `last` of this session (from 1) for TensorBoard's profiler; 0 for none."""
 
     def __init__(self, folder: pathlib.Path, first: int, last: int):
         super().__init__()
@@ -157,38 +164,38 @@ class Profile(keras.callbacks.Callback):
         self._done = 0
         self._running = False
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._done + 1 == self._first:
             tf.profiler.experimental.start(str(self._folder))
             self._running = True
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._done += 1
         if self._done == self._last:
             self.finish()
 
     def finish(self) -> None:
-        """Writes the trace, if training ends before its last step."""
+        """Writes the trace, also when training ends before its last step."""
         if self._running:
             tf.profiler.experimental.stop()
             self._running = False
             print(
-                f"profiled steps {self._first} to {min(self._done, self._last)}; look at them with "
-                f"pip install xprof and tensorboard --logdir={self._folder}",
+                f"profiled steps {self._first} to {min(self._done, self._last)}; to view the trace: "
+                f"pip install xprof, then tensorboard --logdir={self._folder}",
                 flush=True,
             )
 
 
 def _hyperparameters(flags: str) -> dict[str, str | float]:
-    """Values by flag; a flag that is given several times has them all, separated by spaces."""
-    found: dict[str, str | float] = {}
+    """{flag: value} of a flagfile; several values of one flag are joined with spaces."""
+    values: dict[str, str | float] = {}
     for line in flags.splitlines():
         if line.startswith("--") and "=" in line:
             name, _, value = line.removeprefix("--").partition("=")
-            found[name] = f"{found[name]} {value}" if name in found else value
-    for name, value in found.items():
+            values[name] = f"{values[name]} {value}" if name in values else value
+    for name, text in values.items():
         try:
-            found[name] = float(value)
+            values[name] = float(text)
         except ValueError:
             continue
-    return found
+    return values

@@ -1,9 +1,10 @@
-"""Epochs without images: every image goes through the frozen extractors once, its features are kept.
+"""Epochs on stored features: every image passes through the frozen extractors once.
 
-K augmented views of every training image and one plain view of every validation image are made before the
-first step (see `feature_store` for where they lie); then a batch is a gather from a memory map, with the
-same records in the same order as a batch of images. View v shows what epoch v would have shown, so the
-first K epochs are those on images, but for the features' rounding to float16; epoch K + v shows view v again.
+The features of K augmented views of every training image and of one plain view of every validation image are
+computed before the first step (see `feature_store` for the files). Then a batch is a gather from a memory
+map, with the same records in the same order as a batch of images. View v is what epoch v would have shown, so
+the first K epochs equal those on images, up to the rounding of features to float16; epoch K + v shows view v
+again.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import simplejpeg
@@ -34,7 +35,8 @@ class Features:
     """The features of one split's images for each task.
 
     Attributes:
-      seconds: that making what was missing took.
+      stores: {task name: its store}.
+      seconds: how long computing the missing features took.
     """
 
     def __init__(
@@ -48,13 +50,18 @@ class Features:
         seed: int,
         views: int = 0,
     ):
-        """Opens the stores, and checks what is in them.
+        """Opens the stores, and verifies what is in them.
 
         Args:
+          folder: where the stores are.
+          split, reading: the images.
+          tasks: tasks with frozen backbones.
+          micro_batch: images per pass through the extractors.
+          seed: of order and augmentation.
           views: augmented views of each image; 0 for a single plain one.
 
         Raises:
-          DataError: there is no room.
+          DataError: there is no space on the disk.
         """
         self._split = split
         self._reading = reading
@@ -66,47 +73,52 @@ class Features:
         self.stores = {task.name: FeatureStore(folder, self._source(task, views)) for task in tasks}
         self.seconds = 0.0
 
-    def make(self, between: Callable[[], None] = lambda: None) -> None:
-        """Makes what is missing, and says so. `between` is called after each chunk and may raise."""
+    def compute(self, after_chunk: Callable[[], None] = lambda: None) -> None:
+        """Computes the features that are missing, with progress on the console.
+
+        Args:
+          after_chunk: called after each chunk; it may raise, and the next session continues from there.
+        """
         damaged = sum(store.damaged for store in self.stores.values())
         if damaged:
-            print(f"{damaged} damaged chunks of features are made again")
+            print(f"{damaged} damaged chunks of features are computed again")
         missing = {view: self._missing(view) for view in range(self._views)}
-        total = sum(self._rows(view, chunks) for view, chunks in missing.items())
+        total = sum(self._rows(chunks) for chunks in missing.values())
         started = time.perf_counter()
         if total:
             bar = Progress(f"features of {self._split.name}", total=total)
             done = 0
             for view, chunks in missing.items():
-                for rows in self._make_view(view, chunks):
+                for rows in self._compute_view(view, chunks):
                     done += rows
                     bar.update(done)
-                    between()
+                    after_chunk()
             bar.close()
         self.seconds = time.perf_counter() - started
         for store in self.stores.values():
-            store.built()
+            store.release()
         for record in next(iter(self.stores.values())).undecodable().tolist():
-            self._split.bad.setdefault(record, "did not decode when its features were made")
+            self._split.bad.setdefault(record, "could not be decoded when its features were computed")
 
     def train_batches(self, position: order.Position) -> tf.data.Dataset:
-        """As `pipeline.train_batches`, with {"features": {task: float16 [B, …]}} for the images."""
-        training = batch_plan.ShuffledPlan(self._split, self._reading, position.seed)
-        return self._batches(training.numbers(position), training, rows=None)
+        """As `pipeline.train_batches`, with {"features": {task: float16 [B, …]}} instead of images."""
+        plan = batch_plan.ShuffledPlan(self._split, self._reading, position.seed)
+        return self._batches(plan.numbers(position), plan, rows=None)
 
     def eval_batches(self) -> tf.data.Dataset:
-        """As `pipeline.eval_batches`."""
+        """As `pipeline.eval_batches`, with features instead of images."""
         rows = min(self._reading.batch_size, len(self._split))
-        listed = batch_plan.FixedPlan(np.arange(len(self._split)), self._reading, rows=rows)
-        return self._batches(listed.numbers(), listed, rows=rows)
+        plan = batch_plan.FixedPlan(np.arange(len(self._split)), self._reading, rows=rows)
+        return self._batches(plan.numbers(), plan, rows=rows)
 
     def _batches(
         self, numbers: batch_groups.BatchRange, plan: Callable, *, rows: int | None
     ) -> tf.data.Dataset:
+        """Batches of `rows` rows, the last one padded; None for batches of differing sizes."""
         split, stores = self._split, self.stores
         axes = split.manifest.axes
 
-        def load(numbers: list[int]):
+        def load(numbers: list[int]) -> tuple:
             records, seeds, rounds = plan(numbers)
             pad = rows * len(numbers) - len(records) if rows else 0
             gathered = [self._gather(store, rounds % self._views, records, pad) for store in stores.values()]
@@ -125,7 +137,7 @@ class Features:
             *[tf.TensorSpec((rows, *store.source.shape), tf.float16) for store in stores.values()],
         ]
 
-        def arrange(seeds, records, weight, *parts):
+        def arrange(seeds: tf.Tensor, records: tf.Tensor, weight: tf.Tensor, *parts: tf.Tensor) -> dict:
             return {
                 "features": dict(zip(stores, parts[len(axes) :], strict=True)),
                 "labels": dict(zip(axes, parts[: len(axes)], strict=True)),
@@ -142,24 +154,25 @@ class Features:
     def _gather(self, store: FeatureStore, views: np.ndarray, records: np.ndarray, pad: int) -> np.ndarray:
         out = np.zeros((len(records) + pad, *store.source.shape), np.float16)
         for view in np.unique(views).tolist():
-            here = np.flatnonzero(views == view)
-            out[here] = store.read(view, records[here])
-        return np.nan_to_num(out, copy=False)  # rows that do not decode; their weight is 0
+            of_view = np.flatnonzero(views == view)
+            out[of_view] = store.read(view, records[of_view])
+        return np.nan_to_num(out, copy=False)  # records that cannot be decoded have weight 0
 
     def _missing(self, view: int) -> np.ndarray:
+        """Chunks that any of the stores lacks."""
         return np.unique(np.concatenate([store.missing(view) for store in self.stores.values()]))
 
-    def _rows(self, view: int, chunks: np.ndarray) -> int:
+    def _rows(self, chunks: np.ndarray) -> int:
         return int(np.minimum(CHUNK, len(self._split) - chunks * CHUNK).sum())
 
-    def _make_view(self, view: int, chunks: np.ndarray):
-        """Makes chunks of one view; yields the rows of each."""
+    def _compute_view(self, view: int, chunks: np.ndarray) -> Iterator[int]:
+        """Computes chunks of one view; yields the number of rows of each."""
         records = (chunks[:, None] * CHUNK + np.arange(CHUNK)).ravel()
         records = records[records < len(self._split)]
-        # A chunk is a batch: only the last of all can be smaller, and it is the last of the records.
-        listed = batch_plan.FixedPlan(records, self._reading, rows=CHUNK, seed=self._seed, epoch=view)
+        # Each chunk is a batch: only the last one of the split can be smaller.
+        plan = batch_plan.FixedPlan(records, self._reading, rows=CHUNK, seed=self._seed, epoch=view)
         reading = dataclasses.replace(self._reading, batch_size=CHUNK)
-        batches = random_reader.listed(self._split, reading, listed, random_crops=self._augmented)
+        batches = random_reader.listed(self._split, reading, plan, random_crops=self._augmented)
         extract = self._extractor()
         for chunk, batch in zip(chunks.tolist(), batches, strict=True):
             weight = batch["weight"].numpy()
@@ -172,7 +185,7 @@ class Features:
 
     def _extractor(self) -> Callable:
         @tf.function(autograph=False, reduce_retracing=True)
-        def extract(images, seeds):
+        def extract(images: tf.Tensor, seeds: tf.Tensor) -> dict[str, tf.Tensor]:
             return step.extract(
                 self._tasks, images, seeds, augmented=self._augmented, micro_batch=self._micro_batch
             )
@@ -180,6 +193,7 @@ class Features:
         return extract
 
     def _source(self, task: Task, views: int) -> Source:
+        """Everything that the features of a task depend on."""
         architecture = task.model.architecture
         about = {
             "data": [[shard.records, shard.sha256[""]] for shard in self._split.shards],

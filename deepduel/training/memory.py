@@ -1,31 +1,31 @@
-"""How much memory training takes, estimated from the networks' shapes, and how much the device has."""
+"""How much memory training takes, estimated from the shapes of the networks."""
 
-import resource
+from collections.abc import Iterable
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from deepduel.decoding import host_memory
 from deepduel.reading import random_reader
 from deepduel.training.task import Task
-from deepduel.training.trainer import Duel
+from deepduel.training.trainer import MultiTaskTrainer
 
 
-def estimate(duel: Duel, *, batch_size: int, size: tuple[int, int]) -> dict[str, int]:
-    """Bytes by purpose, on one device. The runtime's own (about a gigabyte on a CPU) is not in it.
+def estimate(trainer: MultiTaskTrainer, *, batch_size: int, size: tuple[int, int]) -> dict[str, int]:
+    """{purpose: bytes} on one device, without the runtime's own memory (about a gigabyte on a CPU).
 
     Args:
-      size: (height, width) of the batch's uint8 images.
+      batch_size: images per update.
+      size: (height, width) of the batch's uint8 images, pixels.
     """
-    tasks, micro = duel.tasks, duel.micro_batch
+    tasks, micro = trainer.tasks, trainer.micro_batch
     weights = _bytes({id(v): v for task in tasks for v in task.model.saved_model.variables}.values())
-    frozen = [task.model.frozen for task in tasks if not task.trainable and not task.borrows]
+    frozen = [task.model.frozen for task in tasks if not task.trainable and not task.shares_extractor]
     weights += sum(_bytes(extractor.variables) for extractor in frozen)
-    gradients = sum(2 * _bytes(task.trained_variables) for task in tasks)  # of a part, and their sum
+    gradients = sum(2 * _bytes(task.trained_variables) for task in tasks)  # of a micro-batch, and their sum
     states = sum(_bytes(task.optimizer.variables) + _bytes(task.averages.variables) for task in tasks)
-    activations = max(micro * (_activations(task) + task.size**2 * 3 * 4) for task in tasks)
-    features = sum(2 * batch_size * _features(task) for task in tasks if not task.trainable)
+    activations = max(micro * (_activation_bytes(task) + task.size**2 * 3 * 4) for task in tasks)
+    features = sum(2 * batch_size * _feature_bytes(task) for task in tasks if not task.trainable)
     batch_bytes = batch_size * size[0] * size[1] * 3
     images = random_reader.batches_held(batch_bytes) * batch_bytes
     return {
@@ -38,31 +38,14 @@ def estimate(duel: Duel, *, batch_size: int, size: tuple[int, int]) -> dict[str,
     }
 
 
-def device_bytes() -> tuple[int, str]:
-    """(bytes that may be used, of what): the first GPU's, else what RAM is free."""
-    if tf.config.list_physical_devices("GPU"):
-        from tensorflow.python.client import device_lib  # no public name tells it
-
-        found = device_lib.list_local_devices()
-        return next(device.memory_limit for device in found if device.device_type == "GPU"), "GPU memory"
-    return host_memory.available_bytes(), "free RAM"
-
-
-def peak_bytes() -> int:
-    """The most that this process has taken so far: of the GPU, else of RAM."""
-    if tf.config.list_physical_devices("GPU"):
-        return tf.config.experimental.get_memory_info("GPU:0")["peak"]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _bytes(variables) -> int:
+def _bytes(variables: Iterable[keras.Variable]) -> int:
     return sum(
         int(np.prod(variable.shape)) * np.dtype(str(variable.dtype)).itemsize for variable in variables
     )
 
 
-def _activations(task: Task) -> int:
-    """Per image: of a trained backbone every layer's output, kept for its gradient; else some at a time."""
+def _activation_bytes(task: Task) -> int:
+    """Per image: a trained backbone keeps every layer's output for its gradient, a frozen one a few."""
     width = 4 if task.model.architecture.precision == "float32" else 2
     outputs = []
     for layer in task.model.extractor._flatten_layers(include_self=False):
@@ -74,5 +57,6 @@ def _activations(task: Task) -> int:
     return sum(outputs)
 
 
-def _features(task: Task) -> int:
+def _feature_bytes(task: Task) -> int:
+    """Per image."""
     return 4 * int(np.prod(task.model.extractor.output.shape[1:]))

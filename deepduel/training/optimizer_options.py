@@ -7,6 +7,7 @@ import re
 from tfrecords_tools.errors import UsageError
 
 OPTIMIZERS = ("adam", "adamw", "muon", "nadam", "rmsprop", "lion", "sgd")
+_WARMUP = re.compile(r"0|(\d+)steps|(\d+(?:\.\d+)?)epochs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,15 +15,17 @@ class OptimizerOptions:
     """How a task's weights are updated.
 
     Attributes:
-      optimizer: "adam", "adamw", "muon" (see muon), "nadam", "rmsprop", "lion" or "sgd" (Nesterov momentum
-        0.9).
-      learning_rate: the highest of the schedule.
-      weight_decay: decoupled, times the learning rate, on kernels only (not on biases and norms);
-        None: 0.004 for adamw and muon, else 0.
+      optimizer: "adam", "adamw", "muon" (see the module muon), "nadam", "rmsprop", "lion" or "sgd" (with
+        Nesterov momentum 0.9).
+      learning_rate: peak learning rate.
+      weight_decay: decoupled weight decay, multiplied with the learning rate, of kernels only (not of biases
+        and norms); None for 0.004 with adamw and muon, else 0.
       schedule: "constant", or "cosine": down to 0 over all epochs (arXiv 1608.03983, one period).
-      warmup: the rate grows linearly for so long: "500steps", or a share of an epoch, "0.5epochs"; "0".
-      clip_norm: the gradients are shortened together to this norm if they are longer, by the training step;
-        0: never.
+      warmup: how long the rate grows linearly: "500steps", a part of an epoch such as "0.5epochs", or "0".
+      clip_norm: maximum global norm of the gradients; 0 disables clipping.
+
+    Raises:
+      UsageError: a value is out of range.
     """
 
     optimizer: str = "adam"
@@ -32,7 +35,7 @@ class OptimizerOptions:
     warmup: str = "0"
     clip_norm: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
             raise UsageError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
         if self.schedule not in ("constant", "cosine"):
@@ -43,9 +46,13 @@ class OptimizerOptions:
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise UsageError(f"{name} must be a number from 0 on, got {value}")
-        if not re.fullmatch(r"0|\d+steps|\d+(\.\d+)?epochs", self.warmup):
+        if not _WARMUP.fullmatch(self.warmup):
             raise UsageError(f"warmup must be like 0, 500steps or 0.5epochs, got {self.warmup!r}")
 
     def warmup_steps(self, steps_per_epoch: int) -> int:
-        number, unit = re.fullmatch(r"([\d.]+)(\w*)", self.warmup).groups()
-        return round(float(number) * (steps_per_epoch if unit == "epochs" else 1))
+        """The warm-up in updates."""
+        match = _WARMUP.fullmatch(self.warmup)
+        steps, epochs = match.groups() if match else (None, None)
+        if epochs is not None:
+            return round(float(epochs) * steps_per_epoch)
+        return int(steps or 0)

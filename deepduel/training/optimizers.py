@@ -1,10 +1,11 @@
 """Optimizers and learning-rate schedules, counted in updates of the weights.
 
 The position in a schedule is the optimizer's own count of updates, which is part of a run's state: a
-resumed run goes on at the very rate. A step that is skipped (see training) does not count.
+resumed run continues at exactly the same rate. A step that is skipped (see updates) does not count.
 """
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -22,8 +23,8 @@ _MAKERS = {
     "lion": keras.optimizers.Lion,
     "sgd": lambda rate, **options: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, **options),
 }
-_DECAYING = ("adamw", "muon")  # which take a number
-_DECAY = 0.004  # Keras' default of these
+_DECAYING = ("adamw", "muon")  # need a number, and decay by default
+_DECAY = 0.004  # Keras' default for AdamW
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
@@ -33,11 +34,11 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     last update of `steps`, and stays there.
 
     Args:
-      rate: the highest.
-      warmup: updates that it grows for.
-      steps: updates that a cosine spans, in a variable where a run decides while it runs (0: not yet, and
-        the rate is constant); None: no cosine.
-      begin: update at which the cosine begins; None: at the end of the warm-up.
+      rate: peak learning rate.
+      warmup: how many updates the rate grows for.
+      steps: the update at which a cosine ends; a variable where this is decided during the run (0 as long as
+        it is not, and the rate is constant); None for no cosine.
+      begin: update at which the cosine begins; None for the end of the warm-up.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         self._rate, self._warmup, self._steps = rate, warmup, steps
         self._begin = warmup if begin is None else begin
 
-    def __call__(self, step):
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
         step = tf.cast(step, tf.float32)
         rate = self._rate * tf.minimum(1.0, (step + 1) / max(self._warmup, 1))
         if self._steps is None:
@@ -56,56 +57,61 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         falling = rate * 0.5 * (1 + tf.cos(math.pi * tf.minimum(done, 1.0)))
         return tf.where(steps > 0, falling, rate)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         steps = self._steps if self._steps is None else int(self._steps)
         return {"rate": self._rate, "warmup": self._warmup, "steps": steps, "begin": self._begin}
 
 
 def build(
-    recipe: OptimizerOptions,
+    options: OptimizerOptions,
     *,
     steps_per_epoch: int,
     epochs: int | None,
     scales_loss: bool,
     precision: str = "float32",
-    planned: tf.Variable | None = None,
+    planned_steps: tf.Variable | None = None,
 ) -> keras.Optimizer:
     """The optimizer of one task.
 
     Args:
-      epochs: that a cosine spans. A run that goes on with more epochs goes on, from its update, on the
-        longer curve. None: `planned` says for how many steps.
-      scales_loss: wraps it in a LossScaleOptimizer: for backbones trained in float16.
-      precision: of the network; in "mixed_bfloat16" muon computes in bfloat16 too.
-      planned: steps of the run, where that is decided while it runs; 0: not yet.
+      steps_per_epoch: updates per epoch.
+      epochs: how many a cosine spans. A run that is resumed with more epochs continues, from its update on,
+        on the longer curve. None where `planned_steps` says how many steps it spans.
+      scales_loss: whether to wrap it in a LossScaleOptimizer, for backbones trained in float16.
+      precision: the network's; with "mixed_bfloat16" muon computes in bfloat16 too.
+      planned_steps: steps of the run, where that is decided while it runs; 0 as long as it is not.
 
     Raises:
       UsageError: the warm-up is as long as the run.
     """
-    decay, decaying = recipe.weight_decay, recipe.optimizer in _DECAYING
+    decays_by_default = options.optimizer in _DECAYING
+    decay = options.weight_decay
     if decay is None:
-        decay = _DECAY if decaying else 0
-    rate = _rate(recipe, steps_per_epoch, epochs, planned)
-    more = (
-        {"compute_dtype": "bfloat16"} if (recipe.optimizer, precision) == ("muon", "mixed_bfloat16") else {}
+        decay = _DECAY if decays_by_default else 0
+    rate = _rate(options, steps_per_epoch, epochs, planned_steps)
+    in_bfloat16 = options.optimizer == "muon" and precision == "mixed_bfloat16"
+    dtype = {"compute_dtype": "bfloat16"} if in_bfloat16 else {}
+    optimizer = _MAKERS[options.optimizer](
+        rate, weight_decay=decay or (0.0 if decays_by_default else None), **dtype
     )
-    optimizer = _MAKERS[recipe.optimizer](rate, weight_decay=decay or (0.0 if decaying else None), **more)
     if decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     return keras.optimizers.LossScaleOptimizer(optimizer) if scales_loss else optimizer
 
 
-def _rate(recipe: OptimizerOptions, steps_per_epoch: int, epochs: int | None, planned: tf.Variable | None):
-    warmup = recipe.warmup_steps(steps_per_epoch)
-    if recipe.schedule == "constant" and not warmup:
-        return recipe.learning_rate
-    if recipe.schedule == "cosine" and epochs is None:
-        begin = max(warmup, steps_per_epoch)  # only then there is a plan
-        return Schedule(recipe.learning_rate, warmup=warmup, steps=planned, begin=begin)
-    steps = steps_per_epoch * epochs if recipe.schedule == "cosine" else None
-    if steps is not None and warmup >= steps:
+def _rate(
+    options: OptimizerOptions, steps_per_epoch: int, epochs: int | None, planned_steps: tf.Variable | None
+) -> float | Schedule:
+    warmup = options.warmup_steps(steps_per_epoch)
+    if options.schedule == "constant":
+        return Schedule(options.learning_rate, warmup=warmup, steps=None) if warmup else options.learning_rate
+    if epochs is None:
+        begin = max(warmup, steps_per_epoch)  # the length is planned after the first epoch
+        return Schedule(options.learning_rate, warmup=warmup, steps=planned_steps, begin=begin)
+    steps = steps_per_epoch * epochs
+    if warmup >= steps:
         raise UsageError(
             f"warmup of {warmup} steps leaves nothing of the run's {steps} ({epochs} epochs of "
             f"{steps_per_epoch}); warm up for less, or train for more epochs"
         )
-    return Schedule(recipe.learning_rate, warmup=warmup, steps=steps)
+    return Schedule(options.learning_rate, warmup=warmup, steps=steps)

@@ -1,22 +1,22 @@
 """What one device computes of a batch: every task's logits and gradients.
 
     rows of the batch (see `prepare`)
-      │  micro-batch by micro-batch:
+      │  micro-batch by micro-batch (`accumulated_gradients`):
       │    augment   uint8 [m, H, W, 3] -> float32 [m, S, S, 3]   once per (augmentation, size, mixing)
-      │    extract   -> features [m, …]                            each frozen task, no gradients
-      │    or extract, head, loss, gradients, added up             each task whose backbone is trained
+      │    extract   -> features [m, …]                            frozen backbones, no gradients
+      │    or extract, head, loss, gradients, summed               trained backbones
       ▼
-    all rows: head -> logits, loss, gradients                      each frozen task
+    all rows (`head_gradients`): head -> logits, loss, gradients   frozen backbones
 
 With a frozen backbone in inference mode the features of a batch are exactly those of its
-micro-batches. With a trained one the gradients of the micro-batches, each divided by the whole batch's
-weight, add up to the whole batch's, unless batch-norm statistics are trained: those are of a micro-batch.
+micro-batches. With a trained one the gradients of the micro-batches, each divided by the weight of the entire
+batch, sum to those of the batch, unless batch-norm statistics are trained: those are of a micro-batch.
 
-Tasks that share an extractor get their features from one pass; their losses are added up, and the gradient
+Tasks that share an extractor get their features from one pass; their losses are summed, and the gradient
 of the sum is the backbone's.
 
-What is random in the heads is drawn for the whole batch beforehand, so that neither the micro-batches
-nor the number of devices changes it.
+Dropout in the heads is drawn for the entire batch beforehand, so that neither the micro-batches nor the
+number of devices changes it.
 """
 
 import functools
@@ -31,12 +31,16 @@ from deepduel.networks.micro_batches import in_micro_batches
 from deepduel.training import task_losses
 from deepduel.training.task import Task
 
+Tensors = dict[str, tf.Tensor]  # by task
+Gradients = dict[str, list[tf.Tensor]]  # by task, in the order of its trained_variables
 
-def prepare(tasks: Sequence[Task], batch) -> dict:
-    """A nest of tensors [B, …]: the pixels, and all that is decided once for the whole batch.
 
-    "images", "seeds": of the batch (see reading). "mixes": {(mixing, size): Mix}. "targets", "masks": of
-    each task by name: its Targets, and what each dropout layer of its head multiplies with.
+def prepare(tasks: Sequence[Task], batch: dict) -> dict:
+    """A nest of tensors [B, …]: the pixels, and all that is decided once for the entire batch.
+
+    Returns:
+      "images" and "seeds", or "features": of the batch. "mixes": {(mixing, size): Mix}. "targets" and
+      "masks": for each task by name its Targets, and the factors of each dropout layer of its head.
     """
     mixes = {
         (task.mixing, task.size): mixing.plan(task.mixing, task.size, batch["seeds"], weight=batch["weight"])
@@ -54,174 +58,160 @@ def prepare(tasks: Sequence[Task], batch) -> dict:
     return inputs(batch) | {"mixes": mixes, "targets": targets, "masks": masks}
 
 
-def inputs(batch) -> dict:
-    """What the networks take of a batch: "images" and "seeds", or "features" (see features)."""
+def inputs(batch: dict) -> dict:
+    """What the networks take of a batch: "images" and "seeds", or "features" (see the module features)."""
     return {name: batch[name] for name in ("images", "seeds", "features") if name in batch}
 
 
-def gradients(tasks: Sequence[Task], rows: dict, whole: dict, *, micro_batch: int):
-    """Logits [b, classes] and gradients of some rows of a batch, per task by name.
+def head_gradients(
+    tasks: Sequence[Task], features: Tensors, rows: dict, batch: dict
+) -> tuple[Tensors, Gradients]:
+    """Logits [b, classes] and gradients of some rows of tasks whose backbones are frozen.
 
     Args:
-      rows: of `prepare`, those of this device.
-      whole: of `prepare`, all rows: the partners in mixing may be any of them. Losses are divided by its
-        weights, so that the gradients of all rows add up to those of the batch.
+      features: by task, [b, …].
+      rows: the result of `prepare`, for the rows of this device.
+      batch: the result of `prepare`, for all rows: losses are divided by its weights, so that the gradients
+        of all rows sum to those of the batch.
 
     Returns:
-      ({task: logits}, {task: gradients in the order of Task.trained_variables, of the scaled loss}).
+      ({task: logits}, {task: gradients of the scaled loss in the order of Task.trained_variables}).
     """
-    totals = {task.name: tf.reduce_sum(whole["targets"][task.name].weight) for task in tasks}
+    logits: Tensors = {}
+    gradients: Gradients = {}
+    for task in tasks:
+        of_task = backward(
+            [task], features[task.name], rows["masks"], rows["targets"], _weights(tasks, batch)
+        )
+        logits |= of_task[0]
+        gradients |= of_task[1]
+    return logits, gradients
 
-    def part(rows, filled):
+
+def accumulated_gradients(
+    tasks: Sequence[Task], rows: dict, batch: dict, *, micro_batch: int
+) -> tuple[Tensors, Gradients]:
+    """As `head_gradients`, from images, and for frozen and trained backbones.
+
+    Args:
+      rows, batch: see `head_gradients`; the partners in mixing may be any images of the batch.
+      micro_batch: images per pass through augmentation and backbones.
+    """
+    weights = _weights(tasks, batch)
+
+    def part(rows: dict, filled: tf.Tensor) -> tuple[Tensors, Gradients]:
         filled = tf.maximum(filled, 1)  # an empty batch has no statistics
-        inputs = _augmented(tasks, rows, whole)
-        found, added = {}, {}
-        for sharers in sharing(tasks):
-            images = inputs[sharers[0].name]
-            if not sharers[0].trainable:
-                features = tf.stop_gradient(sharers[0].model.frozen(images))
-                found |= {task.name: features for task in sharers}
+        images_by_task = _augmented(tasks, rows, batch)
+        outputs: Tensors = {}
+        summed: Gradients = {}
+        for tasks_with_this_extractor in group_by_extractor(tasks):
+            owner = tasks_with_this_extractor[0]
+            images = images_by_task[owner.name]
+            if not owner.trainable:
+                features = tf.stop_gradient(owner.model.frozen(images))
+                outputs |= {task.name: features for task in tasks_with_this_extractor}
                 continue
-            # Not the rows that fill up: batch norm would see them.
+            # Without the rows of zeros that fill the micro-batch: batch norm would see them.
             images, masks, targets = tf.nest.map_structure(
                 lambda row: row[:filled], (images, rows["masks"], rows["targets"])
             )
-            logits, gradients = backward(sharers, images, masks, targets, totals)
-            added |= gradients
+            logits, gradients = backward(tasks_with_this_extractor, images, masks, targets, weights)
+            summed |= gradients
             for name, array in logits.items():
-                found[name] = tf.pad(array, [[0, micro_batch - filled], [0, 0]])
-        return found, added
+                outputs[name] = tf.pad(array, [[0, micro_batch - filled], [0, 0]])
+        return outputs, summed
 
-    if "features" in rows:
-        found, added = dict(rows["features"]), {}
-    else:
-        found, added = in_micro_batches(
-            part,
-            rows,
-            rows={task.name: feature_spec(task) for task in tasks},
-            sums={task.name: _specs(task) for task in tasks if task.trainable},
-            micro_batch=micro_batch,
-        )
-    for task in tasks:
-        if not task.trainable:
-            logits, gradients = backward([task], found[task.name], rows["masks"], rows["targets"], totals)
-            found |= logits
-            added |= gradients
-    return found, added
+    outputs, gradients = in_micro_batches(
+        part,
+        rows,
+        rows={task.name: _output_spec(task) for task in tasks},
+        sums={task.name: _gradient_specs(task) for task in tasks if task.trainable},
+        micro_batch=micro_batch,
+    )
+    frozen = [task for task in tasks if not task.trainable]
+    logits, gradients_of_heads = head_gradients(frozen, outputs, rows, batch)
+    return outputs | logits, gradients | gradients_of_heads
 
 
-def sharing(tasks: Sequence[Task]) -> list[list[Task]]:
-    """The tasks, those together that share an extractor."""
+def group_by_extractor(tasks: Sequence[Task]) -> list[list[Task]]:
+    """The tasks in groups that share an extractor; the first of each owns it."""
     groups: dict[int, list[Task]] = {}
     for task in tasks:
         groups.setdefault(id(task.model.extractor), []).append(task)
     return list(groups.values())
 
 
-def predict(tasks: Sequence[Task], rows: dict, *, micro_batch: int) -> dict[str, tf.Tensor]:
-    """{task: logits [b, classes]} of rows as they are, without augmentation (see `extract`)."""
+def predict(tasks: Sequence[Task], rows: dict, *, micro_batch: int) -> Tensors:
+    """{task: logits [b, classes]} of rows without augmentation (see `extract`); `rows` as from `inputs`."""
     if "features" in rows:
         return {task.name: _logits(task, rows["features"][task.name]) for task in tasks}
 
-    def part(rows, filled):
-        features = _features(tasks, _plain(tasks, rows["images"]))
+    def part(rows: dict, filled: tf.Tensor) -> tuple[Tensors, tuple]:
+        features = _features(tasks, _resized(tasks, rows["images"]))
         return {task.name: _logits(task, features[task.name]) for task in tasks}, ()
 
     specs = {task.name: tf.TensorSpec((task.classes,), tf.float32) for task in tasks}
     return in_micro_batches(part, rows, rows=specs, micro_batch=micro_batch)[0]
 
 
-def extract(tasks: Sequence[Task], images, seeds, *, augmented: bool, micro_batch: int) -> dict:
-    """{task: features [B, …]} of frozen tasks' images.
+def extract(
+    tasks: Sequence[Task], images: tf.Tensor, seeds: tf.Tensor, *, augmented: bool, micro_batch: int
+) -> Tensors:
+    """{task: features [B, …]} of images [B, H, W, 3], of tasks whose backbones are frozen.
 
     Args:
-      augmented: as in training, but for mixing; else without augmentation: brought to the model's size, of
-        the middle only where training crops.
+      seeds: int32 [B, 2], of the augmentation.
+      augmented: whether to augment as in training, but for mixing; else images are only resized, or cropped
+        at the centre where training crops at random.
     """
 
-    def part(rows, filled):
+    def part(rows: tuple[tf.Tensor, tf.Tensor], filled: tf.Tensor) -> tuple[Tensors, tuple]:
         images, seeds = rows
-        done = _augmented_alone(tasks, images, seeds) if augmented else _plain(tasks, images)
-        return _features(tasks, done), ()
+        inputs = _augmented_unmixed(tasks, images, seeds) if augmented else _resized(tasks, images)
+        return _features(tasks, inputs), ()
 
-    specs = {task.name: feature_spec(task) for task in tasks}
+    specs = {task.name: _output_spec(task) for task in tasks}
     return in_micro_batches(part, (images, seeds), rows=specs, micro_batch=micro_batch)[0]
 
 
-def _logits(task: Task, features: tf.Tensor) -> tf.Tensor:
-    return task.model.head(tf.cast(features, tf.float32), training=False)
+def backward(
+    tasks: Sequence[Task], inputs: tf.Tensor, masks: dict, targets: dict, weights: Tensors
+) -> tuple[Tensors, Gradients]:
+    """Logits and gradients of the scaled loss of tasks that share an extractor, each {task: …}.
 
-
-def _features(tasks: Sequence[Task], images: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    found = {}
-    for sharers in sharing(tasks):
-        first = sharers[0]
-        extractor = functools.partial(first.model.extractor, training=False)
-        features = (extractor if first.trainable else first.model.frozen)(images[first.name])
-        found |= {task.name: features for task in sharers}
-    return found
-
-
-def _plain(tasks: Sequence[Task], images: tf.Tensor) -> dict[str, tf.Tensor]:
-    shapes = {task.name: (task.size, task.augmentation.crop_size) for task in tasks}
-    done = {
-        (size, crop_size): resize(images, size, crop_size=crop_size) for size, crop_size in shapes.values()
-    }
-    return {task: done[shape] for task, shape in shapes.items()}
-
-
-def _augmented_alone(tasks: Sequence[Task], images: tf.Tensor, seeds: tf.Tensor) -> dict[str, tf.Tensor]:
-    keys = {task.name: (task.augmentation, task.size) for task in tasks}
-    done = {key: augment(images, seeds, *key) for key in set(keys.values())}
-    return {task: done[key] for task, key in keys.items()}
-
-
-def _augmented(tasks: Sequence[Task], rows: dict, whole: dict) -> dict[str, tf.Tensor]:
-    done = {}
-    for task in tasks:
-        key = task.augmentation, task.size, task.mixing
-        if key in done:
-            continue
-        done[key] = augment(rows["images"], rows["seeds"], task.augmentation, task.size)
-        if task.mixing:
-            mix = rows["mixes"][task.mixing, task.size]
-            theirs = (tf.gather(whole[name], mix.partner) for name in ("images", "seeds"))
-            theirs = augment(*theirs, task.augmentation, task.size)
-            done[key] = mixing.mix_images(done[key], theirs, mix.keep, mix.box)
-    return {task.name: done[task.augmentation, task.size, task.mixing] for task in tasks}
-
-
-def backward(tasks: Sequence[Task], inputs: tf.Tensor, masks: dict, targets: dict, totals: dict):
-    """Logits and gradients of the (scaled) loss of tasks that share an extractor, each {task: …}.
-
-    `inputs` are features where the backbone is frozen, else images. The first task's optimizer scales all
-    losses; of the others, which have nothing in float16, the gradients are scaled back.
+    The optimizer of the extractor's owner, the first task, scales the sum of the losses; the gradients of the
+    other heads, which compute in float32, are scaled back.
 
     The tape follows what depends on the trained variables and nothing else, so that of a backbone whose last
-    layers are trained the first ones leave nothing behind.
+    layers are trained the first ones leave nothing in memory.
+
+    Args:
+      inputs: features [b, …] where the backbone is frozen, else images [b, S, S, 3].
+      masks, targets: of these rows, by task; see `prepare`.
+      weights: by task, the weight of the entire batch that losses are divided by.
     """
-    first, logits, loss = tasks[0], {}, 0.0
+    owner, logits, loss = tasks[0], {}, 0.0
     values = {task.name: [variable.value for variable in task.trained_variables] for task in tasks}
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(values)
         features = inputs
-        if first.trainable:
-            features = first.model.extractor(inputs, training=first.trains_statistics)
+        if owner.trainable:
+            features = owner.model.extractor(inputs, training=owner.trains_statistics)
         for task in tasks:
             name, weight = task.name, targets[task.name].weight
             logits[name] = _head(task.model.head, tf.cast(features, tf.float32), masks[name])
             losses = task_losses.losses(targets[name], logits[name])
-            loss += tf.math.divide_no_nan(tf.reduce_sum(losses * weight), totals[name])
-        scaled = first.optimizer.scale_loss(loss)
+            loss += tf.math.divide_no_nan(tf.reduce_sum(losses * weight), weights[name])
+        scaled = owner.optimizer.scale_loss(loss)
     gradients = tape.gradient(scaled, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     for task in tasks[1:]:
-        scale = first.optimizer.scale_loss(1.0)
+        scale = owner.optimizer.scale_loss(1.0)
         gradients[task.name] = [gradient / scale for gradient in gradients[task.name]]
     return logits, gradients
 
 
 def draw_masks(head: keras.Model, count: tf.Tensor) -> list[tf.Tensor]:
-    """What each dropout layer does to a batch of ones: its own draw, with its own seed."""
+    """The factors [count, …] of each dropout layer: what it makes of a batch of ones, with its own seed."""
     return [
         layer(tf.ones((count, *layer.input.shape[1:])), training=True)
         for layer in head.layers
@@ -229,21 +219,78 @@ def draw_masks(head: keras.Model, count: tf.Tensor) -> list[tf.Tensor]:
     ]
 
 
+def _weights(tasks: Sequence[Task], batch: dict) -> Tensors:
+    """{task: the sum of the batch's weights}."""
+    return {task.name: tf.reduce_sum(batch["targets"][task.name].weight) for task in tasks}
+
+
 def _head(head: keras.Model, features: tf.Tensor, masks: list[tf.Tensor]) -> tf.Tensor:
-    """The head in training, with the masks of `draw_masks`; its layers are a chain (see models)."""
-    left = iter(masks)
+    """The head in training, with the masks of `draw_masks`; its layers are a chain (see task_model)."""
+    remaining = iter(masks)
     for layer in head.layers[1:]:  # the first is the input
-        features = features * next(left) if isinstance(layer, keras.layers.Dropout) else layer(features)
+        dropout = isinstance(layer, keras.layers.Dropout)
+        features = features * next(remaining) if dropout else layer(features)
     return features
 
 
-def feature_spec(task: Task) -> tf.TensorSpec:
-    """Of one image, what `gradients` gathers: a frozen task's features, a trained one's logits."""
+def _logits(task: Task, features: tf.Tensor) -> tf.Tensor:
+    return task.model.head(tf.cast(features, tf.float32), training=False)
+
+
+def _features(tasks: Sequence[Task], images: Tensors) -> Tensors:
+    features: Tensors = {}
+    for tasks_with_this_extractor in group_by_extractor(tasks):
+        owner = tasks_with_this_extractor[0]
+        in_inference = functools.partial(owner.model.extractor, training=False)
+        extractor = in_inference if owner.trainable else owner.model.frozen
+        features |= dict.fromkeys(
+            (task.name for task in tasks_with_this_extractor), extractor(images[owner.name])
+        )
+    return features
+
+
+def _resized(tasks: Sequence[Task], images: tf.Tensor) -> Tensors:
+    """{task: float32 [b, S, S, 3]} without augmentation, computed once per size and crop."""
+    shapes = {task.name: (task.size, task.augmentation.crop_size) for task in tasks}
+    resized = {
+        (size, crop_size): resize(images, size, crop_size=crop_size) for size, crop_size in shapes.values()
+    }
+    return {task: resized[shape] for task, shape in shapes.items()}
+
+
+def _augmented_unmixed(tasks: Sequence[Task], images: tf.Tensor, seeds: tf.Tensor) -> Tensors:
+    """{task: float32 [b, S, S, 3]}, computed once per augmentation and size."""
+    keys = {task.name: (task.augmentation, task.size) for task in tasks}
+    augmented = {
+        (augmentation, size): augment(images, seeds, augmentation, size)
+        for augmentation, size in set(keys.values())
+    }
+    return {task: augmented[key] for task, key in keys.items()}
+
+
+def _augmented(tasks: Sequence[Task], rows: dict, batch: dict) -> Tensors:
+    """{task: float32 [b, S, S, 3]}, mixed too, computed once per augmentation, size and mixing."""
+    augmented: dict[tuple, tf.Tensor] = {}
+    for task in tasks:
+        key = task.augmentation, task.size, task.mixing
+        if key in augmented:
+            continue
+        augmented[key] = augment(rows["images"], rows["seeds"], task.augmentation, task.size)
+        if task.mixing:
+            mix = rows["mixes"][task.mixing, task.size]
+            images, seeds = (tf.gather(batch[name], mix.partner) for name in ("images", "seeds"))
+            partners = augment(images, seeds, task.augmentation, task.size)
+            augmented[key] = mixing.mix_images(augmented[key], partners, mix.keep, mix.box)
+    return {task.name: augmented[task.augmentation, task.size, task.mixing] for task in tasks}
+
+
+def _output_spec(task: Task) -> tf.TensorSpec:
+    """For one image, what a pass through the micro-batches gathers: features if frozen, logits if trained."""
     if task.trainable:
         return tf.TensorSpec((task.classes,), tf.float32)
     features = task.model.extractor.output
     return tf.TensorSpec(features.shape[1:], features.dtype)
 
 
-def _specs(task: Task) -> list[tf.TensorSpec]:
+def _gradient_specs(task: Task) -> list[tf.TensorSpec]:
     return [tf.TensorSpec(variable.shape, variable.dtype) for variable in task.trained_variables]

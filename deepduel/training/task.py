@@ -18,15 +18,15 @@ class Task:
     Attributes:
       name: the label axis.
       model: its networks. Tasks whose models have the same extractor share it.
-      augmentation: of its training images.
-      optimizer: its own; one that scales the loss where the backbone is trained in float16.
-      mixing: of its training images with one another.
-      objective: how its labels become targets.
-      average: decay of the running averages of its weights, 0 <= decay < 1; 0: none.
-      clip_norm: that its gradients are shortened to, together; 0: any length.
-      monitor: of validation, "accuracy", "auc" or "loss": decides which epoch is the best.
-      patience: epochs without a better one after which it stops; 0: it never does.
-      borrows: whether its extractor is an earlier task's, which trains and keeps it.
+      augmentation: the augmentation of its training images.
+      optimizer: an optimizer of its own; one that scales the loss where the backbone is trained in float16.
+      mixing: MixUp and CutMix of its training images.
+      objective: how labels become targets.
+      ema: decay of the running averages of its weights, 0 <= ema < 1; 0 for none.
+      clip_norm: maximum global norm of its gradients; 0 disables clipping.
+      monitor: validation metric that decides which epoch is the best: "accuracy", "auc" or "loss".
+      patience: epochs without improvement after which it stops; 0 for never.
+      shares_extractor: whether its extractor is that of an earlier task, the owner, which trains it.
     """
 
     name: str
@@ -35,11 +35,11 @@ class Task:
     optimizer: keras.optimizers.Optimizer
     mixing: Mixing = Mixing()
     objective: Objective = Objective()
-    average: float = 0.0
+    ema: float = 0.0
     clip_norm: float = 0.0
     monitor: str = "accuracy"
     patience: int = 0
-    borrows: bool = False
+    shares_extractor: bool = False
 
     @property
     def trainable(self) -> bool:
@@ -53,25 +53,31 @@ class Task:
 
     @property
     def size(self) -> int:
+        """Side of the network's square input, pixels."""
         return self.model.architecture.image_size
 
     @property
     def classes(self) -> int:
+        """How many classes there are."""
         return len(self.model.classes)
 
     @functools.cached_property
     def trained_variables(self) -> list[keras.Variable]:
-        """The variables that its optimizer changes."""
+        """The variables that its optimizer updates."""
         variables = list(self.model.head.trainable_variables)
-        owns = self.trainable and not self.borrows
-        return list(self.model.extractor.trainable_variables) + variables if owns else variables
+        return list(self.model.extractor.trainable_variables) + variables if self._owns_trained else variables
 
     @functools.cached_property
     def averages(self) -> Averages:
-        return Averages(self.average, self.trained_variables)
+        """The running averages of `trained_variables`, created when they are first asked for."""
+        return Averages(self.ema, self.trained_variables)
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """All that training changes, but for averages: weights, batch norm, dropout seeds, optimizer."""
-        backbone = self.model.extractor.variables if self.trainable and not self.borrows else []
+        """All that training changes but the averages: weights, batch norm, dropout seeds, optimizer."""
+        backbone = self.model.extractor.variables if self._owns_trained else []
         return backbone + self.model.head.variables + self.optimizer.variables
+
+    @property
+    def _owns_trained(self) -> bool:
+        return self.trainable and not self.shares_extractor

@@ -1,32 +1,49 @@
-"""Training several tasks on the same batches, with Keras' fit: `step` computes, this applies and measures."""
+"""Training several tasks on the same batches with Keras' fit.
+
+batch (see reading.batch)
+  │  step         logits and gradients of every task, on each device
+  │  replicas     the devices' logits joined, their gradients summed
+  │  updates      one update of each task's weights, skipped when something is not finite
+  ▼  TaskMetrics  loss, accuracy, AUC
+logs of Keras
+"""
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from deepduel.training import step
-from deepduel.training.running_auc import RunningAUC
+from deepduel.training import replicas, step, updates
+from deepduel.training.compiled_step import CompiledStep
+from deepduel.training.progress import Progress
 from deepduel.training.task import Task
-from deepduel.training.task_losses import Objective, Targets, losses
+from deepduel.training.task_losses import Objective
+from deepduel.training.task_metrics import TaskMetrics
 
 
-class Duel(keras.Model):
-    """Several tasks on the same images. Use: compile(), then fit() on pipeline batches.
+class MultiTaskTrainer(keras.Model):
+    """Trains several tasks on the same images.
 
     Each task has its own optimizer, loss and metrics, and trains to the same weights as it would alone,
-    unless tasks share a backbone: the first one's optimizer changes it, by the gradient of all their losses.
+    unless tasks share a backbone: then its owner's optimizer updates it, by the gradient of the sum of the
+    losses of all tasks that share it.
+
+    Example:
+      trainer = MultiTaskTrainer([task], micro_batch=32)
+      trainer.compile()
+      trainer.fit(pipeline.train_batches(split, reading, order.Position(seed=0)), steps_per_epoch=100,
+                  shuffle=False)
 
     Attributes:
-      tasks: all of them.
-      running: those that still train; see `stop`.
-      input_seconds: spent waiting for batches.
-      steps_done: of the running epoch.
-      last_records: record numbers of the last batch.
-      validated: (records [B], {task: logits [B, classes]}) of each batch of the last validation.
+      tasks: all tasks.
+      running: the tasks that still train; see `stop`.
+      micro_batch: images per pass through augmentation and backbones.
+      planned_steps: int variable, the steps of the entire run, for schedules that end with it; or None.
+      strategy: that its variables were created under.
+      progress: what callbacks read of a running fit.
+      task_metrics: {task name: its metrics}.
     """
 
     def __init__(
@@ -36,12 +53,13 @@ class Duel(keras.Model):
         micro_batch: int,
         strategy: tf.distribute.Strategy | None = None,
         planned_steps: tf.Variable | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         """Args:
+        tasks: what is trained; a task that owns an extractor comes before those that share it.
         micro_batch: images per pass through augmentation and backbones, >= 1.
-        strategy: of several devices, under whose scope the tasks' variables were made.
-        planned_steps: of the whole run, for schedules that end with it.
+        strategy: the strategy under whose scope the tasks' variables were created; None for one device.
+        planned_steps: see the attribute.
         """
         super().__init__(**kwargs)
         self.tasks = tuple(tasks)
@@ -49,245 +67,154 @@ class Duel(keras.Model):
         self.planned_steps = planned_steps
         self.micro_batch = micro_batch
         parts = (part for task in tasks for part in (task.model.extractor, task.model.head))
-        self.task_models = list({id(part): part for part in parts}.values())
-        self._strategy = strategy or tf.distribute.get_strategy()
-        self._measures = {
-            task.name: (
-                keras.metrics.Mean(f"{task.name}_loss"),
-                keras.metrics.SparseCategoricalAccuracy(f"{task.name}_accuracy"),
-                RunningAUC(task.classes, f"{task.name}_auc"),
-            )
-            for task in tasks
-        }
-        self._skipped = {task.name: keras.metrics.Sum(f"{task.name}_skipped_steps") for task in tasks}
+        self.task_models = list({id(part): part for part in parts}.values())  # tracked by Keras
+        self.task_metrics = {task.name: TaskMetrics(task) for task in tasks}
+        self.progress = Progress()
+        self.strategy = strategy or tf.distribute.get_strategy()
         self._left_out = keras.metrics.Sum("left_out")
-        self.input_seconds = 0.0
-        self.steps_done = 0
-        self.last_records = np.empty(0, np.int64)
-        self.validated: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
-        self._going_on = False
+        self._keeps_metrics = False
+        self.test_function: Callable | None = None
         self.built = True
 
-    def compile(self):
+    def compile(self) -> None:
+        """Creates the optimizers' variables, the averages and the frozen extractors."""
         # XLA slows convolutions on a CPU tenfold; the augmentation compiles itself.
         super().compile(optimizer=None, loss=None, jit_compile=False)
-        with self._strategy.scope():
+        with self.strategy.scope():
             for task in self.tasks:
                 task.optimizer.build(task.trained_variables)
-                task.averages  # noqa: B018, made here, under the scope
-                if not task.trainable and not task.borrows:
+                task.averages  # noqa: B018, a cached property, created under the scope
+                if not task.trainable and not task.shares_extractor:
                     task.model.frozen  # noqa: B018, likewise
 
     @property
-    def metrics(self):
-        measures = [metric for three in self._measures.values() for metric in three]
-        return [*measures, *self._skipped.values(), self._left_out]
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """All metrics, which Keras resets at the beginning of an epoch and of a validation."""
+        quality = [metric for metrics in self.task_metrics.values() for metric in metrics.quality]
+        return [*quality, *(metrics.skipped for metrics in self.task_metrics.values()), self._left_out]
 
-    def go_on_at(self, step: int) -> None:
-        """The next epoch is one that was begun: its first `step` steps are done, its metrics stand."""
-        self.steps_done = step
-        self._going_on = step > 0
+    def resume_at(self, step: int) -> None:
+        """Lets the next epoch continue one whose first `step` steps are done: its metrics run on."""
+        self.progress.steps_done = step
+        self._keeps_metrics = step > 0
 
-    def reset_metrics(self):
-        if self._going_on:  # Keras resets at the start of every epoch
-            self._going_on = False
+    def reset_metrics(self) -> None:
+        """Called by Keras at the beginning of every epoch; does nothing once after `resume_at`."""
+        if self._keeps_metrics:
+            self._keeps_metrics = False
             return
         super().reset_metrics()
 
-    def skipped_steps(self, task: Task) -> int:
-        """Steps of the running epoch whose loss or gradient was not finite."""
-        return int(self._skipped[task.name].result())
-
     def stop(self, task: Task) -> None:
-        """The task's weights stay as they are, and it costs nothing any more."""
+        """Leaves the task's weights as they are from now on; it costs nothing any more."""
         self.running.remove(task)
 
-    def state_variables(self) -> list:
-        """All that changes in training: weights, batch norm, dropout seeds, optimizers, metrics, averages.
+    def state_variables(self) -> list[keras.Variable]:
+        """All that training changes: weights, batch norm, dropout seeds, optimizers, metrics, averages.
 
-        In an order to which later versions add at the end only: see state.
+        The order is that of the arrays in saved states; later versions add variables at the end only.
         """
-        early = [metric for measures in self._measures.values() for metric in measures[:2]]
-        late = [measures[2] for measures in self._measures.values()]
+        metrics = self.task_metrics.values()
         variables = [variable for task in self.tasks for variable in task.variables]
-        for metric in (*early, *self._skipped.values(), *late):
+        for metric in (
+            *(metric for of_task in metrics for metric in (of_task.loss, of_task.accuracy)),
+            *(of_task.skipped for of_task in metrics),
+            *(of_task.auc for of_task in metrics),
+        ):
             variables += metric.variables
         variables += [variable for task in self.tasks for variable in task.averages.variables]
         return variables + self._left_out.variables
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within it tasks that average their weights have those averages as their weights."""
+        """A block within which tasks that average their weights have the averages as their weights."""
         with contextlib.ExitStack() as stack:
             for task in self.running:
                 stack.enter_context(task.averages.in_place())
             yield
 
-    def evaluate(self, *args, **kwargs):
-        self.validated = []
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """As in Keras, with averaged weights; fills `progress.validation`."""
+        self.progress.validation = []
         with self.averaged():
             return super().evaluate(*args, **kwargs)
 
-    def train_step(self, batch):
-        whole = step.prepare(self.running, batch)
-        kept = {task.name: _statistics(task) for task in self.running}
-        with self._strategy.scope():
-            logits, gradients = self._on_all_devices(
-                lambda rows: step.gradients(self.running, rows, whole, micro_batch=self.micro_batch), whole
+    def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
+        """One update of every running task; returns the logs."""
+        prepared = step.prepare(self.running, batch)
+        copies = {task.name: updates.statistics(task) for task in self.running}
+        with self.strategy.scope():
+            logits, gradients = replicas.run_on_all(
+                self.strategy, lambda rows: self._gradients(rows, prepared), prepared
             )
             for task in self.running:
-                self._update(task, gradients[task.name], kept[task.name], whole, logits[task.name])
+                targets, name = prepared["targets"][task.name], task.name
+                finite = updates.all_finite(targets, logits[name], gradients[name])
+                updates.apply_if_finite(task, gradients[name], finite, self.strategy)
+                updates.restore_unless_finite(copies[name], finite)
+                self.task_metrics[name].update_skipped(finite)
+                self.task_metrics[name].update(targets, logits[name], finite)
         self._count_left_out(batch)
-        return self._results()
+        return self._logs(skipped=True)
 
-    def test_step(self, batch):
-        """The logs, and each task's logits."""
-        with self._strategy.scope():
-            rows = step.inputs(batch)
-            logits, _ = self._on_all_devices(
-                lambda rows: (step.predict(self.running, rows, micro_batch=self.micro_batch), {}), rows
+    def test_step(self, batch: dict) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        """The logs, and each running task's logits float32 [B, classes]."""
+        with self.strategy.scope():
+            logits, _ = replicas.run_on_all(
+                self.strategy,
+                lambda rows: (step.predict(self.running, rows, micro_batch=self.micro_batch), {}),
+                step.inputs(batch),
             )
         for task in self.running:
             targets = Objective().targets(batch["labels"][task.name], batch["weight"], None, task.classes)
-            self._measure(task, targets, logits[task.name])
+            self.task_metrics[task.name].update(targets, logits[task.name])
         self._count_left_out(batch)
-        skipped = {metric.name for metric in self._skipped.values()}
-        results = {name: value for name, value in self._results().items() if name not in skipped}
-        return results, logits
+        return self._logs(skipped=False), logits
 
-    def make_train_function(self, force=False):
-        step = self._timed(self.train_step)
+    def make_train_function(self, force: bool = False) -> Callable:
+        """Called by Keras' fit."""
+        compiled = CompiledStep(self.train_step, self._running_names, self.progress)
 
-        def function(iterator):
-            results = step(iterator)
-            self.steps_done += 1
-            return results
+        def function(iterator: Iterator) -> dict[str, tf.Tensor]:
+            logs = compiled(iterator)
+            self.progress.steps_done += 1
+            return logs
 
         self.train_function = function
         return function
 
-    def make_test_function(self, force=False):
-        if self.test_function and not force:  # Keras asks before each validation; tracing takes seconds
+    def make_test_function(self, force: bool = False) -> Callable:
+        """Called by Keras before each validation; tracing takes seconds, so the function is kept."""
+        if self.test_function and not force:
             return self.test_function
-        step = self._timed(self.test_step)
+        compiled = CompiledStep(self.test_step, self._running_names, self.progress)
 
-        def function(iterator):
-            results, logits = step(iterator)
+        def function(iterator: Iterator) -> dict[str, tf.Tensor]:
+            logs, logits = compiled(iterator)
             logits = {name: array.numpy() for name, array in logits.items()}
-            self.validated.append((self.last_records, logits))
-            return results
+            self.progress.validation.append((self.progress.records, logits))
+            return logs
 
         self.test_function = function
         return function
 
-    def _timed(self, step: Callable) -> Callable:
-        """Keras' train_function, with the wait for the batch outside the graph, where a clock sees it."""
-        compiled: dict[tuple, Callable] = {}
+    def _gradients(self, rows: dict, prepared: dict) -> tuple[dict, dict]:
+        """({task: logits [b, classes]}, {task: gradients}) of some rows of a batch."""
+        if "features" in rows:
+            return step.head_gradients(self.running, rows["features"], rows, prepared)
+        return step.accumulated_gradients(self.running, rows, prepared, micro_batch=self.micro_batch)
 
-        def function(iterator):
-            started = time.perf_counter()
-            batch = next(iterator)
-            self.input_seconds += time.perf_counter() - started
-            self.last_records = batch["records"].numpy()
-            spec = iterator.element_spec
-            key = *(task.name for task in self.running), *tf.nest.flatten(spec)
-            if key not in compiled:  # one trace for whole and partial batches
-                compiled[key] = tf.function(step, input_signature=[spec], autograph=False)
-            return compiled[key](batch)
+    def _running_names(self) -> tuple[str, ...]:
+        return tuple(task.name for task in self.running)
 
-        return function
-
-    def _on_all_devices(self, function: Callable, whole):
-        """`function(rows) -> (results [b, …], sums)` of each device's rows, joined and added up."""
-        count = self._strategy.num_replicas_in_sync
-        if count == 1:
-            return function(whole)
-
-        def on_one():
-            index = tf.distribute.get_replica_context().replica_id_in_sync_group
-            size = tf.shape(tf.nest.flatten(whole)[0])[0]
-            start, end = size * index // count, size * (index + 1) // count
-            with tf.device("CPU:0"):  # not the whole batch to every device
-                rows = tf.nest.map_structure(lambda row: row[start:end], whole)
-            return function(rows)
-
-        found, sums = self._strategy.run(on_one)
-        joined = tf.nest.map_structure(
-            lambda parts: tf.concat(self._strategy.experimental_local_results(parts), axis=0), found
-        )
-        return joined, tf.nest.map_structure(
-            lambda parts: self._strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None), sums
-        )
-
-    def _update(self, task: Task, gradients: list, kept: list, whole: dict, logits: tf.Tensor) -> None:
-        """One update of one task; skipped whole, and counted, when its loss or a gradient is not finite."""
-        targets = whole["targets"][task.name]
-        labelled = tf.boolean_mask(losses(targets, logits), targets.weight > 0)
-        finite = tf.reduce_all(tf.math.is_finite(labelled))
-        finite &= tf.math.is_finite(tf.linalg.global_norm(gradients))
-        self._apply(task, gradients, finite)
-        for variable, value in kept:  # batch norm has seen the batch too
-            variable.assign(tf.where(finite, variable, value))
-        self._skipped[task.name].update_state(tf.where(finite, 0.0, 1.0))
-        self._measure(task, targets, logits, finite)
-
-    def _apply(self, task: Task, gradients: list, finite: tf.Tensor) -> None:
-        """Updates the weights if all is finite. With a scaled loss, Keras' LossScaleOptimizer done by hand.
-
-        Keras' optimizers add up the gradients of all devices, after clipping each: here they are added up and
-        clipped already, so each device hands in its share. `LossScaleOptimizer.apply` could not be called
-        here: its own tf.cond must stand outside the replicas, as this one does.
-        """
-        optimizer, scaling = task.optimizer, isinstance(task.optimizer, keras.optimizers.LossScaleOptimizer)
-
-        def apply():
-            inner = optimizer.inner_optimizer if scaling else optimizer
-            scale = optimizer.dynamic_scale.value if scaling else 1.0
-            unscaled = [gradient / scale for gradient in gradients] if scaling else gradients
-            if task.clip_norm:
-                unscaled, _ = tf.clip_by_global_norm(unscaled, task.clip_norm)
-            devices = self._strategy.num_replicas_in_sync
-
-            def on_one():
-                shares = [gradient / devices for gradient in unscaled] if devices > 1 else unscaled
-                inner.apply(shares, task.trained_variables)
-
-            self._strategy.run(on_one)
-            task.averages.update(inner.iterations.value)
-            if scaling:
-                count = optimizer.step_counter.value + 1
-                grown = count >= optimizer.dynamic_growth_steps
-                optimizer.step_counter.assign(tf.where(grown, tf.zeros_like(count), count))
-                optimizer.dynamic_scale.assign(tf.where(grown, scale * 2.0, scale))
-
-        def skip():
-            if scaling:
-                optimizer.step_counter.assign(0)
-                optimizer.dynamic_scale.assign(optimizer.dynamic_scale.value * 0.5)
-
-        tf.cond(finite, apply, skip)
-
-    def _measure(self, task: Task, targets: Targets, logits: tf.Tensor, finite=True) -> None:
-        mean, accuracy, auc = self._measures[task.name]
-        loss = losses(targets, logits)
-        known = tf.cast(finite & tf.math.is_finite(loss), tf.float32)
-        mean.update_state(tf.where(known > 0, loss, 0.0), targets.weight * known)
-        accuracy.update_state(targets.label, logits, targets.counts * known)
-        auc.update_state(targets.label, logits, targets.counts * known)
-
-    def _count_left_out(self, batch) -> None:
-        """Records without weight that are no padding: they do not decode."""
+    def _count_left_out(self, batch: dict) -> None:
+        """Counts records without weight that are no padding: they could not be decoded."""
         self._left_out.update_state(tf.cast((batch["weight"] == 0) & (batch["records"] >= 0), tf.float32))
 
-    def _results(self) -> dict:
-        names = [task.name for task in self.running]
-        metrics = [metric for name in names for metric in (*self._measures[name], self._skipped[name])]
+    def _logs(self, *, skipped: bool) -> dict[str, tf.Tensor]:
+        """{metric: its value} of the running tasks, with or without the counts of skipped steps."""
+        metrics: list[keras.metrics.Metric] = []
+        for task in self.running:
+            of_task = self.task_metrics[task.name]
+            metrics += [*of_task.quality, of_task.skipped] if skipped else of_task.quality
         return {metric.name: metric.result() for metric in (*metrics, self._left_out)}
-
-
-def _statistics(task: Task) -> list:
-    """What the backbone changes by itself in training, each with its present value."""
-    if not task.trains_statistics or task.borrows:
-        return []
-    variables = task.model.extractor.non_trainable_variables
-    return [(variable, tf.identity(variable.value)) for variable in variables]

@@ -11,11 +11,11 @@ class Averages:
     """Exponential moving averages of a task's trained weights.
 
     After each update every average moves by 1 - d towards its weight, with
-    d = min(decay, (1 + updates) / (10 + updates)), so that early averages are not ruled by the
-    first weights (the rule of tf.train.ExponentialMovingAverage with num_updates).
+    d = min(decay, (1 + updates) / (10 + updates)), so that the first weights do not dominate early averages
+    (the rule of tf.train.ExponentialMovingAverage with num_updates).
 
     Attributes:
-      variables: the averages, part of a run's state.
+      variables: the averages, part of a run's state; empty for a decay of 0.
     """
 
     def __init__(self, decay: float, weights: list[keras.Variable]):
@@ -26,7 +26,7 @@ class Averages:
         ]
 
     def update(self, updates: tf.Tensor) -> None:
-        """updates: how many there were, this one included."""
+        """Moves the averages after an update of the weights; `updates` counts this one too."""
         if not self.variables:
             return
         count = tf.cast(updates, tf.float32)
@@ -36,12 +36,12 @@ class Averages:
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within it the weights are the averages; afterwards they are bit for bit what they were."""
-        kept = [weight.numpy() for weight in self._weights] if self.variables else []
+        """A block within which the weights are the averages; afterwards they are restored bit for bit."""
+        saved = [weight.numpy() for weight in self._weights] if self.variables else []
         for weight, average in zip(self._weights, self.variables, strict=False):
             weight.assign(average)
         try:
             yield
         finally:
-            for weight, value in zip(self._weights, kept, strict=False):
+            for weight, value in zip(self._weights, saved, strict=False):
                 weight.assign(value)

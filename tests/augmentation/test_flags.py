@@ -173,7 +173,7 @@ def test_a_preset_that_has_changed_since_does_not_go_unnoticed(cropped_run, caps
     changed = dict(PRESETS, forensic=PRESETS["light"])
     monkeypatch.setattr(augmentation_options, "PRESETS", changed)
     assert run_command(train, *words) == 1
-    assert "holds a run of other settings (# augmentation of authenticity:" in capsys.readouterr().err
+    assert "holds a run with other settings (# augmentation of authenticity:" in capsys.readouterr().err
 
 
 def test_evaluation_and_prediction_take_the_crop_in_the_middle(cropped_run, toy_shards):

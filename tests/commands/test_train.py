@@ -12,9 +12,9 @@ from deepduel import train
 from deepduel.decoding.image import DecodeOptions
 from deepduel.networks.run_card import RunCard
 from deepduel.prediction.predictor import Predictor
-from deepduel.runs import task_flags
+from deepduel.runs import run_options, task_flags, train_flags
 from deepduel.runs.options import check_sharing
-from deepduel.training import precision
+from deepduel.training import devices
 from tests.conftest import TOY_TRAINING, history_rows, run_command
 from tfrecords_tools.errors import UsageError
 
@@ -36,7 +36,7 @@ def test_a_run_leaves_its_models_history_and_card(toy_run, toy_shards):
     assert card.data_source == json.loads((toy_shards / "manifest.json").read_text())["source"]
 
 
-def test_a_run_at_native_resolution_says_so_to_whoever_uses_it(toy_shards, tmp_path):
+def test_a_run_at_native_resolution_is_predicted_at_native_resolution(toy_shards, tmp_path):
     words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *TOY_TRAINING, "--tasks=category"
     assert run_command(train, *words, "--native_resolution") == 0
     assert Predictor(tmp_path / "run").decoding == DecodeOptions((16, 16), "native")  # of 32x32 pixels
@@ -65,11 +65,11 @@ def test_train_flags_reproduces_the_run(toy_run):
     train.FLAGS(["train", f"--flagfile={toy_run}/train.flags"])
     text = (toy_run / "train.flags").read_text()
     settings, *augmentations = text.split("# augmentation of ")
-    assert train.flagfile(train.FLAGS) == settings and len(augmentations) == 2
+    assert run_options.flagfile(train.FLAGS) == settings and len(augmentations) == 2
 
 
-def test_the_precision_that_auto_comes_to_is_the_runs(toy_shards, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(precision, "best", lambda: "mixed_bfloat16")
+def test_the_precision_that_auto_picks_stays_the_runs(toy_shards, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(devices, "fastest_precision", lambda: "mixed_bfloat16")
     words = (
         f"--data_dir={toy_shards}",
         f"--workdir={tmp_path}/run",
@@ -79,7 +79,7 @@ def test_the_precision_that_auto_comes_to_is_the_runs(toy_shards, tmp_path, monk
     assert run_command(train, *words) == 0
     text = (tmp_path / "run" / "train.flags").read_text()
     assert "--precision=category=mixed_bfloat16\n" in text and "--precision=category=auto" not in text
-    monkeypatch.setattr(precision, "best", lambda: "float32")  # another machine
+    monkeypatch.setattr(devices, "fastest_precision", lambda: "float32")  # another machine
     assert run_command(train, *words, "--epochs=2") == 1
     assert "--precision=category=mixed_bfloat16; --precision=category=float32" in capsys.readouterr().err
 
@@ -88,7 +88,7 @@ def test_a_finished_run_is_left_alone(toy_run, toy_shards, capsys):
     before = {path: path.stat().st_mtime_ns for path in toy_run.rglob("*.keras")}
     words = f"--data_dir={toy_shards}", f"--workdir={toy_run}", *TOY_TRAINING, "--epochs=2"
     assert run_command(train, *words) == 0
-    assert "has all its 2 epochs already; raise --epochs" in capsys.readouterr().out
+    assert "has finished all its 2 epochs; raise --epochs" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in toy_run.rglob("*.keras")} == before
 
 
@@ -96,10 +96,10 @@ def test_a_run_of_other_settings_is_refused(toy_run, toy_shards, capsys):
     words = f"--data_dir={toy_shards}", f"--workdir={toy_run}", *TOY_TRAINING, "--learning_rate=0.5"
     assert run_command(train, *words) == 1
     error = capsys.readouterr().err
-    assert "holds a run of other settings (--learning_rate=0.001; --learning_rate=0.5)" in error
+    assert "holds a run with other settings (--learning_rate=0.001; --learning_rate=0.5)" in error
 
 
-def test_a_run_of_an_earlier_version_goes_on(toy_run, toy_shards, tmp_path, capsys):
+def test_a_run_of_an_earlier_version_is_resumed(toy_run, toy_shards, tmp_path, capsys):
     """Its train.flags does not name the flags that came later: they had their defaults."""
     folder = shutil.copytree(toy_run, tmp_path / "run")
     lines = (folder / "train.flags").read_text().splitlines()
@@ -193,6 +193,18 @@ def test_help_does_not_wait_for_tensorflow():
     assert "Unknown command line flag 'oops'" in done.stderr
 
 
+def test_every_flag_is_in_one_group_of_the_help():
+    names = [
+        name
+        for groups in (train_flags.USUAL, train_flags.FURTHER)
+        for group in groups.values()
+        for name in group
+    ]
+    assert sorted(names) == sorted(set(train.FLAGS) - {"flagfile", "undefok"})
+    assert list(train_flags.USUAL) == list(train_flags.FURTHER)
+    assert 18 <= sum(map(len, train_flags.USUAL.values())) <= 25
+
+
 @pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.name)
 def test_every_flagfile_is_accepted(path, monkeypatch):
     monkeypatch.chdir(PROJECT)
@@ -201,7 +213,7 @@ def test_every_flagfile_is_accepted(path, monkeypatch):
 
     train.FLAGS.unparse_flags()
     train.FLAGS(["train", f"--flagfile={path}", "--data_dir=SHARDS", "--workdir=RUN"])
-    task_flags.settle_precision(train.FLAGS)
+    task_flags.replace_auto_precision(train.FLAGS)
     axes = train.FLAGS.tasks or ["label"]  # presets are for any data
     tasks = task_flags.tasks(train.FLAGS, axes)
     assert [task.axis for task in tasks] == axes

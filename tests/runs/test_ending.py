@@ -1,4 +1,4 @@
-"""Runs that end by themselves: out of time, without progress, or because nothing finite is left."""
+"""Runs that end by themselves: out of time, without improvement, or because no step is finite."""
 
 import csv
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deepduel import train
-from deepduel.runs import callbacks, checkpointing
+from deepduel.runs import callbacks
 from tests.conftest import TOY_TRAINING, history_rows, run_command
 from tests.helpers import tiny_network
 
@@ -22,18 +22,13 @@ def small_network(monkeypatch):
 def test_a_run_given_a_time_plans_its_epochs_and_ends_its_cosine_with_them(
     toy_shards, tmp_path, monkeypatch, capsys
 ):
+    rates = []
+
     def twenty_seconds(clock, epoch, logs):
+        rates.append(float(clock.model.tasks[0].optimizer.learning_rate))
         logs |= {"seconds": 20.0, "images_per_second": 1.0, "input_wait_share": 0.0}
 
     monkeypatch.setattr(callbacks.Clock, "on_epoch_end", twenty_seconds)
-    rates = []
-    ended = checkpointing.Keeper.on_epoch_end
-
-    def noting(self, epoch, logs=None):
-        rates.append(float(self._duel.tasks[0].optimizer.learning_rate))
-        ended(self, epoch, logs)
-
-    monkeypatch.setattr(checkpointing.Keeper, "on_epoch_end", noting)
     words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *TOY_TRAINING, "--tasks=category"
     words = *words, "--schedule=cosine"
     assert run_command(train, *words, "--epochs=1min") == 0
@@ -41,7 +36,7 @@ def test_a_run_given_a_time_plans_its_epochs_and_ends_its_cosine_with_them(
     assert rates == pytest.approx([0.001, 0.0005, 0], abs=1e-9)
     assert "epoch 3/3" in capsys.readouterr().out
     assert run_command(train, *words, "--epochs=1min") == 0
-    assert "has all its 3 epochs already" in capsys.readouterr().out
+    assert "has finished all its 3 epochs" in capsys.readouterr().out
 
 
 def test_an_exploding_learning_rate_is_stopped_and_leaves_the_weights_finite(toy_shards, tmp_path, capsys):
@@ -60,7 +55,7 @@ def test_an_exploding_learning_rate_is_stopped_and_leaves_the_weights_finite(toy
         listed = list(csv.DictReader(file))
     assert len(listed) >= 80  # ten batches of eight images
     assert listed[0]["key"].startswith("train/")
-    assert run_command(train, *words, "--epochs=3") == 1  # goes on where it stopped, and lists no step twice
+    assert run_command(train, *words, "--epochs=3") == 1  # resumes where it stopped, and lists no step twice
     with (tmp_path / "run" / "non_finite.csv").open(newline="") as file:
         twice = list(csv.DictReader(file))
     assert len({tuple(row.values()) for row in twice}) == len(twice) > len(listed)
@@ -76,7 +71,7 @@ def test_a_task_that_gets_no_better_stops_alone_and_stays_stopped(toy_shards, tm
     words += ["--early_stopping=authenticity=1", "--monitor=auc", "--monitor=category=loss"]
     assert run_command(train, *words, "--epochs=3") == 0
     output = capsys.readouterr().out
-    assert "authenticity: no better auc for 1 epochs, stopped; the best is epoch 1" in output
+    assert "authenticity: no improvement of auc for 1 epochs, stopped; the best is epoch 1" in output
     assert run_command(train, *words, "--epochs=4") == 0
     names = {task: len(list((tmp_path / "run" / task).glob("epoch-*"))) for task in TASKS}
     assert names == {"category": 4, "authenticity": 2}

@@ -1,11 +1,6 @@
-import types
-
 import pytest
-import tensorflow as tf
 
-from deepduel.runs.checkpointing import Keeper
 from deepduel.runs.length import RunLength
-from deepduel.runs.training_state import State
 from tfrecords_tools.errors import UsageError
 
 
@@ -40,12 +35,3 @@ def test_as_many_epochs_are_planned_as_fit_by_the_last_three(seconds, planned):
 def test_what_is_neither_is_refused(text):
     with pytest.raises(UsageError, match="epochs must be"):
         RunLength.parse(text)
-
-
-def test_a_run_that_goes_on_has_its_plan_at_once(tmp_path):
-    duel = types.SimpleNamespace(tasks=(), planned_steps=tf.Variable(0))
-    stand = State(epoch=1, step=4, history=({"epoch": 1, "seconds": 20.0},))
-    options = {"steps_per_epoch": 7, "save_seconds": None, "save_steps": None, "deadline": None}
-    keeper = Keeper(duel, tmp_path, stand, length=RunLength.parse("1min"), **options)
-    assert keeper.planned == 3
-    assert int(duel.planned_steps) == 3 * 7

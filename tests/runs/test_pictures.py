@@ -10,7 +10,7 @@ from deepduel.runs.mistakes import Mistakes
 @pytest.mark.parametrize(("count", "side"), [(1, 8), (5, 300)])
 def test_images_stand_above_their_captions(count, side):
     images = np.full((count, side, side, 3), (77, 9, 200), np.uint8)  # no shade of the text's
-    picture = pictures.captioned(images, [("fake called real", "a/very/" * 20 + "long.jpg")] * count)
+    picture = pictures.captioned(images, [("fake predicted real", "a/very/" * 20 + "long.jpg")] * count)
     assert picture.shape[0] == 1 and picture.dtype == np.uint8
     assert (picture == images[0, 0, 0]).all(axis=-1).sum() == count * 168**2
     assert (picture[0, 170:200] < 100).any()  # the text
@@ -21,17 +21,17 @@ def test_a_confusion_matrix_darkens_with_the_share_of_its_row():
     assert picture.shape[0] == 1 and picture.dtype == np.uint8
 
 
-def test_the_worst_mistakes_are_the_surest(toy_shards, monkeypatch):
+def test_the_worst_mistakes_are_the_most_confident(toy_shards, monkeypatch):
     split = Split(toy_shards, "validation")
     labels = split.labels["authenticity"]
     records = np.append(np.arange(len(split)), -1)  # and padding
     logits = np.eye(2)[np.append(labels, 0)] * 4
-    logits[[3, 7]] = logits[[3, 7]][:, ::-1] * np.array([[1], [2]])  # 7 is the surer mistake
-    seen = []
-    monkeypatch.setattr(pictures, "captioned", lambda images, captions: seen.append((images, captions)))
+    logits[[3, 7]] = logits[[3, 7]][:, ::-1] * np.array([[1], [2]])  # 7 is the more confident mistake
+    drawn = []
+    monkeypatch.setattr(pictures, "captioned", lambda images, captions: drawn.append((images, captions)))
     mistakes = Mistakes(split, ReadOptions(8))
     mistakes.worst([(records, {"authenticity": logits})], "authenticity", ("real", "fake"))
-    ((images, captions),) = seen
+    ((images, captions),) = drawn
     assert images.shape == (2, 32, 32, 3)
     assert [caption[2] for caption in captions] == [split.key(number).decode() for number in (7, 3)]
     right = [(records, {"authenticity": np.eye(2)[np.append(labels, 0)]})]

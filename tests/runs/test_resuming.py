@@ -1,4 +1,4 @@
-"""Runs that were ended at any moment and go on: as if nothing had happened."""
+"""Runs that were ended at any moment and are resumed: as if nothing had happened."""
 
 import signal
 import subprocess
@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from deepduel import train
 from deepduel.runs import tensorboard
-from deepduel.runs.checkpointing import Keeper
+from deepduel.runs.checkpointing import Checkpoint
 from tests.conftest import history_rows, run_command
 from tests.helpers import tiny_network
 
@@ -56,14 +56,15 @@ def whole_run(toy_shards, tmp_path_factory):
     return workdir
 
 
-def assert_same_run(found, expected):
+def assert_same_run(run, expected):
     for epoch in (1, 2):
         a, b = (
-            keras.models.load_model(run / "category" / f"epoch-0{epoch}.keras") for run in (found, expected)
+            keras.models.load_model(folder / "category" / f"epoch-0{epoch}.keras")
+            for folder in (run, expected)
         )
         assert all((x == y).all() for x, y in zip(a.get_weights(), b.get_weights(), strict=True))
     timings = ("seconds", "images_per_second", "input_wait_share")
-    for one, other in zip(history_rows(found), history_rows(expected), strict=True):
+    for one, other in zip(history_rows(run), history_rows(expected), strict=True):
         assert {k: v for k, v in one.items() if k not in timings} == {
             k: v for k, v in other.items() if k not in timings
         }
@@ -71,31 +72,31 @@ def assert_same_run(found, expected):
 
 @pytest.mark.parametrize("crash_at", [3, 5])  # before the first validation, within the second epoch
 def test_a_crash_costs_nothing(toy_shards, whole_run, tmp_path, monkeypatch, crash_at):
-    taken = 0
-    whole = Keeper.on_train_batch_end
+    steps = 0
+    on_train_batch_end = Checkpoint.on_train_batch_end
 
-    def crashing(keeper, batch, logs=None):
-        nonlocal taken
-        taken += 1
-        if taken == crash_at:
+    def crashing(checkpoint, batch, logs=None):
+        nonlocal steps
+        steps += 1
+        if steps == crash_at:
             raise Crash
-        whole(keeper, batch, logs)
+        on_train_batch_end(checkpoint, batch, logs)
 
     words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *STEPWISE
     with monkeypatch.context() as patch:
-        patch.setattr(Keeper, "on_train_batch_end", crashing)
+        patch.setattr(Checkpoint, "on_train_batch_end", crashing)
         patch.setattr(tensorboard, "_SECONDS_BETWEEN_POINTS", 0)
         with pytest.raises(Crash):
             run_command(train, *words)
-        patch.setattr(Keeper, "on_train_batch_end", whole)
+        patch.setattr(Checkpoint, "on_train_batch_end", on_train_batch_end)
         assert run_command(train, *words) == 0
     assert_same_run(tmp_path / "run", whole_run)
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"), size_guidance={"tensors": 0})
     events.Reload()
-    steps = {tag: [point.step for point in events.Tensors(tag)] for tag in events.Tags()["tensors"]}
-    assert steps["train/category_loss"] == [60, 120, 168, 228, 288, 336]
-    assert steps["epoch/val_category_auc"] == [168, 336]
-    assert steps["flags"] == [0]
+    points = {tag: [point.step for point in events.Tensors(tag)] for tag in events.Tags()["tensors"]}
+    assert points["train/category_loss"] == [60, 120, 168, 228, 288, 336]
+    assert points["epoch/val_category_auc"] == [168, 336]
+    assert points["flags"] == [0]
 
 
 def test_sigkill_and_sigterm_cost_nothing(toy_shards, whole_run, tmp_path):
@@ -110,22 +111,22 @@ def test_sigkill_and_sigterm_cost_nothing(toy_shards, whole_run, tmp_path):
         process.send_signal(number)
         output, _ = process.communicate(timeout=120)
         assert process.returncode == code, output
-    assert "go on with:\n  python -m deepduel.train --flagfile=" in output
+    assert "resume with:\n  python -m deepduel.train --flagfile=" in output
     assert run_command(train, *words) == 0
     assert_same_run(tmp_path / "run", whole_run)
 
 
-def test_max_minutes_stops_with_the_command_to_go_on(toy_shards, tmp_path, capsys):
+def test_max_minutes_stops_with_the_command_to_resume(toy_shards, tmp_path, capsys):
     words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *STEPWISE
     assert run_command(train, *words, "--max_minutes=0.0001", "--profile_steps=1:2") == 0
     assert list((tmp_path / "run" / "tensorboard" / "plugins" / "profile").glob("*/*.xplane.pb"))
     output = capsys.readouterr().out
-    assert "--max_minutes: stopped and saved at epoch 1, step 1; go on with:" in output
+    assert "--max_minutes: stopped and saved at epoch 1, step 1; resume with:" in output
     assert f"python -m deepduel.train --flagfile={tmp_path}/run/train.flags" in output
     assert [path.name for path in (tmp_path / "run" / "resume").iterdir()] == ["state-000000-000000001.npz"]
 
 
-def test_more_epochs_go_on_where_a_finished_run_ended(toy_shards, whole_run, tmp_path):
+def test_more_epochs_continue_where_a_finished_run_ended(toy_shards, whole_run, tmp_path):
     """One epoch, then a second: the run of two epochs, bit by bit."""
     words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *STEPWISE
     assert run_command(train, *words, "--epochs=1") == 0

@@ -1,4 +1,4 @@
-"""Two logical CPU devices need a process of their own: TensorFlow makes its devices once."""
+"""Devices. Two logical CPU devices need a process of their own: TensorFlow creates its devices once."""
 
 import subprocess
 import sys
@@ -13,16 +13,14 @@ import contextlib, sys
 import keras, numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from deepduel.runs import build
-from deepduel.networks import task_model
-from deepduel.reading import order
-from deepduel.reading import pipeline
+from deepduel.augmentation.options import PRESETS
+from deepduel.decoding.split import Split
 from deepduel.networks.architecture import Architecture
-from deepduel.augmentation.transform import PRESETS
-from deepduel.training.optimizer_options import OptimizerOptions
+from deepduel.reading import order, pipeline
+from deepduel.runs import build
 from deepduel.runs.length import RunLength
 from deepduel.runs.options import RunOptions, TaskOptions
-from deepduel.decoding.split import Split
+from deepduel.training.optimizer_options import OptimizerOptions
 from tfrecords_tools.errors import UsageError
 
 train, validation = (Split(sys.argv[1], name) for name in ("train", "validation"))
@@ -38,19 +36,19 @@ def fit(count):
     tuned = Architecture("small_cnn", head, 8, fine_tune="last:3", precision="mixed_float16")
     tasks = [
         TaskOptions(
-            "category", frozen, PRESETS["forensic"],
-            OptimizerOptions("adamw", clip_norm=0.1), average=0.9),
+            "category", frozen, PRESETS["forensic"], OptimizerOptions("adamw", clip_norm=0.1), ema=0.9
+        ),
         TaskOptions(
-            "authenticity", tuned, PRESETS["forensic"],
-            OptimizerOptions("sgd"), class_weights="balanced"),
+            "authenticity", tuned, PRESETS["forensic"], OptimizerOptions("sgd"), class_weights="balanced"
+        ),
     ]
-    duel = build.duel(options(count), tasks, train)
-    assert duel._strategy.num_replicas_in_sync == int(count)
-    history = duel.fit(
+    trainer = build.trainer(options(count), tasks, train)
+    assert trainer.strategy.num_replicas_in_sync == int(count)
+    history = trainer.fit(
         pipeline.train_batches(train, reading, order.Position(3)), steps_per_epoch=3, epochs=2,
         validation_data=pipeline.eval_batches(validation, reading), shuffle=False, verbose=0,
     ).history
-    return [variable.numpy() for variable in duel.state_variables()], history
+    return [variable.numpy() for variable in trainer.state_variables()], history
 
 (one, expected), (two, history) = fit("1"), fit("2")
 print("weights", max(np.abs(a.astype(float) - b).max() for a, b in zip(one, two)))
@@ -59,7 +57,7 @@ for name in expected:
 whole = Architecture("small_cnn", "avg", 8, fine_tune="all")
 tasks = [TaskOptions("category", whole, PRESETS["none"])]
 try:
-    build.duel(options("2"), tasks, train)
+    build.trainer(options("2"), tasks, train)
 except UsageError as error:
     print("refused:", error)
 """
@@ -85,19 +83,14 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from deepduel import train
 from deepduel.runs import callbacks
-from deepduel.runs import checkpointing
 from tests.helpers import tiny_network
 from tests.conftest import run_command
 
 def twenty_seconds(clock, epoch, logs):
+    print("rate", float(clock.model.tasks[0].optimizer.learning_rate))
     logs |= {"seconds": 20.0, "images_per_second": 1.0, "input_wait_share": 0.0}
 
-def noting(self, epoch, logs=None):
-    print("rate", float(self._duel.tasks[0].optimizer.learning_rate))
-    ended(self, epoch, logs)
-
 callbacks.Clock.on_epoch_end = twenty_seconds
-ended, checkpointing.Keeper.on_epoch_end = checkpointing.Keeper.on_epoch_end, noting
 tiny_network.install()
 words = f"--data_dir={sys.argv[1]}", f"--workdir={sys.argv[2]}", *tiny_network.RUN, "--batch_norm=frozen"
 sys.exit(run_command(train, *words, "--epochs=1min", "--schedule=cosine", "--devices=2"))
@@ -118,6 +111,42 @@ def test_one_device_needs_no_strategy():
     assert devices.strategy("1") is None
 
 
-def test_devices_that_are_not_there_are_refused():
+def test_more_devices_than_there_are_is_refused():
     with pytest.raises(UsageError, match="TensorFlow sees 1 CPU device and no GPU"):
         devices.strategy("9")
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [
+        ("fpu avx512f avx512_bf16 x", "mixed_bfloat16"),
+        ("fpu amx_bf16", "mixed_bfloat16"),
+        ("fpu avx2", "float32"),
+    ],
+)
+def test_a_processor_that_multiplies_bfloat16_computes_in_it(tmp_path, monkeypatch, flags, precision):
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags\t\t: {flags}\nbogomips : 1\n")
+    monkeypatch.setattr(devices, "CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(devices, "NVIDIA_DEVICE", tmp_path / "none")
+    assert devices.fastest_precision() == precision
+
+
+def test_a_machine_without_cpuinfo_computes_in_float32(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "CPU_INFO", tmp_path / "none")
+    monkeypatch.setattr(devices, "NVIDIA_DEVICE", tmp_path / "none")
+    assert devices.fastest_precision() == "float32"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision"), [([8, 9], "mixed_bfloat16"), ([8, 7], "mixed_float16"), ([6], "float32")]
+)
+def test_the_weakest_gpu_decides(tmp_path, monkeypatch, capabilities, precision):
+    monkeypatch.setattr(devices, "NVIDIA_DEVICE", tmp_path)
+    monkeypatch.setattr(devices, "gpu_capabilities", lambda: capabilities)
+    assert devices.fastest_precision() == precision
+
+
+def test_memory_without_a_gpu_is_that_of_the_process():
+    bytes_available, kind = devices.available_memory()
+    assert kind == "free RAM" and bytes_available > 0
+    assert 0 < devices.memory_in_use() <= devices.peak_memory() * 1.1

@@ -1,4 +1,4 @@
-"""Feature rows on disk: what was written is read, what is missing or damaged is said to be missing."""
+"""Feature rows on disk: what was written is read, what is missing or damaged is reported as missing."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ RECORDS = 2 * CHUNK + 3
 
 
 def _source(**changed) -> Source:
-    given = {
+    fields = {
         "task": "kind",
         "split": "train",
         "records": RECORDS,
@@ -19,7 +19,7 @@ def _source(**changed) -> Source:
         "views": 2,
         "about": {"seed": 1},
     }
-    return Source(**given | changed)
+    return Source(**fields | changed)
 
 
 def _rows(view: int, chunk: int) -> np.ndarray:
@@ -32,7 +32,7 @@ def full(tmp_path):
     for view in range(2):
         for chunk in store.missing(view).tolist():
             store.write(view, chunk, _rows(view, chunk))
-    store.built()
+    store.release()
     return store
 
 
@@ -43,11 +43,11 @@ def test_rows_come_back_as_float16_by_record_number(full):
         np.testing.assert_array_equal(full.read(view, records), np.array(expected, np.float16))
 
 
-def test_a_store_is_begun_once_and_gone_on_with(tmp_path):
+def test_a_store_that_was_begun_is_completed(tmp_path):
     store = FeatureStore(tmp_path, _source())
     assert store.missing(0).tolist() == store.missing(1).tolist() == [0, 1, 2]
     store.write(0, 1, _rows(0, 1))
-    store.built()  # lets go of it, as the end of a process does
+    store.release()  # as the end of a process does
     again = FeatureStore(tmp_path, _source())
     assert again.missing(0).tolist() == [0, 2] and again.missing(1).tolist() == [0, 1, 2]
     np.testing.assert_array_equal(again.read(0, np.array([CHUNK])), _rows(0, 1)[:1].astype(np.float16))
@@ -74,7 +74,7 @@ def test_a_flipped_bit_makes_its_chunk_missing(full, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["view-00.f16", "view-00.sums"])
-def test_a_file_cut_short_is_made_again(full, tmp_path, name):
+def test_a_file_cut_short_is_computed_again(full, tmp_path, name):
     path = full.path / name
     path.write_bytes(path.read_bytes()[:-1])
     again = FeatureStore(tmp_path, _source())
@@ -91,7 +91,7 @@ def test_rows_of_nan_are_records_that_do_not_decode(tmp_path):
     assert store.read(0, np.array([3])).max() == np.finfo(np.float16).max
 
 
-def test_no_room_is_said_before_anything_is_taken(tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error_before_anything_is_allocated(tmp_path, monkeypatch):
     usage = feature_store.shutil.disk_usage(tmp_path)._replace(free=1_000)
     monkeypatch.setattr(feature_store.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(DataError, match="0.0 GB free.*fewer --views"):

@@ -1,4 +1,4 @@
-"""Training on kept features: the same run as on images, but for float16's rounding."""
+"""Training on stored features: the same run as on images, up to float16's rounding."""
 
 import csv
 import shutil
@@ -74,7 +74,7 @@ def test_the_first_epochs_are_those_on_images(kept, toy_shards, tmp_path):
 
 def test_more_epochs_read_what_is_there(kept, toy_shards, tmp_path, capsys, monkeypatch):
     shutil.copytree(kept, tmp_path / "run")
-    monkeypatch.setattr(features.Features, "_extractor", None)  # nothing is made again
+    monkeypatch.setattr(feature_store.FeatureStore, "write", None)  # nothing is computed again
     assert (
         _train(toy_shards, tmp_path / "run", f"--cache=features:{kept}/features", "--views=2", "--epochs=3")
         == 0
@@ -82,7 +82,9 @@ def test_more_epochs_read_what_is_there(kept, toy_shards, tmp_path, capsys, monk
     assert len(_history(tmp_path / "run")) == 3 and "damaged" not in capsys.readouterr().out
 
 
-def test_stopped_while_making_it_goes_on_to_the_same_run(kept, toy_shards, tmp_path, capsys, monkeypatch):
+def test_stopped_while_computing_features_it_resumes_to_the_same_run(
+    kept, toy_shards, tmp_path, capsys, monkeypatch
+):
     write, written = feature_store.FeatureStore.write, []
 
     def count(store, view, chunk, rows):
@@ -92,7 +94,7 @@ def test_stopped_while_making_it_goes_on_to_the_same_run(kept, toy_shards, tmp_p
     monkeypatch.setattr(feature_store.FeatureStore, "write", count)
     words = "--cache=features", "--views=2", "--epochs=2"
     assert _train(toy_shards, tmp_path / "run", *words, "--max_minutes=0.0001") == 0
-    assert "go on with" in capsys.readouterr().out and len(written) == 1
+    assert "resume with" in capsys.readouterr().out and len(written) == 1
     assert _train(toy_shards, tmp_path / "run", *words) == 0
     assert len(written) == len(set(written)) == 2 + 2 * 4  # 54 and twice 168 images in chunks of 48
     for ours, theirs in zip(_weights(tmp_path / "run"), _weights(kept), strict=True):
@@ -121,7 +123,7 @@ def test_what_does_not_go_with_features_is_a_usage_error(words, says, toy_shards
     assert says in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
-def test_a_run_on_images_does_not_go_on_with_features(kept, toy_shards, capsys):
+def test_a_run_on_features_does_not_resume_on_images_or_other_views(kept, toy_shards, capsys):
     assert _train(toy_shards, kept, "--views=3", "--cache=features", "--epochs=4") == 1
     assert "--views=2" in capsys.readouterr().err
     assert _train(toy_shards, kept, "--epochs=4") == 1
@@ -133,7 +135,7 @@ def test_crops_at_native_resolution_are_those_of_the_epoch(toy_shards, tmp_path,
     model = task_model.build("category", Architecture("small_cnn", image_size=24), ("a", "b", "c"))
     task = Task("category", model, PRESETS["none"], keras.optimizers.Adam())
     kept = features.Features(tmp_path, split, reading, (task,), micro_batch=16, seed=5, views=1)
-    kept.make()
+    kept.compute()
     position = order.Position(seed=5, step=2)
     ours = next(iter(kept.train_batches(position)))
     images = next(iter(pipeline.train_batches(split, reading, position)))
@@ -149,5 +151,5 @@ def test_what_is_in_front_of_the_same_weights_has_other_features(toy_shards, tmp
         architecture = Architecture("small_cnn", image_size=70, **fields)
         model = task_model.build("category", architecture, ("a", "b", "c"))
         task = Task("category", model, PRESETS["none"], keras.optimizers.Adam())
-        features.Features(tmp_path, split, reading, (task,), micro_batch=16, seed=5, views=1).make()
+        features.Features(tmp_path, split, reading, (task,), micro_batch=16, seed=5, views=1).compute()
     assert len(list(tmp_path.iterdir())) == 2

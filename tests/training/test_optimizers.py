@@ -10,8 +10,8 @@ from tfrecords_tools.errors import UsageError
 pytestmark = pytest.mark.numeric
 
 
-def build(recipe, *, epochs=2, scales_loss=False):
-    return optimizers.build(recipe, steps_per_epoch=10, epochs=epochs, scales_loss=scales_loss)
+def build(options, *, epochs=2, scales_loss=False):
+    return optimizers.build(options, steps_per_epoch=10, epochs=epochs, scales_loss=scales_loss)
 
 
 def test_a_cosine_with_warm_up_goes_up_and_down():
@@ -55,7 +55,7 @@ def test_adamw_decays_by_itself_and_adam_does_not():
     assert build(OptimizerOptions("adamw", weight_decay=0.0)).weight_decay == 0
 
 
-def test_the_loss_is_scaled_around_the_recipe():
+def test_the_loss_is_scaled_around_the_optimizer():
     optimizer = build(OptimizerOptions("sgd"), scales_loss=True)
     assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     assert isinstance(optimizer.inner_optimizer, keras.optimizers.SGD)

@@ -12,7 +12,7 @@ from deepduel.networks import task_model
 from deepduel.networks.architecture import Architecture
 from deepduel.reading import order, pipeline
 from deepduel.training.task import Task
-from deepduel.training.trainer import Duel
+from deepduel.training.trainer import MultiTaskTrainer
 from tests.conftest import TOY_TRAINING, run_command
 
 pytestmark = pytest.mark.numeric
@@ -31,16 +31,16 @@ def shared_tasks(split, optimizers, **fields) -> list[Task]:
     for axis, optimizer in zip(AXES, optimizers, strict=True):
         extractor = tasks[0].model.extractor if tasks else None
         model = task_model.build(axis, architecture, split.manifest.axes[axis], seed=1, extractor=extractor)
-        tasks.append(Task(axis, model, PRESETS["forensic"], optimizer, borrows=bool(tasks)))
+        tasks.append(Task(axis, model, PRESETS["forensic"], optimizer, shares_extractor=bool(tasks)))
     return tasks
 
 
 def fit(tasks, split, *, steps=4, micro_batch=16):
-    duel = Duel(tasks, micro_batch=micro_batch)
-    duel.compile()
+    trainer = MultiTaskTrainer(tasks, micro_batch=micro_batch)
+    trainer.compile()
     batches = pipeline.train_batches(split, pipeline.ReadOptions(50), order.Position(3))
-    duel.fit(batches, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0)
-    return duel
+    trainer.fit(batches, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0)
+    return trainer
 
 
 def weights(tasks) -> list[np.ndarray]:
@@ -93,9 +93,9 @@ def test_the_loss_scale_of_float16_does_not_show_in_the_other_head(split):
 def test_images_pass_through_the_backbone_once(split):
     for trained in ("all", "none"):
         tasks = shared_tasks(split, [keras.optimizers.SGD(), keras.optimizers.SGD()], fine_tune=trained)
-        duel = fit(tasks, split, steps=1)
+        trainer = fit(tasks, split, steps=1)
         batch = next(iter(pipeline.train_batches(split, pipeline.ReadOptions(50), order.Position())))
-        graph = tf.function(duel.train_step, autograph=False).get_concrete_function(batch).graph
+        graph = tf.function(trainer.train_step, autograph=False).get_concrete_function(batch).graph
         functions = graph.as_graph_def().library.function
         passes = [
             sum(node.op == "Conv2D" for node in function.node_def)
@@ -128,7 +128,7 @@ def test_each_task_has_a_whole_model_with_the_same_backbone(run):
     assert [model.output.shape[1] for model in both] == [3, 2]
 
 
-def test_a_run_goes_on_to_the_same_weights(run, toy_shards, tmp_path):
+def test_a_run_resumes_to_the_same_weights(run, toy_shards, tmp_path):
     words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *WORDS, "--ema=0.9"
     assert run_command(train, *words, "--epochs=1") == 0
     assert run_command(train, *words, "--epochs=2") == 0
@@ -151,12 +151,12 @@ def test_it_is_evaluated_and_predicts_like_any_run(run, toy_shards, toy_folder, 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--tasks=category"], "needs two tasks or more, and there is category alone"),
-        (["--backbone=authenticity=forensic_cnn"], "category and authenticity differ in --backbone"),
-        (["--head=authenticity=max"], "differ in the pooling of --head"),
+        (["--tasks=category"], "needs two or more tasks, got category alone"),
+        (["--backbone=authenticity=forensic_cnn"], "category and authenticity differ in backbone"),
+        (["--head=authenticity=max"], "differ in the pooling of head"),
         (["--augmentation=authenticity=light"], "differ in their augmentation"),
-        (["--ema=category=0.9"], "differ in --ema"),
-        (["--early_stopping=2"], "--early_stopping would stop category alone"),
+        (["--ema=category=0.9"], "differ in ema"),
+        (["--early_stopping=2"], "early_stopping would stop category alone"),
     ],
 )
 def test_tasks_that_cannot_share_are_refused(words, says, toy_shards, tmp_path, capsys):

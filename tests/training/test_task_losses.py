@@ -49,8 +49,8 @@ def test_class_weights_are_read():
     [
         ("cats=2", "'cats' is not a label"),
         ("real", "'real' is not a label"),
-        ("real=0", "not a number above 0"),
-        ("real=x", "'x' is not a number above 0"),
+        ("real=0", "the weight of real must be above 0, got '0'"),
+        ("real=x", "the weight of real must be above 0, got 'x'"),
     ],
 )
 def test_bad_class_weights_are_refused(text, message):

@@ -5,47 +5,17 @@ import tensorflow as tf
 
 from deepduel.augmentation import mixing
 from deepduel.augmentation.mixing import Mixing
-from deepduel.augmentation.transform import PRESETS, Augmentation, augment
+from deepduel.augmentation.transform import Augmentation, augment
 from deepduel.decoding.split import Split
-from deepduel.networks import task_model
 from deepduel.networks.architecture import Architecture
 from deepduel.reading import order, pipeline
 from deepduel.runs import callbacks
 from deepduel.training import step
-from deepduel.training.task import Task
-from deepduel.training.trainer import Duel
+from deepduel.training.trainer import MultiTaskTrainer
+from tests.helpers.tasks import FROZEN, TRAINED, assert_same, compiled, fit, weights
+from tests.helpers.tasks import make as make_task
 
 pytestmark = pytest.mark.numeric
-
-FROZEN = Architecture("small_cnn", "avg,dropout:0.5,dense:8", 16)  # with batch norm
-SMALL = Architecture("small_cnn", "avg", 16, fine_tune="all")
-
-
-def make_task(axis, split, architecture=FROZEN, augmentation="original", rate=0.01, seed=0, mixing=None):
-    model = task_model.build(axis, architecture, split.manifest.axes[axis], seed=seed)
-    optimizer = keras.optimizers.Adam(rate)
-    if architecture.trainable and architecture.precision == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    return Task(axis, model, PRESETS[augmentation], optimizer, mixing or Mixing())
-
-
-def fit(tasks, split, *, steps=4, batch_size=50, micro_batch=16):
-    duel = Duel(tasks, micro_batch=micro_batch)
-    duel.compile()
-    batches = pipeline.train_batches(split, pipeline.ReadOptions(batch_size), order.Position(3))
-    duel.fit(batches, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0)
-    return duel
-
-
-def weights(task):
-    return [*task.model.extractor.get_weights(), *task.model.head.get_weights()]
-
-
-# Micro-batches and plain Keras add up the same products in another order, which differs from processor to
-# processor: atol covers float32's rounding over a few steps, and is 0 where nothing may have been computed.
-def assert_same(one, other, **tolerance):
-    for a, b in zip(one, other, strict=True):
-        np.testing.assert_allclose(a, b, **tolerance)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +53,7 @@ def test_the_micro_batch_does_not_show(split):
     assert_same(one.model.head.get_weights(), other.model.head.get_weights(), atol=1e-5)
 
 
-@pytest.mark.parametrize("architecture", [FROZEN, SMALL], ids=["frozen", "trained"])
+@pytest.mark.parametrize("architecture", [FROZEN, TRAINED], ids=["frozen", "trained"])
 def test_two_tasks_train_to_the_weights_that_each_has_alone(split, architecture):
     axes = ("category", "authenticity")
     together = [make_task(axis, split, architecture, "forensic") for axis in axes]
@@ -159,9 +129,8 @@ def test_accumulated_gradients_are_those_of_the_full_batch_in_plain_keras(split,
     batches = pipeline.train_batches(split, reading, order.Position(3)).take(steps).map(some_unlabelled)
     ours = make_task("category", split, architecture, "forensic")
     before = ours.model.extractor.get_weights()
-    duel = Duel([ours], micro_batch=16)
-    duel.compile()
-    duel.fit(batches.repeat(), steps_per_epoch=steps, shuffle=False, verbose=0)
+    trainer = compiled(ours, micro_batch=16)
+    trainer.fit(batches.repeat(), steps_per_epoch=steps, shuffle=False, verbose=0)
 
     plain = make_task("category", split, architecture, "forensic")
     variables = plain.trained_variables
@@ -181,7 +150,10 @@ def test_accumulated_gradients_are_those_of_the_full_batch_in_plain_keras(split,
 
 
 def test_images_without_a_label_do_not_count(split):
-    task, expected = make_task("category", split, SMALL, "none"), make_task("category", split, SMALL, "none")
+    task, expected = (
+        make_task("category", split, TRAINED, "none"),
+        make_task("category", split, TRAINED, "none"),
+    )
     batch = next(iter(pipeline.train_batches(split, pipeline.ReadOptions(8), order.Position())))
     labels = batch["labels"]["category"].numpy().copy()
     labels[3:] = -1
@@ -189,20 +161,18 @@ def test_images_without_a_label_do_not_count(split):
         (task, np.ones(8), labels),
         (expected, [1] * 3 + [0] * 5, np.maximum(labels, 0)),
     ):
-        duel = Duel([trained], micro_batch=8)
-        duel.compile()
+        trainer = compiled(trained, micro_batch=8)
         one = batch | {"labels": {"category": tf.constant(label)}, "weight": tf.constant(weight, tf.float32)}
-        results = duel.train_step(one)
+        results = trainer.train_step(one)
     assert_same(weights(task), weights(expected), atol=1e-7)
     assert 0 <= float(results["category_accuracy"]) <= 1
 
 
 def test_a_batch_without_any_label_leaves_the_loss_finite(split):
-    task = make_task("category", split, SMALL, "none")
-    duel = Duel([task], micro_batch=8)
-    duel.compile()
+    task = make_task("category", split, TRAINED, "none")
+    trainer = compiled(task, micro_batch=8)
     batch = next(iter(pipeline.train_batches(split, pipeline.ReadOptions(8), order.Position())))
-    duel.train_step(batch | {"labels": {"category": tf.fill([8], -1)}})
+    trainer.train_step(batch | {"labels": {"category": tf.fill([8], -1)}})
     assert all(np.isfinite(weight).all() for weight in weights(task))
 
 
@@ -210,17 +180,16 @@ def test_a_batch_without_any_label_leaves_the_loss_finite(split):
 def test_mixed_precision_trains_in_float32_variables(split, precision):
     architecture = Architecture("small_cnn", "avg", 8, fine_tune="all", precision=precision)
     task = make_task("authenticity", split, architecture, "none")
-    duel = fit([task], split, steps=2, batch_size=4, micro_batch=4)
+    trainer = fit([task], split, steps=2, batch_size=4, micro_batch=4)
     assert all(variable.dtype == "float32" for variable in task.trained_variables)
-    assert np.isfinite(float(duel.get_metrics_result()["authenticity_loss"]))
+    assert np.isfinite(float(trainer.get_metrics_result()["authenticity_loss"]))
 
 
 def test_validation_counts_every_image_once_and_is_not_augmented(split, toy_shards):
     validation = Split(toy_shards, "validation")
-    task = make_task("category", split, SMALL)
-    duel = Duel([task], micro_batch=16)
-    duel.compile()
-    results = duel.evaluate(
+    task = make_task("category", split, TRAINED)
+    trainer = compiled(task, micro_batch=16)
+    results = trainer.evaluate(
         pipeline.eval_batches(validation, pipeline.ReadOptions(50)), verbose=0, return_dict=True
     )
     batch = next(iter(pipeline.eval_batches(validation, pipeline.ReadOptions(54))))
@@ -232,13 +201,16 @@ def test_validation_counts_every_image_once_and_is_not_augmented(split, toy_shar
 
 def test_validations_are_traced_once_for_each_shape_of_their_batches(split, toy_shards, monkeypatch):
     traced = []
-    whole = Duel.test_step
-    monkeypatch.setattr(Duel, "test_step", lambda duel, batch: traced.append(batch) or whole(duel, batch))
+    test_step = MultiTaskTrainer.test_step
+    monkeypatch.setattr(
+        MultiTaskTrainer,
+        "test_step",
+        lambda trainer, batch: traced.append(batch) or test_step(trainer, batch),
+    )
     validation = Split(toy_shards, "validation")
-    duel = Duel([make_task("category", split)], micro_batch=16)
-    duel.compile()
+    trainer = compiled(make_task("category", split), micro_batch=16)
     for rows, traces in (50, 1), (50, 1), (54, 2), (50, 2):
-        duel.evaluate(pipeline.eval_batches(validation, pipeline.ReadOptions(rows)), verbose=0)
+        trainer.evaluate(pipeline.eval_batches(validation, pipeline.ReadOptions(rows)), verbose=0)
         assert len(traced) == traces
 
 
@@ -247,32 +219,30 @@ def test_a_batch_with_a_nan_never_reaches_the_weights(split):
     batches = list(pipeline.train_batches(split, pipeline.ReadOptions(8), order.Position()).take(2))
     results = []
     for poisoned in (False, True):
-        task = make_task("category", split, SMALL, "none")
-        duel = Duel([task], micro_batch=4)
-        duel.compile()
-        duel.train_step(batches[0])
+        task = make_task("category", split, TRAINED, "none")
+        trainer = compiled(task, micro_batch=4)
+        trainer.train_step(batches[0])
         if poisoned:  # the last image of the last micro-batch
             images = batches[1]["images"].numpy().astype(np.float32)
             images[-1] = np.nan
-            duel.train_step(batches[1] | {"images": tf.constant(images)})
-            assert duel.skipped_steps(task) == 1
-        duel.train_step(batches[1])
+            trainer.train_step(batches[1] | {"images": tf.constant(images)})
+            assert trainer.task_metrics[task.name].skipped_steps == 1
+        trainer.train_step(batches[1])
         results.append([*weights(task), *(np.asarray(v) for v in task.optimizer.variables)])
         assert all(np.isfinite(weight).all() for weight in results[-1])
-        assert np.isfinite(float(duel.get_metrics_result()["category_loss"]))
+        assert np.isfinite(float(trainer.get_metrics_result()["category_loss"]))
     assert_same(*results, atol=0)
 
 
 def test_float16_overflow_lowers_the_loss_scale_and_leaves_the_weights(split):
     architecture = Architecture("small_cnn", "avg", 8, fine_tune="all", precision="mixed_float16")
     task = make_task("authenticity", split, architecture, "none")
-    duel = Duel([task], micro_batch=4)
-    duel.compile()
+    trainer = compiled(task, micro_batch=4)
     before = [weight.copy() for weight in weights(task)]
     scale = float(task.optimizer.dynamic_scale)
     batch = next(iter(pipeline.train_batches(split, pipeline.ReadOptions(4), order.Position())))
-    duel.train_step(batch | {"images": tf.fill((4, 8, 8, 3), 1e30)})
-    assert duel.skipped_steps(task) == 1
+    trainer.train_step(batch | {"images": tf.fill((4, 8, 8, 3), 1e30)})
+    assert trainer.task_metrics[task.name].skipped_steps == 1
     assert float(task.optimizer.dynamic_scale) < scale
     assert_same(before, weights(task), atol=0)
 
@@ -283,24 +253,22 @@ def test_logits_of_1e5_in_float16_stay_finite(split):
     task = make_task("authenticity", split, architecture, "none")
     kernel = task.model.head.get_layer("logits").kernel
     kernel.assign(np.sign(kernel.numpy()) * 1e5)
-    duel = Duel([task], micro_batch=4)
-    duel.compile()
+    trainer = compiled(task, micro_batch=4)
     batch = next(iter(pipeline.train_batches(split, pipeline.ReadOptions(8), order.Position())))
     logits = step.predict([task], batch, micro_batch=4)["authenticity"].numpy()
     assert 65_504 < np.abs(logits).max() < np.inf
-    results = duel.train_step(batch)
+    results = trainer.train_step(batch)
     assert np.isfinite([float(results[f"authenticity_{name}"]) for name in ("loss", "accuracy")]).all()
     assert all(np.isfinite(weight).all() for weight in weights(task))
 
 
-@pytest.mark.parametrize("architecture", [FROZEN, SMALL], ids=["frozen", "trained"])
+@pytest.mark.parametrize("architecture", [FROZEN, TRAINED], ids=["frozen", "trained"])
 def test_an_empty_batch_changes_nothing(split, architecture):
     task = make_task("category", split, architecture, "none")
-    duel = Duel([task], micro_batch=4)
-    duel.compile()
+    trainer = compiled(task, micro_batch=4)
     before = [weight.copy() for weight in weights(task)]
     batch = next(iter(pipeline.train_batches(split, pipeline.ReadOptions(8), order.Position())))
-    results = duel.train_step(tf.nest.map_structure(lambda part: part[:0], batch))
+    results = trainer.train_step(tf.nest.map_structure(lambda part: part[:0], batch))
     assert float(results["category_loss"]) == 0
     trained = [np.isfinite(weight).all() for weight in weights(task)]
     assert all(trained)
@@ -310,9 +278,8 @@ def test_an_empty_batch_changes_nothing(split, architecture):
 
 def test_a_nan_image_from_a_custom_reader_is_skipped_and_listed(split, tmp_path):
     """A reader may give float images; what is not a number in them ends in no weight, but in the list."""
-    task = make_task("category", split, SMALL, "none")
-    duel = Duel([task], micro_batch=4)
-    duel.compile()
+    task = make_task("category", split, TRAINED, "none")
+    trainer = compiled(task, micro_batch=4)
 
     def poisoned(batch):
         bad = batch["records"] == 7
@@ -321,8 +288,8 @@ def test_a_nan_image_from_a_custom_reader_is_skipped_and_listed(split, tmp_path)
 
     batches = pipeline.train_batches(split, pipeline.ReadOptions(60), order.Position(3)).map(poisoned)
     path = tmp_path / "non_finite.csv"
-    listed = callbacks.NonFinite(duel, split, path, save=lambda: None)
-    logs = duel.fit(batches, steps_per_epoch=3, shuffle=False, verbose=0, callbacks=[listed]).history
+    listed = callbacks.NonFinite(trainer, split, path, save=lambda: None)
+    logs = trainer.fit(batches, steps_per_epoch=3, shuffle=False, verbose=0, callbacks=[listed]).history
     assert logs["category_skipped_steps"] == [1]
     assert all(np.isfinite(weight).all() for weight in weights(task))
     lines = path.read_text().splitlines()

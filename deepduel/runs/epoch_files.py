@@ -1,0 +1,79 @@
+"""The files that each epoch leaves for users: a model per task, the best one, and history.csv.
+
+RUN/<task>/epoch-01.keras …   one self-contained model per epoch
+RUN/<task>/best.keras         the one of the epoch that is best by the task's monitored metric
+RUN/history.csv               one row per epoch
+"""
+
+import csv
+import math
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import keras
+
+from deepduel.runs.options import MONITORS
+from deepduel.runs.training_state import State
+from deepduel.training.task import Task
+from deepduel.training.trainer import MultiTaskTrainer
+from tfrecords_tools.atomic import published
+
+
+class EpochFiles(keras.callbacks.Callback):
+    """Writes the files at the end of each epoch, and keeps `state.history` and `state.best`."""
+
+    def __init__(self, trainer: MultiTaskTrainer, workdir: pathlib.Path, state: State, *, epochs: int | None):
+        """Args:
+        epochs: how many there will be, for the width of the number in the names; None if not known.
+        """
+        super().__init__()
+        self._trainer = trainer
+        self._workdir = workdir
+        self._state = state
+        self._digits = max(2, len(str(epochs or 0)))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        row = {"epoch": epoch + 1, **{name: float(value) for name, value in (logs or {}).items()}}
+        self._state.history.append(row)
+        with self._trainer.averaged():
+            for task in self._trainer.running:
+                self._save_model(task, epoch + 1, row[f"val_{task.name}_{task.monitor}"])
+        self._write_history()
+
+    def _save_model(self, task: Task, epoch: int, value: float) -> None:
+        folder = self._workdir / task.name
+        folder.mkdir(exist_ok=True)
+        path = folder / f"epoch-{epoch:0{self._digits}d}.keras"
+        partial = folder / ".partial.keras"  # Keras insists on the ending
+        task.model.saved_model.save(partial)
+        partial.replace(path)
+        best = self._state.best
+        if task.name not in best or _better(task.monitor, value, best[task.name][0]):
+            best[task.name] = value, epoch
+            _link(path, folder / "best.keras")
+
+    def _write_history(self) -> None:
+        history = self._state.history
+        columns = dict.fromkeys(name for row in history for name in row)  # those of stopped tasks too
+        with published(self._workdir / "history.csv") as file:
+            writer = csv.DictWriter(file, list(columns))
+            writer.writeheader()
+            writer.writerows(history)
+
+
+def _better(monitor: str, value: float, best: float) -> bool:
+    """Whether `value` beats `best`; NaN never does."""
+    return not math.isnan(value) and (math.isnan(best) or MONITORS[monitor] * (value - best) > 0)
+
+
+def _link(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Publishes a second name for the same bytes where the file system can, else a copy."""
+    partial = target.with_name(f".{target.name}.partial")
+    partial.unlink(missing_ok=True)
+    try:
+        os.link(source, partial)
+    except OSError:
+        shutil.copyfile(source, partial)
+    partial.replace(target)

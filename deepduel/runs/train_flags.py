@@ -1,0 +1,172 @@
+"""The flags of deepduel.train, in groups.
+
+The flags of single tasks are defined in `task_flags`, those of the augmentation's parameters in
+augmentation.flags. `run_options` turns the flags of the run itself into options.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from deepduel.augmentation import flags as augmentation_flags
+from deepduel.runs import task_flags
+from deepduel.runs.run_options import DEFAULT_VIEWS
+
+
+def _augmentation_parameters() -> tuple[str, ...]:
+    only_these = flags.FlagValues()
+    augmentation_flags.define(only_these)
+    return tuple(only_these)
+
+
+# The flags that --help shows, by group; --helpfull shows the remaining ones of each group too.
+USUAL = {
+    "Data": ("data_dir", "tasks", "train_split", "validation_split", "cache"),
+    "Model": ("backbone", "head", "weights", "fine_tune", "image_size"),
+    "Optimisation": (
+        "epochs", "batch_size", "micro_batch", "optimizer", "learning_rate", "schedule", "class_weights",
+        "early_stopping", "precision",
+    ),
+    "Augmentation": ("augmentation",),
+    "Run": ("workdir", "seed", "max_minutes"),
+    "Debugging": ("dry_run",),
+}  # fmt: skip
+FURTHER = {
+    "Data": (
+        "sampling", "views", "host_size", "fit", "native_resolution", "reader", "fast_decode", "threads",
+        "on_error",
+    ),
+    "Model": ("batch_norm", "input_filter", "stem_stride", "shared_backbone", "mirrored"),
+    "Optimisation": ("warmup", "weight_decay", "clip_norm", "ema", "label_smoothing", "monitor"),
+    "Augmentation": _augmentation_parameters(),
+    "Run": ("devices", "save_every"),
+    "Debugging": ("profile_steps",),
+}  # fmt: skip
+
+
+class Flag(NamedTuple):
+    """One flag of the run itself; `options` are those of absl's function that defines it."""
+
+    define: Callable
+    name: str
+    default: Any
+    help: str
+    options: dict[str, Any] = {}
+
+
+_FLAGS = (
+    Flag(flags.DEFINE_string, "data_dir", None, "Folder of the shards to train on.", {"required": True}),
+    Flag(
+        flags.DEFINE_list, "tasks", None,
+        "Label axes to learn, separated by commas; by default all of the data set.",
+    ),
+    Flag(flags.DEFINE_string, "train_split", "train", "Split to train on."),
+    Flag(flags.DEFINE_string, "validation_split", "validation", "Split to validate on after each epoch."),
+    Flag(
+        flags.DEFINE_string, "sampling", "uniform",
+        "How often an epoch shows each image: uniform (once), balanced (every combination of labels equally "
+        "often), balanced:AXIS, or weighted:AXIS:NAME=2,OTHER=1.",
+    ),
+    Flag(
+        flags.DEFINE_string, "cache", "none",
+        "Cache of decoded images, filled during the first epoch: none, ram, or decoded:FOLDER, which later "
+        "runs and other processes share. For frozen backbones also features or features:FOLDER: the features "
+        "of --views augmented views of each image are computed once, and epochs train on them.",
+    ),
+    Flag(
+        flags.DEFINE_integer, "views", None,
+        f"With --cache=features: augmented views of each training image; {DEFAULT_VIEWS} by default.",
+        {"lower_bound": 1},
+    ),
+    Flag(
+        flags.DEFINE_integer, "host_size", 0,
+        "Size in pixels to which the CPU resizes images when the data set has mixed sizes; 0 for the largest "
+        "--image_size. Images of one size are not resized.",
+        {"lower_bound": 0},
+    ),
+    Flag(
+        flags.DEFINE_enum, "fit", "crop",
+        "How images of other aspect ratios become square when they are resized: crop cuts off the longer "
+        "side, pad adds borders.",
+        {"enum_values": ["crop", "pad"]},
+    ),
+    Flag(
+        flags.DEFINE_bool, "native_resolution", False,
+        "Train on image_size x image_size pixels cut out of each image without resizing: at random to train, "
+        "at the centre to evaluate; smaller images are mirrored at their edges. Needs an --augmentation "
+        "without rotation, zoom and shear (forensic, robust or none).",
+    ),
+    Flag(
+        flags.DEFINE_enum, "reader", "random",
+        "random reads records by number, which gives a true shuffle; sequential is for remote storage.",
+        {"enum_values": ["random", "sequential"]},
+    ),
+    Flag(
+        flags.DEFINE_bool, "fast_decode", False,
+        "Decode JPEG approximately: about a tenth faster, more for large photographs.",
+    ),
+    Flag(
+        flags.DEFINE_integer, "threads", 0,
+        "Number of processes that decode (threads with --reader=sequential); 0 for one per core.",
+        {"lower_bound": 0},
+    ),
+    Flag(
+        flags.DEFINE_enum, "on_error", "fail",
+        "What to do with an image that cannot be decoded: fail (stop and name it) or skip (leave it out, log "
+        "and count it).",
+        {"enum_values": ["fail", "skip"]},
+    ),
+    Flag(
+        flags.DEFINE_string, "workdir", None,
+        "Folder of the run: models, history and state. The same command resumes the run in it.",
+        {"required": True},
+    ),
+    Flag(
+        flags.DEFINE_string, "epochs", "1",
+        "Total number of epochs, or a time budget such as 55min (summed over sessions); the number that fits "
+        "is estimated after the first epoch.",
+    ),
+    Flag(flags.DEFINE_integer, "batch_size", 512, "Images per update of the weights."),
+    Flag(
+        flags.DEFINE_string, "micro_batch", "32",
+        "Images per pass through augmentation and backbones, which decides how much memory is needed; auto "
+        "measures which size is the fastest that fits, and stores it in the run's folder.",
+    ),
+    Flag(flags.DEFINE_string, "devices", "auto", "Number of GPUs to train on, or auto for all."),
+    Flag(
+        flags.DEFINE_bool, "shared_backbone", False,
+        "Train one backbone for all tasks, by the sum of their losses, with a head for each; the tasks must "
+        "have the same options except for their heads.",
+    ),
+    Flag(
+        flags.DEFINE_integer, "seed", 0,
+        "Random seed for weight initialisation, data order and augmentation.",
+        {"lower_bound": 0},
+    ),
+    Flag(
+        flags.DEFINE_string, "save_every", "300s",
+        "How often the state is saved within an epoch, in seconds (300s) or steps (50steps).",
+    ),
+    Flag(
+        flags.DEFINE_float, "max_minutes", 0,
+        "Stop after so many minutes with the state saved, to be resumed later; 0 for no limit.",
+        {"lower_bound": 0},
+    ),
+    Flag(
+        flags.DEFINE_bool, "dry_run", False,
+        "Build everything, print the networks, the memory and the time of an epoch estimated from a few "
+        "steps, and exit; nothing is written.",
+    ),
+    Flag(
+        flags.DEFINE_string, "profile_steps", "",
+        "Steps of this session to trace for TensorBoard's profiler, first and last, such as 10:20.",
+    ),
+)  # fmt: skip
+
+
+def define(flag_values: flags.FlagValues) -> None:
+    """Defines all flags of deepduel.train."""
+    for flag in _FLAGS:
+        flag.define(flag.name, flag.default, help=flag.help, flag_values=flag_values, **flag.options)
+    task_flags.define(flag_values)

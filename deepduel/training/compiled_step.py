@@ -1,0 +1,39 @@
+"""A training or validation step in the form that Keras' fit and evaluate call: iterator -> results."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from deepduel.training.progress import Progress
+
+
+class CompiledStep:
+    """Takes the next batch outside the graph, where a clock sees the wait, and runs the step on it compiled.
+
+    The step is traced once per batch signature and set of tasks, so that batches of one size and the smaller
+    last one share a trace, and a task that stops is traced out.
+    """
+
+    def __init__(self, step: Callable, task_names: Callable[[], tuple[str, ...]], progress: Progress):
+        """Args:
+        step: batch -> results.
+        task_names: gives the names of the tasks that the step computes at the moment.
+        progress: whose `input_seconds` and `records` are kept up to date.
+        """
+        self._step = step
+        self._task_names = task_names
+        self._progress = progress
+        self._compiled: dict[tuple, Callable] = {}
+
+    def __call__(self, iterator: Iterator) -> Any:
+        started = time.perf_counter()
+        batch = next(iterator)
+        self._progress.input_seconds += time.perf_counter() - started
+        self._progress.records = batch["records"].numpy()
+        spec = iterator.element_spec  # type: ignore[attr-defined]  # tf.data's iterators have it
+        key = *self._task_names(), *tf.nest.flatten(spec)
+        if key not in self._compiled:
+            self._compiled[key] = tf.function(self._step, input_signature=[spec], autograph=False)
+        return self._compiled[key](batch)
