@@ -1,14 +1,16 @@
-"""Evaluates a run's models on a labelled split: metrics.json, report.html and predictions.csv.
+"""Evaluates a run's models on a labelled split, or compares two runs.
 
-    python -m deepduel.evaluate --workdir=RUN --data_dir=SHARDS --split=validation
+    python -m deepduel.evaluate --workdir=RUN --data_dir=SHARDS
 
-The files lie in RUN/evaluation/<split>/. Every record counts exactly once, whatever the batch size;
-records without a label on an axis (-1) are left out of that axis' figures.
+writes report.html, metrics.json and predictions.csv into
+RUN/evaluation/SPLIT/. Every record counts exactly once, whatever the batch
+size, and figures are scikit-learn's.
 
-    python -m deepduel.evaluate --compare=RUN_A,RUN_B --split=validation
+    python -m deepduel.evaluate --compare=RUN_A,RUN_B --split=validation \\
+        --output=comparison.html
 
-compares two runs that were evaluated on the same split, image by image (McNemar's test);
---output=comparison.html makes a page of it.
+compares two runs that were evaluated on the same split, image by image
+(McNemar's test), from what their evaluations wrote.
 """
 
 import json
@@ -22,42 +24,81 @@ from tfrecords_tools import cli
 from tfrecords_tools.errors import UsageError
 
 FLAGS = flags.FlagValues()
+USUAL = {
+    "Run and data": ("workdir", "data_dir", "split", "tasks", "model"),
+    "Figures": ("bootstrap", "robustness", "robustness_images", "duplicates", "metadata", "group_by"),
+    "Comparing two runs": ("compare", "output"),
+}
+FURTHER = {"Reading": ("batch_size", "micro_batch", "reader", "on_error")}
 prediction_flags.define(FLAGS)
 flags.DEFINE_string("data_dir", None, "Folder of shards.", flag_values=FLAGS)
 flags.DEFINE_string("split", "validation", "Split to evaluate on.", flag_values=FLAGS)
 flags.DEFINE_enum(
-    "reader", "random", ["random", "sequential"],
-    "random: records by number. sequential: for remote storage.", flag_values=FLAGS)  # fmt: skip
+    "reader",
+    "random",
+    ["random", "sequential"],
+    "random reads records by number; sequential is for remote storage.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum(
-    "on_error", "fail", ["fail", "skip"],
-    "What an image does that does not decode: fail ends the evaluation and names it; skip leaves it out of "
-    "all figures, prints it and counts it in metrics.json.", flag_values=FLAGS)  # fmt: skip
+    "on_error",
+    "fail",
+    ["fail", "skip"],
+    "What to do with an image that cannot be decoded: fail (stop and name it) or skip (leave it out of all "
+    "figures, print its name and count it in metrics.json).",
+    flag_values=FLAGS,
+)
 flags.DEFINE_integer(
-    "bootstrap", 1000, "Drawings behind each 95 % interval; 0 leaves the intervals out.", lower_bound=0,
-    flag_values=FLAGS)  # fmt: skip
+    "bootstrap",
+    1000,
+    "Bootstrap samples for each 95 % confidence interval; 0 computes no intervals.",
+    lower_bound=0,
+    flag_values=FLAGS,
+)
 flags.DEFINE_bool(
-    "robustness", False, "Also measure on recompressed, blurred, shrunk and cropped images: "
-    "22 passes over --robustness_images.", flag_values=FLAGS)  # fmt: skip
+    "robustness",
+    False,
+    "Also evaluate on recompressed, blurred, downscaled and cropped images, "
+    "in 22 passes over --robustness_images.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_integer(
-    "robustness_images", 2000, "Images to damage, evenly from the split; 0: all.", lower_bound=0,
-    flag_values=FLAGS)  # fmt: skip
+    "robustness_images",
+    2000,
+    "Number of images for --robustness, spread evenly over the split; 0 for all.",
+    lower_bound=0,
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum(
-    "duplicates", "auto", ["auto", "near", "exact", "none"],
-    "Look for images that are there twice, within the split and in the others: near ones too (every image of "
-    "all splits is decoded), exact ones only, or none; auto: near in folders of up to 50,000 images.",
-    flag_values=FLAGS)  # fmt: skip
+    "duplicates",
+    "auto",
+    ["auto", "near", "exact", "none"],
+    "Duplicates to search for within the split and across splits: near (which decodes every image of all "
+    "splits), exact, or none; auto is near for up to 50,000 images and exact for more.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string(
-    "metadata", None, "CSV file with a column of image paths (image_path, path, file, image, filename or "
-    "key) and columns for --group_by.", flag_values=FLAGS)  # fmt: skip
+    "metadata",
+    None,
+    "CSV file with a column of image paths (image_path, path, file, image, filename or "
+    "key) and columns for --group_by.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_list(
-    "group_by", None, "Columns of --metadata, such as generator: all figures also for each value of each.",
-    flag_values=FLAGS)  # fmt: skip
+    "group_by",
+    None,
+    "Columns of --metadata, such as generator, for each value of which all figures are reported.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_list(
     "compare", None, "Two run folders, RUN_A,RUN_B, to compare instead of evaluating one.", flag_values=FLAGS
 )
 flags.DEFINE_list(
-    "output", None, "With --compare: also write it to these files: a page to read (.html), and the figures "
-    "for machines (.json).", flag_values=FLAGS)  # fmt: skip
+    "output",
+    None,
+    "With --compare: files to write the comparison to, as a page (.html) or as figures for programs (.json).",
+    flag_values=FLAGS,
+)
 
 
 def main(options: flags.FlagValues) -> None:
@@ -198,7 +239,7 @@ def _given(options: flags.FlagValues) -> list[str]:
 
 
 def entry() -> int:
-    return cli.run(main, FLAGS, name="deepduel.evaluate")
+    return cli.run(main, FLAGS, name="deepduel.evaluate", usual=USUAL, further=FURTHER)
 
 
 if __name__ == "__main__":

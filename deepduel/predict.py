@@ -1,18 +1,15 @@
-"""Predicts images with a run's models: a row per image, sorted by name, in a CSV or JSON lines file.
+"""Predicts images with a run's models.
 
     python -m deepduel.predict --workdir=RUN --images=FOLDER --output=submission.csv
 
-Columns: image, then `label` (authenticity: 0 real, 1 fake) and `class` (category's name) as in
-ArtiFact's submissions; any other label axis has a column named after it with the label's name.
-`image` is the path relative to the folder (files and patterns: the path as given; shards: the key).
+The output has one row per image, sorted by name. Its columns are image (the
+path relative to the folder; for shards, the key), label for the axis
+authenticity (0 real, 1 fake), class for the axis category (the name), and one
+column for each other label axis, named after it.
 
-Images may have any size and format. What cannot be read is no row, but is counted, said, and
-listed with the reason in a second file beside the output: submission.rejected.csv (image,reason).
-With --on_error=fail the first image that cannot be read ends it, and nothing is written.
-
-    python -m deepduel.predict --workdir=RUN --export=savedmodel --output=FOLDER
-
-writes the models for programs without Keras instead.
+Images may have any size and format. Those that cannot be read get no row; they
+are reported, and listed with reasons in a second file beside the output, such
+as submission.rejected.csv.
 """
 
 import sys
@@ -25,31 +22,60 @@ from tfrecords_tools import cli, progress
 from tfrecords_tools.errors import DataError, UsageError
 
 FLAGS = flags.FlagValues()
+USUAL = {
+    "Run and images": ("workdir", "images", "split", "tasks", "model"),
+    "Output": ("output", "format", "probabilities", "calibration"),
+    "Export": ("export",),
+}
+FURTHER = {"Reading": ("batch_size", "micro_batch", "on_error")}
 prediction_flags.define(FLAGS)
 flags.DEFINE_multi_string(
-    "images", None, "A folder of images (with all below it), a file, a glob pattern in quotes, or a "
-    "folder of shards (with --split). May be repeated.", flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_string("output", None, "File to write; with --export a folder.", flag_values=FLAGS)
-flags.DEFINE_enum(
-    "format", None, ["csv", "jsonl"], "csv, or jsonl (one JSON object a line); default: jsonl for an "
-    "--output that ends in .jsonl, else csv.", flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_string(
-    "split", None, "Split to predict, where --images is a folder of shards.", flag_values=FLAGS
+    "images",
+    None,
+    "A folder of images, searched with its subfolders, a file, a glob pattern in quotes, or a "
+    "folder of shards (with --split). May be repeated.",
+    flag_values=FLAGS,
 )
+flags.DEFINE_string(
+    "output",
+    None,
+    "File to write the predictions to; with --export a folder for the models.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "format",
+    None,
+    ["csv", "jsonl"],
+    "csv, or jsonl (one JSON object per line); by default jsonl if --output ends in .jsonl, else csv.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string("split", None, "Split to predict if --images is a folder of shards.", flag_values=FLAGS)
 flags.DEFINE_bool(
     "probabilities", False, "Add a column p_AXIS_NAME with the probability of each label.", flag_values=FLAGS
 )
 flags.DEFINE_string(
-    "calibration", None, "Split whose evaluation calibrated these models (deepduel.evaluate): probabilities "
-    "are tempered and decisions use its threshold. Default: the label of the largest probability.",
-    flag_values=FLAGS)  # fmt: skip
+    "calibration",
+    None,
+    "Split whose evaluation by deepduel.evaluate calibrated these models: its temperature "
+    "is applied to the probabilities and its threshold to the decisions. By default the label with the "
+    "highest probability is predicted.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum(
-    "export", None, ["savedmodel", "onnx"], "Write the models in this format instead of predicting.",
-    flag_values=FLAGS)  # fmt: skip
+    "export",
+    None,
+    ["savedmodel", "onnx"],
+    "Export the models in this format instead of predicting.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum(
-    "on_error", "skip", ["fail", "skip"],
-    "What an image does that cannot be read: skip lists it beside the output; fail ends the prediction and "
-    "names it.", flag_values=FLAGS)  # fmt: skip
+    "on_error",
+    "skip",
+    ["fail", "skip"],
+    "What to do with an image that cannot be read: skip (list it, with the reason, in a second file) or fail "
+    "(stop and name it).",
+    flag_values=FLAGS,
+)
 
 
 def main(options: flags.FlagValues) -> None:
@@ -158,7 +184,7 @@ def _write(source, predictor, calibrations: dict, columns, writer, options: flag
 
 
 def entry() -> int:
-    return cli.run(main, FLAGS, name="deepduel.predict")
+    return cli.run(main, FLAGS, name="deepduel.predict", usual=USUAL, further=FURTHER)
 
 
 if __name__ == "__main__":

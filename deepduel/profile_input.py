@@ -1,9 +1,10 @@
-"""Says what limits the input: each stage alone and all together, for a few seconds each.
+"""Measures which stage limits the input pipeline: each alone, and all together.
 
-    python -m deepduel.profile_input --data_dir=SHARDS --batch_size=128 --augmentation=original
+    python -m deepduel.profile_input --data_dir=SHARDS --augmentation=original
 
-Rates are images/s on this machine as it is now; run it with the flags of your training. With --cache
-the cached path is measured too: the cache is filled for a while first, and stays (decoded:FOLDER).
+Rates are images/s on this machine under its present load; use the flags of
+your training. With --cache the cache is filled for a while first and then
+measured too; decoded:FOLDER stays for later runs.
 """
 
 import dataclasses
@@ -23,29 +24,60 @@ from tfrecords_tools import cli
 from tfrecords_tools.format import storage
 
 FLAGS = flags.FlagValues()
+USUAL = {
+    "Data": ("data_dir", "split", "batch_size", "cache", "threads", "fast_decode"),
+    "Augmentation": ("augmentation", "image_size"),
+    "Measurement": ("seconds",),
+}
 flags.DEFINE_string("data_dir", None, "Folder of shards.", flag_values=FLAGS, required=True)
 flags.DEFINE_string("split", "train", "Split to read.", flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", 128, "Images per batch.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("image_size", 224, "Side of the network's input, pixels.", lower_bound=1,
-                     flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_integer("host_size", 0, "Side that images of differing sizes are brought to; 0: image_size.",
-                     lower_bound=0, flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_string("augmentation", "original", "Preset: original, forensic, robust, light or none.",
-                    flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_enum("reader", "random", ["random", "sequential"], "As in train.", flag_values=FLAGS)
-flags.DEFINE_bool("fast_decode", False, "As in train.", flag_values=FLAGS)
-flags.DEFINE_bool("native_resolution", False, "As in train.", flag_values=FLAGS)
 flags.DEFINE_integer(
-    "threads",
+    "image_size", 224, "Side of the network's square input in pixels.", lower_bound=1, flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "host_size",
     0,
-    "Processes (--reader=sequential: threads) that decode; 0: one per core.",
+    "Size to which the CPU resizes images when the data set has mixed sizes; 0 for --image_size.",
     lower_bound=0,
     flag_values=FLAGS,
 )
+flags.DEFINE_string(
+    "augmentation",
+    "original",
+    "Preset of the augmentation: original, forensic, robust, light or none.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "reader",
+    "random",
+    ["random", "sequential"],
+    "random reads records by number; sequential is for remote storage.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_bool("fast_decode", False, "Decode JPEG approximately.", flag_values=FLAGS)
+flags.DEFINE_bool(
+    "native_resolution", False, "Cut the input out of each image instead of resizing.", flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "threads",
+    0,
+    "Number of processes that decode (threads with --reader=sequential); 0 for one per core.",
+    lower_bound=0,
+    flag_values=FLAGS,
+)
+_DEFINED = set(FLAGS)
 augmentation_flags.define(FLAGS, tasks=False)
-flags.DEFINE_string("cache", "none", "As in train; measured beside the path without one.",
-                    flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_float("seconds", 3, "To measure each stage.", lower_bound=0.01, flag_values=FLAGS)
+FURTHER = {
+    "Data": ("host_size", "native_resolution", "reader"),
+    "Augmentation": tuple(name for name in FLAGS if name not in _DEFINED),
+}
+flags.DEFINE_string(
+    "cache", "none", "Cache to measure beside reading without one: ram or decoded:FOLDER.", flag_values=FLAGS
+)
+flags.DEFINE_float(
+    "seconds", 3, "Seconds for which each stage is measured.", lower_bound=0.01, flag_values=FLAGS
+)
 
 _FILL = 5  # times --seconds, at most, to fill the cache
 
@@ -194,7 +226,7 @@ def rate(call: Callable[[], int], seconds: float) -> float:
 
 
 def entry() -> int:
-    return cli.run(main, FLAGS, name="deepduel.profile_input")
+    return cli.run(main, FLAGS, name="deepduel.profile_input", usual=USUAL, further=FURTHER)
 
 
 if __name__ == "__main__":

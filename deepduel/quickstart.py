@@ -1,6 +1,7 @@
-"""Runs the whole route on toy images: draw, convert, train both tasks, evaluate, predict.
+"""Runs the whole route on toy images: draw, convert, train, evaluate, predict.
 
-Each step is one of the project's commands, shown before it runs, so that it can be run by hand.
+Each step is one of the project's commands. It is printed before it runs, so
+that it can be run by hand.
 """
 
 import csv

@@ -1,13 +1,14 @@
-"""Draws a folder of toy images in ArtiFact_240K's layout, to try everything out without a data set.
+"""Draws a folder of toy images, to try everything without a data set.
 
     OUTPUT/train|validation/real|fake/animals|human_faces|vehicles/NAME.jpg
     OUTPUT/test/NAME.jpg          without labels
     OUTPUT/metadata.csv           image_path,label,class
 
-The category is the shape (animals: blob with legs, human faces: ellipse with eyes, vehicles: box
-on wheels), on a noisy gradient. A fake is drawn at half size and enlarged twofold with a
-generator's checkerboard: the periodic trace of transposed convolutions. Sensor noise and JPEG
-quality vary alike for both labels, so neither size nor quality gives the label away. Seeded.
+The category is the shape: animals are blobs with legs, human faces ellipses
+with eyes, vehicles boxes on wheels, each on a noisy gradient. A fake is drawn
+at half size and enlarged with a generator's checkerboard, the periodic trace of
+transposed convolutions. Sensor noise and JPEG quality vary alike for both
+labels, so that neither file size nor quality gives the label away.
 """
 
 import csv

@@ -1,10 +1,13 @@
 """Trains one image classifier per label axis, all from one read of the shards.
 
-    python -m deepduel.train --flagfile=artifact_original --data_dir=SHARDS --workdir=RUN
+    python -m deepduel.train --flagfile=artifact_original --data_dir=SHARDS \\
+        --workdir=RUN
 
-The same command resumes the run where it was stopped. To watch it: tensorboard --logdir=RUN/tensorboard
+--flagfile takes a file or the name of a preset. The same command resumes the
+run where it was stopped. To watch it: tensorboard --logdir=RUN/tensorboard
 
-Flags marked [per task] may be repeated: VALUE is for all tasks, TASK=VALUE for one; the later one wins:
+Flags marked [per task] may be repeated: VALUE is for all tasks, TASK=VALUE for
+one of them, and the later one wins:
 
     --backbone=efficientnetv2s --backbone=category=xception
 """
@@ -78,7 +81,10 @@ def _axes(options: flags.FlagValues) -> list[str]:
 
 def entry() -> int:
     """The command; returns its exit code."""
-    return cli.run(main, FLAGS, name="deepduel.train", argv=presets.resolve(sys.argv))
+    return cli.run(
+        main, FLAGS, name="deepduel.train", argv=presets.resolve(sys.argv),
+        usual=train_flags.USUAL, further=train_flags.FURTHER,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

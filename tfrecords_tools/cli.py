@@ -9,9 +9,12 @@ can be imported into one process, and parses them before it imports TensorFlow, 
 """
 
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from absl import flags
 
@@ -54,12 +57,18 @@ def _start_tensorflow() -> None:
     tf.constant(0)  # creates the devices, which has messages of its own
 
 
+_ADDED_BY_ABSL = re.compile(r"^<[^>]*>: |;\s*repeat this option to specify a list of values$")
+Groups = Mapping[str, Sequence[str]]  # heading in --help -> names of flags, in the order that they are shown
+
+
 def run(
     main: Callable[[flags.FlagValues], None],
     flag_values: flags.FlagValues,
     *,
     name: str,
     argv: Sequence[str] | None = None,
+    usual: Groups | None = None,
+    further: Groups | None = None,
 ) -> int:
     """Parses `argv` (default: sys.argv), calls `main(flag_values)`, returns the exit code.
 
@@ -68,8 +77,14 @@ def run(
       flag_values: the flags that the command defined.
       name: the command's name in messages, for example "deepduel.train".
       argv: the command line, program name first.
+      usual: the flags that `--help` shows, by group. By default it shows all of them in one group.
+      further: the flags that only `--helpfull` shows, by group.
     """
     argv = list(sys.argv if argv is None else argv)
+    if any(word in ("--help", "-help", "-h", "--helpshort", "--helpfull", "-helpfull") for word in argv[1:]):
+        full = any(word.lstrip("-") == "helpfull" for word in argv[1:])
+        groups = usual or {"Flags": [key for key in flag_values if key == flag_values[key].name]}
+        return _print_help(help_text(main, flag_values, name, groups, further or {}, full=full))
     try:
         return _run(main, flag_values, name, argv)
     except BrokenPipeError:
@@ -82,9 +97,6 @@ def run(
 
 
 def _run(main: Callable, flag_values: flags.FlagValues, name: str, argv: list[str]) -> int:
-    if any(word in ("--help", "-help", "-h", "--helpfull", "--helpshort") for word in argv[1:]):
-        print(_help(main, flag_values, name), flush=True)
-        return 0
     try:
         rest = flag_values(argv)[1:]
         if rest:
@@ -105,15 +117,71 @@ def _say(name: str, message: str, code: int) -> int:
     return code
 
 
-def _help(main: Callable, flag_values: flags.FlagValues, name: str) -> str:
-    text = (sys.modules[main.__module__].__doc__ or "").strip()
-    lines = [text, "", f"Flags of python -m {name}:"]
-    for key in sorted(flag_values):
-        flag = flag_values[key]
-        if key != flag.name:
-            continue
-        default = "" if flag.default_as_str in (None, "None") else f" (default: {flag.default_as_str})"
-        value = "" if flag.boolean else "=VALUE"
-        lines += [f"  --{'[no]' if flag.boolean else ''}{key}{value}", f"      {flag.help}{default}"]
-    lines += ["  --flagfile=FILE", "      Reads further flags from FILE, one a line; # starts a comment."]
+def _print_help(text: str) -> int:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0
+
+
+def help_text(
+    main: Callable,
+    flag_values: flags.FlagValues,
+    name: str,
+    usual: Groups,
+    further: Groups,
+    *,
+    full: bool = False,
+) -> str:
+    """What `--help` prints, or `--helpfull` with `full`, in 80 columns.
+
+    Every flag must be in one group of `usual` or `further`: KeyError names those that are not.
+    """
+    grouped = [key for groups in (usual, further) for keys in groups.values() for key in keys]
+    missing = [key for key in flag_values if key not in grouped and not _is_alias(flag_values[key])]
+    if missing:
+        raise KeyError(f"flags of {name} in no group of its --help: {', '.join(missing)}")
+    lines = [(sys.modules[main.__module__].__doc__ or "").strip()]
+    for heading in dict.fromkeys([*usual, *(further if full else ())]):
+        keys = [*usual.get(heading, ()), *(further.get(heading, ()) if full else ())]
+        lines += ["", f"{heading}:"]
+        for key in keys:
+            lines += _flag_lines(flag_values[key])
+    lines += ["", "  --flagfile=FILE"]
+    lines += _wrapped("Read further flags from FILE, one per line; lines that begin with # are comments.")
+    if further and not full:
+        lines += ["", f"All flags: python -m {name} --helpfull"]
     return "\n".join(lines)
+
+
+def _is_alias(flag: flags.Flag) -> bool:
+    return (flag.help or "").startswith("Alias for --")
+
+
+def _flag_lines(flag: flags.Flag) -> Iterator[str]:
+    choices = getattr(flag.parser, "enum_values", None)
+    value = "" if flag.boolean else f"={'|'.join(choices) if choices else 'VALUE'}"
+    yield f"  --{'[no]' if flag.boolean else ''}{flag.name}{value}"
+    default = _typed(flag.default)
+    text = _ADDED_BY_ABSL.sub("", flag.help or "")
+    yield from _wrapped(f"{text}{f' (default: {default})' if default else ''}")
+
+
+def _typed(default: Any) -> str:
+    """A default as one would type it; "" where there is none."""
+    if default is None or default == "" or default == []:
+        return ""
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, list | tuple):
+        return ",".join(_typed(part) for part in default)
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def _wrapped(text: str) -> list[str]:
+    indent = 6 * " "
+    return textwrap.wrap(
+        text, 80, initial_indent=indent, subsequent_indent=indent, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip

@@ -1,9 +1,10 @@
-"""Converts a folder of images to indexed TFRecord shards, once.
+"""Converts a folder of images to indexed TFRecord shards.
 
     python -m tfrecords_tools.convert --input_dir=IMAGES --output_dir=SHARDS
 
-Every image is decoded in full before it enters; what cannot enter is listed in
-SHARDS/rejected.csv. Interrupted, the same command goes on where it was, to the same bytes.
+Every image is decoded completely before it is stored; the ones that are
+rejected are listed with reasons in SHARDS/rejected.csv. After an interruption
+the same command resumes, and writes the same bytes.
 """
 
 import os
@@ -22,51 +23,78 @@ from tfrecords_tools.listing.listing import Listing, require_all_classes
 from tfrecords_tools.writing import curation, planning, repair, summary, writer
 
 FLAGS = flags.FlagValues()
+USUAL = {
+    "Input": ("input_dir", "layout", "metadata", "split"),
+    "Output": ("output_dir", "encoding", "image_size", "fit", "quality"),
+    "Run": ("dry_run", "append", "repair", "workers"),
+}
+FURTHER = {
+    "Input": (
+        "group", "drop_duplicates", "duplicate_distance", "max_pixels", "max_rejected",
+        "allow_missing_classes",
+    ),
+    "Output": ("name", "shard_mb", "num_shards", "seed"),
+    "Run": ("runner", "beam_options"),
+}  # fmt: skip
 _TEXT = (
     ("input_dir", None, "Folder of images."),
-    ("output_dir", None, "Folder for the shards: new, empty, or left by an interrupted run."),
+    (
+        "output_dir",
+        None,
+        "Folder for the shards: new, empty, or the output of an interrupted conversion, which is resumed.",
+    ),
     (
         "layout",
         None,
-        "What the directories mean, from the top: {split}, {authenticity}, {category} or any other axis, "
-        "* for any, or a fixed name. Default: detected.",
+        "What each level of directories means, from the top: {split}, {authenticity}, {category} or any "
+        "other label axis, * for any directory, or a fixed name. Detected by default.",
     ),
     (
         "metadata",
         None,
-        "CSV file in --input_dir with image_path, label (0 real, 1 fake), class, or axes. "
-        "Default: metadata.csv if there; empty: none.",
+        "CSV file in --input_dir with the columns image_path, label (0 real, 1 fake), class, or label axes. "
+        "By default metadata.csv where it exists; --metadata= reads none.",
     ),
     (
         "split",
         "",
-        "For folders without splits: train:0.7,validation:0.25,test:0.05, by a hash of each image's content.",
+        "Splits to make in a folder that has none, and their shares, such as "
+        "train:0.7,validation:0.25,test:0.05. Each image is placed by a hash of its content.",
     ),
     (
         "group",
         "",
-        "With --split: what must stay together, of {stem}, {name}, {parent}, {key} and the label axes; "
-        "'{stem:.8}' is the first 8 letters.",
+        "With --split: images for which this text is equal stay in one split. It is made of {stem}, {name}, "
+        "{parent}, {key} and the label axes; '{stem:.8}' is the first 8 letters of the file name.",
     ),
     (
         "beam_options",
         "",
-        "With --runner=beam: Beam's own options, '--runner=DirectRunner --direct_num_workers=2'.",
+        "With --runner=beam: options of Apache Beam, such as '--runner=DirectRunner --direct_num_workers=2'.",
     ),
-    ("name", None, "Of the data set. Default: the input folder's name."),
+    ("name", None, "Name of the data set; by default the input folder's name."),
 )
 _NUMBERS = (
-    ("image_size", 0, "Side in pixels of stored images; 0 leaves sizes alone."),
-    ("quality", 95, "Of --encoding=jpeg, 1 to 100."),
-    ("max_pixels", encoding_options.MAX_PIXELS, "Larger images are rejected undecoded."),
-    ("shard_mb", 128, "Size of a shard at most, in megabytes."),
-    ("num_shards", 0, "Shards per split; 0 follows --shard_mb."),
-    ("workers", 0, "Processes; 0 takes one per core."),
-    ("seed", 0, "Of the order of images in the shards, and of --split."),
+    (
+        "image_size",
+        0,
+        "Height and width in pixels to which images are resized before they are stored; 0 keeps their sizes.",
+    ),
+    ("quality", 95, "JPEG quality for --encoding=jpeg, 1 to 100."),
+    (
+        "max_pixels",
+        encoding_options.MAX_PIXELS,
+        "Images with more pixels are rejected without being decoded.",
+    ),
+    ("shard_mb", 128, "Maximum size of a shard in megabytes."),
+    ("num_shards", 0, "Number of shards per split; 0 derives it from --shard_mb."),
+    ("workers", 0, "Number of worker processes; 0 for one per core."),
+    ("seed", 0, "Random seed for the order of images in the shards and for --split."),
     (
         "duplicate_distance",
         duplicates.DISTANCE,
-        "Bits of 64 in which near duplicates differ; -1: exact only.",
+        "Images whose 64-bit perceptual hashes differ in at most this many bits are near duplicates; "
+        "-1 finds exact copies only.",
     ),
 )
 for _name, _default, _help in _TEXT:
@@ -77,45 +105,51 @@ flags.DEFINE_enum(
     "encoding",
     "keep",
     encoding_options.ENCODINGS,
-    "keep: the files' own bytes where they decode to upright RGB, else PNG; "
-    "or every image as jpeg, png or raw.",
+    "How images are stored: keep copies the bytes of files that decode to upright RGB and stores the others "
+    "as PNG; jpeg, png and raw encode every image.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
     "fit",
     "resize",
     encoding_options.FITS,
-    "How images get --image_size: resize ignores aspect, crop cuts the centre, pad adds black.",
+    "How images of other aspect ratios are resized to --image_size: resize stretches them, crop cuts out the "
+    "centre, pad adds black borders.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
     "runner",
     "local",
     ("local", "beam"),
-    "beam: Apache Beam writes the shards, to the same bytes (pip install 'deepduel[beam]').",
+    "What writes the shards: local processes, or beam for Apache Beam (pip install 'deepduel[beam]'), which "
+    "writes the same bytes.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
     "drop_duplicates",
     "none",
     ("none", "across_splits"),
-    "across_splits: a picture that is in several splits stays in test, else validation, never in train.",
+    "across_splits keeps an image that occurs in several splits in test, else in validation, and removes it "
+    "from the other splits.",
     flag_values=FLAGS,
 )
 flags.DEFINE_float(
-    "max_rejected", 0.01, "Share of the images that may be rejected, 0 to 1.", flag_values=FLAGS
+    "max_rejected", 0.01, "Highest share of images that may be rejected, 0 to 1.", flag_values=FLAGS
 )
-flags.DEFINE_boolean("dry_run", False, "Print the plan and write nothing.", flag_values=FLAGS)
+flags.DEFINE_boolean("dry_run", False, "Print what would be written, and write nothing.", flag_values=FLAGS)
 flags.DEFINE_boolean(
-    "append", False, "Write what is new in --input_dir as further shards of --output_dir.", flag_values=FLAGS
+    "append",
+    False,
+    "Write the images that are new in --input_dir as additional shards of --output_dir.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_boolean(
-    "repair", False, "Rebuild the damaged files of --output_dir, and only these.", flag_values=FLAGS
+    "repair", False, "Rebuild only the damaged files of --output_dir from the images.", flag_values=FLAGS
 )
 flags.DEFINE_boolean(
     "allow_missing_classes",
     False,
-    "Let a split have no image of some class, or, once the damaged are rejected, none at all.",
+    "Accept a split without images of some class, also when all of its images were rejected.",
     flag_values=FLAGS,
 )
 
@@ -270,7 +304,7 @@ def _write(plan: planning.Plan, options: flags.FlagValues) -> writer.Written:
 
 def entry() -> int:
     """The console script."""
-    return cli.run(main, FLAGS, name="tfrecords_tools.convert")
+    return cli.run(main, FLAGS, name="tfrecords_tools.convert", usual=USUAL, further=FURTHER)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Shows what a folder of shards holds: counts per split and label, sizes, encodings, disk use.
+"""Shows what shards hold: counts per split and label, sizes, encodings, disk use.
 
     python -m tfrecords_tools.inspect --data_dir=SHARDS
 
-Draws a contact sheet per split and combination of labels, a PNG each, into --sheet_dir.
+It also draws a contact sheet, a PNG, for each split and combination of labels.
 """
 
 import csv
@@ -18,22 +18,39 @@ from tfrecords_tools.errors import UsageError
 from tfrecords_tools.format import manifest, storage
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string("data_dir", None, "Folder of shards, as convert wrote it.", flag_values=FLAGS)
+USUAL = {
+    "Contact sheets": ("data_dir", "sheet_dir", "per_sheet"),
+    "Duplicates": ("duplicates", "duplicate_distance", "duplicates_csv", "workers"),
+}
+flags.DEFINE_string("data_dir", None, "Folder of shards.", flag_values=FLAGS)
 flags.DEFINE_string(
-    "sheet_dir", None, "Folder for the contact sheets. Default: --data_dir with -sheets.", flag_values=FLAGS
+    "sheet_dir",
+    None,
+    "Folder for the contact sheets; by default --data_dir followed by -sheets.",
+    flag_values=FLAGS,
 )
-flags.DEFINE_integer("per_sheet", 36, "Images per contact sheet; 0 draws none.", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "per_sheet", 36, "Number of images per contact sheet; 0 for no sheets.", flag_values=FLAGS
+)
 flags.DEFINE_boolean(
-    "duplicates", False, "Also look for duplicates, within and across splits.", flag_values=FLAGS
+    "duplicates", False, "Search for duplicate images within and across splits.", flag_values=FLAGS
 )
 flags.DEFINE_integer(
     "duplicate_distance",
     duplicates.DISTANCE,
-    "Bits of 64 in which the perceptual hashes of near duplicates differ; -1: exact ones only.",
+    "Images whose 64-bit perceptual hashes differ in at most this many bits are near duplicates; -1 finds "
+    "exact copies only.",
     flag_values=FLAGS,
 )
-flags.DEFINE_string("duplicates_csv", None, "File for all duplicates: group, split, key.", flag_values=FLAGS)
-flags.DEFINE_integer("workers", 0, "Processes for --duplicates; 0 takes one per core.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "duplicates_csv",
+    None,
+    "CSV file for the list of all duplicates, with the columns group, split and key.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer(
+    "workers", 0, "Number of worker processes for --duplicates; 0 for one per core.", flag_values=FLAGS
+)
 
 
 def main(options: flags.FlagValues) -> None:
@@ -116,7 +133,7 @@ def _tables(whole: manifest.Manifest, data_dir: str) -> None:
 
 def entry() -> int:
     """The console script."""
-    return cli.run(main, FLAGS, name="tfrecords_tools.inspect")
+    return cli.run(main, FLAGS, name="tfrecords_tools.inspect", usual=USUAL)
 
 
 if __name__ == "__main__":

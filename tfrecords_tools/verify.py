@@ -1,9 +1,10 @@
-"""Checks a folder of shards: sums, record checksums, indices, counts; with --decode every image.
+"""Checks a folder of shards: checksums, records, indices, counts and sizes.
 
-    python -m tfrecords_tools.verify --data_dir=SHARDS
+    python -m tfrecords_tools.verify --data_dir=SHARDS --decode
 
-Exit code 0: sound. 1: damage, each named by file, record number and key, with the command that
-rebuilds just the damaged shards. 2: wrong usage.
+The exit code is 0 if everything is sound, 1 if something is damaged, and 2 for
+wrong usage. Each damage is named by file, record number and key, followed by
+the command that rebuilds only the damaged shards.
 """
 
 import os
@@ -16,9 +17,12 @@ from tfrecords_tools.checking import audit
 from tfrecords_tools.errors import DataError, UsageError
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string("data_dir", None, "Folder of shards, as convert wrote it.", flag_values=FLAGS)
-flags.DEFINE_boolean("decode", False, "Also decode every image.", flag_values=FLAGS)
-flags.DEFINE_integer("workers", 0, "Processes; 0 takes one per core.", flag_values=FLAGS)
+USUAL = {"Flags": ("data_dir", "decode", "workers")}
+flags.DEFINE_string("data_dir", None, "Folder of shards.", flag_values=FLAGS)
+flags.DEFINE_boolean(
+    "decode", False, "Also decode every image, which finds damage that checksums cannot.", flag_values=FLAGS
+)
+flags.DEFINE_integer("workers", 0, "Number of worker processes; 0 for one per core.", flag_values=FLAGS)
 
 
 def main(options: flags.FlagValues) -> None:
@@ -53,7 +57,7 @@ def main(options: flags.FlagValues) -> None:
 
 def entry() -> int:
     """The console script."""
-    return cli.run(main, FLAGS, name="tfrecords_tools.verify")
+    return cli.run(main, FLAGS, name="tfrecords_tools.verify", usual=USUAL)
 
 
 if __name__ == "__main__":

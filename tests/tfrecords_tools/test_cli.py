@@ -55,16 +55,74 @@ def test_flagfiles_are_read(tmp_path):
     assert seen == [8]
 
 
-@pytest.mark.parametrize("module", ["convert", "verify", "inspect"])
-def test_help_names_every_flag_and_does_not_import_tensorflow(module):
+def help_of(flag_values, **groups) -> str:
+    return cli.help_text(run, flag_values, "tool", groups.get("usual", {}), groups.get("further", {}))
+
+
+def test_help_has_groups_in_80_columns_and_defaults_as_typed():
+    some = flags.FlagValues()
+    flags.DEFINE_float("rate", 0.001, "Peak learning rate. " * 9, flag_values=some)
+    flags.DEFINE_enum("fit", "crop", ["crop", "pad"], "How images are resized.", flag_values=some)
+    flags.DEFINE_boolean("dry_run", False, "Write nothing.", flag_values=some)
+    flags.DEFINE_multi_string("head", ["avg", "max"], "Layers.", flag_values=some)
+    flags.DEFINE_string("name", None, "Name.", flag_values=some)
+    flags.DEFINE_alias("old_name", "name", flag_values=some)
+    groups = {
+        "usual": {"Model": ("head", "rate"), "Data": ("fit",)},
+        "further": {"Data": ("dry_run", "name")},
+    }
+    text = help_of(some, **groups)
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.index("Model:") < text.index("--head") < text.index("--rate") < text.index("Data:")
+    assert "--fit=crop|pad\n      How images are resized. (default: crop)" in text
+    assert "      Layers. (default: avg,max)" in text
+    assert "(default: 0.001)" in text
+    assert "--[no]dry_run" not in text and "--helpfull" in text
+    full = cli.help_text(run, some, "tool", groups["usual"], groups["further"], full=True)
+    assert "--[no]dry_run\n      Write nothing. (default: false)" in full
+    assert "--name=VALUE\n      Name.\n" in full
+    assert "old_name" not in full
+
+
+def test_a_flag_in_no_group_is_an_error():
+    with pytest.raises(KeyError, match="in no group of its --help: count"):
+        help_of(FLAGS, usual={"Data": ()})
+
+
+COMMANDS = [
+    "tfrecords_tools.convert",
+    "tfrecords_tools.verify",
+    "tfrecords_tools.inspect",
+    "deepduel.train",
+    "deepduel.evaluate",
+    "deepduel.predict",
+    "deepduel.profile_input",
+    "deepduel.quickstart",
+    "deepduel.toy_images",
+]
+
+
+@pytest.mark.parametrize("word", ["--help", "--helpfull"])
+@pytest.mark.parametrize("module", COMMANDS)
+def test_help_fits_80_columns_and_imports_no_tensorflow(module, word):
     code = (
-        f"import sys; from tfrecords_tools import {module}; sys.argv = ['x', '--help']; "
-        f"assert {module}.entry() == 0; assert 'tensorflow' not in sys.modules"
+        "import importlib, sys\n"
+        f"module = importlib.import_module({module!r})\n"
+        "from tfrecords_tools import cli\n"
+        f"sys.argv = ['x', {word!r}]\n"
+        "entry = getattr(module, 'entry', None)\n"
+        f"code = entry() if entry else cli.run(module.main, module.FLAGS, name={module!r})\n"
+        "assert code == 0 and not {'tensorflow', 'keras'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert f"Flags of python -m tfrecords_tools.{module}:" in done.stdout
-    assert "_dir=VALUE" in done.stdout
+    assert "dir=VALUE" in done.stdout
+    assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
+
+
+def test_importing_the_packages_imports_no_tensorflow():
+    code = "import sys, deepduel, tfrecords_tools; assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def clocked(**options) -> tuple[progress.Progress, list[float], io.StringIO]:
