@@ -1,6 +1,6 @@
 """Predicts images with a run's models.
 
-    python -m deepduel.predict --workdir=RUN --images=FOLDER --output=submission.csv
+    python -m deepduel.predict --workdir=RUN --images=FOLDER --output=out.csv
 
 The output has one row per image, sorted by name. Its columns are image (the
 path relative to the folder; for shards, the key), label for the axis
@@ -9,7 +9,7 @@ column for each other label axis, named after it.
 
 Images may have any size and format. Those that cannot be read get no row; they
 are reported, and listed with reasons in a second file beside the output, such
-as submission.rejected.csv.
+as out.rejected.csv.
 """
 
 import sys
