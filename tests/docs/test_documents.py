@@ -63,6 +63,7 @@ def workshop(tmp_path_factory) -> pathlib.Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", TESTED, ids=lambda page: page.stem)
 def test_the_blocks_of_a_page_run(page, workshop, tmp_path, monkeypatch):
     folder = tmp_path / "copy"
