@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from deepduel.decoding.batch_decoder import BatchDecoder
-from deepduel.decoding.buffers import BatchBuffers
 from deepduel.decoding.image import DecodeOptions
 from deepduel.decoding.split import Split
 from tfrecords_tools.errors import DataError
@@ -50,17 +49,6 @@ def test_a_batch_that_is_held_is_never_written_to(toy_shards):
     for start in range(0, 96, 16):
         decode(np.arange(start + 40, start + 56))
     assert all((view == copy[3:5]).all() for view, copy in zip(views, copies, strict=True))
-
-
-def test_memory_is_used_again_and_aligned():
-    buffers = BatchBuffers()
-    first = buffers.take((4, 8, 8, 3)).pixels
-    address = first.ctypes.data
-    assert address % 64 == 0
-    second = buffers.take((4, 8, 8, 3)).pixels
-    assert second.ctypes.data != address
-    del first
-    assert buffers.take((2, 2, 8, 8, 3)).pixels.ctypes.data == address
 
 
 def test_damage_names_shard_record_and_key(toy_shards, tmp_path):
