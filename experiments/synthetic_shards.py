@@ -31,7 +31,9 @@ def write(source: Split, folder: pathlib.Path, *, records: int, per_shard: int) 
             os.link(f"{first}{ending}", folder / f"{name}{ending}")
         shards.append(manifests.Shard(name, per_shard, first.stat().st_size, digests))
     split = manifests.Split(tuple(shards), {})
-    manifests.save(dataclasses.replace(source.manifest, name="synthetic", splits={"train": split}), folder)
+    (folder / "manifest.json").write_bytes(
+        manifests.dumps(dataclasses.replace(source.manifest, name="synthetic", splits={"train": split}))
+    )
 
 
 def _write_shard(source: Split, path: pathlib.Path, count: int) -> list[tuple[int, int]]:

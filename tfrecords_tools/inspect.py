@@ -7,12 +7,12 @@ It also draws a contact sheet, a PNG, for each split and combination of labels.
 
 import csv
 import os
-import pathlib
 import sys
 
 from absl import flags
 
 from tfrecords_tools import cli, progress
+from tfrecords_tools.atomic import published
 from tfrecords_tools.checking import contact_sheets, duplicates
 from tfrecords_tools.errors import UsageError
 from tfrecords_tools.format import manifest, storage
@@ -99,13 +99,11 @@ def _duplicates(whole: manifest.Manifest, options: flags.FlagValues) -> None:
     if len(found.leaks) > 20:
         print(f"  and {len(found.leaks) - 20:,} more across splits; --duplicates_csv has all")
     if options.duplicates_csv:
-        partial = pathlib.Path(f"{options.duplicates_csv}.partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        with published(options.duplicates_csv) as file:
             table = csv.writer(file)
             table.writerow(("group", "split", "key"))
             for number, members in enumerate(found.leaks + found.within):
                 table.writerows((number, *member) for member in members)
-        partial.replace(options.duplicates_csv)
 
 
 def _tables(whole: manifest.Manifest, data_dir: str) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 
+from tfrecords_tools.atomic import published
 from tfrecords_tools.errors import DataError
 
 
@@ -46,6 +47,5 @@ class RunCard:
             raise DataError(f"{path}: unreadable ({error}); train the run anew") from error
 
     def save(self, workdir: pathlib.Path) -> None:
-        partial = workdir / ".run.json.partial"
-        partial.write_text(json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n", "utf-8")
-        partial.replace(workdir / "run.json")
+        with published(workdir / "run.json") as file:
+            file.write(json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n")

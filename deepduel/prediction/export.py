@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from deepduel.prediction.predictor import Predictor
+from tfrecords_tools.atomic import published
 from tfrecords_tools.errors import DataError, UsageError
 
 FORMATS = ("savedmodel", "onnx")
@@ -53,10 +54,9 @@ def export(predictor: Predictor, output: str, form: str) -> list[pathlib.Path]:
                 model.export(partial, format="onnx", verbose=False)
             partial.replace(path)
             written.append(path)
-        partial = folder / ".classes.json.partial"
         tasks = {axis: predictor.card.tasks[axis] for axis in predictor.models}
-        partial.write_text(json.dumps(tasks, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        partial.replace(folder / "classes.json")
+        with published(folder / "classes.json") as file:
+            file.write(json.dumps(tasks, indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
         raise DataError(f"--output={output}: cannot be written ({error.strerror or error})") from error
     return written

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image
 
+from tfrecords_tools.atomic import published
 from tfrecords_tools.format import records, storage
 from tfrecords_tools.format.manifest import Manifest
 from tfrecords_tools.images import image
@@ -57,9 +58,8 @@ def draw_sheets(
             name = cell.replace("/", "-") if cell.strip("?/") else "unlabelled"
             name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
             file = folder / f"{split}-{name}.png"
-            partial = file.with_name(f".{file.name}.partial")
-            _sheet(images).save(partial, "PNG")
-            partial.replace(file)
+            with published(file, binary=True) as stream:
+                _sheet(images).save(stream, "PNG")
             made.append(file)
             on_progress(len(made))
     return made

@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import pathlib
 
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import storage
@@ -87,14 +86,6 @@ class Manifest:
     def label_name(self, axis: str, label: int) -> str:
         """The name of a label; "?" for no label (-1)."""
         return "?" if label < 0 else self.axes[axis][label]
-
-
-def save(manifest: Manifest, data_dir: str | os.PathLike) -> None:
-    """Publishes manifest.json by rename."""
-    path = pathlib.Path(data_dir, FILE_NAME)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(dumps(manifest))
-    partial.replace(path)
 
 
 def dumps(manifest: Manifest) -> bytes:

@@ -23,7 +23,7 @@ WHOLE = manifest.Manifest(
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / SHARD.file).write_bytes(b"12345")
-    manifest.save(WHOLE, tmp_path)
+    (tmp_path / "manifest.json").write_bytes(manifest.dumps(WHOLE))
     return tmp_path
 
 

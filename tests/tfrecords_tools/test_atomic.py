@@ -1,0 +1,70 @@
+import os
+import pathlib
+import threading
+
+import pytest
+
+from tfrecords_tools.atomic import published, written_beside
+
+
+def test_a_file_appears_when_the_block_ends(tmp_path):
+    path = tmp_path / "a.txt"
+    with published(path) as file:
+        file.write("grün\r\n")
+        assert not path.exists()
+    assert path.read_bytes() == "grün\r\n".encode()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_an_error_leaves_the_earlier_file_and_nothing_beside_it(tmp_path, durable):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"before")
+    with pytest.raises(KeyboardInterrupt), published(path, binary=True, durable=durable) as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"before"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path):
+    (tmp_path / "to").mkdir()
+    (tmp_path / "to" / "file").write_text("before")
+    (tmp_path / "link").symlink_to(tmp_path / "to" / "file")
+    with published(tmp_path / "link") as file:
+        file.write("after")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "to" / "file").read_text() == "after"
+
+
+def test_a_named_pipe_is_written_to_and_not_replaced(tmp_path):
+    path, read = tmp_path / "pipe", []
+    os.mkfifo(path)
+    reader = threading.Thread(target=lambda: read.append(path.read_text()))
+    reader.start()
+    with published(path) as file:
+        file.write("through")
+    reader.join(10)
+    assert read == ["through"]
+    assert path.is_fifo()
+
+
+def test_a_device_stays_a_device():
+    with published(os.devnull) as file:
+        file.write("nothing")
+    assert pathlib.Path(os.devnull).is_char_device()
+
+
+def test_a_folder_is_not_replaced(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError), published(tmp_path / "folder") as file:
+        file.write("text")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_the_path_beside_has_the_ending_that_is_needed(tmp_path):
+    with written_beside(tmp_path / "model", ending=".keras") as partial:
+        assert partial.parent == tmp_path
+        assert partial.suffix == ".keras"
+        partial.write_text("weights")
+    assert (tmp_path / "model").read_text() == "weights"
