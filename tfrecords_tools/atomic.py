@@ -9,6 +9,7 @@ Where something else than a regular file is, such as /dev/stdout or a named pipe
 """
 
 import contextlib
+import errno
 import os
 import pathlib
 from collections.abc import Iterator
@@ -32,8 +33,7 @@ def published(path: str | os.PathLike, *, binary: bool = False, durable: bool = 
     ):
         yield file
         if durable:
-            file.flush()
-            os.fsync(file.fileno())
+            sync(file)
 
 
 @contextlib.contextmanager
@@ -54,3 +54,13 @@ def written_beside(path: str | os.PathLike, *, ending: str = "") -> Iterator[pat
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def sync(file: IO[Any]) -> None:
+    """Flushes an open file to the disk, so that its rename never outruns its bytes."""
+    file.flush()
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems without fsync
+            raise

@@ -13,6 +13,7 @@ from tfrecords_tools import convert, progress, verify
 from tfrecords_tools.checking import contact_sheets
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import manifest, records
+from tfrecords_tools.format.manifest import shard_name
 from tfrecords_tools.images import encoding_options
 from tfrecords_tools.listing import folder
 from tfrecords_tools.writing import planning, shard
@@ -340,7 +341,7 @@ def test_shards_follow_shard_mb(tmp_path):
     parts = manifest.load(tmp_path / "out").splits["train"].shards
     assert len(parts) == -(-size // 10**6) > 1
     assert {part.file for part in parts} == {
-        planning.shard_name("in", "train", index, len(parts)) for index in range(len(parts))
+        shard_name("in", "train", index, len(parts)) for index in range(len(parts))
     }
 
 

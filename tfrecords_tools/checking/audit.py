@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from tfrecords_tools import workers
 from tfrecords_tools.format import manifest, records, storage, tfds_metadata
+from tfrecords_tools.format.manifest import ENDINGS, cell_name
 from tfrecords_tools.images import image
-from tfrecords_tools.writing import shard, workers
 
 _MANY = 20  # damages told of one shard; what lies beyond is damage of the same kind
 
@@ -127,7 +128,7 @@ def look(setting: Setting, task: Task, counts: workers.Counts) -> tuple[list[Dam
     """Looks through one shard: (damages, images per cell, images per encoding)."""
     store = storage.open_folder(setting.data_dir)
     damages, data = [], {}
-    for ending in shard.ENDINGS:
+    for ending in ENDINGS:
         file = task.shard.file + ending
         try:
             data[ending] = store.view(file)
@@ -213,7 +214,7 @@ class _Reader:
             told = f"a label is out of range: {labels}"
             self.damages.append(Damage(self.part.file, told, number, records.key_text(key)))
             return
-        self.cells[shard.cell(axes, values)] += 1
+        self.cells[cell_name(axes, values)] += 1
         start = offset + records.LENGTH_BYTES + records.image_span(payload, encoded)
         size = records.LENGTH_BYTES + len(payload) + records.FOOTER_BYTES
         self.rows.append((offset, size, start, len(encoded), values))
@@ -277,7 +278,7 @@ def strays(data_dir: str, whole: manifest.Manifest) -> list[str]:
     """Files that the manifest does not know."""
     known = {manifest.FILE_NAME, *whole.files, *tfds_metadata.aliases(whole)}
     for split in whole.splits.values():
-        known |= {part.file + ending for part in split.shards for ending in shard.ENDINGS}
+        known |= {part.file + ending for part in split.shards for ending in ENDINGS}
     return [name for name in storage.open_folder(data_dir).names() if name not in known]
 
 
@@ -288,7 +289,7 @@ def damaged_shards(whole: manifest.Manifest, damages: list[Damage]) -> list[str]
         part.file
         for split in whole.splits.values()
         for part in split.shards
-        if files & {part.file + ending for ending in shard.ENDINGS}
+        if files & {part.file + ending for ending in ENDINGS}
     ]
 
 

@@ -9,9 +9,8 @@ from PIL import Image
 
 from tfrecords_tools.atomic import published
 from tfrecords_tools.format import records, storage
-from tfrecords_tools.format.manifest import Manifest
+from tfrecords_tools.format.manifest import Manifest, cell_name
 from tfrecords_tools.images import image
-from tfrecords_tools.writing import shard
 
 THUMBNAIL = 112  # pixels, with 4 of margin
 _MARGIN = 4
@@ -31,7 +30,7 @@ def cells(whole: Manifest, data_dir: str, split: str) -> dict[str, tuple[int, fl
         labels, which = np.unique(table["labels"], axis=0, return_inverse=True)
         which = which.reshape(-1)
         for number, cell in enumerate(labels.tolist()):
-            name = shard.cell(whole.axes, cell)
+            name = cell_name(whole.axes, cell)
             counts[name] += int((which == number).sum())
             sizes[name] += int(table["image_size"][which == number].sum())
     return {name: (count, sizes[name] / count) for name, count in sorted(counts.items())}
@@ -71,7 +70,7 @@ def _first_images(whole: Manifest, data_dir: str, split: str, count: int) -> dic
     for file, table in tables(whole, data_dir, split):
         data = store.view(file)
         for row in table:
-            cell = shard.cell(whole.axes, row["labels"].tolist())
+            cell = cell_name(whole.axes, row["labels"].tolist())
             if len(found[cell]) < count:
                 found[cell].append(pixels(data, row))
         if all(len(found[cell]) >= count for cell in wanted):

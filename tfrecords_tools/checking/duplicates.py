@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 from PIL import Image
 
+from tfrecords_tools import workers
 from tfrecords_tools.checking import contact_sheets
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import records, storage
@@ -20,7 +21,6 @@ from tfrecords_tools.format.manifest import Manifest
 from tfrecords_tools.images import image
 from tfrecords_tools.images.encoding_options import EncodingOptions
 from tfrecords_tools.listing.listing import Listing
-from tfrecords_tools.writing import workers
 
 DISTANCE = 4
 BITS = 64

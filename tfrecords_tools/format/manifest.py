@@ -8,11 +8,13 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import storage
 
 FILE_NAME = "manifest.json"
+ENDINGS = ("", ".idx", ".npy")  # the files of a shard
 FORMAT = "deepduel-shards"
 FORMAT_VERSION = 1
 
@@ -86,6 +88,18 @@ class Manifest:
     def label_name(self, axis: str, label: int) -> str:
         """The name of a label; "?" for no label (-1)."""
         return "?" if label < 0 else self.axes[axis][label]
+
+
+def shard_name(name: str, split: str, index: int, count: int) -> str:
+    """TFDS's form: tensorflow_datasets/core/naming.py, {DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}."""
+    return f"{name}-{split}.tfrecord-{index:05d}-of-{count:05d}"
+
+
+def cell_name(axes: dict[str, tuple[str, ...]], labels: Sequence[int]) -> str:
+    """A combination of labels by name, such as "fake/animals"; "?" for a label that is missing."""
+    return "/".join(
+        "?" if label < 0 else names[label] for names, label in zip(axes.values(), labels, strict=True)
+    )
 
 
 def dumps(manifest: Manifest) -> bytes:

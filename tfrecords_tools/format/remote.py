@@ -11,11 +11,11 @@ import uuid
 from collections.abc import Iterator
 
 from tfrecords_tools.errors import DataError
-from tfrecords_tools.format.storage import WORK, Found
+from tfrecords_tools.format.folder import WORK, Found
 
 
 class Remote:
-    """A folder in an object store; the methods are `storage.Local`'s."""
+    """A `Folder` in an object store."""
 
     def __init__(self, url: str):
         import fsspec

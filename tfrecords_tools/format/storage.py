@@ -11,27 +11,19 @@ import os
 import pathlib
 import shutil
 import stat
-import time
 import uuid
 from collections.abc import Iterator
-from typing import NamedTuple
 
+import filelock
+
+from tfrecords_tools.atomic import sync
 from tfrecords_tools.errors import DataError
-
-WORK = ".convert"  # in an output folder: what is unfinished
+from tfrecords_tools.format.folder import WORK, Folder, Found
 
 IMAGE_SUFFIXES = frozenset(
     b".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .jp2 .j2k .ppm .pgm .pbm "
     b".pnm .ico .tga .mpo .apng".split()
 )
-
-
-class Found(NamedTuple):
-    """A file of an input folder: its key, its size in bytes, and why it cannot be read ("" if it can)."""
-
-    key: bytes
-    size: int
-    problem: str
 
 
 class Local:
@@ -154,7 +146,7 @@ class Local:
         return lock(self.path(f"{WORK}/lock"))
 
 
-def open_folder(url: str | os.PathLike):
+def open_folder(url: str | os.PathLike) -> Folder:
     """The folder that a path or a URL names: a `Local`, or a `remote.Remote`."""
     if is_remote(url):
         from tfrecords_tools.format import remote  # fsspec takes its time
@@ -172,16 +164,6 @@ def suffix(key: bytes) -> bytes:
     """A key's file ending in lower case, with the dot: b".jpg"."""
     stem, dot, ending = key.rpartition(b"/")[2].rpartition(b".")
     return (dot + ending).lower() if stem.strip(b".") else b""
-
-
-def sync(file) -> None:
-    """Flushes an open file to the disk, so that its rename never outruns its bytes."""
-    file.flush()
-    try:
-        os.fsync(file.fileno())
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems without fsync
-            raise
 
 
 def start_writing(file, start: int, end: int) -> None:
@@ -207,21 +189,17 @@ def lock(path: pathlib.Path) -> object:
     Raises:
       DataError: another process holds it.
     """
-    import fcntl
-
-    for _ in range(5):
+    held = filelock.FileLock(path, timeout=1)  # a process that was killed just now takes a moment to let go
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
-                return file  # and not one that a conversion deleted when it was done
-        except BlockingIOError:
-            time.sleep(0.2)  # the one that was killed just now takes a moment to let go
-        except OSError:
-            return file  # a file system without locks: unfinished files have names of their own
-        file.close()
-    raise DataError(f"{path.parent.parent}: another conversion is writing here; wait for it, or stop it")
+        held.acquire()
+    except filelock.Timeout:
+        raise DataError(
+            f"{path.parent.parent}: another conversion is writing here; wait for it, or stop it"
+        ) from None
+    except (OSError, NotImplementedError):
+        pass  # a file system without locks: unfinished files have names of their own
+    return held
 
 
 def _broken(entry: os.DirEntry, error: OSError) -> str:

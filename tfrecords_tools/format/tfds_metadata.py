@@ -7,8 +7,7 @@ few thousand images, and leaves the converter without TensorFlow.
 
 import json
 
-from tfrecords_tools.format.manifest import Manifest
-from tfrecords_tools.writing import planning
+from tfrecords_tools.format.manifest import Manifest, shard_name
 
 _HOME = "tensorflow_datasets.core.features"
 
@@ -65,7 +64,7 @@ def aliases(whole: Manifest) -> dict[str, str]:
     names = {}
     for name, split in whole.splits.items():
         for index, part in enumerate(split.shards):
-            alias = planning.shard_name(whole.name, name, index, len(split.shards))
+            alias = shard_name(whole.name, name, index, len(split.shards))
             if alias != part.file:
                 names[alias] = part.file
     return names

@@ -10,9 +10,10 @@ import shlex
 import threading
 from collections.abc import Iterable
 
+from tfrecords_tools import workers
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import records, storage
-from tfrecords_tools.writing import shard, workers
+from tfrecords_tools.writing import shard
 from tfrecords_tools.writing.planning import Job, Plan
 
 

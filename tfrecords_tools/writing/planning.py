@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tfrecords_tools.errors import UsageError
-from tfrecords_tools.format.manifest import Manifest
+from tfrecords_tools.format.manifest import Manifest, shard_name
 from tfrecords_tools.images.encoding_options import KEEP, EncodingOptions
 from tfrecords_tools.listing.listing import Listing
 
@@ -146,11 +146,6 @@ def plan(listing: Listing, options: Options, *, base: Manifest | None = None) ->
         "appends_to": base.source if base else "",
     }
     return Plan(listing, options, description, base, shards, order)
-
-
-def shard_name(name: str, split: str, index: int, count: int) -> str:
-    """TFDS's form: tensorflow_datasets/core/naming.py, {DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}."""
-    return f"{name}-{split}.tfrecord-{index:05d}-of-{count:05d}"
 
 
 def describe_options(listing: Listing, options: Options) -> dict:

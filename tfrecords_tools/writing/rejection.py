@@ -9,7 +9,7 @@ import numpy as np
 
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records
-from tfrecords_tools.writing import shard
+from tfrecords_tools.format.manifest import cell_name
 from tfrecords_tools.writing.planning import Plan
 
 FILE_NAME = "rejected.csv"
@@ -42,7 +42,7 @@ def require_classes_left(made: Plan, reports: list[dict], target) -> None:
         for report in own:
             left.update(report["cells"])
         cells = np.unique(listing.labels[order], axis=0)
-        found = np.array([left[shard.cell(listing.axes, cell)] for cell in cells.tolist()])
+        found = np.array([left[cell_name(listing.axes, cell)] for cell in cells.tolist()])
         gone = f"of split {split!r}" if not found.any() else ""
         for column, (axis, names) in enumerate(listing.axes.items()):
             for label in np.unique(cells[:, column][cells[:, column] >= 0]).tolist():

@@ -13,15 +13,16 @@ import json
 
 import numpy as np
 
+from tfrecords_tools.atomic import sync
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records, storage
+from tfrecords_tools.format.manifest import cell_name
 from tfrecords_tools.format.storage import WORK
 from tfrecords_tools.images import image
 from tfrecords_tools.images.encoding_options import EncodingOptions
+from tfrecords_tools.workers import Counts
 from tfrecords_tools.writing.planning import Job
-from tfrecords_tools.writing.workers import Counts
 
-ENDINGS = ("", ".idx", ".npy")
 _WRITE_BYTES = 2 << 20  # the disk works while the next images are decoded
 
 
@@ -47,7 +48,7 @@ def write(common: ShardContext, job: Job, counts: Counts) -> None:
     try:
         with partial.open("wb") as file:
             report, index, table = _write_records(file, source, common, job, counts)
-            storage.sync(file)
+            sync(file)
         companions = {".idx": index, ".npy": table}
         report["sha256"] |= {ending: hashlib.sha256(data).hexdigest() for ending, data in companions.items()}
         if job.sha256 not in (None, report["sha256"]):
@@ -113,7 +114,7 @@ def _write_records(file, source, common: ShardContext, job: Job, counts) -> tupl
         "sizes": {"": offset, ".idx": len(index), ".npy": stream.tell()},
         "sha256": {"": digest.hexdigest()},
         "rejected": rejected,
-        "cells": {cell(common.axes, labels): count for labels, count in cells.items()},
+        "cells": {cell_name(common.axes, labels): count for labels, count in cells.items()},
         "image_sizes": {f"{height}x{width}": count for (height, width), count in image_sizes.items()},
         "encodings": encodings,
         "reencoded": notes,
@@ -145,10 +146,3 @@ def fetch(source, key: bytes, size: int, common: ShardContext) -> image.Checked 
             "let the folder rest while it is converted, and run the command again"
         )
     return image.check(data, common.recipe)
-
-
-def cell(axes: dict[str, tuple[str, ...]], labels: tuple[int, ...]) -> str:
-    """A combination of labels by name: "fake/animals"."""
-    return "/".join(
-        "?" if label < 0 else names[label] for names, label in zip(axes.values(), labels, strict=True)
-    )

@@ -3,7 +3,8 @@
 import numpy as np
 
 from tfrecords_tools import progress
-from tfrecords_tools.writing import rejection, shard
+from tfrecords_tools.format.manifest import cell_name
+from tfrecords_tools.writing import rejection
 from tfrecords_tools.writing.planning import Plan
 from tfrecords_tools.writing.writer import Written
 
@@ -17,7 +18,7 @@ def show_plan(plan: Plan) -> None:
         print(f"  {split}: {len(order):,} images, {shards} shards, {size / 1e6:,.1f} MB of files")
         cells, counts = np.unique(listing.labels[order], axis=0, return_counts=True)
         for cell, count in zip(cells.tolist(), counts.tolist(), strict=True):
-            name = shard.cell(listing.axes, cell)
+            name = cell_name(listing.axes, cell)
             print(f"    {name if name.strip('?/') else 'without labels'}: {count:,}")
     for axis, names in listing.axes.items():
         shown = ", ".join(f"{number} {name}" for number, name in enumerate(names[:20]))

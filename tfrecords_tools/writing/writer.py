@@ -20,11 +20,12 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from tfrecords_tools import workers
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import manifest, records, storage, tfds_metadata
-from tfrecords_tools.format.manifest import Manifest
+from tfrecords_tools.format.manifest import ENDINGS, Manifest
 from tfrecords_tools.format.storage import WORK
-from tfrecords_tools.writing import beam, rejection, shard, workers
+from tfrecords_tools.writing import beam, rejection, shard
 from tfrecords_tools.writing.planning import Job, Plan
 
 PLAN_FILE = f"{WORK}/plan.json"
@@ -185,7 +186,7 @@ def read_report(target, file: str) -> dict | None:
         report = json.loads(target.read(f"{WORK}/{file}.json"))
     except (FileNotFoundError, ValueError):
         return None
-    sizes = {ending: target.size(file + ending) for ending in shard.ENDINGS}
+    sizes = {ending: target.size(file + ending) for ending in ENDINGS}
     return report if sizes == report["sizes"] else None
 
 
@@ -251,7 +252,7 @@ def _clear(target, whole: Manifest) -> None:
     pattern = re.compile(rf"{whole.name}-\w+\.tfrecord-\d{{5}}-of-\d{{5}}(\.idx|\.npy)?")
     known = set(tfds_metadata.aliases(whole))
     for split in whole.splits.values():
-        known |= {part.file + ending for part in split.shards for ending in shard.ENDINGS}
+        known |= {part.file + ending for part in split.shards for ending in ENDINGS}
     for name in target.names():
         if pattern.fullmatch(name) and name not in known:
             target.remove(name)

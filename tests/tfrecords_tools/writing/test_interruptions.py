@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from tests.helpers import folders
+from tfrecords_tools import workers
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import manifest
-from tfrecords_tools.writing import workers
 
 
 def start(images, output, *words: str) -> subprocess.Popen:
