@@ -29,6 +29,16 @@ COMMANDS = (
     "tfrecords_tools.convert", "tfrecords_tools.verify", "tfrecords_tools.inspect", "deepduel.train",
     "deepduel.evaluate", "deepduel.predict", "deepduel.profile_input", "deepduel.toy_images",
 )  # fmt: skip
+FLAG_PAGES = {
+    "tfrecords_tools.convert": ("converting", "scaling"),
+    "tfrecords_tools.verify": ("converting",),
+    "tfrecords_tools.inspect": ("converting",),
+    "deepduel.train": ("training", "augmenting", "scaling"),
+    "deepduel.evaluate": ("evaluating",),
+    "deepduel.predict": ("predicting",),
+    "deepduel.profile_input": ("training", "augmenting"),
+    "deepduel.toy_images": ("index",),
+}
 LONG = (  # they measure or train for minutes
     "deepduel.quickstart", "experiments.benchmark_photos", "experiments.benchmark_throughput",
     "experiments.time_to_accuracy", "experiments.what_helps",
@@ -212,6 +222,12 @@ def test_every_flag_that_a_page_names_exists(page):
     known = {name for module in (*COMMANDS, *LONG) for name in importlib.import_module(module).FLAGS}
     known |= FOREIGN_FLAGS
     assert flag_names(page) - known == set()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_flag_of_a_command_is_named_on_its_pages(command):
+    text = "".join((ROOT / "docs" / f"{page}.md").read_text("utf-8") for page in FLAG_PAGES[command])
+    assert set(importlib.import_module(command).FLAGS) - set(re.findall(r"--(\w+)", text)) == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
