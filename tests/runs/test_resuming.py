@@ -85,7 +85,7 @@ def test_a_crash_costs_nothing(toy_shards, whole_run, tmp_path, monkeypatch, cra
     words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *STEPWISE
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoint, "on_train_batch_end", crashing)
-        patch.setattr(tensorboard, "_SECONDS_BETWEEN_POINTS", 0)
+        patch.setattr(tensorboard, "SECONDS_BETWEEN_POINTS", 0)
         with pytest.raises(Crash):
             run_command(train, *words)
         patch.setattr(Checkpoint, "on_train_batch_end", on_train_batch_end)

@@ -46,8 +46,7 @@ def _weights(workdir) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def small_chunks():
     patch = pytest.MonkeyPatch()
-    for module in (feature_store, features):  # several per split of 168 and 54 images
-        patch.setattr(module, "CHUNK", 48)
+    patch.setattr(feature_store, "CHUNK", 48)  # several per split of 168 and 54 images
     yield
     patch.undo()
 
