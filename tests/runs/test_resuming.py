@@ -15,6 +15,8 @@ from deepduel.runs.checkpointing import Checkpoint
 from tests.conftest import history_rows, run_command
 from tests.helpers import tiny_network
 
+pytestmark = pytest.mark.slow
+
 STEPWISE = (
     *tiny_network.RUN,
     "--epochs=2",
