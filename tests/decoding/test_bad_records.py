@@ -145,11 +145,13 @@ def test_a_shard_cut_short_while_it_is_read_is_an_error_and_no_crash(copy):
     """In a process of its own: through a memory map this would be SIGBUS, which kills it."""
     program = """
         import os, sys
-        from deepduel import faults, order, pipeline
-        from deepduel.reading import Reading
-        from deepduel.shards import Split
+        from deepduel.decoding import bad_records
+        from deepduel.reading import order
+        from deepduel.reading import pipeline
+        from deepduel.reading.options import ReadOptions
+        from deepduel.decoding.split import Split
         split = Split(sys.argv[1], "train")
-        batches = iter(pipeline.train_batches(split, Reading(8), order.Position()))
+        batches = iter(pipeline.train_batches(split, ReadOptions(8), order.Position()))
         next(batches)
         for shard in split.shards:
             os.truncate(split.data_dir / shard.file, 4096)
@@ -157,7 +159,7 @@ def test_a_shard_cut_short_while_it_is_read_is_an_error_and_no_crash(copy):
             for _ in range(100):
                 next(batches)
         except Exception as error:
-            print(faults.data_error(error))
+            print(bad_records.data_error(error))
             sys.exit(1)
     """
     words = [sys.executable, "-c", textwrap.dedent(program), str(copy)]

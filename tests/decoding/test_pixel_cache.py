@@ -149,10 +149,11 @@ def test_files_of_another_length_are_not_used(toy_shards, tmp_path):
 def test_two_processes_fill_one_cache_and_a_killed_one_leaves_no_wrong_row(toy_shards, tmp_path):
     program = """
         import itertools, sys
-        from deepduel import order, pipeline
-        from deepduel.reading import Reading
-        from deepduel.shards import Split
-        reading = Reading(8, cache="decoded:" + sys.argv[2])
+        from deepduel.reading import order
+        from deepduel.reading import pipeline
+        from deepduel.reading.options import ReadOptions
+        from deepduel.decoding.split import Split
+        reading = ReadOptions(8, cache="decoded:" + sys.argv[2])
         position = order.Position(int(sys.argv[3]))
         batches = pipeline.train_batches(Split(sys.argv[1], "train"), reading, position)
         for number, batch in enumerate(batches):

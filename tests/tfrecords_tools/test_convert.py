@@ -13,6 +13,7 @@ from tfrecords_tools import convert, progress, verify
 from tfrecords_tools.checking import contact_sheets
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import manifest, records
+from tfrecords_tools.images import encoding_options
 from tfrecords_tools.listing import folder
 from tfrecords_tools.writing import planning, shard
 
@@ -293,7 +294,7 @@ def test_an_unreadable_file_is_a_reason_and_a_vanished_one_an_error(tmp_path):
         def read_image(self, key):
             raise self.error
 
-    common = shard.ShardContext("in", "out", {}, planning.Recipe())
+    common = shard.ShardContext("in", "out", {}, encoding_options.EncodingOptions())
     denied = shard.fetch(Source(PermissionError(13, "denied")), b"a.jpg", 5, common)
     assert denied.reason == "unreadable: permission denied"
     with pytest.raises(DataError, match="in/a.jpg: gone, though it was there when the folder was listed"):

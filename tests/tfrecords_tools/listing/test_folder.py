@@ -252,7 +252,9 @@ def test_the_fingerprint_sees_names_sizes_labels_and_nothing_else(tmp_path):
 
 MILLION = """
 import resource, sys
-from tfrecords_tools import folder, planning, storage
+from tfrecords_tools.listing import folder
+from tfrecords_tools.writing import planning
+from tfrecords_tools.format import storage
 class Many:
     def __init__(self, root): self.root = root
     def exists(self): return True
