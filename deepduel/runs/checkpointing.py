@@ -45,15 +45,16 @@ class Checkpoint(keras.callbacks.Callback):
         steps = self._trainer.progress.steps_done
         if steps >= self._steps_per_epoch:
             return  # the state is saved at the end of the epoch, after validation
-        if self._interval.due(steps, time.monotonic() - self._saved):
+        reason = self._stop.reason
+        if reason or self._interval.due(steps, time.monotonic() - self._saved):
             self.save()
-        self.stop_if_requested()
+        self._stop_for(reason)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._state.epoch, self._trainer.progress.steps_done = epoch + 1, 0
         self.save()
         if not self._trainer.stop_training:
-            self.stop_if_requested()
+            self._stop_for(self._stop.reason)
 
     def save(self) -> None:
         """Saves the present state; the file is written in the background."""
@@ -68,10 +69,13 @@ class Checkpoint(keras.callbacks.Callback):
     def stop_if_requested(self) -> None:
         """Saves the state and raises `Stopped` when the session is to stop. To be called between steps."""
         reason = self._stop.reason
-        if not reason:
-            return
-        self.save()
-        self.wait()
-        raise Stopped(
-            f"{reason}: stopped and saved at epoch {self._state.epoch + 1}, step {self._state.step}"
-        )
+        if reason:
+            self.save()
+        self._stop_for(reason)
+
+    def _stop_for(self, reason: str | None) -> None:
+        """Raises `Stopped` if there is a reason, once the state that was saved last is on disk."""
+        if reason:
+            self.wait()
+            position = f"epoch {self._state.epoch + 1}, step {self._state.step}"
+            raise Stopped(f"{reason}: stopped and saved at {position}")

@@ -28,7 +28,7 @@ from deepduel.training import devices, loss_scaling
 from deepduel.training.trainer import MultiTaskTrainer
 from tfrecords_tools.format import records as record_format
 
-_SECONDS_BETWEEN_POINTS = 1.0  # more would cost throughput and show nothing more
+SECONDS_BETWEEN_POINTS = 1.0  # more would cost throughput and show nothing more
 _SAMPLES = 12
 _TABLE = 40  # classes; a larger confusion matrix cannot be read
 
@@ -99,7 +99,7 @@ class Board(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         elapsed = time.perf_counter() - self._clock
-        if elapsed < _SECONDS_BETWEEN_POINTS:
+        if elapsed < SECONDS_BETWEEN_POINTS:
             return
         waited = self._trainer.progress.input_seconds - self._waited
         images = self._images_seen(self._epoch, self._trainer.progress.steps_done)

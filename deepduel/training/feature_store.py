@@ -22,6 +22,7 @@ import filelock
 import google_crc32c
 import numpy as np
 
+from tfrecords_tools.atomic import published
 from tfrecords_tools.errors import DataError
 
 CHUNK = 256  # rows
@@ -165,11 +166,10 @@ class FeatureStore:
         path = self.path / "about.json"
         if path.exists():
             return
-        partial = path.with_suffix(".partial")
         about = {"format": _FORMAT, "key": self.source.key, "records": self.source.records}
         about |= {"shape": self.source.shape, "dtype": "float16"} | self.source.about
-        partial.write_text(json.dumps(about, indent=1) + "\n", "utf-8")
-        partial.replace(path)
+        with published(path) as file:
+            file.write(json.dumps(about, indent=1) + "\n")
 
 
 def _locked(path: pathlib.Path) -> filelock.BaseFileLock:

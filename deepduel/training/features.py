@@ -7,25 +7,21 @@ the first K epochs equal those on images, up to the rounding of features to floa
 again.
 """
 
-import dataclasses
-import hashlib
-import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
-import simplejpeg
 import tensorflow as tf
 
 from deepduel.decoding import bad_records
 from deepduel.decoding.split import Split
-from deepduel.reading import batch_groups, batch_plan, order, random_reader
+from deepduel.reading import batch_groups, batch_plan, order
 from deepduel.reading.batch import options
 from deepduel.reading.options import ReadOptions
-from deepduel.training import step
-from deepduel.training.feature_store import CHUNK, FeatureStore, Source
+from deepduel.training.feature_extraction import Extraction
+from deepduel.training.feature_store import FeatureStore
 from deepduel.training.task import Task
 from tfrecords_tools.format import records as record_format
 from tfrecords_tools.progress import Progress
@@ -65,12 +61,13 @@ class Features:
         """
         self._split = split
         self._reading = reading
-        self._tasks = tasks
-        self._micro_batch = micro_batch
-        self._seed = seed
         self._views = max(views, 1)
-        self._augmented = views > 0
-        self.stores = {task.name: FeatureStore(folder, self._source(task, views)) for task in tasks}
+        self._extraction = Extraction(
+            split, reading, tasks, micro_batch=micro_batch, seed=seed, augmented=views > 0
+        )
+        self.stores = {
+            task.name: FeatureStore(folder, self._extraction.source(task, self._views)) for task in tasks
+        }
         self.seconds = 0.0
 
     def compute(self, after_chunk: Callable[[], None] = lambda: None) -> None:
@@ -83,14 +80,16 @@ class Features:
         if damaged:
             print(f"{damaged} damaged chunks of features are computed again")
         missing = {view: self._missing(view) for view in range(self._views)}
-        total = sum(self._rows(chunks) for chunks in missing.values())
+        total = sum(self._extraction.rows(chunk) for chunks in missing.values() for chunk in chunks.tolist())
         started = time.perf_counter()
         if total:
             bar = Progress(f"features of {self._split.name}", total=total)
             done = 0
             for view, chunks in missing.items():
-                for rows in self._compute_view(view, chunks):
-                    done += rows
+                for chunk, features in self._extraction.view(view, chunks):
+                    for name, store in self.stores.items():
+                        store.write(view, chunk, features[name])
+                    done += self._extraction.rows(chunk)
                     bar.update(done)
                     after_chunk()
             bar.close()
@@ -161,64 +160,3 @@ class Features:
     def _missing(self, view: int) -> np.ndarray:
         """Chunks that any of the stores lacks."""
         return np.unique(np.concatenate([store.missing(view) for store in self.stores.values()]))
-
-    def _rows(self, chunks: np.ndarray) -> int:
-        return int(np.minimum(CHUNK, len(self._split) - chunks * CHUNK).sum())
-
-    def _compute_view(self, view: int, chunks: np.ndarray) -> Iterator[int]:
-        """Computes chunks of one view; yields the number of rows of each."""
-        records = (chunks[:, None] * CHUNK + np.arange(CHUNK)).ravel()
-        records = records[records < len(self._split)]
-        # Each chunk is a batch: only the last one of the split can be smaller.
-        plan = batch_plan.FixedPlan(records, self._reading, rows=CHUNK, seed=self._seed, epoch=view)
-        reading = dataclasses.replace(self._reading, batch_size=CHUNK)
-        batches = random_reader.listed(self._split, reading, plan, random_crops=self._augmented)
-        extract = self._extractor()
-        for chunk, batch in zip(chunks.tolist(), batches, strict=True):
-            weight = batch["weight"].numpy()
-            rows = min(CHUNK, len(self._split) - chunk * CHUNK)
-            for task, features in extract(batch["images"], batch["seeds"]).items():
-                values = features.numpy().astype(np.float32)[:rows]
-                values[weight[:rows] == 0] = np.nan
-                self.stores[task].write(view, chunk, values)
-            yield rows
-
-    def _extractor(self) -> Callable:
-        @tf.function(autograph=False, reduce_retracing=True)
-        def extract(images: tf.Tensor, seeds: tf.Tensor) -> dict[str, tf.Tensor]:
-            return step.extract(
-                self._tasks, images, seeds, augmented=self._augmented, micro_batch=self._micro_batch
-            )
-
-        return extract
-
-    def _source(self, task: Task, views: int) -> Source:
-        """Everything that the features of a task depend on."""
-        architecture = task.model.architecture
-        about = {
-            "data": [[shard.records, shard.sha256[""]] for shard in self._split.shards],
-            "decoding": dataclasses.asdict(self._reading.decoding(self._split)),
-            "decoder": simplejpeg.__version__,
-            "on_error": self._reading.on_error,
-            "backbone": architecture.backbone,
-            "input_filter": architecture.input_filter,
-            "stem_stride": architecture.stem_stride,
-            "pooling": architecture.head.partition(",")[0],
-            "image_size": architecture.image_size,
-            "precision": architecture.precision,
-            "weights": _digest(task),
-            "augmentation": dataclasses.asdict(task.augmentation) if views else None,
-            "crop_size": task.augmentation.crop_size,
-            "seed": self._seed if views else None,
-        }  # fmt: skip
-        about = json.loads(json.dumps(about))  # tuples as lists, as it is read back
-        shape = tuple(task.model.extractor.output.shape[1:])
-        return Source(task.name, self._split.name, len(self._split), shape, max(views, 1), about)
-
-
-def _digest(task: Task) -> str:
-    """SHA-256 of the extractor's weights."""
-    digest = hashlib.sha256()
-    for variable in task.model.extractor.variables:
-        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
-    return digest.hexdigest()

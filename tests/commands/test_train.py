@@ -36,6 +36,7 @@ def test_a_run_leaves_its_models_history_and_card(toy_run, toy_shards):
     assert card.data_source == json.loads((toy_shards / "manifest.json").read_text())["source"]
 
 
+@pytest.mark.slow
 def test_a_run_at_native_resolution_is_predicted_at_native_resolution(toy_shards, tmp_path):
     words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *TOY_TRAINING, "--tasks=category"
     assert run_command(train, *words, "--native_resolution") == 0
@@ -68,6 +69,7 @@ def test_train_flags_reproduces_the_run(toy_run):
     assert run_options.flagfile(train.FLAGS) == settings and len(augmentations) == 2
 
 
+@pytest.mark.slow
 def test_the_precision_that_auto_picks_stays_the_runs(toy_shards, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(devices, "fastest_precision", lambda: "mixed_bfloat16")
     words = (

@@ -11,6 +11,7 @@ def small_network(monkeypatch):
     tiny_network.install(monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_dry_run_estimates_the_cost_and_writes_nothing(toy_shards, tmp_path, capsys):
     words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *tiny_network.RUN
     assert run_command(train, *words, "--dry_run", "--cache=ram", "--micro_batch=auto") == 0

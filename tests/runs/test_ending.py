@@ -64,6 +64,7 @@ def test_an_exploding_learning_rate_is_stopped_and_leaves_the_weights_finite(toy
         assert all(np.isfinite(state[name]).all() for name in state.files if name != "about")
 
 
+@pytest.mark.slow
 def test_a_task_that_gets_no_better_stops_alone_and_stays_stopped(toy_shards, tmp_path, capsys):
     words = [f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", "--tasks=category,authenticity"]
     words += PLAIN

@@ -15,6 +15,8 @@ from deepduel.runs.checkpointing import Checkpoint
 from tests.conftest import history_rows, run_command
 from tests.helpers import tiny_network
 
+pytestmark = pytest.mark.slow
+
 STEPWISE = (
     *tiny_network.RUN,
     "--epochs=2",
@@ -85,7 +87,7 @@ def test_a_crash_costs_nothing(toy_shards, whole_run, tmp_path, monkeypatch, cra
     words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *STEPWISE
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoint, "on_train_batch_end", crashing)
-        patch.setattr(tensorboard, "_SECONDS_BETWEEN_POINTS", 0)
+        patch.setattr(tensorboard, "SECONDS_BETWEEN_POINTS", 0)
         with pytest.raises(Crash):
             run_command(train, *words)
         patch.setattr(Checkpoint, "on_train_batch_end", on_train_batch_end)

@@ -63,6 +63,7 @@ except UsageError as error:
 """
 
 
+@pytest.mark.slow
 def test_two_devices_train_to_the_weights_of_one(toy_shards):
     """Frozen and trained backbones, dropout, clipping, averages, loss scaling; metrics too."""
     words = [sys.executable, "-c", PROGRAM, str(toy_shards)]
@@ -97,6 +98,7 @@ sys.exit(run_command(train, *words, "--epochs=1min", "--schedule=cosine", "--dev
 """
 
 
+@pytest.mark.slow
 def test_a_run_given_a_time_plans_its_epochs_on_two_devices_too(toy_shards, tmp_path):
     words = [sys.executable, "-c", TIMED, str(toy_shards), str(tmp_path / "run")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=280)

@@ -46,8 +46,7 @@ def _weights(workdir) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def small_chunks():
     patch = pytest.MonkeyPatch()
-    for module in (feature_store, features):  # several per split of 168 and 54 images
-        patch.setattr(module, "CHUNK", 48)
+    patch.setattr(feature_store, "CHUNK", 48)  # several per split of 168 and 54 images
     yield
     patch.undo()
 
@@ -60,6 +59,7 @@ def kept(toy_shards, tmp_path_factory, small_chunks):
     return workdir
 
 
+@pytest.mark.slow
 def test_the_first_epochs_are_those_on_images(kept, toy_shards, tmp_path):
     assert _train(toy_shards, tmp_path / "run", "--epochs=2") == 0
     for ours, theirs in zip(_history(kept), _history(tmp_path / "run"), strict=True):
@@ -72,6 +72,7 @@ def test_the_first_epochs_are_those_on_images(kept, toy_shards, tmp_path):
     assert max(differences) < 0.01 and not all(differences)
 
 
+@pytest.mark.slow
 def test_more_epochs_read_what_is_there(kept, toy_shards, tmp_path, capsys, monkeypatch):
     shutil.copytree(kept, tmp_path / "run")
     monkeypatch.setattr(feature_store.FeatureStore, "write", None)  # nothing is computed again
@@ -82,6 +83,7 @@ def test_more_epochs_read_what_is_there(kept, toy_shards, tmp_path, capsys, monk
     assert len(_history(tmp_path / "run")) == 3 and "damaged" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_stopped_while_computing_features_it_resumes_to_the_same_run(
     kept, toy_shards, tmp_path, capsys, monkeypatch
 ):
@@ -101,6 +103,7 @@ def test_stopped_while_computing_features_it_resumes_to_the_same_run(
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_other_augmentation_has_other_features(kept, toy_shards, tmp_path):
     words = f"--cache=features:{kept}/features", "--views=2", "--augmentation=none", "--epochs=1"
     before = {path.name for path in (kept / "features").iterdir()}
@@ -123,6 +126,7 @@ def test_what_does_not_go_with_features_is_a_usage_error(words, says, toy_shards
     assert says in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_on_features_does_not_resume_on_images_or_other_views(kept, toy_shards, capsys):
     assert _train(toy_shards, kept, "--views=3", "--cache=features", "--epochs=4") == 1
     assert "--views=2" in capsys.readouterr().err

@@ -47,6 +47,7 @@ def weights(tasks) -> list[np.ndarray]:
     return [*tasks[0].model.extractor.get_weights(), *(w for t in tasks for w in t.model.head.get_weights())]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fine_tune", ["none", "last:3", "all"])
 def test_trains_by_the_sum_of_the_losses_as_in_plain_keras(split, fine_tune):
     fields = {"fine_tune": fine_tune, "batch_norm": "auto" if fine_tune == "none" else "frozen"}
@@ -73,6 +74,7 @@ def test_trains_by_the_sum_of_the_losses_as_in_plain_keras(split, fine_tune):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_loss_scale_of_float16_does_not_show_in_the_other_head(split):
     found = []
     for scale in (1.0, 1024.0):
@@ -90,6 +92,14 @@ def test_the_loss_scale_of_float16_does_not_show_in_the_other_head(split):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def convolutions(model) -> int:
+    return sum(
+        convolutions(layer) if isinstance(layer, keras.Model) else isinstance(layer, keras.layers.Conv2D)
+        for layer in model.layers
+    )
+
+
+@pytest.mark.slow
 def test_images_pass_through_the_backbone_once(split):
     for trained in ("all", "none"):
         tasks = shared_tasks(split, [keras.optimizers.SGD(), keras.optimizers.SGD()], fine_tune=trained)
@@ -102,10 +112,7 @@ def test_images_pass_through_the_backbone_once(split):
             for function in functions
             if "while" in function.signature.name
         ]
-        convolutions = sum(
-            isinstance(layer, keras.layers.Conv2D) for layer in tasks[0].model.extractor._flatten_layers()
-        )
-        assert max(passes) == convolutions
+        assert max(passes) == convolutions(tasks[0].model.extractor)
 
 
 WORDS = (*TOY_TRAINING, "--shared_backbone")
@@ -119,6 +126,7 @@ def run(toy_shards, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_each_task_has_a_whole_model_with_the_same_backbone(run):
     both = [keras.models.load_model(run / axis / "epoch-02.keras") for axis in AXES]
     backbones = [model.get_weights()[:-2] for model in both]  # the last two are the head's
@@ -128,6 +136,7 @@ def test_each_task_has_a_whole_model_with_the_same_backbone(run):
     assert [model.output.shape[1] for model in both] == [3, 2]
 
 
+@pytest.mark.slow
 def test_a_run_resumes_to_the_same_weights(run, toy_shards, tmp_path):
     words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *WORDS, "--ema=0.9"
     assert run_command(train, *words, "--epochs=1") == 0
@@ -140,6 +149,7 @@ def test_a_run_resumes_to_the_same_weights(run, toy_shards, tmp_path):
         assert all((a == b).all() for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_and_predicts_like_any_run(run, toy_shards, toy_folder, tmp_path):
     assert run_command(evaluate, f"--workdir={run}", f"--data_dir={toy_shards}", "--bootstrap=0") == 0
     output = tmp_path / "found.csv"

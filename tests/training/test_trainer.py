@@ -45,6 +45,7 @@ def test_a_frozen_backbone_trains_as_in_plain_keras_on_the_full_batch(split):
     assert_same(ours.model.extractor.get_weights(), untouched, atol=0)
 
 
+@pytest.mark.slow
 def test_the_micro_batch_does_not_show(split):
     """One image at a time, and more than the batch holds."""
     one, other = make_task("category", split), make_task("category", split)
@@ -53,6 +54,7 @@ def test_the_micro_batch_does_not_show(split):
     assert_same(one.model.head.get_weights(), other.model.head.get_weights(), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", [FROZEN, TRAINED], ids=["frozen", "trained"])
 def test_two_tasks_train_to_the_weights_that_each_has_alone(split, architecture):
     axes = ("category", "authenticity")
@@ -64,6 +66,7 @@ def test_two_tasks_train_to_the_weights_that_each_has_alone(split, architecture)
         assert_same(weights(task), weights(alone), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_tasks_may_differ_in_size_augmentation_and_training(split):
     small = Architecture("small_cnn", "avg", 12, fine_tune="all")
     tasks = [
@@ -79,6 +82,7 @@ def test_tasks_may_differ_in_size_augmentation_and_training(split):
 MIXED = Mixing(mixup_alpha=0.4, cutmix_alpha=1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro_batch", [1, 16, 64])
 def test_mixed_images_train_as_plain_keras_with_soft_labels_whatever_the_micro_batch(split, micro_batch):
     ours = make_task("category", split, mixing=MIXED)
@@ -103,6 +107,7 @@ def test_mixed_images_train_as_plain_keras_with_soft_labels_whatever_the_micro_b
     assert float(results["category_loss"]) == pytest.approx(history["loss"][0], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_tasks_may_be_mixed_differently_or_not_at_all(split):
     axes = ("category", "authenticity")
     kinds = (Mixing(), Mixing(cutmix_alpha=1.0))
@@ -114,6 +119,7 @@ def test_tasks_may_be_mixed_differently_or_not_at_all(split):
         assert_same(weights(task), weights(alone), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fine_tune", ["last:3", "all"])
 def test_accumulated_gradients_are_those_of_the_full_batch_in_plain_keras(split, fine_tune):
     """Partial batch, dropout in the head and images without a label included; no batch-norm statistics."""
