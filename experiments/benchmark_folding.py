@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from absl import flags
 
+from deepduel.networks import keras_graph
 from tfrecords_tools import cli
 
 FLAGS = flags.FlagValues()
@@ -99,7 +100,7 @@ def _operations(extractor) -> float:
     """Multiplications and additions of the convolutions for one image."""
     return sum(
         2.0 * weight.shape.num_elements() * layer.output.shape[1] * layer.output.shape[2]
-        for layer in extractor._flatten_layers()
+        for layer in keras_graph.flat_layers(extractor)
         if hasattr(layer, "kernel_size")
         for weight in (variable.value for variable in layer.weights)
         if len(weight.shape) == 4

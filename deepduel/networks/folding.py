@@ -11,11 +11,14 @@ of the two. The network itself stays as it is: it is what is saved, and what can
 
 import inspect
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops
+
+from deepduel.networks import keras_graph
 
 
 class Folded:
@@ -35,11 +38,12 @@ class Folded:
         self.variables: list[keras.Variable] = []
         self._model = model
         self._instead: dict[int, Callable] = {}
-        self._functional = hasattr(model, "_nodes_by_depth") and len(model.inputs) == len(model.outputs) == 1
-        if not self._functional:
+        nodes = keras_graph.nodes(model)
+        self._has_graph = nodes is not None
+        if nodes is None:
             return
         with tf.init_scope():  # where weights have values, wherever this is called
-            for layer, norm, fenced in _pairs(model):
+            for layer, norm, fenced in _pairs(model, nodes):
                 self._put(layer, _Affine(layer, norm))
                 self._instead[id(norm)] = _fence if fenced else _same
             for part in model.layers:
@@ -51,18 +55,17 @@ class Folded:
         self.variables += instead.variables
 
     def __call__(self, inputs: tf.Tensor, **mode) -> tf.Tensor:
-        if not self._functional:
+        if not self._has_graph:
             return self._model(inputs, training=False)
-        inputs = ops.cast(inputs, self._model.inputs[0].dtype)
-        outputs = self._model._run_through_graph(
-            inputs, operation_fn=lambda layer: self._instead.get(id(layer)) or _in_inference(layer)
+        return keras_graph.run(
+            self._model, inputs, lambda layer: self._instead.get(id(layer)) or _in_inference(layer)
         )
-        return outputs[0] if isinstance(outputs, list | tuple) else outputs
 
 
-def _pairs(model: keras.Model) -> Iterator[tuple[keras.Layer, layers.BatchNormalization, bool]]:
+def _pairs(
+    model: keras.Model, nodes: list[Any]
+) -> Iterator[tuple[keras.Layer, layers.BatchNormalization, bool]]:
     """Layers, the batch norms to fold into them, and whether a `_fence` must follow; none is used twice."""
-    nodes = [node for level in model._nodes_by_depth.values() for node in level if not node.is_input]
     calls = [id(node.operation) for node in nodes]
     makers = {id(tensor): node.operation for node in nodes for tensor in node.outputs}
     users: dict[int, list] = {id(tensor): [None] for tensor in model.outputs}

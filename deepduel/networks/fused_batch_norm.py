@@ -10,6 +10,8 @@ import types
 import keras
 import tensorflow as tf
 
+from deepduel.networks import keras_graph
+
 
 def fuse(model: keras.Model) -> int:
     """Lets the model's batch norms use the fused operation in training. Returns how many do.
@@ -18,7 +20,7 @@ def fuse(model: keras.Model) -> int:
     as Keras has it, and not the unbiased one that the operation gives). Layers that normalise another axis
     than the last of [B, h, w, C], or over several devices, stay as they are.
     """
-    layers = [layer for layer in model._flatten_layers() if _fits(layer)]
+    layers = [layer for layer in keras_graph.flat_layers(model) if _fits(layer)]
     for layer in layers:
         layer.call = types.MethodType(_call, layer)
     return len(layers)

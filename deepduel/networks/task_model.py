@@ -19,7 +19,7 @@ import pathlib
 import keras
 from keras import layers
 
-from deepduel.networks import backbones, fused_batch_norm, input_filters
+from deepduel.networks import backbones, fused_batch_norm, input_filters, keras_graph
 from deepduel.networks.architecture import Architecture, parse_head
 from deepduel.networks.folding import Folded
 from tfrecords_tools.errors import DataError, UsageError
@@ -148,7 +148,7 @@ def _load_weights(backbone: keras.Model, architecture: Architecture) -> None:
 def _backbone_in(saved: keras.Model, backbone: keras.Model) -> keras.Model:
     """What of a saved model is a network like `backbone`: a part, as of best.keras, or all of it."""
     shapes = [variable.shape for variable in backbone.weights]
-    for part in saved._flatten_layers():
+    for part in keras_graph.flat_layers(saved):
         if isinstance(part, keras.Model) and [variable.shape for variable in part.weights] == shapes:
             return part
     return saved

@@ -104,12 +104,19 @@ def grad_cam(model: keras.Model, inputs: tf.Tensor) -> np.ndarray | None:
     )
 
 
+_STOPS = np.linspace(0, 255, 9)  # heat
+_INFERNO = np.array(  # the colours of matplotlib's "inferno" there
+    [
+        [0, 0, 4], [33, 12, 74], [87, 16, 110], [138, 34, 106], [188, 55, 84], [228, 90, 49], [249, 142, 9],
+        [249, 203, 53], [252, 255, 164],
+    ]
+)  # fmt: skip
+
+
 def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """uint8 [H, W, 3] with heat [h, w] 0..1 painted over its gray: the warmer, the more it counts."""
-    import matplotlib
-
     height, width = pixels.shape[:2]
     size = Image.fromarray((heat * 255).astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
-    colours = matplotlib.colormaps["inferno"](np.asarray(size))[..., :3] * 255
+    colours = np.stack([np.interp(np.asarray(size), _STOPS, channel) for channel in _INFERNO.T], axis=-1)
     gray = np.asarray(Image.fromarray(pixels).convert("L"), float)[..., None]
     return (0.45 * gray + 0.55 * colours).clip(0, 255).astype(np.uint8)

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from deepduel.decoding.split import Split
-from deepduel.networks import task_model
+from deepduel.networks import keras_graph, task_model
 from deepduel.reading import order
 from deepduel.runs.options import RunOptions, TaskOptions
 from deepduel.training import devices, optimizers, task_losses
@@ -49,7 +49,7 @@ def trainer(options: RunOptions, tasks: list[TaskOptions], split: Split) -> Mult
 
 def normalises(task: Task) -> bool:
     """Whether the task's backbone has batch norm."""
-    layers = task.model.extractor._flatten_layers()
+    layers = keras_graph.flat_layers(task.model.extractor)
     return any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers)
 
 

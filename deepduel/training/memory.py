@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from deepduel.networks import keras_graph
 from deepduel.reading import random_reader
 from deepduel.training.task import Task
 from deepduel.training.trainer import MultiTaskTrainer
@@ -48,10 +48,10 @@ def _activation_bytes(task: Task) -> int:
     """Per image: a trained backbone keeps every layer's output for its gradient, a frozen one a few."""
     width = 4 if task.model.architecture.precision == "float32" else 2
     outputs = []
-    for layer in task.model.extractor._flatten_layers(include_self=False):
-        if not isinstance(layer, keras.Model) and layer._inbound_nodes:
-            shapes = [tensor.shape[1:] for tensor in tf.nest.flatten(layer.output)]
-            outputs.append(sum(width * int(np.prod(shape)) for shape in shapes))
+    for layer in keras_graph.flat_layers(task.model.extractor):
+        shapes = [] if isinstance(layer, keras.Model) else keras_graph.output_shapes(layer)
+        if shapes:
+            outputs.append(sum(width * int(np.prod(shape[1:])) for shape in shapes))
     if not task.trainable:
         return 3 * max(outputs)
     return sum(outputs)

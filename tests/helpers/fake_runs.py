@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 from deepduel.decoding.split import Split
-from deepduel.networks import task_model
+from deepduel.networks import keras_graph, task_model
 from deepduel.networks.architecture import Architecture
 from deepduel.networks.run_card import RunCard
 
@@ -41,7 +41,7 @@ def write_run(folder: pathlib.Path, data_dir: pathlib.Path, *, axes=None, size=S
 
 def _spread(model, seed: int) -> None:
     """Larger weights in the last layer, so that different images get clearly different probabilities."""
-    layer = next(part for part in model._flatten_layers() if part.name == "logits")
+    layer = next(part for part in keras_graph.flat_layers(model) if part.name == "logits")
     kernel, bias = layer.get_weights()
     rng = np.random.default_rng(seed)
     layer.set_weights([rng.normal(0, 2, kernel.shape), bias])

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deepduel.networks import task_model
+from deepduel.networks import keras_graph, task_model
 from deepduel.networks.architecture import Architecture
 from deepduel.networks.folding import Folded
 
@@ -16,7 +16,7 @@ SIDE = 9
 def randomised(model, seed=0):
     """The model with batch norms that do something: statistics, scales and offsets of their own."""
     rng = np.random.default_rng(seed)
-    for layer in model._flatten_layers():
+    for layer in keras_graph.flat_layers(model):
         if isinstance(layer, layers.BatchNormalization):
             layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
     return model
@@ -214,3 +214,16 @@ def test_xceptions_convolutions_and_activations_become_one_operation():
     ]
     fused = [list(node.attr["fused_ops"].list.s) for node in nodes if "FusedConv2D" in node.op]
     assert sum(names[-1] == b"Relu" for names in fused) == 24
+
+
+def test_a_keras_that_hides_its_graph_runs_the_network_as_it_is(monkeypatch):
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(
+        inputs, keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3, use_bias=False)(inputs))
+    )
+    pixels = np.random.default_rng(0).uniform(size=(2, 8, 8, 3)).astype(np.float32)
+    monkeypatch.setattr(keras_graph, "_PRIVATE", ("_nodes_by_another_name",))
+    with pytest.warns(RuntimeWarning, match="has no _nodes_by_another_name"):
+        folded = Folded(model)
+    assert folded.variables == []
+    np.testing.assert_array_equal(folded(pixels), model(pixels, training=False))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepduel.networks import fused_batch_norm, task_model
+from deepduel.networks import fused_batch_norm, keras_graph, task_model
 from deepduel.networks.architecture import Architecture
 
 pytestmark = pytest.mark.numeric
@@ -75,10 +75,10 @@ def test_layers_of_another_shape_or_axis_stay_keras_own(shape, options):
 
 def test_a_network_trained_with_it_is_saved_as_plain_keras(tmp_path):
     model = task_model.build("a", Architecture("small_cnn", image_size=8, fine_tune="all"), ("x", "y"))
-    norms = [layer for layer in model.extractor._flatten_layers() if "batch_norm" in layer.name]
+    norms = [layer for layer in keras_graph.flat_layers(model.extractor) if "batch_norm" in layer.name]
     assert norms and all(layer.call.__func__ is fused_batch_norm._call for layer in norms)
     model.saved_model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert {type(layer).__module__.split(".")[0] for layer in loaded._flatten_layers()} == {"keras"}
+    assert {type(layer).__module__.split(".")[0] for layer in keras_graph.flat_layers(loaded)} == {"keras"}
     images = np.full((2, 8, 8, 3), 99, np.float32)
     assert np.array_equal(loaded(images), model.saved_model(images))

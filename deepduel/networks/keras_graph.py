@@ -1,0 +1,60 @@
+"""The layers of a Keras model, and the graph of a functional one: Keras' private names stand here alone.
+
+Walking the graph has no public interface in Keras 3. Where a version lacks one of the names, `nodes` returns
+None, and whoever wanted the graph does without it.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+_PRIVATE = ("_nodes_by_depth", "_run_through_graph")
+
+
+def flat_layers(model: keras.Model) -> Iterator[keras.Layer]:
+    """The model itself and all layers in it, those of models in the model too."""
+    yield model
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from flat_layers(layer)
+        else:
+            yield layer
+
+
+def output_shapes(layer: keras.Layer) -> list[tuple[int | None, ...]]:
+    """The shapes of what a layer of a functional model returns, with the batch; [] if it was never called."""
+    try:
+        return [tuple(tensor.shape) for tensor in tf.nest.flatten(layer.output)]
+    except (AttributeError, ValueError):
+        return []
+
+
+def nodes(model: keras.Model) -> list[Any] | None:
+    """The calls of layers that a functional model with one input and one output consists of.
+
+    Each has `operation`, `input_tensors` and `outputs`. None for any other model, and, with a warning, where
+    this version of Keras does not show its graph under the names that are known.
+    """
+    functional = any(kind.__name__ == "Functional" for kind in type(model).__mro__)  # no public class
+    if not functional or not len(model.inputs) == len(model.outputs) == 1:
+        return None
+    missing = [name for name in _PRIVATE if not hasattr(model, name)]
+    if missing:
+        warnings.warn(
+            f"Keras {keras.__version__} has no {', '.join(missing)}: networks run unfolded, which is slower",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    return [node for level in model._nodes_by_depth.values() for node in level if not node.is_input]
+
+
+def run(model: keras.Model, inputs: tf.Tensor, operation_fn: Callable[[Any], Callable]) -> tf.Tensor:
+    """The model's output, with `operation_fn(layer)` called in each layer's place. Needs `nodes(model)`."""
+    outputs = model._run_through_graph(
+        keras.ops.cast(inputs, model.inputs[0].dtype), operation_fn=operation_fn
+    )
+    return outputs[0] if isinstance(outputs, list | tuple) else outputs
