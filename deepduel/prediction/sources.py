@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from deepduel.decoding.batch_decoder import BatchDecoder
 from deepduel.decoding.buffers import BatchBuffers
-from deepduel.decoding.image import DecodeOptions, decode_jpeg, fit_image
+from deepduel.decoding.image import DecodeOptions, decode_jpeg, resize_image
 from deepduel.decoding.split import Split
 from deepduel.reading.batch import options
 from deepduel.reading.host_calls import host_call
@@ -239,5 +239,5 @@ def fitted(data: bytes, decoding: DecodeOptions, out: np.ndarray) -> images.Reje
     found = images.pixels(data)
     if isinstance(found, images.Rejected):
         return found
-    out[...] = fit_image(found, decoding)
+    out[...] = resize_image(found, decoding)
     return None

@@ -101,7 +101,7 @@ LIMITED = """
 import resource, sys
 import numpy as np
 resource.setrlimit(resource.RLIMIT_NOFILE, (80, int(sys.argv[2])))
-from deepduel import shards
+from deepduel.decoding import split as shards
 shards._SPARE_FILES = 16
 split = shards.Split(sys.argv[1], "train")
 keys = [split.key(record).decode() for record in range(len(split))]

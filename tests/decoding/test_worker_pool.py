@@ -19,7 +19,7 @@ from deepduel.decoding.batch_decoder import BatchDecoder
 from deepduel.decoding.image import FITS, DecodeOptions
 from deepduel.decoding.split import Split
 from tests.conftest import run_command
-from tests.decoding.test_bad_records import spoil
+from tests.helpers.batches import spoil
 from tfrecords_tools import convert
 from tfrecords_tools.errors import DataError
 
@@ -187,7 +187,7 @@ def test_a_shard_cut_short_is_named_and_a_removed_one_read_as_it_was(toy_shards,
     (folder / split.shards[0].file).unlink()
     assert (there(np.arange(168)) == expected).all()
     os.truncate(folder / split.shards[1].file, 4096)
-    with pytest.raises(DataError, match="-00001-of-00003: ends before byte .* cut short since it was opened"):
+    with pytest.raises(DataError, match="-00001-of-00003: ends before byte .* truncated since it was opened"):
         there(np.arange(168))
 
 
@@ -203,8 +203,10 @@ def test_a_worker_that_is_killed_ends_the_calls_and_the_next_one_starts_anew(toy
         assert not any(call.done() for call in calls)
         os.kill(pool.workers[0].pid, signal.SIGKILL)
         errors = [call.exception(30) for call in calls]
-    told = "a decoding process ended by SIGKILL; the system does that when memory runs out; start again"
-    assert all(isinstance(error, DataError) and str(error).startswith(told) for error in errors)
+    message = (
+        "a decoding process ended by SIGKILL; the system does that when memory runs out; if memory ran out"
+    )
+    assert all(isinstance(error, DataError) and str(error).startswith(message) for error in errors)
     assert ended(pool.workers[1].pid)
     assert (there(np.arange(168)) == expected).all()  # in this process
     assert worker_pool.ready(POOLED) is None
@@ -214,14 +216,14 @@ def test_workers_end_with_their_parent_however_it_ends(toy_shards):
     program = """
         import os, signal, sys
         import numpy as np
-        from deepduel import decode_pool
-        from deepduel.decode import BatchDecoder
-        from deepduel.fitting import Decoding
-        from deepduel.shards import Split
-        decode_pool.spent(2, decode_pool.STARTS_AFTER)
-        pool = decode_pool._pools[2]
+        from deepduel.decoding import worker_pool
+        from deepduel.decoding.batch_decoder import BatchDecoder
+        from deepduel.decoding.image import DecodeOptions
+        from deepduel.decoding.split import Split
+        worker_pool.spent(2, worker_pool.STARTS_AFTER)
+        pool = worker_pool._pools[2]
         pool.ready.wait(60)
-        BatchDecoder(Split(sys.argv[1], "train"), Decoding((32, 32)), threads=2)(np.arange(168))
+        BatchDecoder(Split(sys.argv[1], "train"), DecodeOptions((32, 32)), threads=2)(np.arange(168))
         print(*(worker.pid for worker in pool.workers), flush=True)
         os.kill(os.getpid(), signal.SIGKILL) if sys.argv[2] == "kill" else sys.exit(3)
     """
@@ -236,13 +238,14 @@ def test_workers_end_with_their_parent_however_it_ends(toy_shards):
 def test_a_process_that_exits_while_batches_are_being_read_ends(toy_shards):
     program = """
         import sys
-        from deepduel import decode_pool, order, pipeline
-        from deepduel.shards import Split
+        from deepduel.decoding import worker_pool
+        from deepduel.reading import order, pipeline
+        from deepduel.decoding.split import Split
         split = Split(sys.argv[1], "train")
-        batches = iter(pipeline.train_batches(split, pipeline.Reading(8, threads=2), order.Position()))
+        batches = iter(pipeline.train_batches(split, pipeline.ReadOptions(8, threads=2), order.Position()))
         next(batches)
-        decode_pool.spent(2, decode_pool.STARTS_AFTER)
-        decode_pool._pools[2].ready.wait(60)
+        worker_pool.spent(2, worker_pool.STARTS_AFTER)
+        worker_pool._pools[2].ready.wait(60)
         for _ in range(50):
             next(batches)
         sys.exit(3)
@@ -256,9 +259,9 @@ def test_the_users_main_module_is_not_run_again(toy_shards, tmp_path):
     script.write_text(
         "import sys\n"
         "print('run')\n"
-        "from deepduel import decode_pool\n"
-        "decode_pool.spent(2, decode_pool.STARTS_AFTER)\n"
-        "print(decode_pool._pools[2].ready.wait(60))\n"
+        "from deepduel.decoding import worker_pool\n"
+        "worker_pool.spent(2, worker_pool.STARTS_AFTER)\n"
+        "print(worker_pool._pools[2].ready.wait(60))\n"
     )
     (tmp_path / "numpy.py").write_text("raise SystemExit('a file of the folder was imported')\n")
     path = str(pathlib.Path(worker_pool.__file__).parents[2])
@@ -272,7 +275,7 @@ def test_the_users_main_module_is_not_run_again(toy_shards, tmp_path):
 
 def test_workers_need_no_tensorflow(toy_shards):
     heavy = "[name for name in ('tensorflow', 'keras', 'google.protobuf', 'scipy') if name in sys.modules]"
-    done = run(f"import sys, deepduel.decode_worker; print({heavy})")
+    done = run(f"import sys, deepduel.decoding.worker; print({heavy})")
     assert done.stdout == "[]\n"
 
 
@@ -280,19 +283,19 @@ def test_a_fork_leaves_its_parents_batches_and_processes_alone(toy_shards):
     program = """
         import os, sys
         import numpy as np
-        from deepduel import decode_pool
-        from deepduel.decode import BatchDecoder
-        from deepduel.fitting import Decoding
-        from deepduel.shards import Split
-        decode_pool.spent(2, decode_pool.STARTS_AFTER)
-        decode_pool._pools[2].ready.wait(60)
-        decode = BatchDecoder(Split(sys.argv[1], "train"), Decoding((32, 32)), threads=2)
+        from deepduel.decoding import worker_pool
+        from deepduel.decoding.batch_decoder import BatchDecoder
+        from deepduel.decoding.image import DecodeOptions
+        from deepduel.decoding.split import Split
+        worker_pool.spent(2, worker_pool.STARTS_AFTER)
+        worker_pool._pools[2].ready.wait(60)
+        decode = BatchDecoder(Split(sys.argv[1], "train"), DecodeOptions((32, 32)), threads=2)
         kept = decode(np.arange(100))
         expected = kept.copy()
         decode(np.arange(100))  # a buffer that is free
         child = os.fork()
         if not child:
-            assert decode_pool.ready(2) is None
+            assert worker_pool.ready(2) is None
             assert (decode(np.arange(100)) == expected).all()
             decode(np.arange(50, 150))
             del kept, decode  # gives no memory of the parent's back
@@ -311,12 +314,12 @@ def test_a_small_data_set_starts_no_process(toy_shards):
     program = """
         import sys
         import numpy as np
-        from deepduel import decode_pool
-        from deepduel.decode import BatchDecoder
-        from deepduel.fitting import Decoding
-        from deepduel.shards import Split
-        BatchDecoder(Split(sys.argv[1], "train"), Decoding((32, 32)))(np.arange(168))
-        print(decode_pool._pools)
+        from deepduel.decoding import worker_pool
+        from deepduel.decoding.batch_decoder import BatchDecoder
+        from deepduel.decoding.image import DecodeOptions
+        from deepduel.decoding.split import Split
+        BatchDecoder(Split(sys.argv[1], "train"), DecodeOptions((32, 32)))(np.arange(168))
+        print(worker_pool._pools)
     """
     assert run(program, toy_shards).stdout == "{}\n"
 
@@ -324,8 +327,8 @@ def test_a_small_data_set_starts_no_process(toy_shards):
 @pytest.mark.parametrize(
     "program, reason",
     [
-        ("/nonexistent/python", "no process can be started for it (No such file or directory)"),
-        ("/bin/false", "the processes for it did not start: the first ended with code 1"),
+        ("/nonexistent/python", "no worker process can be started (No such file or directory)"),
+        ("/bin/false", "the worker processes did not start: the first ended with code 1"),
     ],
 )
 def test_where_no_process_starts_it_is_said_and_this_one_decodes(

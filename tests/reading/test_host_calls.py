@@ -13,7 +13,7 @@ PROGRAM = """
 
     atexit.register(end)
     import tensorflow as tf
-    from deepduel.host_calls import host_call
+    from deepduel.reading.host_calls import host_call
 
     def slow(number):
         os.write(1, b"begun\\n")
