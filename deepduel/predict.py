@@ -21,6 +21,7 @@ import time
 from absl import flags
 
 from deepduel.prediction import flags as prediction_flags
+from deepduel.reading import flags as read_flags
 from tfrecords_tools import cli, progress
 from tfrecords_tools.errors import DataError, UsageError
 
@@ -46,10 +47,7 @@ flags.DEFINE_string(
 flags.DEFINE_enum(
     "export", None, ["savedmodel", "onnx"], "Write the models in this format instead of predicting.",
     flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_enum(
-    "on_error", "skip", ["fail", "skip"],
-    "What an image does that cannot be read: skip lists it beside the output; fail ends the prediction and "
-    "names it.", flag_values=FLAGS)  # fmt: skip
+read_flags.define(FLAGS, ("threads", "on_error"), on_error="skip")
 
 
 def main(options: flags.FlagValues) -> None:
@@ -100,7 +98,13 @@ def _predict(options: flags.FlagValues) -> None:
     columns = submission.Columns(predictor.classes, probabilities=options.probabilities)
     form = options.format or ("jsonl" if options.output.endswith(".jsonl") else "csv")
     decoding = predictor.decoding
-    source = sources.open_source(options.images, decoding, split=options.split, on_error=options.on_error)
+    source = sources.open_source(
+        options.images,
+        decoding,
+        split=options.split,
+        threads=options.threads or None,
+        on_error=options.on_error,
+    )
     with submission.Writer(options.output, columns.header, form=form) as writer:
         seconds = _write(source, predictor, calibrations, columns, writer, options)
         if not writer.rows:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from absl import flags
 
 from deepduel.augmentation import flags as augmentation_flags
+from deepduel.reading import flags as read_flags
 from deepduel.reading.bottleneck import Rates, Situation, table, verdict
 from deepduel.runs import task_flags
 from tfrecords_tools import cli
@@ -27,24 +28,13 @@ flags.DEFINE_string("split", "train", "Split to read.", flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", 128, "Images per batch.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("image_size", 224, "Side of the network's input, pixels.", lower_bound=1,
                      flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_integer("host_size", 0, "Side that images of differing sizes are brought to; 0: image_size.",
-                     lower_bound=0, flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_string("augmentation", "original", "Preset: original, forensic, robust, light or none.",
                     flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_enum("reader", "random", ["random", "sequential"], "As in train.", flag_values=FLAGS)
-flags.DEFINE_bool("fast_decode", False, "As in train.", flag_values=FLAGS)
-flags.DEFINE_bool("native_resolution", False, "As in train.", flag_values=FLAGS)
-flags.DEFINE_integer(
-    "threads",
-    0,
-    "Processes (--reader=sequential: threads) that decode; 0: one per core.",
-    lower_bound=0,
-    flag_values=FLAGS,
-)
 augmentation_flags.define(FLAGS, tasks=False)
-flags.DEFINE_string("cache", "none", "As in train; measured beside the path without one.",
-                    flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_float("seconds", 3, "To measure each stage.", lower_bound=0.01, flag_values=FLAGS)
+read_flags.define(FLAGS, cache_help="Measured beside the path without a cache.")
+flags.DEFINE_float(
+    "seconds", 3, "Seconds for which each stage is measured.", lower_bound=0.01, flag_values=FLAGS
+)
 
 _FILL = 5  # times --seconds, at most, to fill the cache
 
@@ -80,18 +70,12 @@ def measure(options: flags.FlagValues, split, preset) -> Rates:
     from deepduel.decoding.batch_decoder import BatchDecoder
     from deepduel.reading import order, pipeline
 
-    side = options.host_size or options.image_size
-    reading = pipeline.ReadOptions(
-        options.batch_size,
-        size=None if split.one_size and not options.native_resolution else (side, side),
-        fit="native" if options.native_resolution else "crop",
-        reader=options.reader,
-        fast_decode=options.fast_decode,
-        threads=options.threads or None,
-    )
+    reading = read_flags.build(options, batch_size=options.batch_size, cache="none")
+    if reading.size is None and (split.one_size is None or options.native_resolution):
+        reading = dataclasses.replace(reading, size=(options.image_size, options.image_size))
     caching = dataclasses.replace(reading, cache=options.cache)  # refuses what does not go together
     batches = pipeline.train_batches(split, reading, order.Position())
-    decode = BatchDecoder(split, reading.decoding(split), threads=reading.threads)
+    decode = BatchDecoder(split, reading.decoding(split), threads=reading.threads, on_error=reading.on_error)
     numbers = order.permutation(len(split), seed=0, epoch=0)
     rows = min(options.batch_size, len(split))
     turn = 0

@@ -14,6 +14,7 @@ import sys
 
 from absl import flags
 
+from deepduel.reading import flags as read_flags
 from deepduel.runs import task_flags
 from tfrecords_tools import cli
 from tfrecords_tools.errors import DataError, UsageError
@@ -49,24 +50,9 @@ flags.DEFINE_string(
     "To train in all: a number, or a time such as 55min: as many as fit into it, of all sessions together. "
     "The first epoch shows how many; at another speed it is another number.", flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_integer("seed", 0, "Of weights, order and augmentation.", lower_bound=0, flag_values=FLAGS)
-flags.DEFINE_integer(
-    "host_size", 0, "Side in pixels that images of differing sizes are brought to on the host; 0: the "
-    "largest image_size. Images of one size are left alone.", lower_bound=0, flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_enum(
-    "fit", "crop", ["crop", "pad"], "How they are brought there, aspect kept.", flag_values=FLAGS
-)
-flags.DEFINE_bool(
-    "native_resolution", False, "Resample nothing: image_size x image_size pixels are cut out of each image, "
-    "at random to train, in the centre to evaluate; what is smaller is mirrored at its edges. Needs an "
-    "--augmentation without rotation, zoom or shear (forensic, robust, none).",
-    flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_enum(
-    "reader", "random", ["random", "sequential"],
-    "random: records by number, a true shuffle. sequential: remote storage.",
-    flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_bool(
-    "fast_decode", False, "Approximate JPEG decoding: a tenth faster, large photographs more.",
-    flag_values=FLAGS)  # fmt: skip
+read_flags.define(
+    FLAGS, cache_help="For frozen backbones also features, or features:FOLDER: --views augmented views of "
+    "each image pass through them once, and epochs train on the outputs.")  # fmt: skip
 flags.DEFINE_string(
     "save_every", "300s", "How often the state is saved within an epoch: seconds (300s) or steps (50steps).",
     flag_values=FLAGS)  # fmt: skip
@@ -77,29 +63,8 @@ flags.DEFINE_string(
     "profile_steps", "", "Steps of this session to write a trace of for TensorBoard's profiler: 10:20.",
     flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_integer(
-    "threads",
-    0,
-    "Processes (--reader=sequential: threads) that decode; 0: one per core.",
-    lower_bound=0,
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "sampling", "uniform",
-    "How often an epoch takes each image: uniform (once), balanced (every combination of labels alike), "
-    "balanced:AXIS, or weighted:AXIS:NAME=2,OTHER=1.", flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_string(
-    "cache", "none",
-    "Of decoded images, filled while the first epoch runs: none, ram, or decoded:FOLDER, which later runs "
-    "and other processes use too. For frozen backbones also features, or features:FOLDER: --views "
-    "augmented views of each image go through them once, epochs then run on what came out.",
-    flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_integer(
     "views", None, f"With --cache=features: augmented views of each training image; default {_VIEWS}.",
     lower_bound=1, flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_enum(
-    "on_error", "fail", ["fail", "skip"],
-    "What an image does that does not decode: fail ends the run and names it; skip leaves it out, prints "
-    "it and counts it.", flag_values=FLAGS)  # fmt: skip
 
 
 def main(options: flags.FlagValues) -> None:
@@ -171,28 +136,12 @@ def _axes(options: flags.FlagValues) -> list[str]:
 
 
 def _run_options(options: flags.FlagValues):
-    from deepduel.reading.options import ReadOptions
     from deepduel.runs.length import RunLength
     from deepduel.runs.options import RunOptions
 
-    side = options.host_size
-    if options.native_resolution and (side or options.fit != "crop"):
-        raise UsageError(
-            "--native_resolution cuts --image_size pixels out of each image and resamples nothing; "
-            "leave --host_size and --fit out"
-        )
     features = _features_folder(options)
-    reading = ReadOptions(
-        batch_size=options.batch_size,
-        size=(side, side) if side else None,
-        fit="native" if options.native_resolution else options.fit,
-        fast_decode=options.fast_decode,
-        reader=options.reader,
-        threads=options.threads or None,
-        on_error=options.on_error,
-        sampling=options.sampling,
-        cache="none" if features else options.cache,
-    )
+    cache = "none" if features else options.cache
+    reading = read_flags.build(options, batch_size=options.batch_size, cache=cache)
     return RunOptions(
         options.data_dir, options.workdir, options.train_split, options.validation_split, reading,
         length=RunLength.parse(options.epochs), micro_batch=_micro_batch(options.micro_batch),
