@@ -20,6 +20,7 @@ import sys
 from absl import flags
 
 from deepduel.prediction import flags as prediction_flags
+from deepduel.reading import flags as read_flags
 from tfrecords_tools import cli
 from tfrecords_tools.errors import UsageError
 
@@ -29,25 +30,11 @@ USUAL = {
     "Figures": ("bootstrap", "robustness", "robustness_images", "duplicates", "metadata", "group_by"),
     "Comparing two runs": ("compare", "output"),
 }
-FURTHER = {"Reading": ("batch_size", "micro_batch", "reader", "on_error")}
+FURTHER = {"Reading": ("batch_size", "micro_batch", "reader", "threads", "on_error")}
 prediction_flags.define(FLAGS)
 flags.DEFINE_string("data_dir", None, "Folder of shards.", flag_values=FLAGS)
 flags.DEFINE_string("split", "validation", "Split to evaluate on.", flag_values=FLAGS)
-flags.DEFINE_enum(
-    "reader",
-    "random",
-    ["random", "sequential"],
-    "random reads records by number; sequential is for remote storage.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_enum(
-    "on_error",
-    "fail",
-    ["fail", "skip"],
-    "What to do with an image that cannot be decoded: fail (stop and name it) or skip (leave it out of all "
-    "figures, print its name and count it in metrics.json).",
-    flag_values=FLAGS,
-)
+read_flags.define(FLAGS, ("reader", "threads", "on_error"))
 flags.DEFINE_integer(
     "bootstrap",
     1000,
@@ -133,7 +120,6 @@ def _evaluate(options: flags.FlagValues) -> None:
     from deepduel.evaluation import duplicates as picture_duplicates
     from deepduel.evaluation import group_columns, metrics_document, predictions, provenance, robustness
     from deepduel.prediction.predictor import Predictor
-    from deepduel.reading.pipeline import ReadOptions
     from deepduel.reports import gallery, report_page
 
     predictor = Predictor(
@@ -144,8 +130,8 @@ def _evaluate(options: flags.FlagValues) -> None:
         if (numbers < 0).all():
             print(f"{axis}: split {options.split!r} has no labels for it; it is left out")
     card = predictor.card
-    reading = ReadOptions(
-        options.batch_size, card.size, card.fit, card.fast_decode, options.reader, on_error=options.on_error
+    reading = read_flags.build(
+        options, batch_size=options.batch_size, size=card.size, fit=card.fit, fast_decode=card.fast_decode
     )
     grouped = group_columns.read(options.metadata, options.group_by, split) if options.group_by else {}
     predicted = predictions.predict(split, labels, predictor, reading)

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import tensorflow as tf
 
-from deepduel.decoding.image_graph import decode_fitted
+from deepduel.decoding.image_graph import decode_image
 from deepduel.decoding.split import Split
 from deepduel.reading import order
 from deepduel.reading.batch import as_batch, options
@@ -132,7 +132,7 @@ def _decoded(
     def decode(row, number, example):
         parsed = tf.io.parse_single_example(example, features)
         crop_seed = (tf.cast(word, tf.int64), number % 2**31) if random_crops else None
-        image = decode_fitted(parsed["image"], decoding, split.manifest.encodings, split.one_size, crop_seed)
+        image = decode_image(parsed["image"], decoding, split.manifest.encodings, split.one_size, crop_seed)
         labels = (
             tf.stack([tf.cast(parsed[axis], tf.int32) for axis in axes]) if axes else tf.zeros(0, tf.int32)
         )
