@@ -8,7 +8,7 @@ records without a label on an axis (-1) are left out of that axis' figures.
     python -m deepduel.evaluate --compare=RUN_A,RUN_B --split=validation
 
 compares two runs that were evaluated on the same split, image by image (McNemar's test);
---output=comparison.html makes a page of it.
+--output=comparison.html also writes a report.
 """
 
 import json
@@ -26,38 +26,72 @@ prediction_flags.define(FLAGS)
 flags.DEFINE_string("data_dir", None, "Folder of shards.", flag_values=FLAGS)
 flags.DEFINE_string("split", "validation", "Split to evaluate on.", flag_values=FLAGS)
 flags.DEFINE_enum(
-    "reader", "random", ["random", "sequential"],
-    "random: records by number. sequential: for remote storage.", flag_values=FLAGS)  # fmt: skip
+    "reader",
+    "random",
+    ["random", "sequential"],
+    "random reads records by their index; sequential reads whole shards, for remote storage.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum(
-    "on_error", "fail", ["fail", "skip"],
-    "What an image does that does not decode: fail ends the evaluation and names it; skip leaves it out of "
-    "all figures, prints it and counts it in metrics.json.", flag_values=FLAGS)  # fmt: skip
+    "on_error",
+    "fail",
+    ["fail", "skip"],
+    "What to do with an image that cannot be decoded: fail (stop and name it) or skip (leave it out of all "
+    "figures, print it and count it in metrics.json).",
+    flag_values=FLAGS,
+)
 flags.DEFINE_integer(
-    "bootstrap", 1000, "Drawings behind each 95 % interval; 0 leaves the intervals out.", lower_bound=0,
-    flag_values=FLAGS)  # fmt: skip
+    "bootstrap",
+    1000,
+    "Bootstrap resamples for each 95 % confidence interval; 0 disables the intervals.",
+    lower_bound=0,
+    flag_values=FLAGS,
+)
 flags.DEFINE_bool(
-    "robustness", False, "Also measure on recompressed, blurred, shrunk and cropped images: "
-    "22 passes over --robustness_images.", flag_values=FLAGS)  # fmt: skip
+    "robustness",
+    False,
+    "Also measure accuracy on recompressed, blurred, downscaled and cropped images: "
+    "22 passes over --robustness_images.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_integer(
-    "robustness_images", 2000, "Images to damage, evenly from the split; 0: all.", lower_bound=0,
-    flag_values=FLAGS)  # fmt: skip
+    "robustness_images",
+    2000,
+    "Number of images for --robustness, evenly spaced in the split; 0 uses all.",
+    lower_bound=0,
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum(
-    "duplicates", "auto", ["auto", "near", "exact", "none"],
-    "Look for images that are there twice, within the split and in the others: near ones too (every image of "
-    "all splits is decoded), exact ones only, or none; auto: near in folders of up to 50,000 images.",
-    flag_values=FLAGS)  # fmt: skip
+    "duplicates",
+    "auto",
+    ["auto", "near", "exact", "none"],
+    "Search for duplicate images within the split and in the other splits: near (also near duplicates; "
+    "decodes every image of all splits), exact, or none; auto picks near for up to 50,000 images and exact "
+    "above.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string(
-    "metadata", None, "CSV file with a column of image paths (image_path, path, file, image, filename or "
-    "key) and columns for --group_by.", flag_values=FLAGS)  # fmt: skip
+    "metadata",
+    None,
+    "CSV file with a column of image paths (image_path, path, file, image, filename or "
+    "key) and columns for --group_by.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_list(
-    "group_by", None, "Columns of --metadata, such as generator: all figures also for each value of each.",
-    flag_values=FLAGS)  # fmt: skip
+    "group_by",
+    None,
+    "Columns of --metadata, such as generator: report all figures for each value of each column as well.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_list(
     "compare", None, "Two run folders, RUN_A,RUN_B, to compare instead of evaluating one.", flag_values=FLAGS
 )
 flags.DEFINE_list(
-    "output", None, "With --compare: also write it to these files: a page to read (.html), and the figures "
-    "for machines (.json).", flag_values=FLAGS)  # fmt: skip
+    "output",
+    None,
+    "With --compare: files to write the comparison to, each a report (.html) or the figures (.json).",
+    flag_values=FLAGS,
+)
 
 
 def main(options: flags.FlagValues) -> None:
@@ -65,7 +99,7 @@ def main(options: flags.FlagValues) -> None:
         _compare(options)
         return
     if options.output is not None:
-        raise UsageError("--output goes with --compare; an evaluation is written into its run")
+        raise UsageError("--output needs --compare; an evaluation is written into its run folder")
     for name in ("workdir", "data_dir"):
         if not options[name].value:
             raise UsageError(f"--{name} is missing; it must name the {options[name].help[:-1].lower()}")
@@ -108,10 +142,10 @@ def _evaluate(options: flags.FlagValues) -> None:
     )
     grouped = group_columns.read(options.metadata, options.group_by, split) if options.group_by else {}
     predicted = predictions.predict(split, labels, predictor, reading)
-    about = provenance.about(predictor, predicted, workdir=options.workdir, flags=_given(options))
-    found = picture_duplicates.search(split, options.duplicates)
+    about = provenance.about(predictor, predicted, workdir=options.workdir, flags=_changed_flags(options))
+    copies = picture_duplicates.search(split, options.duplicates)
     document = metrics_document.document(
-        predicted, about, columns=grouped, found=found, replicates=options.bootstrap
+        predicted, about, columns=grouped, found=copies, replicates=options.bootstrap
     )
     if options.robustness:
         damaged = robustness.curves(
@@ -121,12 +155,14 @@ def _evaluate(options: flags.FlagValues) -> None:
         for axis, curves in damaged.items():
             document["tasks"][axis]["robustness"] = curves
     galleries = {axis: gallery.galleries(predicted, predictor, axis) for axis in document["tasks"]}
-    alike = gallery.pairs(found.pairs)
+    alike = gallery.pairs(copies.pairs)
     folder = pathlib.Path(options.workdir, "evaluation", options.split)
     metrics_document.save(folder, document, predicted, report_page.render(document, galleries, alike))
     print(table(document))
     if document["left_out"]:
-        print(f"{document['left_out']:,} of {document['records']:,} images do not decode and are left out")
+        print(
+            f"{document['left_out']:,} of {document['records']:,} images cannot be decoded and are left out"
+        )
     for name, count in document["ungrouped"].items():
         if count:
             print(f"{count:,} images have no {name} in {options.metadata} and are in none of its groups")
@@ -134,8 +170,8 @@ def _evaluate(options: flags.FlagValues) -> None:
         if task["shortcuts"].get("alarm"):
             best = max(task["shortcuts"]["balanced_accuracy"].values())
             print(
-                f"careful: file size, image size, JPEG tables and mean colour alone tell {axis} "
-                f"with {best:.1%} balanced accuracy; see the report"
+                f"warning: a baseline that sees only file size, image size, JPEG tables and mean colour "
+                f"reaches {best:.1%} balanced accuracy on {axis}; see the report"
             )
     print(f"report: {folder / 'report.html'}")
 
@@ -152,13 +188,13 @@ def _compare(options: flags.FlagValues) -> None:
     from tfrecords_tools.atomic import published
 
     runs = [saved_evaluation.read(run, options.split) for run in options.compare]
-    found = comparison.document(*runs, replicates=options.bootstrap)
-    print(comparison.table(found))
+    document = comparison.document(*runs, replicates=options.bootstrap)
+    print(comparison.table(document))
     for output in map(pathlib.Path, options.output or ()):
         if output.suffix == ".html":
-            text = comparison_page.render(found, *comparison_page.pictures(found, options.data_dir))
+            text = comparison_page.render(document, *comparison_page.pictures(document, options.data_dir))
         else:
-            text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+            text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
         output.parent.mkdir(parents=True, exist_ok=True)
         with published(output) as file:
             file.write(text)
@@ -188,7 +224,7 @@ def table(document: dict) -> str:
     return "\n".join(lines)
 
 
-def _given(options: flags.FlagValues) -> list[str]:
+def _changed_flags(options: flags.FlagValues) -> list[str]:
     """The flags that differ from their defaults, as they would be written."""
     return [
         flag.serialize()

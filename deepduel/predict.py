@@ -6,9 +6,9 @@ Columns: image, then `label` (authenticity: 0 real, 1 fake) and `class` (categor
 ArtiFact's submissions; any other label axis has a column named after it with the label's name.
 `image` is the path relative to the folder (files and patterns: the path as given; shards: the key).
 
-Images may have any size and format. What cannot be read is no row, but is counted, said, and
-listed with the reason in a second file beside the output: submission.rejected.csv (image,reason).
-With --on_error=fail the first image that cannot be read ends it, and nothing is written.
+Images may have any size and format. Unreadable images get no row; they are reported and
+listed, with reasons, in a second file beside the output: submission.rejected.csv (image,reason).
+With --on_error=fail the first unreadable image stops the prediction, and nothing is written.
 
     python -m deepduel.predict --workdir=RUN --export=savedmodel --output=FOLDER
 
@@ -27,12 +27,20 @@ from tfrecords_tools.errors import DataError, UsageError
 FLAGS = flags.FlagValues()
 prediction_flags.define(FLAGS)
 flags.DEFINE_multi_string(
-    "images", None, "A folder of images (with all below it), a file, a glob pattern in quotes, or a "
-    "folder of shards (with --split). May be repeated.", flag_values=FLAGS)  # fmt: skip
+    "images",
+    None,
+    "A folder of images (searched recursively), a file, a glob pattern in quotes, or a "
+    "folder of shards (with --split). May be repeated.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string("output", None, "File to write; with --export a folder.", flag_values=FLAGS)
 flags.DEFINE_enum(
-    "format", None, ["csv", "jsonl"], "csv, or jsonl (one JSON object a line); default: jsonl for an "
-    "--output that ends in .jsonl, else csv.", flag_values=FLAGS)  # fmt: skip
+    "format",
+    None,
+    ["csv", "jsonl"],
+    "csv, or jsonl (one JSON object a line); default: jsonl for an --output that ends in .jsonl, else csv.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string(
     "split", None, "Split to predict, where --images is a folder of shards.", flag_values=FLAGS
 )
@@ -40,16 +48,27 @@ flags.DEFINE_bool(
     "probabilities", False, "Add a column p_AXIS_NAME with the probability of each label.", flag_values=FLAGS
 )
 flags.DEFINE_string(
-    "calibration", None, "Split whose evaluation calibrated these models (deepduel.evaluate): probabilities "
-    "are tempered and decisions use its threshold. Default: the label of the largest probability.",
-    flag_values=FLAGS)  # fmt: skip
+    "calibration",
+    None,
+    "Split whose evaluation (deepduel.evaluate) calibrates these models: its temperature "
+    "scales the probabilities and its threshold decides. Default: the most probable label, uncalibrated.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum(
-    "export", None, ["savedmodel", "onnx"], "Write the models in this format instead of predicting.",
-    flag_values=FLAGS)  # fmt: skip
+    "export",
+    None,
+    ["savedmodel", "onnx"],
+    "Write the models in this format instead of predicting.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum(
-    "on_error", "skip", ["fail", "skip"],
-    "What an image does that cannot be read: skip lists it beside the output; fail ends the prediction and "
-    "names it.", flag_values=FLAGS)  # fmt: skip
+    "on_error",
+    "skip",
+    ["fail", "skip"],
+    "What to do with an image that cannot be read: fail (stop and name it) or skip (list it, with the "
+    "reason, in a second file beside --output).",
+    flag_values=FLAGS,
+)
 
 
 def main(options: flags.FlagValues) -> None:
@@ -79,7 +98,7 @@ def _export(options: flags.FlagValues) -> None:
 
     for name in ("images", "split", "calibration", "format"):
         if options[name].value:
-            raise UsageError(f"--export predicts nothing, so it does not go with --{name}")
+            raise UsageError(f"--export writes the models and predicts nothing; remove --{name}")
     predictor = Predictor(options.workdir, tasks=options.tasks, model=options.model)
     for path in export(predictor, options.output, options.export):
         print(path)

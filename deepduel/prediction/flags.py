@@ -1,4 +1,4 @@
-"""Flags of the commands that use a run's models: which run, which models, how many images at a time."""
+"""Flags shared by the commands that use a finished run: its folder, tasks, checkpoints and batch sizes."""
 
 from absl import flags
 
@@ -6,12 +6,14 @@ from absl import flags
 def define(flag_values: flags.FlagValues) -> None:
     """Adds --workdir, --tasks, --model, --batch_size and --micro_batch."""
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=flag_values)
-    flags.DEFINE_list("tasks", None, "Tasks to take; default: all of the run.", flag_values=flag_values)
+    flags.DEFINE_list("tasks", None, "Tasks to use; default: all tasks of the run.", flag_values=flag_values)
     flags.DEFINE_string(
-        "model", "best", "Which model of each task: best, or epoch-NN.", flag_values=flag_values
+        "model", "best", "Checkpoint of each task to use: best, or epoch-NN.", flag_values=flag_values
     )
-    flags.DEFINE_integer("batch_size", 256, "Images read at a time.", lower_bound=1, flag_values=flag_values)
     flags.DEFINE_integer(
-        "micro_batch", 32, "Images per pass through the models: decides the memory.", lower_bound=1,
+        "batch_size", 256, "Images per batch that is read.", lower_bound=1, flag_values=flag_values
+    )
+    flags.DEFINE_integer(
+        "micro_batch", 32, "Images per forward pass; lower it to save memory.", lower_bound=1,
         flag_values=flag_values,
     )  # fmt: skip
