@@ -93,7 +93,7 @@ def main(options: flags.FlagValues) -> None:
         _compare(options)
         return
     if options.output is not None:
-        raise UsageError("--output goes with --compare; an evaluation is written into its run")
+        raise UsageError("--output needs --compare; an evaluation is written into its run folder")
     for name in ("workdir", "data_dir"):
         if not options[name].value:
             raise UsageError(f"--{name} is missing; it must name the {options[name].help[:-1].lower()}")
@@ -135,10 +135,10 @@ def _evaluate(options: flags.FlagValues) -> None:
     )
     grouped = group_columns.read(options.metadata, options.group_by, split) if options.group_by else {}
     predicted = predictions.predict(split, labels, predictor, reading)
-    about = provenance.about(predictor, predicted, workdir=options.workdir, flags=_given(options))
-    found = picture_duplicates.search(split, options.duplicates)
+    about = provenance.about(predictor, predicted, workdir=options.workdir, flags=_changed_flags(options))
+    copies = picture_duplicates.search(split, options.duplicates)
     document = metrics_document.document(
-        predicted, about, columns=grouped, found=found, replicates=options.bootstrap
+        predicted, about, columns=grouped, found=copies, replicates=options.bootstrap
     )
     if options.robustness:
         damaged = robustness.curves(
@@ -148,12 +148,14 @@ def _evaluate(options: flags.FlagValues) -> None:
         for axis, curves in damaged.items():
             document["tasks"][axis]["robustness"] = curves
     galleries = {axis: gallery.galleries(predicted, predictor, axis) for axis in document["tasks"]}
-    alike = gallery.pairs(found.pairs)
+    alike = gallery.pairs(copies.pairs)
     folder = pathlib.Path(options.workdir, "evaluation", options.split)
     metrics_document.save(folder, document, predicted, report_page.render(document, galleries, alike))
     print(table(document))
     if document["left_out"]:
-        print(f"{document['left_out']:,} of {document['records']:,} images do not decode and are left out")
+        print(
+            f"{document['left_out']:,} of {document['records']:,} images cannot be decoded and are left out"
+        )
     for name, count in document["ungrouped"].items():
         if count:
             print(f"{count:,} images have no {name} in {options.metadata} and are in none of its groups")
@@ -161,8 +163,8 @@ def _evaluate(options: flags.FlagValues) -> None:
         if task["shortcuts"].get("alarm"):
             best = max(task["shortcuts"]["balanced_accuracy"].values())
             print(
-                f"careful: file size, image size, JPEG tables and mean colour alone tell {axis} "
-                f"with {best:.1%} balanced accuracy; see the report"
+                f"warning: a baseline that sees only file size, image size, JPEG tables and mean colour "
+                f"reaches {best:.1%} balanced accuracy on {axis}; see the report"
             )
     print(f"report: {folder / 'report.html'}")
 
@@ -179,13 +181,13 @@ def _compare(options: flags.FlagValues) -> None:
     from tfrecords_tools.atomic import published
 
     runs = [saved_evaluation.read(run, options.split) for run in options.compare]
-    found = comparison.document(*runs, replicates=options.bootstrap)
-    print(comparison.table(found))
+    document = comparison.document(*runs, replicates=options.bootstrap)
+    print(comparison.table(document))
     for output in map(pathlib.Path, options.output or ()):
         if output.suffix == ".html":
-            text = comparison_page.render(found, *comparison_page.pictures(found, options.data_dir))
+            text = comparison_page.render(document, *comparison_page.pictures(document, options.data_dir))
         else:
-            text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+            text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
         output.parent.mkdir(parents=True, exist_ok=True)
         with published(output) as file:
             file.write(text)
@@ -215,7 +217,7 @@ def table(document: dict) -> str:
     return "\n".join(lines)
 
 
-def _given(options: flags.FlagValues) -> list[str]:
+def _changed_flags(options: flags.FlagValues) -> list[str]:
     """The flags that differ from their defaults, as they would be written."""
     return [
         flag.serialize()

@@ -99,7 +99,7 @@ def _export(options: flags.FlagValues) -> None:
 
     for name in ("images", "split", "calibration", "format"):
         if options[name].value:
-            raise UsageError(f"--export predicts nothing, so it does not go with --{name}")
+            raise UsageError(f"--export writes the models and predicts nothing; remove --{name}")
     predictor = Predictor(options.workdir, tasks=options.tasks, model=options.model)
     for path in export(predictor, options.output, options.export):
         print(path)

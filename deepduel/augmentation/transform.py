@@ -120,7 +120,7 @@ def _check(images: tf.Tensor, parameters: Mapping[str, Any]) -> None:
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else tuple(size)
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def _margins(frame: tuple[int, int], size: tuple[int, int]) -> Any:
