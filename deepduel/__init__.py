@@ -1,24 +1,44 @@
 """TFRecord shards to trained image classifiers.
 
-shards     one split, opened for reading by record number
-order      (seed, epoch, step) -> record numbers
-decode     record numbers -> one uint8 batch (decode_row, fitting: one image -> one row; decode_pool,
-           decode_worker: processes that do it; batch_buffers: the memory they share)
-reading    how a split is read (batch: what a batch is)
-pipeline   shards -> tf.data batches (random_reader: batch_plan, batch_groups, sampling, faults,
-           pixel_cache; sequential_reader: shard_stream)
-augment    uint8 batches -> augmented float batches, on the device (augmentation, draws, warp, mixing, …)
-features   what frozen backbones make of each image, kept (feature_store)
-models     backbones, heads, saved models (architecture: which)
-task       what is learnt for one label axis (objective, optimizers, recipe, averages)
-step       what one device computes of a batch, in micro_batches
-training   Keras' fit around the step (running_auc)
-run        a run: its folder, fit, callbacks (state, tensorboard)
-evaluation, metrics, report: what a run's models are worth (calibration, shortcuts,
-           robustness, copies, columns, gallery, curves)
-compare, compare_page: two runs side by side, from what their evaluations left (evaluated)
-sources, predictor, submission: images without labels -> a table
-train, evaluate, predict, profile_input: the commands
+Users run `train`, `evaluate`, `predict`, `profile_input` and `quickstart`, and import `pipeline`, `augment`,
+`order`, `mixing`, `errors`, or the names below. The folders are private, and each imports only from those under it:
+
+reports        figures -> HTML pages, plots, galleries
+evaluation     predictions -> figures
+runs           one training run: its folder, state and progress      prediction  a run's models -> answers
+training       a batch -> loss, gradients, update
+networks       options -> backbone, head, saved model
+augmentation   uint8 pixels -> augmented float pixels, on the device
+reading        record numbers -> tf.data batches
+decoding       a record -> uint8 pixels
 """
 
-__version__ = "0.1.0"
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deepduel.augment import Augmentation, RandomWarp
+    from deepduel.errors import DataError, UsageError
+    from deepduel.pipeline import make_eval, make_train
+
+__version__ = "0.2.0"
+
+_PUBLIC = {  # imported when they are first used, so that `import deepduel` loads no TensorFlow
+    "make_train": "deepduel.pipeline",
+    "make_eval": "deepduel.pipeline",
+    "RandomWarp": "deepduel.augment",
+    "Augmentation": "deepduel.augment",
+    "DataError": "deepduel.errors",
+    "UsageError": "deepduel.errors",
+}
+__all__ = ["Augmentation", "DataError", "RandomWarp", "UsageError", "make_eval", "make_train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'deepduel' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_PUBLIC]

@@ -1,5 +1,6 @@
 """How much memory training takes, estimated from the shapes of the networks."""
 
+import math
 from collections.abc import Iterable
 
 import keras
@@ -51,7 +52,7 @@ def _activation_bytes(task: Task) -> int:
     for layer in keras_graph.flat_layers(task.model.extractor):
         shapes = [] if isinstance(layer, keras.Model) else keras_graph.output_shapes(layer)
         if shapes:
-            outputs.append(sum(width * int(np.prod(shape[1:])) for shape in shapes))
+            outputs.append(sum(width * math.prod(side or 1 for side in shape[1:]) for shape in shapes))
     if not task.trainable:
         return 3 * max(outputs)
     return sum(outputs)
