@@ -18,7 +18,7 @@ import scipy.special
 import tensorflow as tf
 
 from deepduel.augmentation.draws import FAMILIES, uniforms
-from deepduel.augmentation.options import Mixing
+from deepduel.augmentation.mixing_options import Mixing
 
 # Which uniform serves what; numbers are never reused.
 _STREAMS = {

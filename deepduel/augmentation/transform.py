@@ -18,11 +18,9 @@ import tensorflow as tf
 
 from deepduel.augmentation import photometric, randaugment, warp
 from deepduel.augmentation.draws import draw, uniforms
-from deepduel.augmentation.options import PRESETS, Augmentation, check_crop
+from deepduel.augmentation.options import Augmentation, check_crop
 
 __all__ = [
-    "PRESETS",
-    "Augmentation",
     "RandomWarp",
     "apply_transform",
     "augment",
@@ -186,7 +184,7 @@ def augment(
     Returns:
       float32 [B, size, size, 3] 0..255.
     """
-    if augmentation.at_rest:
+    if augmentation.is_identity:
         return resize(images, size)
     out = _compiled(augmentation, None if size is None else _pair(size))(images, seeds)
     if augmentation.rand_augment:

@@ -5,8 +5,8 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
+from deepduel.augment import Augmentation, augment
 from deepduel.augmentation import randaugment
-from deepduel.augmentation.transform import Augmentation, augment
 
 pytestmark = pytest.mark.numeric
 

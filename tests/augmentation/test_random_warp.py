@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepduel.augmentation.transform import RandomWarp, augment, resize
+from deepduel.augment import RandomWarp, augment, resize
 from tests.helpers.augmented import ORIGINAL, photo_like, seed_pairs
 
 pytestmark = pytest.mark.numeric

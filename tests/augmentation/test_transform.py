@@ -8,8 +8,8 @@ import pytest
 import scipy.ndimage
 import tensorflow as tf
 
+from deepduel.augment import PRESETS, Augmentation, apply_transform, augment, draw, resize
 from deepduel.augmentation.options import FILL_MODES
-from deepduel.augmentation.transform import PRESETS, Augmentation, apply_transform, augment, draw, resize
 from tests.helpers.augmented import ORIGINAL, generator, photo_like, seed_pairs
 
 pytestmark = pytest.mark.numeric
