@@ -1,4 +1,4 @@
-"""MixUp and CutMix with draws that can be repeated."""
+"""MixUp and CutMix, whose random numbers are a function of the images' seeds."""
 
 from deepduel.augmentation.mixing import Mix, mix_images, mix_labels, plan
 from deepduel.augmentation.mixing_options import Mixing

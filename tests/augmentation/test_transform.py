@@ -251,5 +251,5 @@ def test_none_changes_only_the_type_and_size():
 
 
 def test_an_unknown_parameter_is_an_error_and_not_ignored():
-    with pytest.raises(ValueError, match="unknown parameter 'rotation'; known are blur_sigma"):
+    with pytest.raises(ValueError, match="unknown parameter 'rotation'; must be one of blur_sigma"):
         apply_transform(photo_like(1, 8, 8), {"rotation": 3.0})
