@@ -32,7 +32,8 @@ def define(flag_values: flags.FlagValues, *, tasks: bool = True) -> None:
     scope = " [per task]" if tasks else ""
     for name, parameter in _ALL.items():
         if tasks or name not in _MIXING:
-            text = f"{parameter.description} Default: the preset's.{scope}"
+            default = " Default: 0." if name in _MIXING else " Default: the preset's."
+            text = parameter.description + default + scope
             flags.DEFINE_multi_string(name, None, text, flag_values=flag_values)
 
 

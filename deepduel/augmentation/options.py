@@ -90,13 +90,19 @@ class Augmentation:
     horizontal_flip: bool = field(
         default=False,
         metadata=row(
-            BOOL, "", "Mirror left to right with probability one half.", streams={"flip_horizontal": 6}
+            BOOL,
+            "",
+            "Mirror left to right with probability one half: true or false.",
+            streams={"flip_horizontal": 6},
         ),
     )
     vertical_flip: bool = field(
         default=False,
         metadata=row(
-            BOOL, "", "Mirror top to bottom with probability one half.", streams={"flip_vertical": 7}
+            BOOL,
+            "",
+            "Mirror top to bottom with probability one half: true or false.",
+            streams={"flip_vertical": 7},
         ),
     )
     channel_shift_range: float = field(
@@ -114,7 +120,7 @@ class Augmentation:
         metadata=row(
             OPTIONAL_PAIR,
             "factors",
-            "Multiply the pixels by a factor between two such as 0.5,1.5, in whole grey levels.",
+            "Multiply the pixels by a factor between two such as 0.5,1.5, in whole grey levels; or none.",
             streams={"brightness": 8},
         ),
     )
@@ -151,7 +157,8 @@ class Augmentation:
         metadata=row(
             BOOL,
             "",
-            "Rotate by 0, 90, 180 or 270 degrees without interpolation; images or crops must be square.",
+            "Rotate by 0, 90, 180 or 270 degrees without interpolation: true or false. Images or crops "
+            "must be square.",
             streams={"quarter_turns": 9},
         ),
     )
@@ -179,7 +186,7 @@ class Augmentation:
         metadata=row(
             OPTIONAL_PAIR,
             "pixels of the network's input",
-            "Blur with a Gaussian whose standard deviation is between these two.",
+            "Blur with a Gaussian whose standard deviation is between two such as 0,1.5; or none.",
             high=16,
             streams={"blur_sigma": 14},
         ),
@@ -200,7 +207,7 @@ class Augmentation:
         metadata=row(
             OPTIONAL_PAIR,
             "JPEG quality",
-            "Compress as JPEG (4:2:0 chroma subsampling) with a quality between these two.",
+            "Compress as JPEG (4:2:0 chroma subsampling) with a quality between two such as 60,100; or none.",
             low=1,
             high=100,
             streams={"jpeg_quality": 16},
@@ -223,7 +230,7 @@ class Augmentation:
             INTEGER,
             "",
             "Number of operations of keras-cv's RandAugment (arXiv 1909.13719) per image, after "
-            "all other changes.",
+            "all other changes; 0 disables it.",
             high=10,
         ),
     )

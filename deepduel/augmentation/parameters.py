@@ -163,8 +163,8 @@ def _check_number(name: str, value: Any, parameter: Parameter) -> None:
 
 
 def _check_integer(name: str, value: Any, parameter: Parameter) -> None:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or not parameter.low <= value <= parameter.high:
+    integer = isinstance(value, int) and not isinstance(value, bool)
+    if not integer or not parameter.low <= value <= parameter.high:
         raise ValueError(f"{name}={value!r}: must be a whole number{_limits(parameter)}")
 
 

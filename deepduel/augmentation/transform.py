@@ -78,18 +78,26 @@ def apply_transform(
     frame = (crop_size, crop_size) if crop_size else (height, width)
     check_crop(crop_size, height, width)
     size = frame if size is None else as_pair(size)
+    pixels = _move_pixels(images, parameters, frame, size, fill_mode=fill_mode, cval=cval)
+    return _change_pixels(pixels, parameters, blur_radius)
+
+
+def _move_pixels(
+    images: tf.Tensor,
+    parameters: Mapping[str, Any],
+    frame: tuple[int, int],
+    size: tuple[int, int],
+    **fill: Any,
+) -> tf.Tensor:
+    """The warp, the crop to `frame` and the resize to `size`, in one sampling."""
     matrix = warp.inverse_map(parameters, tf.shape(images)[0], frame, size)
     if warp.is_exact(parameters, frame, size):
-        pixels = warp.sample_exact(images, matrix, size, fill_mode=fill_mode, cval=cval)
-    else:
-        factors = tuple(max(1, side // target) for side, target in zip(frame, size, strict=True))
-        if factors != (1, 1):
-            images = warp.shrink(images, factors)
-            matrix = _in_blocks(matrix, factors)
-        pixels = warp.sample_bilinear(
-            images, matrix, size, fill_mode=fill_mode, cval=cval, margins=_margins(frame, size)
-        )
-    return _change_pixels(pixels, parameters, blur_radius)
+        return warp.sample_exact(images, matrix, size, **fill)
+    factors = max(1, frame[0] // size[0]), max(1, frame[1] // size[1])
+    if factors != (1, 1):
+        images = warp.shrink(images, factors)
+        matrix = _in_blocks(matrix, factors)
+    return warp.sample_bilinear(images, matrix, size, margins=_margins(frame, size), **fill)
 
 
 def _change_pixels(pixels: tf.Tensor, parameters: Mapping[str, Any], blur_radius: int) -> tf.Tensor:
