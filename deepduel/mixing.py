@@ -1,6 +1,6 @@
-"""MixUp and CutMix with draws that can be repeated."""
+"""MixUp and CutMix, whose random numbers are a function of the images' seeds."""
 
 from deepduel.augmentation.mixing import Mix, mix_images, mix_labels, plan
-from deepduel.augmentation.options import Mixing
+from deepduel.augmentation.mixing_options import Mixing
 
 __all__ = ["Mix", "Mixing", "mix_images", "mix_labels", "plan"]

@@ -60,7 +60,7 @@ def main(options: flags.FlagValues) -> None:
     from deepduel.decoding import bad_records, host_memory
     from deepduel.decoding.split import Split
 
-    changes = augmentation_flags.given(options, ["input"], task_flags.per_task)["input"]
+    changes = augmentation_flags.texts_per_task(options, ["input"], task_flags.per_task)["input"]
     augmentation, _ = augmentation_flags.build(options.augmentation, changes)
     split = Split(options.data_dir, options.split)
     cli.quiet_tensorflow()  # usage errors need not wait for it

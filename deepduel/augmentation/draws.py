@@ -1,44 +1,27 @@
 """Random draws of an augmentation: (seed pair per image) -> parameters per image.
 
-Stateless: a draw is a function of the image's seed pair and the augmentation alone, so neither
-the batch, nor the position in it, nor the device changes what happens to an image. Parameters
-are named and distributed as in Keras's `ImageDataGenerator.get_random_transform`.
+Stateless: a draw is a function of the image's seed pair and the augmentation alone, so it depends neither
+on the batch, nor on the position in it, nor on the device. Parameters are named and distributed as in
+Keras' `ImageDataGenerator.get_random_transform`.
 """
 
 import tensorflow as tf
 
 from deepduel.augmentation.options import Augmentation, check_crop
+from deepduel.augmentation.parameters import parameters
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _KEY_PARITY = 0x1BD11BDA
 
-FAMILIES = {"warp": 0, "mixing": 1, "rand_augment": 2}  # who draws; numbers are never reused
+FAMILIES = {"warp": 0, "mixing": 1, "rand_augment": 2}  # purposes; numbers are never reused
 
-# Which uniform serves which parameter. Numbers are never reused, so that switching one option on
-# leaves the draws of all others as they were.
+# {random number: which uniform of the image's it is}
 _STREAMS = {
-    "theta": 0,
-    "tx": 1,
-    "ty": 2,
-    "shear": 3,
-    "zx": 4,
-    "zy": 5,
-    "flip_horizontal": 6,
-    "flip_vertical": 7,
-    "brightness": 8,
-    "quarter_turns": 9,
-    "shift_y": 10,
-    "shift_x": 11,
-    "crop_top": 12,
-    "crop_left": 13,
-    "blur_sigma": 14,
-    "blur_applied": 15,
-    "jpeg_quality": 16,
-    "jpeg_applied": 17,
-    "tx_sign": 18,
-    "ty_sign": 19,
-    "channel_shift_intensity": 20,
+    name: stream
+    for parameter in parameters(Augmentation).values()
+    for name, stream in parameter.streams.items()
 }
+_Uniforms = dict[str, tf.Tensor]  # float64 [B] each
 
 
 def threefry(
@@ -73,8 +56,8 @@ def uniforms(seeds: tf.Tensor, count: int, *, family: int = 0) -> tf.Tensor:
 
     Args:
       seeds: int32 [B, 2].
-      count: numbers per image; the first ones stay the same when it grows.
-      family: whose numbers; those of one say nothing about those of another. See FAMILIES.
+      count: numbers per image; a larger count leaves the first numbers the same.
+      family: purpose of the numbers, from FAMILIES; numbers of different families are independent.
 
     Returns:
       float32 [B, count] in [0, 1), multiples of 2**-24.
@@ -90,73 +73,118 @@ def uniforms(seeds: tf.Tensor, count: int, *, family: int = 0) -> tf.Tensor:
 
 
 def draw(augmentation: Augmentation, seeds: tf.Tensor, height: int, width: int) -> dict[str, tf.Tensor]:
-    """Draws what happens to each image.
+    """Draws the parameters of each image.
 
     Args:
       augmentation: the ranges.
       seeds: int32 [B, 2], one pair per image.
-      height: the images' height in pixels.
-      width: their width in pixels.
+      height: height of the images in pixels.
+      width: width of the images in pixels.
 
     Returns:
-      float32 [B] per parameter, named as `apply_transform` takes them. Parameters that the
-      augmentation leaves at rest are not in it. Computed in float64, so that eager, compiled and
-      accelerator runs round to the same float32.
+      float32 [B] per parameter, named as `apply_transform` takes them, without the parameters that the
+      augmentation leaves off. Computed in float64, so that eager, compiled and accelerator runs round to
+      the same float32.
+
+    Raises:
+      ValueError: the crop is larger than the images.
+
+    Example:
+      >>> augmentation = Augmentation(rotation_range=30, horizontal_flip=True)
+      >>> sorted(draw(augmentation, tf.zeros([4, 2], tf.int32), 32, 32))
+      ['flip_horizontal', 'theta']
     """
+    check_crop(augmentation.crop_size, height, width)
     values = tf.cast(uniforms(seeds, max(_STREAMS.values()) + 1), tf.float64)
     uniform = {name: values[:, stream] for name, stream in _STREAMS.items()}
-    spec = augmentation
-    frame = (spec.crop_size, spec.crop_size) if spec.crop_size else (height, width)
-    out: dict[str, tf.Tensor] = {}
+    drawn = {
+        **_interpolated_moves(augmentation, uniform, height, width),
+        **_exact_moves(augmentation, uniform, height, width),
+        **_pixel_changes(augmentation, uniform),
+    }
+    return {name: tf.cast(value, tf.float32) for name, value in drawn.items()}
 
-    def between(name: str, low: float, high: float) -> None:
-        out[name] = low + uniform[name] * (high - low)
 
-    def whole(name: str, low: int, high: int) -> None:  # low..high, both included
-        out[name] = low + tf.minimum(tf.floor(uniform[name] * (high - low + 1)), float(high - low))
-
+def _interpolated_moves(spec: Augmentation, uniform: _Uniforms, height: int, width: int) -> _Uniforms:
+    """Rotation, shifts, shear and zoom."""
+    drawn = {}
     if spec.rotation_range:
-        between("theta", -float(spec.rotation_range), float(spec.rotation_range))
-    for name, reach, side in (
-        ("tx", spec.height_shift_range, frame[0]),
-        ("ty", spec.width_shift_range, frame[1]),
-    ):
-        sign = 1 - 2 * tf.cast(uniform[f"{name}_sign"] < 0.5, tf.float64)
-        if isinstance(reach, tuple):  # as np.random.choice(list) times a random sign
-            whole(name, 0, len(reach) - 1)
-            values = tf.constant(reach, tf.float64) * (side if max(reach) < 1 else 1)
-            out[name] = tf.gather(values, tf.cast(out[name], tf.int32)) * sign
-        elif isinstance(reach, int) and reach >= 1:  # as np.random.choice(int) times a random sign
-            whole(name, 0, reach - 1)
-            out[name] *= sign
-        elif reach:
-            limit = float(reach) * (side if reach < 1 else 1)
-            between(name, -limit, limit)
+        drawn["theta"] = _symmetric(uniform["theta"], spec.rotation_range)
+    if spec.height_shift_range:
+        side = spec.crop_size or height
+        drawn["tx"] = _shift(spec.height_shift_range, side, uniform["tx"], uniform["tx_sign"])
+    if spec.width_shift_range:
+        side = spec.crop_size or width
+        drawn["ty"] = _shift(spec.width_shift_range, side, uniform["ty"], uniform["ty_sign"])
     if spec.shear_range:
-        between("shear", -float(spec.shear_range), float(spec.shear_range))
+        drawn["shear"] = _symmetric(uniform["shear"], spec.shear_range)
     if spec.zooms != (1, 1):
-        between("zx", *spec.zooms)
-        between("zy", *spec.zooms)
-    for name in ("flip_horizontal", "flip_vertical"):
-        if getattr(spec, "_".join(reversed(name.split("_")))):
-            out[name] = tf.cast(uniform[name] < 0.5, tf.float64)
-    if spec.channel_shift_range:
-        between("channel_shift_intensity", -float(spec.channel_shift_range), float(spec.channel_shift_range))
-    if spec.brightness_range is not None:
-        between("brightness", *spec.brightness_range)
+        drawn["zx"] = _between(uniform["zx"], *spec.zooms)
+        drawn["zy"] = _between(uniform["zy"], *spec.zooms)
+    return drawn
+
+
+def _exact_moves(spec: Augmentation, uniform: _Uniforms, height: int, width: int) -> _Uniforms:
+    """Flips, quarter turns, shifts by whole pixels and the place of the crop."""
+    drawn = {}
+    if spec.horizontal_flip:
+        drawn["flip_horizontal"] = _happens(uniform["flip_horizontal"], 0.5)
+    if spec.vertical_flip:
+        drawn["flip_vertical"] = _happens(uniform["flip_vertical"], 0.5)
     if spec.quarter_turns:
-        whole("quarter_turns", 0, 3)
+        drawn["quarter_turns"] = _integer(uniform["quarter_turns"], 0, 3)
     if spec.shift_pixels:
-        whole("shift_y", -spec.shift_pixels, spec.shift_pixels)
-        whole("shift_x", -spec.shift_pixels, spec.shift_pixels)
+        for name in ("shift_y", "shift_x"):
+            drawn[name] = _integer(uniform[name], -spec.shift_pixels, spec.shift_pixels)
     if spec.crop_size:
-        check_crop(spec.crop_size, height, width)
-        whole("crop_top", 0, height - spec.crop_size)
-        whole("crop_left", 0, width - spec.crop_size)
+        drawn["crop_top"] = _integer(uniform["crop_top"], 0, height - spec.crop_size)
+        drawn["crop_left"] = _integer(uniform["crop_left"], 0, width - spec.crop_size)
+    return drawn
+
+
+def _pixel_changes(spec: Augmentation, uniform: _Uniforms) -> _Uniforms:
+    """Channel shift, brightness, blur and JPEG."""
+    drawn = {}
+    if spec.channel_shift_range:
+        shift = _symmetric(uniform["channel_shift_intensity"], spec.channel_shift_range)
+        drawn["channel_shift_intensity"] = shift
+    if spec.brightness_range is not None:
+        drawn["brightness"] = _between(uniform["brightness"], *spec.brightness_range)
     if spec.blur_sigma is not None:
-        between("blur_sigma", *spec.blur_sigma)
-        out["blur_sigma"] *= tf.cast(uniform["blur_applied"] < spec.blur_probability, tf.float64)
+        sigma = _between(uniform["blur_sigma"], *spec.blur_sigma)
+        drawn["blur_sigma"] = sigma * _happens(uniform["blur_applied"], spec.blur_probability)
     if spec.jpeg_quality is not None:
-        whole("jpeg_quality", *spec.jpeg_quality)
-        out["jpeg_quality"] *= tf.cast(uniform["jpeg_applied"] < spec.jpeg_probability, tf.float64)
-    return {name: tf.cast(value, tf.float32) for name, value in out.items()}
+        quality = _integer(uniform["jpeg_quality"], *spec.jpeg_quality)
+        drawn["jpeg_quality"] = quality * _happens(uniform["jpeg_applied"], spec.jpeg_probability)
+    return drawn
+
+
+def _shift(
+    shift_range: float | tuple[float, ...], side: int, uniform: tf.Tensor, sign_uniform: tf.Tensor
+) -> tf.Tensor:
+    """A shift in pixels, as ImageDataGenerator draws it from a range of this type and size."""
+    sign = 1 - 2 * _happens(sign_uniform, 0.5)
+    if isinstance(shift_range, tuple):  # np.random.choice(list) times a random sign
+        values = tf.constant(shift_range, tf.float64) * (side if max(shift_range) < 1 else 1)
+        return tf.gather(values, tf.cast(_integer(uniform, 0, len(shift_range) - 1), tf.int32)) * sign
+    if isinstance(shift_range, int) and shift_range >= 1:  # np.random.choice(int) times a random sign
+        return _integer(uniform, 0, shift_range - 1) * sign
+    return _symmetric(uniform, float(shift_range) * (side if shift_range < 1 else 1))
+
+
+def _symmetric(uniform: tf.Tensor, limit: float) -> tf.Tensor:
+    return _between(uniform, -float(limit), float(limit))
+
+
+def _between(uniform: tf.Tensor, low: float, high: float) -> tf.Tensor:
+    return low + uniform * (high - low)
+
+
+def _integer(uniform: tf.Tensor, low: int, high: int) -> tf.Tensor:
+    """A whole number from low to high, both included."""
+    return low + tf.minimum(tf.floor(uniform * (high - low + 1)), float(high - low))
+
+
+def _happens(uniform: tf.Tensor, probability: float) -> tf.Tensor:
+    """1.0 with this probability, else 0.0."""
+    return tf.cast(uniform < probability, tf.float64)

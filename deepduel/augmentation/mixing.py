@@ -1,13 +1,13 @@
-"""MixUp and CutMix: each image of a batch is mixed with another one of it, and so are their labels.
+"""MixUp and CutMix: mixes each image of a batch with another one, and their labels likewise.
 
-    seeds int32 [B, 2] --plan--> partner, share, box [B] --mix_images--> pixels
+    seeds int32 [B, 2] --plan--> partner, share, keep, box [B] --mix_images--> float32 [B, S, S, C]
 
-After the augmentation, on the device. Who is mixed with whom, and how, is a function of the seeds of
-the images in the batch: not of their places in it, and not of the micro-batches it is cut into. keras-cv's
-MixUp and CutMix do the same to a whole batch, with random numbers that cannot be repeated.
+Runs on the device, after the augmentation. Partners and shares are a function of the seeds of the images in
+the batch, independent of the images' positions and of micro-batches. keras-cv's MixUp and CutMix do the same
+with random numbers that cannot be repeated.
 
-A mixed image has two labels, its own with weight `share` and its partner's with the rest. Their
-weighted cross-entropies add up to that of the soft label, so labels stay whole numbers.
+A mixed image has two labels: its own with weight `share`, and its partner's with weight 1 - share. Their
+weighted cross-entropies add up to that of the soft label, so that labels can stay integers.
 """
 
 import functools
@@ -18,9 +18,9 @@ import scipy.special
 import tensorflow as tf
 
 from deepduel.augmentation.draws import FAMILIES, uniforms
-from deepduel.augmentation.options import Mixing
+from deepduel.augmentation.mixing_options import Mixing
 
-# Which uniform serves what; numbers are never reused.
+# {random number: which uniform of the image's it is}; numbers are never reused.
 _STREAMS = {
     "partner": 0,
     "kind": 1,
@@ -33,13 +33,14 @@ _QUANTILES = 4096
 
 
 class Mix(NamedTuple):
-    """What happens to each image of a batch; all [B].
+    """How each image of a batch is mixed.
 
     Attributes:
-      partner: int32, the place in the batch of the image it is mixed with; its own where it is not.
-      share: float32 0..1, of the image's own label; 1 where it is not mixed.
-      keep: float32 0..1, of the image's own pixels outside the box.
-      box: int32 [B, 4], top, bottom, left, right of what the partner covers; bottom and right excluded.
+      partner: int32 [B], position in the batch of the image it is mixed with; its own if it is not mixed.
+      share: float32 [B] 0..1, weight of the image's own label; 1 if it is not mixed.
+      keep: float32 [B] 0..1, weight of the image's own pixels outside the box.
+      box: int32 [B, 4], top, bottom, left and right of the rectangle that the partner covers, in pixels;
+        bottom and right are excluded.
     """
 
     partner: tf.Tensor
@@ -52,9 +53,15 @@ def plan(mixing: Mixing, size: int, seeds: tf.Tensor, *, weight: tf.Tensor | Non
     """Draws partners and shares for a whole batch.
 
     Args:
-      size: side of the images in pixels, for the boxes.
+      mixing: the distributions.
+      size: side of the images in pixels.
       seeds: int32 [B, 2], one pair per image.
-      weight: float [B]; images of weight 0 are left alone and are nobody's partner. None: all count.
+      weight: float [B]; images of weight 0 are not mixed with any other. None mixes all.
+
+    Example:
+      >>> seeds = tf.stack([tf.zeros(8, tf.int32), tf.range(8)], axis=1)
+      >>> plan(Mixing(cutmix_alpha=1.0), 32, seeds).box.shape
+      TensorShape([8, 4])
     """
     drawn = uniforms(seeds, len(_STREAMS), family=FAMILIES["mixing"])
     uniform = {name: tf.cast(drawn[:, stream], tf.float64) for name, stream in _STREAMS.items()}
@@ -74,7 +81,17 @@ def plan(mixing: Mixing, size: int, seeds: tf.Tensor, *, weight: tf.Tensor | Non
 
 
 def mix_images(images: tf.Tensor, partners: tf.Tensor, keep: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
-    """float32 [B, S, S, C], twice, and `Mix`'s keep and box -> float32 [B, S, S, C]."""
+    """Mixes images with their partners.
+
+    Args:
+      images: float32 [B, S, S, C].
+      partners: float32 [B, S, S, C], the partner of each image: `tf.gather(images, mix.partner)`.
+      keep: `Mix.keep`.
+      box: `Mix.box`.
+
+    Returns:
+      float32 [B, S, S, C].
+    """
     rows, columns = (tf.range(tf.shape(images)[axis])[None, :] for axis in (1, 2))
     inside = (rows >= box[:, 0:1]) & (rows < box[:, 1:2])
     inside = inside[:, :, None] & ((columns >= box[:, 2:3]) & (columns < box[:, 3:4]))[:, None, :]
@@ -83,10 +100,15 @@ def mix_images(images: tf.Tensor, partners: tf.Tensor, keep: tf.Tensor, box: tf.
 
 
 def mix_labels(labels: tf.Tensor, mix: Mix, classes: int) -> tf.Tensor:
-    """int [B] -> soft labels float32 [B, classes], whose rows sum to 1.
+    """Soft labels of mixed images, for losses such as keras.losses.CategoricalCrossentropy.
 
-    For a loss that takes them, such as keras.losses.CategoricalCrossentropy. A label of -1 has no share: its
-    row sums to what is known.
+    Args:
+      labels: int [B] from 0, or -1 for an unknown label.
+      mix: the plan of the batch.
+      classes: number of classes.
+
+    Returns:
+      float32 [B, classes]. Rows sum to 1, or to the share of the known label if the other is unknown.
     """
     share = mix.share[:, None]
     own, theirs = (tf.one_hot(part, classes) for part in (labels, tf.gather(labels, mix.partner)))
@@ -94,12 +116,13 @@ def mix_labels(labels: tf.Tensor, mix: Mix, classes: int) -> tf.Tensor:
 
 
 def shares(labels: tf.Tensor, weight: tf.Tensor, mix: Mix | None) -> list[tuple[tf.Tensor, tf.Tensor]]:
-    """The labels that an image counts with, each with its weight: (int [B], float32 [B]) once or twice.
+    """The labels of each image with their weights: a list of one or two (int [B], float32 [B]).
 
     Args:
-      labels: int [B], -1 for none, which counts with weight 0: of a mixed image with one unknown label
-        only the known one's share counts.
-      weight: float32 [B], of the images.
+      labels: int [B] from 0, or -1 for an unknown label, which gets weight 0: of a mixed image with one
+        unknown label only the share of the known one counts.
+      weight: float32 [B], weights of the images.
+      mix: the plan of the batch; None if it is not mixed.
     """
     weight = weight * tf.cast(labels >= 0, tf.float32)
     own = tf.maximum(labels, 0)
@@ -110,7 +133,7 @@ def shares(labels: tf.Tensor, weight: tf.Tensor, mix: Mix | None) -> list[tuple[
 
 
 def larger_share(parts: list[tuple[tf.Tensor, tf.Tensor]]) -> tuple[tf.Tensor, tf.Tensor]:
-    """The label with the larger known share, for metrics, and the weight of all that is known; [B] each."""
+    """For metrics: the known label with the larger share, and the weight of all known labels; [B] each."""
     label, weight = parts[0]
     for other, more in parts[1:]:
         label, weight = tf.where(more > weight, other, label), weight + more
@@ -118,7 +141,7 @@ def larger_share(parts: list[tuple[tf.Tensor, tf.Tensor]]) -> tuple[tf.Tensor, t
 
 
 def _partners(keys: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
-    """Each image's partner is the next one in the order of their keys, the last one's the first."""
+    """The partner of an image is the next one in the order of the keys, and the first one for the last."""
     count = tf.shape(keys)[0]
     if weight is None:
         mixed = count
@@ -133,7 +156,7 @@ def _partners(keys: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
 
 
 def _box(share: tf.Tensor, row: tf.Tensor, column: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """A square of (1 - share) of the picture around a random pixel, cut off at the edge; what it leaves."""
+    """A square of the area 1 - share around a random pixel, clipped to the image; and the share left over."""
     side = tf.floor(tf.sqrt(1 - share) * size)
     edges = []
     for centre in (tf.floor(row * size), tf.floor(column * size)):
@@ -144,17 +167,17 @@ def _box(share: tf.Tensor, row: tf.Tensor, column: tf.Tensor, size: int) -> tupl
 
 
 def _beta(alpha: float, uniform: tf.Tensor) -> tf.Tensor:
-    """Uniform -> Beta(alpha, alpha), by its quantiles, linear between them."""
-    at = uniform * _QUANTILES
-    cell = tf.floor(at)
+    """Uniform numbers -> Beta(alpha, alpha), by linear interpolation between its quantiles."""
+    position = uniform * _QUANTILES
+    cell = tf.floor(position)
     table = tf.constant(_quantiles(alpha), tf.float64)
     index = tf.cast(cell, tf.int32)
     low, high = tf.gather(table, index), tf.gather(table, index + 1)
-    return low + (high - low) * (at - cell)
+    return low + (high - low) * (position - cell)
 
 
 @functools.lru_cache(maxsize=16)
 def _quantiles(alpha: float) -> np.ndarray:
-    """The quantiles at the whole multiples of 1 / _QUANTILES."""
+    """The quantiles of Beta(alpha, alpha) at the multiples of 1 / _QUANTILES."""
     half = scipy.special.betaincinv(alpha, alpha, np.arange(_QUANTILES // 2 + 1) / _QUANTILES)
-    return np.concatenate([half, 1 - half[-2::-1]])  # symmetric, and more exact near 0 than near 1
+    return np.concatenate([half, 1 - half[-2::-1]])  # symmetric, and more precise near 0 than near 1

@@ -1,11 +1,29 @@
-"""What may happen to an image: `Augmentation`, ranges of random parameters, and the presets.
+"""Which random changes training images undergo: `Augmentation`.
 
-Named as in `keras.preprocessing.image.ImageDataGenerator` where it has the parameter, and with its
-meaning. `draws` draws from the ranges, `transform` applies what was drawn.
+Each field is one parameter and a row of the table that flags, checks, random streams and documentation
+come from (`parameters`). Named as in `keras.preprocessing.image.ImageDataGenerator`, and with its meaning,
+where it has the parameter. `draws` draws from the ranges, `transform` applies what was drawn.
 """
 
 import dataclasses
-import math
+from dataclasses import field
+
+from deepduel.augmentation.parameters import (
+    BOOL,
+    CHOICE,
+    INTEGER,
+    NUMBER,
+    OPTIONAL_PAIR,
+    SHIFT,
+    ZOOM,
+    changed,
+    check,
+    docstring,
+    parameters,
+    row,
+    text_of,
+    zoom_factors,
+)
 
 MAX_ZOOM = 16.0  # beyond it fixed-point coordinates could leave their 32 image sides
 FILL_MODES = ("nearest", "constant", "reflect", "wrap")
@@ -13,95 +31,222 @@ FILL_MODES = ("nearest", "constant", "reflect", "wrap")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Augmentation:
-    """What may happen to an image; up to `cval` as in `keras.preprocessing.image.ImageDataGenerator`.
+    """The ranges that random changes of an image are drawn from; the defaults change nothing.
 
-    Two are equal when they are written alike: the shifts 5 and 5.0 are not the same.
+    `help(Augmentation)` and the page "Augmenting" of the documentation describe each parameter. Two are
+    equal if they are written alike: the shifts 5 and 5.0 are not the same.
 
-    Attributes:
-      rotation_range: degrees; the angle is uniform in ±rotation_range.
-      width_shift_range: below 1 a share of the width, uniform in ±; from 1 on pixels: a float uniform in ±,
-        an int n any of the whole numbers 0..n-1 with either sign. Several numbers: one of them, with
-        either sign; shares if all are below 1. Draws `ty`, and `height_shift_range` draws `tx`, as in
-        ImageDataGenerator (its `tx` moves along the columns, see `apply_transform`).
-      height_shift_range: the same for the height.
-      shear_range: degrees, uniform in ±.
-      zoom_range: a share, for factors uniform in [1 - zoom_range, 1 + zoom_range], or the factors'
-        (lowest, highest); one factor per direction; above 1 shrinks the picture.
-      horizontal_flip: left and right are swapped with probability one half.
-      vertical_flip: top and bottom are swapped with probability one half.
-      channel_shift_range: grey levels, uniform in ±, added to the whole image within its own range.
-      brightness_range: (lowest, highest) factor, or None; pixels become 8-bit whole numbers.
-      fill_mode: what lies outside the image: "nearest" repeats the edge, "reflect" mirrors, "wrap" begins
-        anew, "constant" is `cval`.
-      cval: grey level 0..255.
-      quarter_turns: a whole number of quarter turns, 0 to 3; images (or crops) must be square.
-      shift_pixels: whole pixels, each direction uniform in ±shift_pixels.
-      crop_size: side in pixels of a square cut out at a random place (in evaluation: the
-        centre); 0 for none.
-      blur_sigma: (lowest, highest) standard deviation of a Gaussian blur in pixels of the output,
-        or None.
-      blur_probability: share of images that are blurred.
-      jpeg_quality: (lowest, highest) quality 1..100 of a JPEG compression (4:2:0), or None.
-      jpeg_probability: share of images that are compressed.
-      rand_augment: operations of keras-cv's RandAugment (arXiv 1909.13719) per image, after all else; 0: off.
-      rand_augment_magnitude: their mean strength, 0..1.
+    Raises:
+      ValueError: a value is outside its parameter's limits.
+
+    Example:
+      >>> str(Augmentation(rotation_range=15, brightness_range=(0.5, 1.5)))
+      'rotation_range=15, brightness_range=0.5,1.5'
     """
 
-    rotation_range: float = 0.0
-    width_shift_range: float | tuple[float, ...] = 0.0
-    height_shift_range: float | tuple[float, ...] = 0.0
-    shear_range: float = 0.0
-    zoom_range: float | tuple[float, float] = 0.0
-    horizontal_flip: bool = False
-    vertical_flip: bool = False
-    channel_shift_range: float = 0.0
-    brightness_range: tuple[float, float] | None = None
-    fill_mode: str = "nearest"
-    cval: float = 0.0
-    quarter_turns: bool = False
-    shift_pixels: int = 0
-    crop_size: int = 0
-    blur_sigma: tuple[float, float] | None = None
-    blur_probability: float = 1.0
-    jpeg_quality: tuple[int, int] | None = None
-    jpeg_probability: float = 1.0
-    rand_augment: int = 0
-    rand_augment_magnitude: float = 0.5
+    rotation_range: float = field(
+        default=0.0,
+        metadata=row(NUMBER, "degrees", "Rotate by an angle uniform in ± this.", streams={"theta": 0}),
+    )
+    # ImageDataGenerator draws ty from width_shift_range and tx from height_shift_range, and its tx moves
+    # along the columns (see `transform.apply_transform`).
+    width_shift_range: float | tuple[float, ...] = field(
+        default=0.0,
+        metadata=row(
+            SHIFT,
+            "share or pixels",
+            "Shift as ImageDataGenerator does: below 1 a share of the width, uniform in ±; from 1 on "
+            "pixels, a float uniform in ±, an integer N one of 0 to N-1 with either sign; of several numbers "
+            "one, with either sign, as shares if all are below 1.",
+            streams={"ty": 2, "ty_sign": 19},
+        ),
+    )
+    height_shift_range: float | tuple[float, ...] = field(
+        default=0.0,
+        metadata=row(
+            SHIFT,
+            "share or pixels",
+            "As width_shift_range, with the height and along the other axis.",
+            streams={"tx": 1, "tx_sign": 18},
+        ),
+    )
+    shear_range: float = field(
+        default=0.0,
+        metadata=row(
+            NUMBER, "degrees", "Shear by an angle uniform in ± this.", high=90, streams={"shear": 3}
+        ),
+    )
+    zoom_range: float | tuple[float, float] = field(
+        default=0.0,
+        metadata=row(
+            ZOOM,
+            "share or factors",
+            "Zoom by a factor per direction, uniform in 1 ± this share or between two factors such as "
+            "0.8,1.2; a factor above 1 shrinks the picture.",
+            high=MAX_ZOOM,
+            streams={"zx": 4, "zy": 5},
+        ),
+    )
+    horizontal_flip: bool = field(
+        default=False,
+        metadata=row(
+            BOOL,
+            "",
+            "Mirror left to right with probability one half: true or false.",
+            streams={"flip_horizontal": 6},
+        ),
+    )
+    vertical_flip: bool = field(
+        default=False,
+        metadata=row(
+            BOOL,
+            "",
+            "Mirror top to bottom with probability one half: true or false.",
+            streams={"flip_vertical": 7},
+        ),
+    )
+    channel_shift_range: float = field(
+        default=0.0,
+        metadata=row(
+            NUMBER,
+            "grey levels",
+            "Add a number uniform in ± this to all pixels, within the image's own range of values.",
+            high=255,
+            streams={"channel_shift_intensity": 20},
+        ),
+    )
+    brightness_range: tuple[float, float] | None = field(
+        default=None,
+        metadata=row(
+            OPTIONAL_PAIR,
+            "factors",
+            "Multiply the pixels by a factor between two such as 0.5,1.5, in whole grey levels; or none.",
+            streams={"brightness": 8},
+        ),
+    )
+    fill_mode: str = field(
+        default="nearest",
+        metadata=row(
+            CHOICE,
+            "",
+            "Pixels outside the image: nearest repeats the edge, reflect mirrors the image, wrap "
+            "repeats it, constant has the grey level cval.",
+            choices=FILL_MODES,
+            needs=(
+                "rotation_range",
+                "width_shift_range",
+                "height_shift_range",
+                "shear_range",
+                "zoom_range",
+                "shift_pixels",
+            ),
+        ),
+    )
+    cval: float = field(
+        default=0.0,
+        metadata=row(
+            NUMBER,
+            "grey level",
+            "Pixels outside the image with fill_mode=constant.",
+            high=255,
+            needs=("fill_mode=constant",),
+        ),
+    )
+    quarter_turns: bool = field(
+        default=False,
+        metadata=row(
+            BOOL,
+            "",
+            "Rotate by 0, 90, 180 or 270 degrees without interpolation: true or false. Images or crops "
+            "must be square.",
+            streams={"quarter_turns": 9},
+        ),
+    )
+    shift_pixels: int = field(
+        default=0,
+        metadata=row(
+            INTEGER,
+            "pixels",
+            "Shift by whole pixels, in each direction uniform in ± this, without interpolation.",
+            streams={"shift_y": 10, "shift_x": 11},
+        ),
+    )
+    crop_size: int = field(
+        default=0,
+        metadata=row(
+            INTEGER,
+            "pixels",
+            "Side of a square cut out at a random place; evaluation and prediction take the centre. "
+            "0 for the whole image.",
+            streams={"crop_top": 12, "crop_left": 13},
+        ),
+    )
+    blur_sigma: tuple[float, float] | None = field(
+        default=None,
+        metadata=row(
+            OPTIONAL_PAIR,
+            "pixels of the network's input",
+            "Blur with a Gaussian whose standard deviation is between two such as 0,1.5; or none.",
+            high=16,
+            streams={"blur_sigma": 14},
+        ),
+    )
+    blur_probability: float = field(
+        default=1.0,
+        metadata=row(
+            NUMBER,
+            "",
+            "Share of the images that are blurred.",
+            high=1,
+            needs=("blur_sigma",),
+            streams={"blur_applied": 15},
+        ),
+    )
+    jpeg_quality: tuple[int, int] | None = field(
+        default=None,
+        metadata=row(
+            OPTIONAL_PAIR,
+            "JPEG quality",
+            "Compress as JPEG (4:2:0 chroma subsampling) with a quality between two such as 60,100; or none.",
+            low=1,
+            high=100,
+            streams={"jpeg_quality": 16},
+        ),
+    )
+    jpeg_probability: float = field(
+        default=1.0,
+        metadata=row(
+            NUMBER,
+            "",
+            "Share of the images that are compressed.",
+            high=1,
+            needs=("jpeg_quality",),
+            streams={"jpeg_applied": 17},
+        ),
+    )
+    rand_augment: int = field(
+        default=0,
+        metadata=row(
+            INTEGER,
+            "",
+            "Number of operations of keras-cv's RandAugment (arXiv 1909.13719) per image, after "
+            "all other changes; 0 disables it.",
+            high=10,
+        ),
+    )
+    rand_augment_magnitude: float = field(
+        default=0.5,
+        metadata=row(
+            NUMBER, "", "Mean strength of RandAugment's operations, 0 to 1.", high=1, needs=("rand_augment",)
+        ),
+    )
 
     def __post_init__(self) -> None:
-        for name, value in self._items():
+        for name in parameters(self):
+            value = getattr(self, name)
             if isinstance(value, list):  # JSON and Keras configurations know no tuples
                 object.__setattr__(self, name, tuple(value))
-        for name in ("rotation_range", "width_shift_range", "height_shift_range"):
-            value = getattr(self, name)
-            if isinstance(value, tuple) and value and name != "rotation_range":
-                for number in value:
-                    _check_number(name, number, -math.inf, math.inf)
-            else:
-                _check_number(name, value, 0, math.inf)
-        _check_number("shear_range", self.shear_range, 0, 90)
-        _check_number("channel_shift_range", self.channel_shift_range, 0, 255)
-        _check_number("cval", self.cval, 0, 255)
-        _check_pair("zoom_range", self.zooms, 0, MAX_ZOOM)
-        if self.zooms[0] == 0:
-            raise ValueError(f"zoom_range={self.zoom_range!r}: the lowest factor must be above 0")
-        for name, low, high in (
-            ("brightness_range", 0, math.inf), ("blur_sigma", 0, 16), ("jpeg_quality", 1, 100),
-        ):  # fmt: skip
-            if getattr(self, name) is not None:
-                _check_pair(name, getattr(self, name), low, high)
-        for name in ("horizontal_flip", "vertical_flip", "quarter_turns"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}={getattr(self, name)!r}: must be True or False")
-        if self.fill_mode not in FILL_MODES:
-            raise ValueError(f"fill_mode={self.fill_mode!r}: must be one of {', '.join(FILL_MODES)}")
-        for name, most in (("shift_pixels", math.inf), ("crop_size", math.inf), ("rand_augment", 10)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-                upward = "on" if most == math.inf else f"to {most}"
-                raise ValueError(f"{name}={value!r}: must be a whole number from 0 {upward}")
-        for name in ("blur_probability", "jpeg_probability", "rand_augment_magnitude"):
-            _check_number(name, getattr(self, name), 0, 1)
+        check(self)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Augmentation) and repr(self) == repr(other)
@@ -110,52 +255,35 @@ class Augmentation:
         return hash(repr(self))
 
     def __str__(self) -> str:
-        """What is not at rest, written as the flags of deepduel.train are; "" for nothing."""
-        changed = [f"{name}={text_of(value)}" for name, value in self._items() if value != _DEFAULTS[name]]
-        return ", ".join(changed)
+        """The parameters that differ from their defaults, written as the flags of deepduel.train are."""
+        return ", ".join(f"{name}={text_of(value)}" for name, value in changed(self).items())
 
     @property
-    def at_rest(self) -> bool:
-        """Whether nothing ever happens to an image."""
-        idle = {"fill_mode", "cval", "blur_probability", "jpeg_probability", "rand_augment_magnitude"}
-        moving = {name for name, value in self._items() if value != _DEFAULTS[name]} - idle
-        return not moving or (moving == {"zoom_range"} and self.zooms == (1, 1))
+    def is_identity(self) -> bool:
+        """Whether no image is ever changed."""
+        active = {name for name in changed(self) if not parameters(self)[name].needs}
+        return not active or (active == {"zoom_range"} and self.zooms == (1, 1))
 
     @property
     def zooms(self) -> tuple[float, float]:
         """The lowest and the highest zoom factor."""
-        if isinstance(self.zoom_range, (int, float)):
-            return 1 - self.zoom_range, 1 + self.zoom_range
-        return self.zoom_range
+        return zoom_factors(self.zoom_range)
 
     @property
-    def resamples(self) -> bool:
-        """Whether it may interpolate between pixels: moves them by other than whole numbers."""
-        turned = self.rotation_range or self.shear_range or self.zooms != (1, 1) or self.rand_augment
-        return bool(turned or self.width_shift_range or self.height_shift_range)
+    def interpolates(self) -> bool:
+        """Whether it moves pixels by other than whole numbers, so that they are interpolated."""
+        warps = self.rotation_range or self.shear_range or self.zooms != (1, 1) or self.rand_augment
+        return bool(warps or self.width_shift_range or self.height_shift_range)
 
-    def check_fits(self, height: int, width: int) -> None:
-        """Raises ValueError when images of this size, in pixels, cannot be cropped or turned so."""
+    def check_image_size(self, height: int, width: int) -> None:
+        """Raises ValueError if images of this size in pixels cannot be cropped or rotated as asked."""
         check_crop(self.crop_size, height, width)
         if self.quarter_turns and not self.crop_size and height != width:
             raise ValueError(f"quarter turns need square images, not {height}x{width}; set crop_size")
 
-    def _items(self) -> list[tuple[str, object]]:
-        return [(field.name, getattr(self, field.name)) for field in dataclasses.fields(self)]
-
-
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Augmentation)}
-
-
-def text_of(value: object) -> str:
-    """(0.3, 1.7) -> "0.3,1.7", True -> "true"."""
-    if isinstance(value, tuple):
-        return ",".join(text_of(part) for part in value)
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
 
 def check_crop(crop_size: int, height: int, width: int) -> None:
-    """Raises ValueError when a crop does not fit into the images."""
+    """Raises ValueError if a crop is larger than the images."""
     if crop_size > min(height, width):
         raise ValueError(
             f"crop_size={crop_size}: larger than the images ({height}x{width}); choose at most "
@@ -163,83 +291,4 @@ def check_crop(crop_size: int, height: int, width: int) -> None:
         )
 
 
-def _check_number(name: str, value: object, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise ValueError(f"{name}={value!r}: must be a number from {low} to {high}")
-    if value == math.inf:
-        raise ValueError(f"{name}={value!r}: must be finite")
-
-
-def _check_pair(name: str, value: object, low: float, high: float) -> None:
-    if not isinstance(value, tuple) or len(value) != 2:
-        raise ValueError(f"{name}={value!r}: must be two numbers (lowest, highest)")
-    for number in value:
-        _check_number(name, number, low, high)
-    if value[0] > value[1]:
-        raise ValueError(f"{name}={value!r}: the lowest comes first")
-
-
-PRESETS: dict[str, Augmentation] = {
-    "none": Augmentation(),
-    # The original experiment's ImageDataGenerator.
-    "original": Augmentation(
-        rotation_range=30,
-        width_shift_range=0.1,
-        height_shift_range=0.1,
-        shear_range=0.1,
-        zoom_range=0.3,
-        horizontal_flip=True,
-        vertical_flip=True,
-        brightness_range=(0.3, 1.7),
-    ),
-    # Pixels are moved, never mixed: the traces of a generator or a sensor stay as they are.
-    "forensic": Augmentation(horizontal_flip=True, vertical_flip=True, quarter_turns=True, shift_pixels=8),
-    # `forensic`, and what happens to pictures on their way through the web.
-    "robust": Augmentation(
-        horizontal_flip=True,
-        vertical_flip=True,
-        quarter_turns=True,
-        shift_pixels=8,
-        blur_sigma=(0.0, 1.5),
-        blur_probability=0.2,
-        jpeg_quality=(60, 100),
-        jpeg_probability=0.5,
-    ),
-    "light": Augmentation(
-        rotation_range=10,
-        width_shift_range=0.05,
-        height_shift_range=0.05,
-        zoom_range=0.1,
-        horizontal_flip=True,
-        brightness_range=(0.8, 1.2),
-    ),
-}
-
-
-@dataclasses.dataclass(frozen=True, order=True)  # tf.nest sorts the keys of dictionaries
-class Mixing:
-    """How the images of a batch are mixed; with both, each image has an even chance of either.
-
-    Attributes:
-      mixup_alpha: MixUp (arXiv 1710.09412): the image's share is drawn from Beta(alpha, alpha), the
-        partner shines through with the rest. 0: off; 0.2 is usual.
-      cutmix_alpha: CutMix (arXiv 1905.04899): a rectangle of the partner covers a part of the image; the
-        part is 1 - Beta(alpha, alpha) before the rectangle is cut off at the edge. 0: off; 1 is usual.
-    """
-
-    mixup_alpha: float = 0.0
-    cutmix_alpha: float = 0.0
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not (value == 0 or 0.01 <= value <= 100):
-                raise ValueError(f"{field.name}={value!r}: must be 0 (off) or a number from 0.01 to 100")
-
-    def __bool__(self) -> bool:
-        return bool(self.mixup_alpha or self.cutmix_alpha)
-
-    def __str__(self) -> str:
-        given = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
-        return ", ".join(f"{name}={value:g}" for name, value in given if value)
+Augmentation.__doc__ = docstring(Augmentation)

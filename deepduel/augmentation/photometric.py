@@ -1,6 +1,6 @@
-"""What happens to pixels in place: brightness, blur, JPEG, …. float32 [B, H, W, 3] 0..255 in and out.
+"""Changes of pixel values: channel shift, brightness, blur, JPEG. float32 [B, H, W, 3] 0..255 in and out.
 
-Each takes one value per image, compiles with XLA and runs on the device.
+Each function takes one value per image, can be compiled by XLA and runs on the device.
 """
 
 import numpy as np
@@ -25,9 +25,9 @@ _CHROMA[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66
 
 
 def channel_shift(images: tf.Tensor, intensity: tf.Tensor) -> tf.Tensor:
-    """Adds a number per image [B] to all its pixels, within the image's own lowest and highest one.
+    """Adds a number per image [B] to its pixels, clipped to the image's own lowest and highest value.
 
-    Keras' `apply_channel_shift`, which shifts all channels alike.
+    The same as Keras' `apply_channel_shift`, which shifts all channels by one number.
     """
     lowest = tf.reduce_min(images, axis=(1, 2, 3), keepdims=True)
     highest = tf.reduce_max(images, axis=(1, 2, 3), keepdims=True)
@@ -37,23 +37,25 @@ def channel_shift(images: tf.Tensor, intensity: tf.Tensor) -> tf.Tensor:
 def brightness(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Multiplies 8-bit pixels by a factor per image [B], as Pillow's ImageEnhance.Brightness does.
 
-    ImageDataGenerator goes through 8-bit Pillow images, which cuts the fraction off twice: before,
-    and after the product. Whole numbers 0..255 come out.
+    ImageDataGenerator goes through 8-bit Pillow images, so fractions are truncated twice, before and after
+    the product. The output has integer values 0..255.
     """
-    whole = tf.floor(tf.clip_by_value(images, 0.0, 255.0))
-    return tf.floor(tf.minimum(whole * tf.cast(factor, tf.float32)[:, None, None, None], 255.0))
+    truncated = tf.floor(tf.clip_by_value(images, 0.0, 255.0))
+    return tf.floor(tf.minimum(truncated * tf.cast(factor, tf.float32)[:, None, None, None], 255.0))
 
 
 def blur(images: tf.Tensor, sigma: tf.Tensor, radius: int) -> tf.Tensor:
     """Gaussian blur, one standard deviation in pixels per image [B]; 0 leaves the image as it is.
 
     Args:
-      radius: taps to each side; at three times the largest sigma the rest is below 0.3 %.
+      images: float32 [B, H, W, C].
+      sigma: [B], standard deviations in pixels.
+      radius: taps to each side; at three times the largest sigma they have 99.7 % of the weight.
     """
     if radius == 0:
         return images
     offsets = np.arange(-radius, radius + 1, dtype=np.float32)
-    width = tf.maximum(tf.cast(sigma, tf.float32), 1e-3)[:, None]  # a spike: exp underflows beside it
+    width = tf.maximum(tf.cast(sigma, tf.float32), 1e-3)[:, None]  # weights beside it underflow to 0
     weights = tf.exp(-0.5 * tf.square(offsets[None, :] / width))
     weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
     for axis in (1, 2):
@@ -69,12 +71,12 @@ def blur(images: tf.Tensor, sigma: tf.Tensor, radius: int) -> tf.Tensor:
 
 
 def jpeg(images: tf.Tensor, quality: tf.Tensor) -> tf.Tensor:
-    """What a JPEG compression (4:2:0, libjpeg's tables) at a quality per image [B] leaves; 0 leaves all.
+    """Simulates JPEG compression (4:2:0, libjpeg's tables) at a quality 1..100 per image [B]; 0 does nothing.
 
-    Only the lossy steps: colour conversion, halved chroma, cosine transform, quantisation, and back
+    Computes the lossy steps: colour conversion, halved chroma, cosine transform, quantisation, and back
     with libjpeg's triangle upsampling. On textured pictures at qualities 20 to 95 the result is within
-    1.1 grey levels of libjpeg's on average (which itself is 6 to 11 from the picture). Whole numbers
-    0..255 come out where quality is above 0.
+    1.1 grey levels of libjpeg's on average (whose own difference from the picture is 6 to 11). The output has
+    integer values 0..255 where the quality is above 0.
     """
     height, width = images.shape[1:3]
     rows = np.minimum(np.arange(-(-height // 16) * 16), height - 1)
@@ -86,8 +88,8 @@ def jpeg(images: tf.Tensor, quality: tf.Tensor) -> tf.Tensor:
     blueness = tf.round(128 - 0.168735892 * red - 0.331264108 * green + 0.5 * blue)
     redness = tf.round(128 + 0.5 * red - 0.418687589 * green - 0.081312411 * blue)
     scale = tf.cast(quality, tf.float32)
-    known = tf.maximum(scale, 1.0)
-    percent = tf.where(known < 50, tf.floor(5000 / known), 200 - 2 * known)[:, None, None]
+    clipped = tf.maximum(scale, 1.0)
+    percent = tf.where(clipped < 50, tf.floor(5000 / clipped), 200 - 2 * clipped)[:, None, None]
 
     def table(base: np.ndarray) -> tf.Tensor:
         return tf.clip_by_value(tf.floor((base * percent + 50) / 100), 1.0, 255.0)
@@ -109,13 +111,13 @@ def jpeg(images: tf.Tensor, quality: tf.Tensor) -> tf.Tensor:
 
 
 def _quantise(plane: tf.Tensor, table: tf.Tensor) -> tf.Tensor:
-    """One plane [B, H, W] through the 8x8 cosine transform, quantised and back."""
+    """Quantises the 8x8 cosine transform of a plane [B, H, W], and transforms back."""
     batch = tf.shape(plane)[0]
     height, width = plane.shape[1:]
     k = np.arange(8)
     basis = np.cos((2 * k[None] + 1) * k[:, None] * np.pi / 16) / 2
     basis[0] /= np.sqrt(2)
-    # Both sides of the transform at once: 64 pixels to 64 coefficients, one matrix product.
+    # Rows and columns are transformed in one matrix product, 64 pixels to 64 coefficients.
     matrix = tf.constant(np.kron(basis, basis), tf.float32)
     blocks = tf.reshape(plane - 128, [batch, height // 8, 8, width // 8, 8])
     blocks = tf.reshape(tf.transpose(blocks, [0, 1, 3, 2, 4]), [batch, -1, 64])
@@ -128,14 +130,14 @@ def _quantise(plane: tf.Tensor, table: tf.Tensor) -> tf.Tensor:
 
 
 def _halve(plane: tf.Tensor) -> tf.Tensor:
-    """Means of 2x2 pixels, rounded up and down in turn (libjpeg's jcsample.c, h2v2_downsample)."""
+    """Averages 2x2 pixels, rounding up and down alternately (libjpeg's jcsample.c, h2v2_downsample)."""
     sums = plane[:, ::2, ::2] + plane[:, 1::2, ::2] + plane[:, ::2, 1::2] + plane[:, 1::2, 1::2]
     bias = 1.0 + tf.cast(tf.range(sums.shape[2]) % 2, tf.float32)
     return tf.floor((sums + bias) / 4)
 
 
 def _double(plane: tf.Tensor) -> tf.Tensor:
-    """Twice the size with weights 3/4 and 1/4 each way (libjpeg's jdsample.c, h2v2_fancy_upsample)."""
+    """Doubles the size with weights 3/4 and 1/4 per axis (libjpeg's jdsample.c, h2v2_fancy_upsample)."""
     for axis in (1, 2):
         side = plane.shape[axis]
         before = tf.gather(plane, np.maximum(np.arange(side) - 1, 0), axis=axis)

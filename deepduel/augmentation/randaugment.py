@@ -1,10 +1,9 @@
-"""The one place where keras-cv is touched: its layers' base class, and RandAugment without hidden state.
+"""RandAugment without hidden state, and the base class of layers: the only module that uses keras-cv.
 
-keras-cv's RandAugment draws from generators of its own, so that nothing can be repeated, and takes its
-images one after the other. Here its operations (the layers' `augment_images`) are given transformations
-drawn from each image's seeds, and all images that drew the same operation go through it together.
-These operations do not compile by XLA (ImageProjectiveTransformV3), so this stays outside of `augment`'s
-compiled function.
+keras-cv's RandAugment draws from its own random generators, which cannot be repeated, and processes one image
+after the other. Here its operations (the layers' `augment_images`) get transformations drawn from each
+image's seeds, and all images of a batch that drew the same operation go through it together. XLA cannot
+compile these operations (ImageProjectiveTransformV3), so they are outside the compiled function of `augment`.
 """
 
 import functools
@@ -19,9 +18,9 @@ from deepduel.augmentation.draws import FAMILIES, uniforms
 
 AugmentationLayer = keras_cv.layers.VectorizedBaseImageAugmentationLayer
 
-_RATE = 10 / 11  # the paper's fourteen operations hold one that does nothing; keras-cv's default
-_STDDEV = 0.15  # of the magnitude, keras-cv's default
-_PER_ROUND = 5  # uniforms: whether, which, two of strength, one of sign
+_RATE = 10 / 11  # of rounds with an operation; one of the paper's operations does nothing; keras-cv's default
+_STDDEV = 0.15  # standard deviation of the magnitude, keras-cv's default
+_PER_ROUND = 5  # uniforms: whether, which operation, two for the strength, one for the sign
 
 
 def rand_augment(images: tf.Tensor, seeds: tf.Tensor, *, operations: int, magnitude: float) -> tf.Tensor:
@@ -30,21 +29,22 @@ def rand_augment(images: tf.Tensor, seeds: tf.Tensor, *, operations: int, magnit
     Args:
       images: float32 [B, H, W, 3] 0..255.
       seeds: int32 [B, 2], one pair per image.
-      operations: rounds; in each an image goes through one operation, or with 1/11 through none.
+      operations: number of rounds, in each of which an image goes through one of the operations, or with
+        probability 1/11 through none.
       magnitude: mean strength of an operation, 0..1.
 
     Returns:
-      float32 [B, H, W, 3] 0..255, whole numbers.
+      float32 [B, H, W, 3] 0..255, integer values.
     """
     return _function(operations, float(magnitude))(images, seeds)
 
 
 @functools.lru_cache(maxsize=16)
 def _function(operations: int, magnitude: float) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    with tf.init_scope():  # the layers make variables: a random generator each, which is never used
+    with tf.init_scope():  # the layers create variables: a random generator each, which is not used
         layers = _layers(magnitude)
 
-    @tf.function  # keras-cv's code needs AutoGraph, which callers may have switched off
+    @tf.function  # keras-cv needs AutoGraph, which callers may have switched off
     def run(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         drawn = uniforms(seeds, operations * _PER_ROUND, family=FAMILIES["rand_augment"])
         for number in range(operations):
@@ -58,9 +58,9 @@ def _function(operations: int, magnitude: float) -> Callable[[tf.Tensor, tf.Tens
 
 
 def _one_round(images: tf.Tensor, chosen: tf.Tensor, uniform: tf.Tensor, layers: list[Any]) -> tf.Tensor:
-    """Each image through the layer whose number it has chosen; through none with a number beyond."""
-    # Whole numbers, as the paper's operations on 8-bit pictures have them: their sums are exact in
-    # float32, so that the others of a group do not show in an image.
+    """Passes each image through the layer whose number was drawn; a number beyond the last is no layer."""
+    # Integer values, as in the paper's operations on 8-bit pictures: their sums are exact in float32, so that
+    # an image does not depend on the other images of its group.
     images = tf.round(images)
     places = [tf.cast(tf.where(chosen == number)[:, 0], tf.int32) for number in range(len(layers) + 1)]
     parts = [_applied(layer, images, uniform, place) for layer, place in zip(layers, places, strict=False)]
@@ -76,11 +76,11 @@ def _applied(layer: Any, images: tf.Tensor, uniform: tf.Tensor, place: tf.Tensor
         out = layer.augment_images(part, transformations=_transformations(layer, drawn))
         return tf.ensure_shape(tf.cast(out, tf.float32), part.shape)
 
-    return tf.cond(tf.size(place) > 0, apply, lambda: part)  # equalization cannot take no image
+    return tf.cond(tf.size(place) > 0, apply, lambda: part)  # equalization fails on an empty batch
 
 
 def _transformations(layer: Any, uniform: tf.Tensor) -> Any:
-    """What the layer's `get_random_transformation_batch` would draw, from uniforms [n, 3]."""
+    """Transformations like those of the layer's `get_random_transformation_batch`, from uniforms [n, 3]."""
     first, second, sign = (uniform[:, k, None] for k in range(3))
     sign = tf.where(sign < 0.5, 1.0, -1.0)
     pixelwise = lambda values: values[:, :, None, None]
@@ -97,7 +97,7 @@ def _transformations(layer: Any, uniform: tf.Tensor) -> Any:
         return pixelwise(_quantile(layer.factor, first)) * float(high - low)
     if isinstance(layer, layers.RandomShear):
         factors = {"shear_x": layer.x_factor, "shear_y": layer.y_factor}
-        return {  # None saves resampling the image for a shear by 0
+        return {  # None avoids resampling the image for a shear by 0
             name: None if _is_zero(factor) else _quantile(factor, first) * sign
             for name, factor in factors.items()
         }
@@ -113,7 +113,7 @@ def _is_zero(factor: Any) -> bool:
 
 
 def _quantile(factor: Any, uniform: tf.Tensor) -> tf.Tensor:
-    """Where a keras-cv FactorSampler's distribution function is `uniform`."""
+    """The inverse distribution function of a keras-cv FactorSampler at `uniform`."""
     if isinstance(factor, core.ConstantFactorSampler):
         return tf.ones_like(uniform) * factor.value
     if isinstance(factor, core.UniformFactorSampler):
@@ -128,5 +128,5 @@ def _layers(magnitude: float) -> list:
     """The ten layers of keras-cv's policy, in its order."""
     layers = keras_cv.layers.RandAugment.get_standard_policy((0, 255), magnitude, _STDDEV)
     for layer in layers:
-        layer.dtype_policy = "float32"  # whatever the global policy: values go to 255, and 1/256 matters
+        layer.dtype_policy = "float32"  # not the global policy: values go up to 255, and 1/256 matters
     return layers

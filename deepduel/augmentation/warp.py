@@ -1,17 +1,16 @@
-"""The geometric kernel: where each output pixel lies in its image, and one sampling there.
+"""The geometric kernel: the place of each output pixel in the input image, and one sampling there.
 
     parameters [B] --inverse_map--> matrix float64 [B, 6] --sample--> float32 [B, h, w, C]
 
 The matrix maps output to input: row = m0·i + m1·j + m2, column = m3·i + m4·j + m5, in pixels, for
-output row i and column j. Rotation, shifts, shear, zoom, flips, quarter turns, crop and the resize
-to the output's size are all in it, so that pixels are interpolated once, or, where none of them
-needs it, not at all (`is_exact`).
+output row i and column j. It combines rotation, shifts, shear, zoom, flips, quarter turns, crop and the
+resize to the output's size, so that pixels are interpolated once, or not at all if none of these needs
+it (`is_exact`).
 
-Coordinates are fixed-point int32 and weights are multiples of 1/256. For 8-bit images each
-operation on them is exact in float32, so the result has the same bits eagerly, compiled, on
-whatever device, and whatever the batch. Written with gathers of whole pixels, because XLA fuses
-these into one vectorised loop; `ImageProjectiveTransformV3` does not compile in this TensorFlow,
-and a gather of single numbers leaves the loop nest that XLA can vectorise.
+Coordinates are fixed-point int32 and weights are multiples of 1/256. For 8-bit images each operation on
+them is exact in float32, so the result has the same bits eagerly, compiled, on any device and in any batch.
+Pixels are gathered whole, because XLA fuses such gathers into one vectorised loop. TensorFlow's
+`ImageProjectiveTransformV3` cannot be compiled by XLA, and gathers of single numbers are not vectorised.
 """
 
 import math
@@ -24,7 +23,7 @@ import tensorflow as tf
 from deepduel.augmentation.options import MAX_ZOOM
 
 _Line = list[Any]  # coefficients of x, y and 1
-MAX_SHIFT = 4.0  # image sides; beyond it fixed-point coordinates could leave their 32
+MAX_SHIFT = 4.0  # image sides; beyond it fixed-point coordinates could leave their range of 32
 _WEIGHT_BITS = 8
 _RANGE_BITS = 26  # leaves 2**5 image sides on each side of zero in an int32
 
@@ -44,18 +43,21 @@ def inverse_map(
 ) -> tf.Tensor:
     """The matrix from output to input pixels.
 
-    The warp is ImageDataGenerator's: rotation · shift · shear · zoom about the centre
-    (keras/src/legacy/preprocessing/image.py, `apply_affine_transform`), then flips. For images that
-    are not square, Keras swaps the two halves of the centre; here it is the centre.
+    The warp is that of ImageDataGenerator: rotation · shift · shear · zoom about the centre
+    (keras/src/legacy/preprocessing/image.py, `apply_affine_transform`), then flips. On images that are not
+    square Keras swaps the two coordinates of the centre, which this function does not.
 
     Args:
-      parameters: per name a scalar or [B]; see `deepduel.augmentation.transform.apply_transform`.
+      parameters: {name: scalar or [B]}, see `transform.apply_transform`.
       batch: int32 scalar, B.
-      frame: (height, width) of the image, or of the crop out of it, in pixels.
+      frame: (height, width) of the image, or of the crop, in pixels.
       size: (height, width) of the output in pixels.
 
     Returns:
       float64 [B, 6].
+
+    Raises:
+      ValueError: quarter turns of images that are not square.
     """
     if "quarter_turns" in parameters and frame[0] != frame[1]:
         raise ValueError(f"quarter turns need square images, not {frame[0]}x{frame[1]}; set crop_size")
@@ -67,8 +69,8 @@ def inverse_map(
 
     middle_row, middle_column = (frame[0] - 1) / 2, (frame[1] - 1) / 2
     one, zero = tf.ones([batch], tf.float64), tf.zeros([batch], tf.float64)
-    # Each line is a linear function of the output's (i, j): three coefficients. First the resize
-    # with half-pixel centres, about the centre.
+    # v and u, row and column, are linear functions of the output's (i, j) with three coefficients each. They
+    # begin with the resize, with half-pixel centres, about the centre.
     row_scale, column_scale = frame[0] / size[0], frame[1] / size[1]
     v = [one * row_scale, zero, one * (row_scale - frame[0]) / 2]
     u = [zero, one * column_scale, one * (column_scale - frame[1]) / 2]
@@ -104,7 +106,7 @@ def _rotate(cosine: tf.Tensor, sine: tf.Tensor, u: _Line, v: _Line) -> tuple[_Li
 
 
 def _quarter_turn(turns: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Whole-number cosine and sine of turns · 90 degrees, so that pixels meet pixels."""
+    """Cosine and sine of turns · 90 degrees as exact integers, so that pixels are not interpolated."""
     turns = tf.math.floormod(tf.round(turns), 4.0)
     is_turn = lambda k: tf.cast(tf.equal(turns, k), tf.float64)
     return is_turn(0.0) - is_turn(2.0), is_turn(1.0) - is_turn(3.0)
@@ -118,13 +120,14 @@ def sample_exact(
     fill_mode: str = "nearest",
     cval: float = 0.0,
 ) -> tf.Tensor:
-    """Takes whole pixels: output[b, i, j] = images[b, row, column].
+    """Copies pixels without interpolation: output[b, i, j] = images[b, row, column].
 
     Args:
       images: [B, H, W, C], any dtype.
-      matrix: float64 [B, 6] of whole numbers, from `inverse_map`.
-      size: (h, w) of the output.
-      fill_mode, cval: what lies outside, see `sample_bilinear`.
+      matrix: float64 [B, 6] of integers, from `inverse_map`.
+      size: (h, w) of the output in pixels.
+      fill_mode: pixels outside the image, see `sample_bilinear`.
+      cval: grey level outside the image with fill_mode "constant".
 
     Returns:
       float32 [B, h, w, C].
@@ -146,25 +149,29 @@ def sample_bilinear(
     cval: float = 0.0,
     margins: tuple[float, float] = (0.0, 0.0),
 ) -> tf.Tensor:
-    """Interpolates between the four pixels around each place.
+    """Interpolates bilinearly between the four pixels around each place.
 
     Args:
       images: [B, H, W, C], uint8 or float.
       matrix: float64 [B, 6], from `inverse_map`.
-      size: (h, w) of the output.
-      fill_mode: what lies outside the outermost pixels' centres, as `scipy.ndimage.affine_transform`,
-        and so ImageDataGenerator, has it: "nearest" repeats the edge, "reflect" mirrors the image at its
-        edge, "wrap" begins anew with a period of one pixel less than the side, "constant" is `cval`.
-      margins: how far outside the image reaches before anything else begins, in pixels, down and across.
+      size: (h, w) of the output in pixels.
+      fill_mode: pixels outside the centres of the outermost pixels, as in `scipy.ndimage.affine_transform`
+        and ImageDataGenerator: "nearest" repeats the edge, "reflect" mirrors the image at its edge, "wrap"
+        repeats it with a period of one pixel less than the side, "constant" is `cval`.
+      cval: grey level outside the image with fill_mode "constant".
+      margins: pixels by which the image's edge is extended, down and across, before fill_mode begins.
 
     Returns:
-      float32 [B, h, w, C]; for uint8 images, exact multiples of 2**-16.
+      float32 [B, h, w, C], for uint8 images exact multiples of 2**-16.
+
+    Raises:
+      ValueError: a side has 131,072 pixels or more.
     """
     height, width = images.shape[1:3]
     fraction_bits = _RANGE_BITS - int(max(height, width, *size)).bit_length()
     if fraction_bits <= _WEIGHT_BITS:
         raise ValueError(f"images of {height}x{width} to {size[0]}x{size[1]}: sides must be below 131,072")
-    # Half a weight step, so that cutting off the lower bits rounds to the nearest weight.
+    # Half a weight step, so that truncating the lower bits rounds to the nearest weight.
     offset = 1 << (fraction_bits - _WEIGHT_BITS - 1)
     row, column = _coordinates(matrix, size, fraction_bits, offset)
     reach = [int(np.ceil(margin * (1 << fraction_bits))) for margin in margins]
@@ -193,7 +200,7 @@ def _inside(coordinate: tf.Tensor, side: int, bits: int, reach: int = 0) -> tf.T
 def _fold(
     coordinate: tf.Tensor, side: int, bits: int, fill_mode: str, offset: int = 0, reach: int = 0
 ) -> tf.Tensor:
-    """Fixed-point coordinates, `offset` added, brought into 0..side - 1; scipy's map_coordinate."""
+    """Maps fixed-point coordinates, which contain `offset`, into 0..side - 1, as scipy's map_coordinate."""
     last = (side - 1) << bits
     if fill_mode == "reflect":
         period = (2 * side) << bits
@@ -240,11 +247,11 @@ def _pixels(images: tf.Tensor, row: tf.Tensor, column: tf.Tensor) -> tf.Tensor:
 
 
 def shrink(images: tf.Tensor, factors: tuple[int, int]) -> tf.Tensor:
-    """Means over blocks of factors[0] x factors[1] pixels; the last ones repeat the edge to be whole.
+    """Averages blocks of factors[0] x factors[1] pixels; the last blocks repeat the image's edge.
 
     Args:
-      images: [B, H, W, C].
-      factors: whole numbers from 1 on.
+      images: [B, H, W, C], any dtype.
+      factors: positive integers, down and across.
 
     Returns:
       float32 [B, ceil(H / factors[0]), ceil(W / factors[1]), C].

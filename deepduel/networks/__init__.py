@@ -1,1 +1,1 @@
-"""Options to backbone, head and saved model."""
+"""Networks: options -> backbone, head and saved model."""

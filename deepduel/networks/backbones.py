@@ -1,10 +1,10 @@
-"""Networks up to their last feature map, with their preprocessing: keras.applications' and two of our own.
+"""Backbones with their preprocessing: the networks of keras.applications, and two of deepduel's own.
 
-    preprocess   pixels 0..255 -> what the network wants
-    backbone     -> feature map [B, h, w, C]
+    preprocess   pixels 0..255 [B, S, S, 3] -> the network's input [B, S, S, 3]
+    backbone     the network's input -> feature map [B, h, w, C]
 
-`small_cnn` is for trying things out, `forensic_cnn` for telling real from generated without ImageNet weights.
-Both are to be trained from scratch.
+`small_cnn` is for first tries, `forensic_cnn` distinguishes real from generated images without ImageNet
+weights. Both are trained from scratch.
 """
 
 import inspect
@@ -20,7 +20,7 @@ from tfrecords_tools.errors import DataError, UsageError
 
 
 def names() -> list[str]:
-    """All networks there are."""
+    """The names of all backbones."""
     applications = (
         name
         for name in dir(keras.applications)
@@ -32,21 +32,24 @@ def names() -> list[str]:
 def build(
     name: str, size: int, *, imagenet: bool = False, stem_stride: int = 0
 ) -> tuple[keras.Model, Callable]:
-    """(backbone, preprocess), each for [B, size, size, 3].
+    """Builds a backbone: (backbone, preprocess), both for [B, size, size, 3].
 
     Args:
-      stem_stride: of the first convolution that has a stride; 0: the network's own.
+      name: one of `names`, in any case.
+      size: side of the square input in pixels.
+      imagenet: whether the backbone starts from ImageNet weights, else from random ones.
+      stem_stride: stride of the first convolution that has one; 0 leaves the network as it is.
 
     Raises:
-      UsageError: it cannot be built so.
+      UsageError: there is no such network, or it cannot be built at this size or with this stride.
       DataError: the ImageNet weights cannot be downloaded.
     """
     if name in OWN:
         backbone = OWN[name](size, stem_stride)
         return backbone, layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32", name="preprocess")
-    factory, preprocess_input = application(name)
+    constructor, preprocess_input = application(name)
     try:
-        backbone = factory(
+        backbone = constructor(
             include_top=False, weights="imagenet" if imagenet else None, input_shape=(size, size, 3)
         )
     except ValueError as error:
@@ -57,7 +60,7 @@ def build(
         reason = str(error).splitlines()[0]
         raise DataError(
             f"the ImageNet weights of {name} cannot be downloaded ({reason}); connect to the internet once "
-            "(they are then kept in ~/.keras/models), or give a file with --weights=FILE, or start from "
+            "(they are then kept in ~/.keras/models), or start from a file with --weights=FILE or from "
             "random weights with --weights=none"
         ) from error
     if stem_stride:
@@ -66,9 +69,9 @@ def build(
 
 
 def small_cnn(image_size: int, stem_stride: int = 0) -> keras.Model:
-    """A small residual network, 0.3 million parameters, for tests and first tries.
+    """A small residual network of 0.3 million parameters for tests and first tries.
 
-    Images above 64 px are halved once on entry by a strided convolution, to keep a CPU's pace.
+    Images above 64 px are halved on entry by a strided convolution, so that it is fast enough on a CPU.
     """
     inputs = keras.Input((image_size, image_size, 3))
     strides = stem_stride or (2 if image_size > 64 else 1)
@@ -82,11 +85,11 @@ def small_cnn(image_size: int, stem_stride: int = 0) -> keras.Model:
 def forensic_cnn(image_size: int, stem_stride: int = 0) -> keras.Model:
     """A residual network of 2.8 million parameters for traces that are a few pixels wide, at any image size.
 
-    The stem looks at every pixel, whatever the size (`stem_stride` above 1 buys pace on large images), and
-    nothing is pooled before the residual stages. Beside the pixels it is given their high-pass residual, in
-    which the picture itself is mostly gone. Shortcuts that halve do it by averaging, so that they keep all
-    pixels too ("ResNet-D", He et al. 2019, arXiv 1812.01187). Meant for heads that pool globally: traces are
-    all over the image.
+    The stem has stride 1 at every size (`stem_stride` above 1 is faster on large images), and nothing is
+    pooled before the residual stages. Its input is the pixels and their high-pass residual, which contains
+    little of the picture itself. Shortcuts that halve do so by averaging, so that they use all pixels too
+    ("ResNet-D", He et al. 2019, arXiv 1812.01187). Meant for heads that pool globally, because the traces
+    are all over the image.
     """
     inputs = keras.Input((image_size, image_size, 3))
     residual = input_filters.square_residual(inputs, name="residual")
@@ -103,14 +106,14 @@ OWN: dict[str, Callable[[int, int], keras.Model]] = {"small_cnn": small_cnn, "fo
 
 
 def _batch_norm() -> layers.Layer:
-    # Keras' momentum of 0.99 needs hundreds of steps before inference works; small data has fewer.
+    # Keras' momentum of 0.99 needs hundreds of steps before inference works; small data sets have fewer.
     return layers.BatchNormalization(momentum=0.9)
 
 
 def _residual(
     x: keras.KerasTensor, filters: int, *, strides: int, averaging: bool = False
 ) -> keras.KerasTensor:
-    """Two 3x3 convolutions beside a shortcut (He et al. 2016, batch norm after each)."""
+    """A residual block: two 3x3 convolutions with batch norm, and a shortcut (He et al. 2016)."""
     shortcut = x
     if strides > 1 or x.shape[-1] != filters:
         if averaging and strides > 1:
@@ -127,29 +130,29 @@ def _residual(
 
 
 def application(name: str) -> tuple[Callable, Callable]:
-    """(network factory, its module's preprocess_input) for a name of keras.applications."""
+    """(constructor, preprocess_input) of a network of keras.applications. Raises UsageError."""
     for candidate in dir(keras.applications):
-        factory = getattr(keras.applications, candidate)
-        if candidate.lower() == name.lower() and inspect.isfunction(factory):
-            module: Any = inspect.getmodule(factory)
-            return factory, module.preprocess_input
+        constructor = getattr(keras.applications, candidate)
+        if candidate.lower() == name.lower() and inspect.isfunction(constructor):
+            module: Any = inspect.getmodule(constructor)
+            return constructor, module.preprocess_input
     raise UsageError(f"there is no backbone {name!r}; it must be one of {', '.join(names())}")
 
 
 def _with_stem_stride(backbone: keras.Model, name: str, stride: int) -> keras.Model:
-    """The same network and weights, but for the stride of the first convolution that has one.
+    """A copy with the same weights and another stride in the first convolution that has one.
 
-    Of models within the model (ConvNeXt's stem is one) the input's size is fixed: they are not entered.
+    Models within the model (ConvNeXt's stem is one) are not searched, because their input's size is fixed.
     """
     kinds = (layers.Conv2D, layers.SeparableConv2D, layers.DepthwiseConv2D)
     strided = [layer for layer in backbone.layers if isinstance(layer, kinds) and max(layer.strides) > 1]
     if not strided:
         raise UsageError(
-            f"stem_stride={stride}: {name} has no convolution with a stride that could be changed"
+            f"stem_stride={stride}: {name} has no convolution whose stride could be changed; use 0"
         )
     first = strided[0]
     if stride > max(first.strides):
-        raise UsageError(f"stem_stride={stride}: that of {name} is {max(first.strides)}; give that or less")
+        raise UsageError(f"stem_stride must be at most {max(first.strides)} for {name}, got {stride}")
 
     def clone(layer: keras.Layer) -> keras.Layer:
         config = layer.get_config()
@@ -165,9 +168,8 @@ def _with_stem_stride(backbone: keras.Model, name: str, stride: int) -> keras.Mo
 def _preprocessing_layers(preprocess_input: Callable) -> Callable[[Any], Any]:
     """A network's preprocess_input as plain Keras layers.
 
-    Every preprocess_input of keras.applications is affine in the pixel, perhaps with the
-    channels in reverse. It is measured on four pixels instead of copied, so that it is right
-    for each network.
+    Every preprocess_input of keras.applications is an affine function of the pixel, some with the channels
+    reversed. Its coefficients are measured on four pixels, so that they are right for each network.
     """
     probe = np.zeros((1, 4, 1, 3), np.float32)
     probe[0, 1:, 0] = 255 * np.eye(3)

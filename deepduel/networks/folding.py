@@ -1,12 +1,12 @@
-"""A frozen network with its batch norms folded into the convolutions before them, for computing only.
+"""A frozen network with its batch norms folded into the convolutions before them, for inference.
 
     convolution, kernel W, bias b     y = W * x + b
     batch norm in inference mode      z = s (y - mean) + beta,  s = gamma / sqrt(variance + epsilon)
     both, as one convolution          z = (s W) * x + s (b - mean) + beta
 
-Keras computes the batch norm by operations of its own, each a pass over a feature map, and in mixed
-precision in float32; and between convolution and activation it keeps TensorFlow from making one operation
-of the two. The network itself stays as it is: it is what is saved, and what can be trained further.
+Keras computes a batch norm by several operations, each a pass over the feature map, in float32 even in mixed
+precision; and a batch norm between convolution and activation keeps TensorFlow from fusing these two. The
+network itself is left unchanged, so that it can be saved and trained further.
 """
 
 import inspect
@@ -22,50 +22,55 @@ from deepduel.networks import keras_graph
 
 
 class Folded:
-    """`model(inputs, training=False)`, up to rounding, by the weights that the model has when this is made.
+    """Computes `model(inputs, training=False)`, up to rounding, with the weights at construction.
 
-    A batch norm is folded into a Conv2D, DepthwiseConv2D, SeparableConv2D or Dense if that is all that its
-    output goes to; within models in the model too. Any other layer runs as it is, by the model's own weights.
+    A batch norm is folded into the Conv2D, DepthwiseConv2D, SeparableConv2D or Dense before it if nothing
+    else uses that layer's output, within models in the model too. All other layers run unchanged, with the
+    model's own weights.
 
     Attributes:
-      variables: the new weights, computed in float64, kept in the layers' compute dtype beside the old ones.
+      variables: the folded weights, computed in float64 and kept in the layers' compute dtype, beside the
+        model's own.
     """
 
     def __init__(self, model: keras.Model):
         """Args:
-        model: a functional one with one input and one output; any other is called as it is.
+        model: a functional model with one input and one output; any other runs unfolded.
         """
         self.variables: list[keras.Variable] = []
         self._model = model
-        self._instead: dict[int, Callable] = {}
+        self._replacements: dict[int, Callable] = {}
         nodes = keras_graph.nodes(model)
         self._has_graph = nodes is not None
         if nodes is None:
             return
-        with tf.init_scope():  # where weights have values, wherever this is called
+        with tf.init_scope():  # eager, so that the weights have values
             for layer, norm, fenced in _pairs(model, nodes):
-                self._put(layer, _Affine(layer, norm))
-                self._instead[id(norm)] = _fence if fenced else _same
+                self._replace(layer, _Affine(layer, norm))
+                self._replacements[id(norm)] = _fence if fenced else _same
             for part in model.layers:
                 if isinstance(part, keras.Model):
-                    self._put(part, Folded(part))
+                    self._replace(part, Folded(part))
 
-    def _put(self, layer: keras.Layer, instead: "Folded | _Affine") -> None:
-        self._instead[id(layer)] = instead
-        self.variables += instead.variables
+    def _replace(self, layer: keras.Layer, replacement: "Folded | _Affine") -> None:
+        self._replacements[id(layer)] = replacement
+        self.variables += replacement.variables
 
     def __call__(self, inputs: tf.Tensor, **mode: Any) -> tf.Tensor:
         if not self._has_graph:
             return self._model(inputs, training=False)
         return keras_graph.run(
-            self._model, inputs, lambda layer: self._instead.get(id(layer)) or _in_inference(layer)
+            self._model, inputs, lambda layer: self._replacements.get(id(layer)) or _in_inference(layer)
         )
 
 
 def _pairs(
     model: keras.Model, nodes: list[Any]
 ) -> Iterator[tuple[keras.Layer, layers.BatchNormalization, bool]]:
-    """Layers, the batch norms to fold into them, and whether a `_fence` must follow; none is used twice."""
+    """The layers to fold into: (layer, its batch norm, whether a `_fence` must follow).
+
+    Layers and batch norms that are called more than once are left out.
+    """
     calls = [id(node.operation) for node in nodes]
     makers = {id(tensor): node.operation for node in nodes for tensor in node.outputs}
     users: dict[int, list] = {id(tensor): [None] for tensor in model.outputs}
@@ -76,12 +81,12 @@ def _pairs(
         norm, source = node.operation, id(node.input_tensors[0])
         layer = makers.get(source)
         once = len(users[source]) == calls.count(id(layer)) == calls.count(id(norm)) == 1
-        if once and type(norm) is layers.BatchNormalization and _takes(layer, norm):
+        if once and type(norm) is layers.BatchNormalization and _can_fold(layer, norm):
             yield layer, norm, _forks_after_sum(node, users)
 
 
-def _takes(layer: keras.Operation, norm: layers.BatchNormalization) -> bool:
-    """Whether the layer is affine, and the batch norm's axis that of its output channels."""
+def _can_fold(layer: keras.Operation, norm: layers.BatchNormalization) -> bool:
+    """Whether the layer is affine, and the batch norm normalises its output channels."""
     if type(layer) not in _OPERATIONS or layer.activation is not keras.activations.linear:
         return False
     if layer.compute_dtype != norm.compute_dtype or getattr(layer, "quantization_mode", None):
@@ -91,7 +96,7 @@ def _takes(layer: keras.Operation, norm: layers.BatchNormalization) -> bool:
 
 
 def _forks_after_sum(node: Any, users: dict[int, list]) -> bool:
-    """Whether the output is added to another, and that sum goes to an activation and elsewhere too."""
+    """Whether the output is added to another, and an activation and others use the sum."""
     used_by = users.get(id(node.outputs[0]), [])
     if len(used_by) != 1 or used_by[0] is None or not isinstance(used_by[0].operation, layers.Add):
         return False
@@ -127,21 +132,23 @@ class _Affine:
 
 
 def _kernels(layer: keras.Layer) -> list:
-    """The last one is that of the output channels."""
+    """The layer's kernels; the last one has the axis of the output channels."""
     if isinstance(layer, layers.SeparableConv2D):
         return [layer.depthwise_kernel, layer.pointwise_kernel]
     return [layer.kernel]
 
 
-def _steps(layer: keras.Layer) -> dict:
+def _convolution_options(layer: keras.Layer) -> dict:
     return {name: getattr(layer, name) for name in ("strides", "padding", "data_format", "dilation_rate")}
 
 
 _OPERATIONS: dict[type, Callable] = {
-    layers.Conv2D: lambda layer, inputs, kernel: ops.conv(inputs, kernel, **_steps(layer)),
-    layers.DepthwiseConv2D: lambda layer, inputs, kernel: ops.depthwise_conv(inputs, kernel, **_steps(layer)),
+    layers.Conv2D: lambda layer, inputs, kernel: ops.conv(inputs, kernel, **_convolution_options(layer)),
+    layers.DepthwiseConv2D: lambda layer, inputs, kernel: ops.depthwise_conv(
+        inputs, kernel, **_convolution_options(layer)
+    ),
     layers.SeparableConv2D: lambda layer, inputs, depthwise, pointwise: ops.separable_conv(
-        inputs, depthwise, pointwise, **_steps(layer)
+        inputs, depthwise, pointwise, **_convolution_options(layer)
     ),
     layers.Dense: lambda layer, inputs, kernel: ops.matmul(inputs, kernel),
 }
@@ -160,17 +167,17 @@ def _same(inputs: tf.Tensor, **mode: Any) -> tf.Tensor:
 
 
 def _fence(inputs: tf.Tensor, **mode: Any) -> tf.Tensor:
-    """The same, by an operation that costs nothing and that TensorFlow does not look past.
+    """The identity, as an operation without cost that TensorFlow's graph optimizer does not look past.
 
-    Where a convolution's output is added to another, and the sum is both activated and passed on, as between
-    Xception's blocks, its graph optimizer fails as a whole ("remapper failed: … missing node", TensorFlow
-    2.21), and convolutions and activations stay apart everywhere.
+    If a convolution's output is added to another, and the sum is both activated and passed on, as between
+    Xception's blocks, the graph optimizer fails as a whole ("remapper failed: … missing node", TensorFlow
+    2.21), and no convolution is fused with its activation.
     """
     return tf.ensure_shape(inputs, inputs.shape)
 
 
 def _in_inference(layer: keras.Operation) -> Callable:
-    """The layer with training=False if it knows of that, whatever the model calls it with."""
+    """The layer with training=False, if it has that argument, whatever the model calls it with."""
     if isinstance(layer, keras.Layer) and "training" in inspect.signature(layer.call).parameters:
         return lambda *args, **mode: layer(*args, **mode | {"training": False})
     return layer

@@ -1,8 +1,8 @@
-"""Batch norm in training as one operation of TensorFlow's, where Keras 3 takes a dozen.
+"""Batch norm in training as one TensorFlow operation, where Keras 3 takes a dozen.
 
-Keras' own layer computes mean, variance, scaling and shift apart, each a pass over memory that nothing fuses
-unless XLA compiles the whole step. The layers stay Keras' own: only how they compute in training changes, for
-the layers of one model, and nothing of it is saved.
+Keras' layer computes mean, variance, scaling and shift separately, each a pass over memory that nothing fuses
+unless XLA compiles the whole step. The layers stay Keras' own: only the computation in training changes, for
+the layers of one model, and is not saved with it.
 """
 
 import types
@@ -14,19 +14,19 @@ from deepduel.networks import keras_graph
 
 
 def fuse(model: keras.Model) -> int:
-    """Lets the model's batch norms use the fused operation in training. Returns how many do.
+    """Lets the model's batch norms use the fused operation in training. Returns how many layers do.
 
-    The same numbers up to rounding: outputs, gradients and moving statistics (with the batch's own variance,
-    as Keras has it, and not the unbiased one that the operation gives). Layers that normalise another axis
-    than the last of [B, h, w, C], or over several devices, stay as they are.
+    Outputs, gradients and moving statistics are Keras' up to rounding (with the variance of the batch, as in
+    Keras, not the unbiased one that the operation returns). Layers that normalise another axis than the last
+    of [B, h, w, C], or across devices, stay unchanged.
     """
-    layers = [layer for layer in keras_graph.flat_layers(model) if _fits(layer)]
+    layers = [layer for layer in keras_graph.flat_layers(model) if _can_fuse(layer)]
     for layer in layers:
         layer.call = types.MethodType(_call, layer)
     return len(layers)
 
 
-def _fits(layer: keras.layers.Layer) -> bool:
+def _can_fuse(layer: keras.layers.Layer) -> bool:
     if type(layer) is not keras.layers.BatchNormalization or layer.synchronized:
         return False
     return len(layer.input.shape) == 4 and layer.axis in (-1, 3)

@@ -1,8 +1,10 @@
-"""Fixed filters in front of a network, which leave the picture out and the traces of its making in.
+"""Fixed filters in front of a network, which suppress the picture and keep the traces of how it was made.
 
-Each takes float32 [B, S, S, 3] pixels 0..255 and gives an image of the same kind: same size, three
-channels, 0..255. So it goes in front of any network, with that network's own preprocessing and weights. They
-are made of Keras' own layers and operations, train nothing, and are saved in the model.
+    float32 [B, S, S, 3] pixels 0..255 -> float32 [B, S, S, 3] 0..255
+
+The output is an image again, so that a filter can precede any network, with the network's own preprocessing
+and weights. Filters consist of Keras' own layers and operations, have no trainable weights, and are saved in
+the model.
 """
 
 from collections.abc import Callable
@@ -11,7 +13,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-_HIGHPASS_RANGE = 32.0  # grey levels of residual that become 0 and 255
+_HIGHPASS_RANGE = 32.0  # grey levels; residuals of -32 and 32 become 0 and 255
 _SRM_RANGE = 3.0  # as the truncated linear unit of Ye, Ni and Yi 2017
 
 # Fridrich and Kodovsky 2012 ("Rich models"), as chosen by Zhou et al. 2018 (arXiv 1805.04953): a second
@@ -27,12 +29,12 @@ _LINE_DIVISOR, _SQUARE_3_DIVISOR, _SQUARE_5_DIVISOR = 2, 4, 12
 
 
 def highpass(pixels: keras.KerasTensor) -> keras.KerasTensor:
-    """Each channel's 3x3 residual: what its neighbours do not foretell, 127.5 for nothing."""
+    """The 3x3 residual of each channel, the part that the neighbours do not predict; 127.5 is zero."""
     return _as_pixels(square_residual(pixels, name="highpass"), [_SQUARE_3_DIVISOR] * 3, _HIGHPASS_RANGE)
 
 
 def srm(pixels: keras.KerasTensor) -> keras.KerasTensor:
-    """Three noise residuals of the spatial rich model, each the mean over the colours."""
+    """Three noise residuals of the spatial rich model, each averaged over the colours; 127.5 is zero."""
     residuals = _filtered(pixels, [_LINE, _SQUARE_3, _SQUARE_5], "srm")  # per colour: three residuals
     size = pixels.shape[1:3]
     sums = ops.sum(ops.reshape(residuals, (-1, *size, 3, 3)), axis=3)  # over the colours
@@ -55,14 +57,14 @@ def spectrum(pixels: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def square_residual(pixels: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
-    """[B, S, S, 3]: each channel through the 3x3 square kernel of whole numbers (4 times the residual)."""
+    """Each channel convolved with the integer 3x3 square kernel, 4 times its residual: [B, S, S, 3]."""
     return _filtered(pixels, [_SQUARE_3], name)
 
 
 def reset_kernels(extractor: keras.Model) -> None:
-    """Gives the filter in front of a network its kernels again, after a training state was loaded.
+    """Sets the kernels of the filter in front of a network again, after a training state was loaded.
 
-    A state holds every variable, the constant kernels too; those of earlier versions were already divided.
+    A state contains every variable, the constant kernels too, and earlier versions saved divided kernels.
     """
     for layer in extractor.layers:
         if isinstance(layer, layers.DepthwiseConv2D) and layer.name in FILTERS:
@@ -75,7 +77,7 @@ FILTERS: dict[str, Callable] = {
 
 
 def _filtered(pixels: keras.KerasTensor, kernels: list[np.ndarray], name: str) -> keras.KerasTensor:
-    """[B, S, S, 3 * kernels]: every channel through every kernel; edges are repeated."""
+    """Convolves each channel with each kernel, with repeated edges: [B, S, S, 3 * number of kernels]."""
     side = max(max(kernel.shape) for kernel in kernels)
     stacked = np.zeros((side, side, 3, len(kernels)), np.float32)
     for number, kernel in enumerate(kernels):
@@ -96,7 +98,7 @@ def _filtered(pixels: keras.KerasTensor, kernels: list[np.ndarray], name: str) -
 
 
 def _as_pixels(residuals: keras.KerasTensor, divisors: list[int], limit: float) -> keras.KerasTensor:
-    """Residuals over their channel's divisor, -limit..limit -> 0..255, cut off beyond."""
+    """Divides each channel's residuals, maps -limit..limit to 0..255 and clips."""
     scale = [127.5 / (limit * divisor) for divisor in divisors]
     pixels = layers.Rescaling(scale, offset=127.5, dtype="float32")(residuals)
     return ops.clip(pixels, 0.0, 255.0)

@@ -1,7 +1,7 @@
-"""The layers of a Keras model, and the graph of a functional one: Keras' private names stand here alone.
+"""The layers of a Keras model, and the graph of a functional one; alone in using private names of Keras.
 
-Walking the graph has no public interface in Keras 3. Where a version lacks one of the names, `nodes` returns
-None, and whoever wanted the graph does without it.
+Keras 3 has no public interface to the graph. If a version of Keras lacks one of the private names, `nodes`
+warns and returns None, and its callers do without the graph.
 """
 
 import warnings
@@ -15,7 +15,7 @@ _PRIVATE = ("_nodes_by_depth", "_run_through_graph")
 
 
 def flat_layers(model: keras.Model) -> Iterator[keras.Layer]:
-    """The model itself and all layers in it, those of models in the model too."""
+    """The model itself and all its layers, with the layers of models in the model."""
     yield model
     for layer in model.layers:
         if isinstance(layer, keras.Model):
@@ -25,7 +25,7 @@ def flat_layers(model: keras.Model) -> Iterator[keras.Layer]:
 
 
 def output_shapes(layer: keras.Layer) -> list[tuple[int | None, ...]]:
-    """The shapes of what a layer of a functional model returns, with the batch; [] if it was never called."""
+    """The shapes of a layer's outputs, batch axis included; [] if the layer was never called."""
     try:
         return [tuple(tensor.shape) for tensor in tf.nest.flatten(layer.output)]
     except (AttributeError, ValueError):
@@ -33,10 +33,10 @@ def output_shapes(layer: keras.Layer) -> list[tuple[int | None, ...]]:
 
 
 def nodes(model: keras.Model) -> list[Any] | None:
-    """The calls of layers that a functional model with one input and one output consists of.
+    """The layer calls in the graph of a functional model with one input and one output.
 
-    Each has `operation`, `input_tensors` and `outputs`. None for any other model, and, with a warning, where
-    this version of Keras does not show its graph under the names that are known.
+    Each has `operation`, `input_tensors` and `outputs`. None for any other model, and, with a warning, if
+    this version of Keras lacks a private name that is needed.
     """
     functional = any(kind.__name__ == "Functional" for kind in type(model).__mro__)  # no public class
     if not functional or not len(model.inputs) == len(model.outputs) == 1:
@@ -44,7 +44,8 @@ def nodes(model: keras.Model) -> list[Any] | None:
     missing = [name for name in _PRIVATE if not hasattr(model, name)]
     if missing:
         warnings.warn(
-            f"Keras {keras.__version__} has no {', '.join(missing)}: networks run unfolded, which is slower",
+            f"Keras {keras.__version__} has no {', '.join(missing)}: batch norms are not folded, "
+            "which makes frozen networks slower",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -53,7 +54,10 @@ def nodes(model: keras.Model) -> list[Any] | None:
 
 
 def run(model: keras.Model, inputs: tf.Tensor, operation_fn: Callable[[Any], Callable]) -> tf.Tensor:
-    """The model's output, with `operation_fn(layer)` called in each layer's place. Needs `nodes(model)`."""
+    """The model's output, with `operation_fn(layer)` called instead of each layer.
+
+    Only for models of which `nodes` is not None.
+    """
     outputs = model._run_through_graph(
         keras.ops.cast(inputs, model.inputs[0].dtype), operation_fn=operation_fn
     )

@@ -1,4 +1,4 @@
-"""One pass over a batch in parts of bounded size: its memory is that of a part, whatever the batch."""
+"""One pass over a batch in micro-batches: the memory it takes does not grow with the batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,18 +9,19 @@ import tensorflow as tf
 def in_micro_batches(
     function: Callable[..., Any], *inputs: Any, rows: Any, sums: Any = (), micro_batch: int
 ) -> tuple[Any, Any]:
-    """`function` over parts of the inputs, one after the other; its rows joined, its sums added up.
+    """Calls `function` on one micro-batch after the other, joins its rows and adds up its sums.
 
-    The parts are as even as can be (65 images in parts of 32 are 21, 22 and 22), so that none has
-    statistics of a handful of images. Each is filled up with zeros to `micro_batch` rows, so
-    that whatever `function` compiles is compiled once; the results of that filling are cut off again.
+    The micro-batches are as even as possible (65 images in micro-batches of 32 are 21, 22 and 22), so that
+    none has batch-norm statistics of a few images. Each is padded with zeros to `micro_batch` rows, so that
+    `function` is compiled once; the rows of the padding are cut off again.
 
     Args:
-      function: (part, filled) -> (rows, sums): `filled` is the number of real rows, a scalar; the rows it
-        returns are a nest of tensors [micro_batch, …], the sums a nest of tensors.
-      inputs: its first arguments, each a nest of tensors [B, …], B may be 0.
-      rows: the nest of tf.TensorSpec of its rows, for one image.
-      sums: the nest of tf.TensorSpec of its sums.
+      function: (*inputs of a micro-batch, filled) -> (rows, sums). `filled` is the number of real rows, a
+        scalar; rows are a nest of tensors [micro_batch, …], sums a nest of tensors.
+      inputs: nests of tensors [B, …]; B may be 0.
+      rows: the nest of tf.TensorSpec of the rows, for one image.
+      sums: the nest of tf.TensorSpec of the sums.
+      micro_batch: largest number of images per micro-batch.
 
     Returns:
       (rows [B, …], sums) of the whole batch.
@@ -32,15 +33,14 @@ def in_micro_batches(
         start, end = number * count // steps, (number + 1) * count // steps
         filled = end - start
 
-        def part(whole: tf.Tensor) -> tf.Tensor:
-            some = whole[start:end]
-            some = tf.pad(some, [[0, micro_batch - filled], *[[0, 0]] * (len(whole.shape) - 1)])
-            return tf.ensure_shape(some, (micro_batch, *whole.shape[1:]))
+        def part(batch: tf.Tensor) -> tf.Tensor:
+            padding = [[0, micro_batch - filled], *[[0, 0]] * (len(batch.shape) - 1)]
+            return tf.ensure_shape(tf.pad(batch[start:end], padding), (micro_batch, *batch.shape[1:]))
 
-        found, added = function(*tf.nest.map_structure(part, inputs), filled)
-        found = tf.nest.flatten(found)
-        arrays = [array.write(number, row[:filled]) for array, row in zip(arrays, found, strict=True)]
-        totals = [a + b for a, b in zip(totals, tf.nest.flatten(added), strict=True)]
+        part_rows, part_sums = function(*tf.nest.map_structure(part, inputs), filled)
+        part_rows = tf.nest.flatten(part_rows)
+        arrays = [array.write(number, row[:filled]) for array, row in zip(arrays, part_rows, strict=True)]
+        totals = [a + b for a, b in zip(totals, tf.nest.flatten(part_sums), strict=True)]
         return number + 1, arrays, totals
 
     arrays = [

@@ -1,15 +1,14 @@
-"""Backbones, heads and the models that are saved.
+"""A task's model: extractor, head, and the two joined as it is saved.
 
-A task's model is two Keras models over the same pixels:
+Two Keras models:
 
     extractor   float32 [B, S, S, 3] pixels 0..255 -> features [B, …]: input filter, preprocessing,
                 backbone, pooling
     head        features -> float32 logits [B, classes]
 
-Training needs the two apart (a frozen extractor runs in micro-batches, without gradients, and with its
-batch norms folded: `TaskModel.frozen`);
-`saved_model` joins them, ends in float32 probabilities, and holds nothing but Keras' own
-layers, so that `keras.models.load_model` needs no import of ours.
+Training needs the two separately: a frozen extractor runs in micro-batches, without gradients, and with its
+batch norms folded (`TaskModel.frozen`). `saved_model` joins them and ends in float32 probabilities
+[B, classes]. It consists of Keras' own layers, so that `keras.models.load_model` needs no import of deepduel.
 """
 
 import dataclasses
@@ -24,7 +23,7 @@ from deepduel.networks.architecture import Architecture, parse_head
 from deepduel.networks.folding import Folded
 from tfrecords_tools.errors import DataError, UsageError
 
-ORIGINAL = {  # backbone and head of the two models of Deepfake Duel
+ORIGINAL = {  # (backbone, head) of the two models of Deepfake Duel
     "category": ("xception", "avg,dropout:0.5,dense:512"),
     "authenticity": ("vgg16", "flatten,dense:2048,dense:2048"),
 }
@@ -32,7 +31,7 @@ ORIGINAL = {  # backbone and head of the two models of Deepfake Duel
 
 @dataclasses.dataclass(frozen=True)
 class TaskModel:
-    """A built task: `extractor`, `head` (see the module) and their joint `saved_model`."""
+    """The Keras models of a task: `extractor`, `head`, and `saved_model`, which joins them."""
 
     architecture: Architecture
     classes: tuple[str, ...]
@@ -42,7 +41,7 @@ class TaskModel:
 
     @functools.cached_property
     def frozen(self) -> Folded:
-        """The extractor in inference mode, by the weights that it has when this is first asked for."""
+        """The extractor in inference mode, with the weights that it has when this is first used."""
         return Folded(self.extractor)
 
 
@@ -57,11 +56,15 @@ def build(
     """Builds one task's model; the same seed gives the same initial weights.
 
     Args:
-      extractor: one of the same architecture, which another task's model has too; None: one of its own.
+      name: name of the task.
+      architecture: options of the network.
+      classes: names of the classes, in the order of the outputs.
+      seed: random seed of the initial weights.
+      extractor: an extractor of the same architecture that is shared with another task; None builds one.
 
     Raises:
       UsageError: the backbone cannot be built at this size.
-      DataError: the weights cannot be downloaded or do not fit.
+      DataError: the weights cannot be downloaded, or belong to another network.
     """
     keras.utils.set_random_seed(seed % 2**32)
     pixels = keras.Input((architecture.image_size, architecture.image_size, 3), name="pixels")
@@ -113,7 +116,7 @@ def _extractor(name: str, architecture: Architecture, pixels: keras.KerasTensor)
 
 
 def _freeze(backbone: keras.Model, architecture: Architecture) -> None:
-    """Marks as trainable what `architecture.fine_tune` names."""
+    """Makes only the layers trainable that `architecture.fine_tune` names."""
     backbone.trainable = architecture.trainable
     if not architecture.fine_tune.startswith("last:"):
         return
@@ -121,8 +124,8 @@ def _freeze(backbone: keras.Model, architecture: Architecture) -> None:
     count = int(architecture.fine_tune.removeprefix("last:"))
     if count > len(weighted):
         raise UsageError(
-            f"fine_tune=last:{count}: {architecture.backbone} has {len(weighted)} layers with weights; "
-            "write all to train it whole"
+            f"fine_tune=last:{count}: {architecture.backbone} has only {len(weighted)} layers with weights; "
+            "fine_tune=all trains all of them"
         )
     for layer in weighted[:-count]:
         layer.trainable = False
@@ -132,7 +135,7 @@ def _load_weights(backbone: keras.Model, architecture: Architecture) -> None:
     path = pathlib.Path(architecture.weights)
     if not path.is_file():
         raise DataError(
-            f"--weights={path}: there is no such file; give imagenet, none, or a .weights.h5 or .keras file"
+            f"weights={path}: there is no such file; give imagenet, none, or a .weights.h5 or .keras file"
         )
     try:
         if path.suffix == ".keras":
@@ -143,12 +146,12 @@ def _load_weights(backbone: keras.Model, architecture: Architecture) -> None:
     except (ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
-            f"{path}: not weights of {architecture.backbone} without its top ({reason})"
+            f"{path}: these are not weights of {architecture.backbone} without its top ({reason})"
         ) from error
 
 
 def _backbone_in(saved: keras.Model, backbone: keras.Model) -> keras.Model:
-    """What of a saved model is a network like `backbone`: a part, as of best.keras, or all of it."""
+    """The part of a saved model that is a network like `backbone`, or else the whole model."""
     shapes = [variable.shape for variable in backbone.weights]
     for part in keras_graph.flat_layers(saved):
         if isinstance(part, keras.Model) and [variable.shape for variable in part.weights] == shapes:

@@ -67,7 +67,7 @@ def _check_frozen(tasks: list[TaskOptions]) -> None:
 def _check_augmentation(tasks: list[TaskOptions], size: tuple[int, int], batch_size: int) -> None:
     for task in tasks:
         try:
-            task.augmentation.check_fits(*size)
+            task.augmentation.check_image_size(*size)
         except ValueError as error:
             raise UsageError(f"{task.axis}: {error}") from None
         if task.mixing and batch_size == 1:
@@ -96,7 +96,7 @@ def _native_side(tasks: list[TaskOptions]) -> int:
                 f"native resolution: {tasks[0].axis} takes {side} pixels and {task.axis} "
                 f"{task.architecture.image_size}, so one would be resampled; give both one --image_size"
             )
-        if task.augmentation.resamples or task.augmentation.crop_size not in (0, side):
+        if task.augmentation.interpolates or task.augmentation.crop_size not in (0, side):
             raise UsageError(
                 f"native resolution: the augmentation of {task.axis} rotates, zooms, shears, shifts by parts "
                 "of a pixel or crops, which resamples; give --augmentation=forensic, robust or none"

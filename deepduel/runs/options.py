@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from deepduel.augmentation.options import Augmentation, Mixing
+from deepduel.augmentation.mixing_options import Mixing
+from deepduel.augmentation.options import Augmentation
 from deepduel.networks.architecture import Architecture, parse_head
 from deepduel.reading.options import ReadOptions
 from deepduel.runs.length import RunLength

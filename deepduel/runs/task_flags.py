@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from absl import flags
 
 from deepduel.augmentation import flags as augmentation_flags
+from deepduel.augmentation.parameters import parse_bool
 from deepduel.training import devices
 from tfrecords_tools.errors import UsageError
 
@@ -109,7 +110,7 @@ def tasks(options: flags.FlagValues, axes: list[str]) -> "list[TaskOptions]":
     values = {
         name: per_task(name, [default, *_texts(options, name)], axes) for name, (default, _) in _FLAGS.items()
     }
-    changes = augmentation_flags.given(options, axes, per_task)
+    changes = augmentation_flags.texts_per_task(options, axes, per_task)
     return [_task(axis, {name: values[name][axis] for name in _FLAGS}, changes[axis]) for axis in axes]
 
 
@@ -215,6 +216,6 @@ def _number(name: str, text: str, kind: type[_Number]) -> _Number:
 
 def _truth(name: str, text: str) -> bool:
     try:
-        return augmentation_flags.truth(text)
-    except KeyError:
+        return parse_bool(text)
+    except ValueError:
         raise UsageError(f"--{name} must be true or false, got {text!r}") from None

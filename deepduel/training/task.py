@@ -5,7 +5,8 @@ import functools
 
 import keras
 
-from deepduel.augmentation.options import Augmentation, Mixing
+from deepduel.augmentation.mixing_options import Mixing
+from deepduel.augmentation.options import Augmentation
 from deepduel.networks.task_model import TaskModel
 from deepduel.training.task_losses import Objective
 from deepduel.training.weight_averages import Averages

@@ -5,8 +5,8 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
+from deepduel.augment import PRESETS, Augmentation, augment, draw, uniforms
 from deepduel.augmentation.draws import threefry
-from deepduel.augmentation.transform import Augmentation, augment, draw, uniforms
 from tests.helpers.augmented import ORIGINAL, generator, photo_like, seed_pairs
 
 pytestmark = pytest.mark.numeric
@@ -99,6 +99,41 @@ def test_one_option_more_leaves_the_other_draws_alone():
     alone = draw(Augmentation(rotation_range=30), seeds, 32, 32)
     among = draw(ORIGINAL, seeds, 32, 32)
     np.testing.assert_array_equal(alone["theta"], among["theta"])
+
+
+def test_draws_have_golden_values():
+    """Another value would change what a seed does to an image, and with it every run that is resumed."""
+    seeds = tf.constant([[0, 0], [1, -2], [2147483647, 5]], tf.int32)
+    expected = {
+        "theta": [-4.892574310302734, 21.389053344726562, 24.336421966552734],
+        "tx": [4.019961357116699, 15.684027671813965, 7.796041965484619],
+        "ty": [-5.930185317993164, 3.646343231201172, -3.0263442993164062],
+        "shear": [0.05067824199795723, -0.03479595109820366, 0.010532950982451439],
+        "zx": [0.9358961582183838, 1.0784733295440674, 0.7232163548469543],
+        "zy": [1.2908254861831665, 0.7948867678642273, 1.0513486862182617],
+        "flip_horizontal": [0, 0, 0], "flip_vertical": [1, 0, 1],
+        "brightness": [1.2429696321487427, 1.651902437210083, 0.4198063015937805],
+    }  # fmt: skip
+    check_draws(draw(ORIGINAL, seeds, 200, 160), expected)
+    robust = {
+        "flip_horizontal": [0, 0, 0], "flip_vertical": [1, 0, 1], "quarter_turns": [2, 2, 3],
+        "shift_y": [-3, -4, -2], "shift_x": [-8, -4, -3], "blur_sigma": [0, 0, 0], "jpeg_quality": [0, 0, 0],
+    }  # fmt: skip
+    check_draws(draw(PRESETS["robust"], seeds, 200, 160), robust)
+    others = Augmentation(
+        width_shift_range=5, height_shift_range=(3, -7), channel_shift_range=20, crop_size=128
+    )
+    expected = {
+        "tx": [7, -7, -7], "ty": [1, -3, 2], "crop_top": [47, 71, 3], "crop_left": [22, 32, 1],
+        "channel_shift_intensity": [-11.782472610473633, 11.829166412353516, -6.149141788482666],
+    }  # fmt: skip
+    check_draws(draw(others, seeds, 200, 160), expected)
+
+
+def check_draws(drawn, expected):
+    assert set(drawn) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(drawn[name], np.float32(values), name)
 
 
 def test_probabilities_and_whole_numbers_of_draws():

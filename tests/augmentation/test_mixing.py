@@ -5,7 +5,7 @@ import scipy.stats
 import tensorflow as tf
 
 from deepduel.augmentation import mixing
-from deepduel.augmentation.mixing import Mixing
+from deepduel.augmentation.mixing_options import Mixing
 
 pytestmark = pytest.mark.numeric
 
@@ -27,7 +27,7 @@ def mixed(images, mix):
 # --- partners ----------------------------------------------------------------------------------
 
 
-def test_everybody_has_one_partner_and_is_one_partner():
+def test_every_image_has_one_partner_and_is_the_partner_of_one():
     partner = mixing.plan(BOTH, 32, seed_pairs(500)).partner.numpy()
     assert sorted(partner) == list(range(500))
     assert (partner != np.arange(500)).all()
@@ -44,13 +44,13 @@ def test_all_partners_are_equally_likely():
 
 
 @pytest.mark.parametrize("seed", [0, 7])
-def test_the_mix_of_an_image_does_not_depend_on_its_place_in_the_batch(seed):
+def test_the_mix_of_an_image_does_not_depend_on_its_position_in_the_batch(seed):
     seeds = seed_pairs(40, seed)
-    turned = np.random.default_rng(seed).permutation(40)
-    one, other = mixing.plan(BOTH, 32, seeds), mixing.plan(BOTH, 32, tf.gather(seeds, turned))
-    np.testing.assert_array_equal(turned[other.partner], one.partner.numpy()[turned])
+    permutation = np.random.default_rng(seed).permutation(40)
+    one, other = mixing.plan(BOTH, 32, seeds), mixing.plan(BOTH, 32, tf.gather(seeds, permutation))
+    np.testing.assert_array_equal(permutation[other.partner], one.partner.numpy()[permutation])
     for field in ("share", "keep", "box"):
-        np.testing.assert_array_equal(getattr(other, field), getattr(one, field).numpy()[turned])
+        np.testing.assert_array_equal(getattr(other, field), getattr(one, field).numpy()[permutation])
 
 
 def test_eager_graph_and_mapped_plans_are_the_same():
@@ -63,7 +63,7 @@ def test_eager_graph_and_mapped_plans_are_the_same():
         np.testing.assert_array_equal(getattr(mapped, field), getattr(expected, field))
 
 
-def test_images_of_weight_zero_are_left_alone_and_nobodys_partner():
+def test_images_of_weight_zero_are_not_mixed_with_any_other():
     weight = np.ones(20, np.float32)
     weight[[3, 8, 19]] = 0
     mix = mixing.plan(BOTH, 16, seed_pairs(20), weight=weight)
@@ -83,7 +83,7 @@ def test_an_image_without_a_partner_stays_as_it_is(weights):
         np.testing.assert_array_equal(mix.share, np.ones(len(weights)))
 
 
-def test_no_image_at_all_can_be_mixed():
+def test_an_empty_batch_can_be_mixed():
     mix = mixing.plan(BOTH, 8, tf.zeros([0, 2], tf.int32))
     assert mixed(tf.zeros([0, 8, 8, 3]), mix).shape == (0, 8, 8, 3)
 
@@ -95,11 +95,11 @@ def test_no_image_at_all_can_be_mixed():
 def test_shares_are_beta_distributed(alpha):
     share = mixing.plan(Mixing(mixup_alpha=alpha), 8, seed_pairs(4000)).share.numpy()
     points = np.array([0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 0.999])
-    found = (share[:, None] < points).mean(axis=0)
-    np.testing.assert_allclose(found, scipy.stats.beta(alpha, alpha).cdf(points), atol=0.03)
+    below = (share[:, None] < points).mean(axis=0)
+    np.testing.assert_allclose(below, scipy.stats.beta(alpha, alpha).cdf(points), atol=0.03)
 
 
-def test_with_both_half_of_the_images_are_cut_and_half_shine_through():
+def test_with_both_kinds_each_is_used_for_half_of_the_images():
     mix = mixing.plan(BOTH, 64, seed_pairs(4000))
     cut = mix.box.numpy()[:, 1] > mix.box.numpy()[:, 0]
     assert abs(cut.mean() - 0.5) < 0.03
@@ -169,7 +169,7 @@ def test_two_weighted_labels_are_one_soft_label():
     np.testing.assert_allclose(weight, 1)
 
 
-def test_a_label_that_is_missing_counts_with_no_share():
+def test_an_unknown_label_has_no_share():
     labels = tf.constant([0, -1, 1, -1])
     partner = tf.constant([1, 2, 3, 3])
     mix = mixing.Mix(partner, tf.constant([0.7, 0.4, 1.0, 1.0]), tf.ones(4), tf.zeros([4, 4], tf.int32))

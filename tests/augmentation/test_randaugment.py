@@ -5,8 +5,8 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
+from deepduel.augment import Augmentation, augment
 from deepduel.augmentation import randaugment
-from deepduel.augmentation.transform import Augmentation, augment
 
 pytestmark = pytest.mark.numeric
 
@@ -50,7 +50,7 @@ def test_the_operations_are_those_of_keras_cvs_rand_augment_and_equally_frequent
     assert (theirs.rate, theirs.magnitude_stddev) == (randaugment._RATE, randaugment._STDDEV)
 
 
-def test_an_image_goes_through_the_layer_it_has_chosen_and_one_in_eleven_through_none():
+def test_an_image_goes_through_the_layer_that_was_drawn_and_one_in_eleven_through_none():
     images = tf.zeros([3000, 1, 1, 3])
 
     class Adds:
@@ -66,6 +66,7 @@ def test_an_image_goes_through_the_layer_it_has_chosen_and_one_in_eleven_through
     np.testing.assert_array_equal(out, (chosen.numpy() + 1) % 11)
 
 
+@pytest.mark.slow
 def test_eager_graph_and_mapped_have_the_same_bits_whatever_the_batch():
     images, seeds = pictures(23, 20), seed_pairs(23)
     function = tf.function(lambda images, seeds: augment(images, seeds, SPEC, 24), reduce_retracing=True)
@@ -79,6 +80,7 @@ def test_eager_graph_and_mapped_have_the_same_bits_whatever_the_batch():
     np.testing.assert_array_equal(turned[::-1], whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
 def test_pixels_are_float32_whole_numbers_under_every_policy(policy):
     images, seeds = pictures(16, 16), tf.stack([tf.zeros(16, tf.int32), tf.range(16)], 1)
@@ -112,6 +114,6 @@ def test_more_operations_leave_the_first_ones_as_they_were():
     assert (two != first).any()
 
 
-def test_no_image_at_all_can_be_augmented():
+def test_an_empty_batch_can_be_augmented():
     out = augment(pictures(0, 8), seed_pairs(0), SPEC, 8)
     assert out.shape == (0, 8, 8, 3) and out.dtype == tf.float32

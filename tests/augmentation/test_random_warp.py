@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepduel.augmentation.transform import RandomWarp, augment, resize
+from deepduel.augment import RandomWarp, augment, resize
 from tests.helpers.augmented import ORIGINAL, photo_like, seed_pairs
 
 pytestmark = pytest.mark.numeric
@@ -107,7 +107,7 @@ def test_other_keras_cv_layers_can_follow():
 
 
 def test_what_the_layer_cannot_move_is_refused():
-    with pytest.raises(ValueError, match="'segmentation_masks' would no longer fit"):
+    with pytest.raises(ValueError, match="'segmentation_masks' would no longer match"):
         RandomWarp(seed=0)({"images": photo_like(1, 8, 8), "segmentation_masks": np.zeros((1, 8, 8, 1))})
 
 

@@ -8,8 +8,8 @@ import pytest
 import scipy.ndimage
 import tensorflow as tf
 
+from deepduel.augment import PRESETS, Augmentation, apply_transform, augment, draw, resize
 from deepduel.augmentation.options import FILL_MODES
-from deepduel.augmentation.transform import PRESETS, Augmentation, apply_transform, augment, draw, resize
 from tests.helpers.augmented import ORIGINAL, generator, photo_like, seed_pairs
 
 pytestmark = pytest.mark.numeric
@@ -251,5 +251,5 @@ def test_none_changes_only_the_type_and_size():
 
 
 def test_an_unknown_parameter_is_an_error_and_not_ignored():
-    with pytest.raises(ValueError, match="unknown parameter 'rotation'; known are blur_sigma"):
+    with pytest.raises(ValueError, match="unknown parameter 'rotation'; must be one of blur_sigma"):
         apply_transform(photo_like(1, 8, 8), {"rotation": 3.0})

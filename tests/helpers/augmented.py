@@ -5,7 +5,7 @@ import scipy.ndimage
 import tensorflow as tf
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
-from deepduel.augmentation.transform import PRESETS
+from deepduel.augment import PRESETS
 
 ORIGINAL = PRESETS["original"]
 

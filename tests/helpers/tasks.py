@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
+from deepduel.augment import PRESETS
 from deepduel.augmentation.mixing import Mixing
-from deepduel.augmentation.transform import PRESETS
 from deepduel.networks import task_model
 from deepduel.networks.architecture import Architecture
 from deepduel.reading import order, pipeline

@@ -1,6 +1,7 @@
 """What earlier versions left on disk keeps working: see `write` for what lies there."""
 
 import csv
+import importlib
 import pathlib
 import shutil
 
@@ -50,7 +51,8 @@ def test_a_run_resumes_for_a_second_epoch(folder, monkeypatch):
     assert [row["epoch"] for row in history_rows(folder / "run")] == ["1", "2"]
 
 
-def test_a_model_with_random_warp_loads(folder):
+def test_a_model_with_random_warp_loads_once_the_public_module_is_imported(folder):
+    importlib.import_module("deepduel.augment")  # registers the layer
     model = keras.models.load_model("random_warp.keras")
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
     assert model.predict(images, verbose=0).shape == (2, 2)

@@ -7,6 +7,7 @@ from keras import layers
 from deepduel.networks import keras_graph, task_model
 from deepduel.networks.architecture import Architecture
 from deepduel.networks.folding import Folded
+from tests.helpers.hiding_model import HidingModel, hiding
 
 pytestmark = pytest.mark.numeric
 
@@ -34,7 +35,7 @@ def built(*chain, channels=3):
 
 
 def folds(model) -> int:
-    """How many batch norms are left out, told by the operations of the graph: each takes a root."""
+    """How many batch norms are folded, by the operations of the graph: each takes a root."""
 
     def roots(function):
         graph = tf.function(function, autograph=False).get_concrete_function(
@@ -207,23 +208,25 @@ def test_xceptions_convolutions_and_activations_become_one_operation():
     folded = tf.function(Folded(extractor), autograph=False)
     context.context().enable_graph_collection()
     folded(tf.zeros((1, 71, 71, 3)))
-    found = context.context().export_run_metadata()
+    metadata = context.context().export_run_metadata()
     context.context().disable_graph_collection()
     nodes = [
-        node for graphs in found.function_graphs for graph in graphs.partition_graphs for node in graph.node
+        node
+        for graphs in metadata.function_graphs
+        for graph in graphs.partition_graphs
+        for node in graph.node
     ]
     fused = [list(node.attr["fused_ops"].list.s) for node in nodes if "FusedConv2D" in node.op]
     assert sum(names[-1] == b"Relu" for names in fused) == 24
 
 
-def test_a_keras_that_hides_its_graph_runs_the_network_as_it_is(monkeypatch):
-    inputs = keras.Input((8, 8, 3))
-    model = keras.Model(
-        inputs, keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3, use_bias=False)(inputs))
-    )
-    pixels = np.random.default_rng(0).uniform(size=(2, 8, 8, 3)).astype(np.float32)
-    monkeypatch.setattr(keras_graph, "_PRIVATE", ("_nodes_by_another_name",))
-    with pytest.warns(RuntimeWarning, match="has no _nodes_by_another_name"):
+@pytest.mark.parametrize("hidden", ["_nodes_by_depth", "_run_through_graph"])
+def test_without_a_private_name_of_keras_the_network_runs_unfolded(hidden):
+    inputs = keras.Input((SIDE, SIDE, 3))
+    convolved = layers.Conv2D(4, 3, use_bias=False)(inputs)
+    model = randomised(HidingModel(inputs, layers.BatchNormalization()(convolved)))
+    with hiding(hidden), pytest.warns(RuntimeWarning, match=f"has no {hidden}"):
         folded = Folded(model)
     assert folded.variables == []
-    np.testing.assert_array_equal(folded(pixels), model(pixels, training=False))
+    np.testing.assert_array_equal(folded(pixels()), model(pixels(), training=False))
+    assert len(Folded(model).variables) == 2

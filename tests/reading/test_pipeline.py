@@ -6,7 +6,7 @@ import psutil
 import pytest
 import tensorflow as tf
 
-from deepduel.augmentation.transform import PRESETS, augment
+from deepduel.augment import PRESETS, augment
 from deepduel.decoding import host_cpus
 from deepduel.decoding.batch_decoder import BatchDecoder
 from deepduel.decoding.split import Split

@@ -1,6 +1,6 @@
 import pytest
 
-from deepduel.augmentation.options import PRESETS
+from deepduel.augmentation.presets import PRESETS
 from deepduel.networks.architecture import Architecture
 from deepduel.reading.options import ReadOptions
 from deepduel.runs.length import RunLength

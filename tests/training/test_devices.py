@@ -13,7 +13,7 @@ import contextlib, sys
 import keras, numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from deepduel.augmentation.options import PRESETS
+from deepduel.augmentation.presets import PRESETS
 from deepduel.decoding.split import Split
 from deepduel.networks.architecture import Architecture
 from deepduel.reading import order, pipeline

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from deepduel import train
-from deepduel.augmentation.transform import PRESETS
+from deepduel.augment import PRESETS
 from deepduel.decoding.split import Split
 from deepduel.networks import task_model
 from deepduel.networks.architecture import Architecture

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from deepduel import evaluate, predict, train
-from deepduel.augmentation.transform import PRESETS, augment
+from deepduel.augment import PRESETS, augment
 from deepduel.decoding.split import Split
 from deepduel.networks import task_model
 from deepduel.networks.architecture import Architecture

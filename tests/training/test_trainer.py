@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from deepduel.augment import Augmentation, augment
 from deepduel.augmentation import mixing
 from deepduel.augmentation.mixing import Mixing
-from deepduel.augmentation.transform import Augmentation, augment
 from deepduel.decoding.split import Split
 from deepduel.networks.architecture import Architecture
 from deepduel.reading import order, pipeline
