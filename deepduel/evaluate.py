@@ -20,6 +20,7 @@ import sys
 from absl import flags
 
 from deepduel.prediction import flags as prediction_flags
+from deepduel.reading import flags as read_flags
 from tfrecords_tools import cli
 from tfrecords_tools.errors import UsageError
 
@@ -29,25 +30,11 @@ USUAL = {
     "Figures": ("bootstrap", "robustness", "robustness_images", "duplicates", "metadata", "group_by"),
     "Comparing two runs": ("compare", "output"),
 }
-FURTHER = {"Reading": ("batch_size", "micro_batch", "reader", "on_error")}
+FURTHER = {"Reading": ("batch_size", "micro_batch", "reader", "threads", "on_error")}
 prediction_flags.define(FLAGS)
 flags.DEFINE_string("data_dir", None, "Folder of shards.", flag_values=FLAGS)
 flags.DEFINE_string("split", "validation", "Split to evaluate on.", flag_values=FLAGS)
-flags.DEFINE_enum(
-    "reader",
-    "random",
-    ["random", "sequential"],
-    "random reads records by number; sequential is for remote storage.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_enum(
-    "on_error",
-    "fail",
-    ["fail", "skip"],
-    "What to do with an image that cannot be decoded: fail (stop and name it) or skip (leave it out of all "
-    "figures, print its name and count it in metrics.json).",
-    flag_values=FLAGS,
-)
+read_flags.define(FLAGS, ("reader", "threads", "on_error"))
 flags.DEFINE_integer(
     "bootstrap",
     1000,
@@ -106,7 +93,7 @@ def main(options: flags.FlagValues) -> None:
         _compare(options)
         return
     if options.output is not None:
-        raise UsageError("--output goes with --compare; an evaluation is written into its run")
+        raise UsageError("--output needs --compare; an evaluation is written into its run folder")
     for name in ("workdir", "data_dir"):
         if not options[name].value:
             raise UsageError(f"--{name} is missing; it must name the {options[name].help[:-1].lower()}")
@@ -133,7 +120,6 @@ def _evaluate(options: flags.FlagValues) -> None:
     from deepduel.evaluation import duplicates as picture_duplicates
     from deepduel.evaluation import group_columns, metrics_document, predictions, provenance, robustness
     from deepduel.prediction.predictor import Predictor
-    from deepduel.reading.pipeline import ReadOptions
     from deepduel.reports import gallery, report_page
 
     predictor = Predictor(
@@ -144,15 +130,15 @@ def _evaluate(options: flags.FlagValues) -> None:
         if (numbers < 0).all():
             print(f"{axis}: split {options.split!r} has no labels for it; it is left out")
     card = predictor.card
-    reading = ReadOptions(
-        options.batch_size, card.size, card.fit, card.fast_decode, options.reader, on_error=options.on_error
+    reading = read_flags.build(
+        options, batch_size=options.batch_size, size=card.size, fit=card.fit, fast_decode=card.fast_decode
     )
     grouped = group_columns.read(options.metadata, options.group_by, split) if options.group_by else {}
     predicted = predictions.predict(split, labels, predictor, reading)
-    about = provenance.about(predictor, predicted, workdir=options.workdir, flags=_given(options))
-    found = picture_duplicates.search(split, options.duplicates)
+    about = provenance.about(predictor, predicted, workdir=options.workdir, flags=_changed_flags(options))
+    copies = picture_duplicates.search(split, options.duplicates)
     document = metrics_document.document(
-        predicted, about, columns=grouped, found=found, replicates=options.bootstrap
+        predicted, about, columns=grouped, found=copies, replicates=options.bootstrap
     )
     if options.robustness:
         damaged = robustness.curves(
@@ -162,12 +148,14 @@ def _evaluate(options: flags.FlagValues) -> None:
         for axis, curves in damaged.items():
             document["tasks"][axis]["robustness"] = curves
     galleries = {axis: gallery.galleries(predicted, predictor, axis) for axis in document["tasks"]}
-    alike = gallery.pairs(found.pairs)
+    alike = gallery.pairs(copies.pairs)
     folder = pathlib.Path(options.workdir, "evaluation", options.split)
     metrics_document.save(folder, document, predicted, report_page.render(document, galleries, alike))
     print(table(document))
     if document["left_out"]:
-        print(f"{document['left_out']:,} of {document['records']:,} images do not decode and are left out")
+        print(
+            f"{document['left_out']:,} of {document['records']:,} images cannot be decoded and are left out"
+        )
     for name, count in document["ungrouped"].items():
         if count:
             print(f"{count:,} images have no {name} in {options.metadata} and are in none of its groups")
@@ -175,8 +163,8 @@ def _evaluate(options: flags.FlagValues) -> None:
         if task["shortcuts"].get("alarm"):
             best = max(task["shortcuts"]["balanced_accuracy"].values())
             print(
-                f"careful: file size, image size, JPEG tables and mean colour alone tell {axis} "
-                f"with {best:.1%} balanced accuracy; see the report"
+                f"warning: a baseline that sees only file size, image size, JPEG tables and mean colour "
+                f"reaches {best:.1%} balanced accuracy on {axis}; see the report"
             )
     print(f"report: {folder / 'report.html'}")
 
@@ -193,13 +181,13 @@ def _compare(options: flags.FlagValues) -> None:
     from tfrecords_tools.atomic import published
 
     runs = [saved_evaluation.read(run, options.split) for run in options.compare]
-    found = comparison.document(*runs, replicates=options.bootstrap)
-    print(comparison.table(found))
+    document = comparison.document(*runs, replicates=options.bootstrap)
+    print(comparison.table(document))
     for output in map(pathlib.Path, options.output or ()):
         if output.suffix == ".html":
-            text = comparison_page.render(found, *comparison_page.pictures(found, options.data_dir))
+            text = comparison_page.render(document, *comparison_page.pictures(document, options.data_dir))
         else:
-            text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+            text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
         output.parent.mkdir(parents=True, exist_ok=True)
         with published(output) as file:
             file.write(text)
@@ -229,7 +217,7 @@ def table(document: dict) -> str:
     return "\n".join(lines)
 
 
-def _given(options: flags.FlagValues) -> list[str]:
+def _changed_flags(options: flags.FlagValues) -> list[str]:
     """The flags that differ from their defaults, as they would be written."""
     return [
         flag.serialize()

@@ -18,6 +18,7 @@ import time
 from absl import flags
 
 from deepduel.prediction import flags as prediction_flags
+from deepduel.reading import flags as read_flags
 from tfrecords_tools import cli, progress
 from tfrecords_tools.errors import DataError, UsageError
 
@@ -27,7 +28,7 @@ USUAL = {
     "Output": ("output", "format", "probabilities", "calibration"),
     "Export": ("export",),
 }
-FURTHER = {"Reading": ("batch_size", "micro_batch", "on_error")}
+FURTHER = {"Reading": ("batch_size", "micro_batch", "threads", "on_error")}
 prediction_flags.define(FLAGS)
 flags.DEFINE_multi_string(
     "images",
@@ -68,14 +69,7 @@ flags.DEFINE_enum(
     "Export the models in this format instead of predicting.",
     flag_values=FLAGS,
 )
-flags.DEFINE_enum(
-    "on_error",
-    "skip",
-    ["fail", "skip"],
-    "What to do with an image that cannot be read: skip (list it, with the reason, in a second file) or fail "
-    "(stop and name it).",
-    flag_values=FLAGS,
-)
+read_flags.define(FLAGS, ("threads", "on_error"), on_error="skip")
 
 
 def main(options: flags.FlagValues) -> None:
@@ -105,7 +99,7 @@ def _export(options: flags.FlagValues) -> None:
 
     for name in ("images", "split", "calibration", "format"):
         if options[name].value:
-            raise UsageError(f"--export predicts nothing, so it does not go with --{name}")
+            raise UsageError(f"--export writes the models and predicts nothing; remove --{name}")
     predictor = Predictor(options.workdir, tasks=options.tasks, model=options.model)
     for path in export(predictor, options.output, options.export):
         print(path)
@@ -126,7 +120,13 @@ def _predict(options: flags.FlagValues) -> None:
     columns = submission.Columns(predictor.classes, probabilities=options.probabilities)
     form = options.format or ("jsonl" if options.output.endswith(".jsonl") else "csv")
     decoding = predictor.decoding
-    source = sources.open_source(options.images, decoding, split=options.split, on_error=options.on_error)
+    source = sources.open_source(
+        options.images,
+        decoding,
+        split=options.split,
+        threads=options.threads or None,
+        on_error=options.on_error,
+    )
     with submission.Writer(options.output, columns.header, form=form) as writer:
         seconds = _write(source, predictor, calibrations, columns, writer, options)
         if not writer.rows:

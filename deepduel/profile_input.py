@@ -17,6 +17,7 @@ from collections.abc import Callable
 from absl import flags
 
 from deepduel.augmentation import flags as augmentation_flags
+from deepduel.reading import flags as read_flags
 from deepduel.reading.bottleneck import Rates, Situation, table, verdict
 from deepduel.runs import task_flags
 from deepduel.training import devices
@@ -35,46 +36,19 @@ flags.DEFINE_integer("batch_size", 128, "Images per batch.", lower_bound=1, flag
 flags.DEFINE_integer(
     "image_size", 224, "Side of the network's square input in pixels.", lower_bound=1, flag_values=FLAGS
 )
-flags.DEFINE_integer(
-    "host_size",
-    0,
-    "Size to which the CPU resizes images when the data set has mixed sizes; 0 for --image_size.",
-    lower_bound=0,
-    flag_values=FLAGS,
-)
 flags.DEFINE_string(
     "augmentation",
     "original",
     "Preset of the augmentation: original, forensic, robust, light or none.",
     flag_values=FLAGS,
 )
-flags.DEFINE_enum(
-    "reader",
-    "random",
-    ["random", "sequential"],
-    "random reads records by number; sequential is for remote storage.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_bool("fast_decode", False, "Decode JPEG approximately.", flag_values=FLAGS)
-flags.DEFINE_bool(
-    "native_resolution", False, "Cut the input out of each image instead of resizing.", flag_values=FLAGS
-)
-flags.DEFINE_integer(
-    "threads",
-    0,
-    "Number of processes that decode (threads with --reader=sequential); 0 for one per core.",
-    lower_bound=0,
-    flag_values=FLAGS,
-)
-_DEFINED = set(FLAGS)
+read_flags.define(FLAGS, cache_help="It is measured beside reading without a cache.")
+_BEFORE = set(FLAGS)
 augmentation_flags.define(FLAGS, tasks=False)
 FURTHER = {
-    "Data": ("host_size", "native_resolution", "reader"),
-    "Augmentation": tuple(name for name in FLAGS if name not in _DEFINED),
+    "Data": ("host_size", "fit", "native_resolution", "reader", "sampling", "on_error"),
+    "Augmentation": tuple(name for name in FLAGS if name not in _BEFORE),
 }
-flags.DEFINE_string(
-    "cache", "none", "Cache to measure beside reading without one: ram or decoded:FOLDER.", flag_values=FLAGS
-)
 flags.DEFINE_float(
     "seconds", 3, "Seconds for which each stage is measured.", lower_bound=0.01, flag_values=FLAGS
 )
@@ -113,18 +87,12 @@ def measure(options: flags.FlagValues, split, preset) -> Rates:
     from deepduel.decoding.batch_decoder import BatchDecoder
     from deepduel.reading import order, pipeline
 
-    side = options.host_size or options.image_size
-    reading = pipeline.ReadOptions(
-        options.batch_size,
-        size=None if split.one_size and not options.native_resolution else (side, side),
-        fit="native" if options.native_resolution else "crop",
-        reader=options.reader,
-        fast_decode=options.fast_decode,
-        threads=options.threads or None,
-    )
+    reading = read_flags.build(options, batch_size=options.batch_size, cache="none")
+    if reading.size is None and (split.one_size is None or options.native_resolution):
+        reading = dataclasses.replace(reading, size=(options.image_size, options.image_size))
     caching = dataclasses.replace(reading, cache=options.cache)  # refuses what does not go together
     batches = pipeline.train_batches(split, reading, order.Position())
-    decode = BatchDecoder(split, reading.decoding(split), threads=reading.threads)
+    decode = BatchDecoder(split, reading.decoding(split), threads=reading.threads, on_error=reading.on_error)
     numbers = order.permutation(len(split), seed=0, epoch=0)
     rows = min(options.batch_size, len(split))
     turn = 0

@@ -58,7 +58,7 @@ def _write_tables(source: Split, shard: pathlib.Path, places: list[tuple[int, in
     lines = []
     for row, (record, offset) in zip(table, places, strict=True):
         _, _, start, size = source.place(record)
-        image, length = source.image_place(record)
+        _, image, length = (int(column[0]) for column in source.image_places(np.array([record])))
         row["offset"], row["size"] = offset, size
         row["image_offset"], row["image_size"] = offset + image - start, length
         row["height"], row["width"] = source.sizes[record]

@@ -41,7 +41,9 @@ _STREAMS = {
 }
 
 
-def threefry(key: tuple[tf.Tensor, tf.Tensor], counter: tuple[tf.Tensor, tf.Tensor]):
+def threefry(
+    key: tuple[tf.Tensor, tf.Tensor], counter: tuple[tf.Tensor, tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Threefry-2x32 with 20 rounds: two uint32 words per counter.
 
     Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC11);
@@ -105,12 +107,12 @@ def draw(augmentation: Augmentation, seeds: tf.Tensor, height: int, width: int) 
     uniform = {name: values[:, stream] for name, stream in _STREAMS.items()}
     spec = augmentation
     frame = (spec.crop_size, spec.crop_size) if spec.crop_size else (height, width)
-    out = {}
+    out: dict[str, tf.Tensor] = {}
 
-    def between(name, low, high):
+    def between(name: str, low: float, high: float) -> None:
         out[name] = low + uniform[name] * (high - low)
 
-    def whole(name, low, high):  # low..high, both included
+    def whole(name: str, low: int, high: int) -> None:  # low..high, both included
         out[name] = low + tf.minimum(tf.floor(uniform[name] * (high - low + 1)), float(high - low))
 
     if spec.rotation_range:

@@ -8,10 +8,14 @@ meaning; what is not given is the preset's. Import takes no TensorFlow, so that 
 
 import dataclasses
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from tfrecords_tools.errors import UsageError
+
+if TYPE_CHECKING:
+    from deepduel.augmentation.options import Augmentation, Mixing
 
 PRESETS = ("original", "forensic", "robust", "light", "none")
 MIXING = ("mixup_alpha", "cutmix_alpha")
@@ -53,7 +57,7 @@ _KINDS: dict[Callable, str] = {
     _pair: "two numbers like 0.5,1.5, or none",
     truth: "true or false",
 }
-_PARAMETERS = {  # name: (kind, help)
+_PARAMETERS: dict[str, tuple[Callable, str]] = {  # name: (kind, help)
     "rotation_range": (_number, "Degrees, uniform in ±."),
     "width_shift_range": (_numbers, "As in ImageDataGenerator: a share, pixels, or several to choose from."),
     "height_shift_range": (_numbers, "As width_shift_range."),
@@ -104,7 +108,7 @@ def define(flag_values: flags.FlagValues, *, tasks: bool = True) -> None:
 
 def given(options: flags.FlagValues, axes: list[str], per_task: Callable) -> dict[str, dict[str, str]]:
     """{axis: {parameter: text}} of what was given for it."""
-    found = {axis: {} for axis in axes}
+    found: dict[str, dict[str, str]] = {axis: {} for axis in axes}
     for name in _PARAMETERS:
         values = options[name].value if name in options else None
         for axis, text in per_task(name, values or [], axes, required=False).items():
@@ -112,7 +116,7 @@ def given(options: flags.FlagValues, axes: list[str], per_task: Callable) -> dic
     return found
 
 
-def build(preset: str, texts: dict[str, str]):
+def build(preset: str, texts: dict[str, str]) -> "tuple[Augmentation, Mixing]":
     """The preset with these parameters changed: (Augmentation, Mixing). Raises UsageError."""
     from deepduel.augmentation.options import PRESETS as presets
     from deepduel.augmentation.options import Mixing
@@ -129,7 +133,7 @@ def build(preset: str, texts: dict[str, str]):
     return augmentation, mixing
 
 
-def _value(name: str, text: str):
+def _value(name: str, text: str) -> Any:
     kind = _PARAMETERS[name][0]
     try:
         return kind(text)
@@ -137,7 +141,7 @@ def _value(name: str, text: str):
         raise UsageError(f"--{name} must be {_KINDS[kind]}, got {text!r}") from None
 
 
-def _check_effect(augmentation, values: dict, preset: str) -> None:
+def _check_effect(augmentation: "Augmentation", values: dict[str, Any], preset: str) -> None:
     """Raises UsageError when a flag that was given changes nothing."""
     for name, needed in _NEEDS.items():
         if name in values and not any(getattr(augmentation, other) for other in needed):

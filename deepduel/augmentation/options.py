@@ -68,7 +68,7 @@ class Augmentation:
     rand_augment: int = 0
     rand_augment_magnitude: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in self._items():
             if isinstance(value, list):  # JSON and Keras configurations know no tuples
                 object.__setattr__(self, name, tuple(value))
@@ -103,10 +103,10 @@ class Augmentation:
         for name in ("blur_probability", "jpeg_probability", "rand_augment_magnitude"):
             _check_number(name, getattr(self, name), 0, 1)
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, Augmentation) and repr(self) == repr(other)
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(repr(self))
 
     def __str__(self) -> str:
@@ -147,7 +147,7 @@ class Augmentation:
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Augmentation)}
 
 
-def text_of(value) -> str:
+def text_of(value: object) -> str:
     """(0.3, 1.7) -> "0.3,1.7", True -> "true"."""
     if isinstance(value, tuple):
         return ",".join(text_of(part) for part in value)
@@ -163,14 +163,14 @@ def check_crop(crop_size: int, height: int, width: int) -> None:
         )
 
 
-def _check_number(name: str, value, low: float, high: float) -> None:
+def _check_number(name: str, value: object, low: float, high: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise ValueError(f"{name}={value!r}: must be a number from {low} to {high}")
     if value == math.inf:
         raise ValueError(f"{name}={value!r}: must be finite")
 
 
-def _check_pair(name: str, value, low: float, high: float) -> None:
+def _check_pair(name: str, value: object, low: float, high: float) -> None:
     if not isinstance(value, tuple) or len(value) != 2:
         raise ValueError(f"{name}={value!r}: must be two numbers (lowest, highest)")
     for number in value:
@@ -230,7 +230,7 @@ class Mixing:
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)

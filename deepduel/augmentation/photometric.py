@@ -89,7 +89,7 @@ def jpeg(images: tf.Tensor, quality: tf.Tensor) -> tf.Tensor:
     known = tf.maximum(scale, 1.0)
     percent = tf.where(known < 50, tf.floor(5000 / known), 200 - 2 * known)[:, None, None]
 
-    def table(base):
+    def table(base: np.ndarray) -> tf.Tensor:
         return tf.clip_by_value(tf.floor((base * percent + 50) / 100), 1.0, 255.0)
 
     luma = _quantise(luma, table(_LUMA))
@@ -108,7 +108,7 @@ def jpeg(images: tf.Tensor, quality: tf.Tensor) -> tf.Tensor:
     return tf.where(scale[:, None, None, None] > 0, rgb, images)
 
 
-def _quantise(plane, table):
+def _quantise(plane: tf.Tensor, table: tf.Tensor) -> tf.Tensor:
     """One plane [B, H, W] through the 8x8 cosine transform, quantised and back."""
     batch = tf.shape(plane)[0]
     height, width = plane.shape[1:]
@@ -127,14 +127,14 @@ def _quantise(plane, table):
     return tf.clip_by_value(tf.round(plane + 128), 0.0, 255.0)
 
 
-def _halve(plane):
+def _halve(plane: tf.Tensor) -> tf.Tensor:
     """Means of 2x2 pixels, rounded up and down in turn (libjpeg's jcsample.c, h2v2_downsample)."""
     sums = plane[:, ::2, ::2] + plane[:, 1::2, ::2] + plane[:, ::2, 1::2] + plane[:, 1::2, 1::2]
     bias = 1.0 + tf.cast(tf.range(sums.shape[2]) % 2, tf.float32)
     return tf.floor((sums + bias) / 4)
 
 
-def _double(plane):
+def _double(plane: tf.Tensor) -> tf.Tensor:
     """Twice the size with weights 3/4 and 1/4 each way (libjpeg's jdsample.c, h2v2_fancy_upsample)."""
     for axis in (1, 2):
         side = plane.shape[axis]

@@ -8,6 +8,8 @@ compiled function.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import keras_cv
 import tensorflow as tf
@@ -38,12 +40,12 @@ def rand_augment(images: tf.Tensor, seeds: tf.Tensor, *, operations: int, magnit
 
 
 @functools.lru_cache(maxsize=16)
-def _function(operations: int, magnitude: float):
+def _function(operations: int, magnitude: float) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     with tf.init_scope():  # the layers make variables: a random generator each, which is never used
         layers = _layers(magnitude)
 
     @tf.function  # keras-cv's code needs AutoGraph, which callers may have switched off
-    def run(images, seeds):
+    def run(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         drawn = uniforms(seeds, operations * _PER_ROUND, family=FAMILIES["rand_augment"])
         for number in range(operations):
             uniform = drawn[:, number * _PER_ROUND : (number + 1) * _PER_ROUND]
@@ -55,7 +57,7 @@ def _function(operations: int, magnitude: float):
     return run
 
 
-def _one_round(images, chosen, uniform, layers):
+def _one_round(images: tf.Tensor, chosen: tf.Tensor, uniform: tf.Tensor, layers: list[Any]) -> tf.Tensor:
     """Each image through the layer whose number it has chosen; through none with a number beyond."""
     # Whole numbers, as the paper's operations on 8-bit pictures have them: their sums are exact in
     # float32, so that the others of a group do not show in an image.
@@ -67,17 +69,17 @@ def _one_round(images, chosen, uniform, layers):
     return tf.ensure_shape(joined, images.shape)
 
 
-def _applied(layer, images, uniform, place):
+def _applied(layer: Any, images: tf.Tensor, uniform: tf.Tensor, place: tf.Tensor) -> Callable[[], tf.Tensor]:
     part, drawn = tf.gather(images, place), tf.gather(uniform, place)
 
-    def apply():
+    def apply() -> tf.Tensor:
         out = layer.augment_images(part, transformations=_transformations(layer, drawn))
         return tf.ensure_shape(tf.cast(out, tf.float32), part.shape)
 
     return tf.cond(tf.size(place) > 0, apply, lambda: part)  # equalization cannot take no image
 
 
-def _transformations(layer, uniform: tf.Tensor):
+def _transformations(layer: Any, uniform: tf.Tensor) -> Any:
     """What the layer's `get_random_transformation_batch` would draw, from uniforms [n, 3]."""
     first, second, sign = (uniform[:, k, None] for k in range(3))
     sign = tf.where(sign < 0.5, 1.0, -1.0)
@@ -106,11 +108,11 @@ def _transformations(layer, uniform: tf.Tensor):
     return None  # auto contrast, equalization
 
 
-def _is_zero(factor) -> bool:
+def _is_zero(factor: Any) -> bool:
     return isinstance(factor, core.ConstantFactorSampler) and factor.value == 0
 
 
-def _quantile(factor, uniform: tf.Tensor) -> tf.Tensor:
+def _quantile(factor: Any, uniform: tf.Tensor) -> tf.Tensor:
     """Where a keras-cv FactorSampler's distribution function is `uniform`."""
     if isinstance(factor, core.ConstantFactorSampler):
         return tf.ones_like(uniform) * factor.value

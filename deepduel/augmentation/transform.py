@@ -10,7 +10,7 @@ model. `RandomWarp` is the same as a keras-cv layer.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -97,7 +97,7 @@ def apply_transform(
             images, matrix, size, fill_mode=fill_mode, cval=cval, margins=_margins(frame, size)
         )
 
-    def per_image(name):
+    def per_image(name: str) -> tf.Tensor:
         return tf.broadcast_to(tf.cast(parameters[name], tf.float32), [batch])
 
     if "channel_shift_intensity" in parameters:
@@ -111,7 +111,7 @@ def apply_transform(
     return out
 
 
-def _check(images, parameters):
+def _check(images: tf.Tensor, parameters: Mapping[str, Any]) -> None:
     unknown = sorted(parameters.keys() - _PARAMETERS)
     if unknown:
         raise ValueError(f"unknown parameter {unknown[0]!r}; known are {', '.join(sorted(_PARAMETERS))}")
@@ -119,11 +119,11 @@ def _check(images, parameters):
         raise ValueError(f"images must be [B, H, W, C] with known H, W and C, not {images.shape}")
 
 
-def _pair(size):
-    return (size, size) if isinstance(size, int) else tuple(size)
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-def _margins(frame, size):
+def _margins(frame: tuple[int, int], size: tuple[int, int]) -> Any:
     """How far the outermost pixels of an enlarged image lie outside it, though not beyond its edge."""
     return tuple(
         (1 - side / target) / 2 + 0.01 if side < target else 0.0
@@ -131,7 +131,7 @@ def _margins(frame, size):
     )
 
 
-def _in_blocks(matrix, factors):
+def _in_blocks(matrix: tf.Tensor, factors: tuple[int, int]) -> Any:
     """The same places, in coordinates of blocks of factors[0] x factors[1] pixels."""
     rows, columns = factors
     scale = tf.constant([1 / rows] * 3 + [1 / columns] * 3, tf.float64)
@@ -200,9 +200,9 @@ def augment(
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(augmentation, size):
+def _compiled(augmentation: Augmentation, size: tuple[int, int] | None) -> Callable:
     @tf.function(jit_compile=True, autograph=False)  # nothing here needs it, and converting takes seconds
-    def draw_and_apply(images, seeds):
+    def draw_and_apply(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         parameters = draw(augmentation, seeds, *images.shape[1:3])
         return apply_transform(
             images,
@@ -217,7 +217,7 @@ def _compiled(augmentation, size):
     return draw_and_apply
 
 
-def _blur_radius(augmentation):
+def _blur_radius(augmentation: Augmentation) -> int:
     return 0 if augmentation.blur_sigma is None else -int(-3 * augmentation.blur_sigma[1] // 1)
 
 
@@ -262,7 +262,7 @@ class RandomWarp(randaugment.AugmentationLayer):
         # With jit_compile="auto" Keras would compile the whole model by XLA, convolutions included.
         self.supports_jit = False
 
-    def call(self, inputs, training=True):
+    def call(self, inputs: Any, training: bool | None = True) -> Any:
         if isinstance(inputs, Mapping):
             for key in _UNSUPPORTED:
                 if key in inputs:
@@ -273,10 +273,10 @@ class RandomWarp(randaugment.AugmentationLayer):
         self._now_training = training
         return super().call(inputs)
 
-    def _ensure_inputs_are_compute_dtype(self, inputs):
+    def _ensure_inputs_are_compute_dtype(self, inputs: Any) -> Any:
         return inputs  # uint8 images are a quarter of the bytes, and labels are none of our business
 
-    def _batch_augment(self, inputs):
+    def _batch_augment(self, inputs: dict[str, Any]) -> dict[str, Any]:
         images = inputs["images"]
         if not self._now_training:
             out = resize(images, self.size, crop_size=self.augmentation.crop_size)
@@ -287,14 +287,14 @@ class RandomWarp(randaugment.AugmentationLayer):
             out = augment(images, seeds, self.augmentation, self.size)
         return {**inputs, "images": tf.cast(out, self.compute_dtype)}
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         if isinstance(input_shape, Mapping):
             return {**input_shape, "images": self.compute_output_shape(input_shape["images"])}
         crop = self.augmentation.crop_size
         side = (crop, crop) if crop else tuple(input_shape[-3:-1])
         return (*input_shape[:-3], *(self.size or side), input_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"size": self.size, "seed": self.seed, "name": self.name}
         config["dtype"] = keras.saving.serialize_keras_object(self.dtype_policy)
         return config | dataclasses.asdict(self.augmentation)

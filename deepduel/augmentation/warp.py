@@ -16,12 +16,14 @@ and a gather of single numbers leaves the loop nest that XLA can vectorise.
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from deepduel.augmentation.options import MAX_ZOOM
 
+_Line = list[Any]  # coefficients of x, y and 1
 MAX_SHIFT = 4.0  # image sides; beyond it fixed-point coordinates could leave their 32
 _WEIGHT_BITS = 8
 _RANGE_BITS = 26  # leaves 2**5 image sides on each side of zero in an int32
@@ -58,7 +60,7 @@ def inverse_map(
     if "quarter_turns" in parameters and frame[0] != frame[1]:
         raise ValueError(f"quarter turns need square images, not {frame[0]}x{frame[1]}; set crop_size")
 
-    def get(name, default, limit=None):
+    def get(name: str, default: float, limit: float | None = None) -> tf.Tensor:
         value = tf.cast(parameters.get(name, default), tf.float64)
         value = value if limit is None else tf.clip_by_value(value, -limit, limit)
         return tf.broadcast_to(value, [batch])
@@ -89,19 +91,19 @@ def inverse_map(
     return tf.stack(v + u, axis=-1)
 
 
-def _times(factor, line):
+def _times(factor: tf.Tensor, line: _Line) -> _Line:
     return [factor * value for value in line]
 
 
-def _plus(one, other):
+def _plus(one: _Line, other: _Line) -> _Line:
     return [a + b for a, b in zip(one, other, strict=True)]
 
 
-def _rotate(cosine, sine, u, v):
+def _rotate(cosine: tf.Tensor, sine: tf.Tensor, u: _Line, v: _Line) -> tuple[_Line, _Line]:
     return _plus(_times(cosine, u), _times(-sine, v)), _plus(_times(sine, u), _times(cosine, v))
 
 
-def _quarter_turn(turns):
+def _quarter_turn(turns: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Whole-number cosine and sine of turns · 90 degrees, so that pixels meet pixels."""
     turns = tf.math.floormod(tf.round(turns), 4.0)
     is_turn = lambda k: tf.cast(tf.equal(turns, k), tf.float64)
@@ -174,7 +176,7 @@ def sample_bilinear(
     bottom, right = tf.minimum(top + 1, height - 1), tf.minimum(left + 1, width - 1)
     down, across = _weight(row, fraction_bits), _weight(column, fraction_bits)
 
-    def corner(y, x):
+    def corner(y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
         return tf.cast(_pixels(images, y, x), tf.float32)
 
     upper, lower = corner(top, left), corner(bottom, left)
@@ -184,11 +186,13 @@ def sample_bilinear(
     return tf.where(inside[..., None], out, cval) if fill_mode == "constant" else out
 
 
-def _inside(coordinate, side, bits, reach=0):
+def _inside(coordinate: tf.Tensor, side: int, bits: int, reach: int = 0) -> tf.Tensor:
     return (coordinate >= -reach) & (coordinate <= ((side - 1) << bits) + reach)
 
 
-def _fold(coordinate, side, bits, fill_mode, offset=0, reach=0):
+def _fold(
+    coordinate: tf.Tensor, side: int, bits: int, fill_mode: str, offset: int = 0, reach: int = 0
+) -> tf.Tensor:
     """Fixed-point coordinates, `offset` added, brought into 0..side - 1; scipy's map_coordinate."""
     last = (side - 1) << bits
     if fill_mode == "reflect":
@@ -204,7 +208,9 @@ def _fold(coordinate, side, bits, fill_mode, offset=0, reach=0):
     return tf.clip_by_value(coordinate, 0, last)
 
 
-def _coordinates(matrix, size, fraction_bits, offset=0):
+def _coordinates(
+    matrix: tf.Tensor, size: tuple[int, int], fraction_bits: int, offset: int = 0
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Fixed-point int32 [B, h, w] rows and columns of all output pixels."""
     fixed = tf.cast(tf.round(matrix * float(1 << fraction_bits)), tf.int32)
     i = tf.range(size[0], dtype=tf.int32)[None, :, None]
@@ -213,17 +219,17 @@ def _coordinates(matrix, size, fraction_bits, offset=0):
     return m[0] * i + (m[2] + offset) + m[1] * j, m[3] * i + (m[5] + offset) + m[4] * j
 
 
-def _shift_right(values, bits):
+def _shift_right(values: tf.Tensor, bits: int) -> tf.Tensor:
     return tf.bitwise.right_shift(values, tf.constant(bits, values.dtype))
 
 
-def _weight(coordinate, fraction_bits):
+def _weight(coordinate: tf.Tensor, fraction_bits: int) -> tf.Tensor:
     """float32 [B, h, w, 1] in [0, 1), a multiple of 1/256."""
     bits = tf.bitwise.bitwise_and(_shift_right(coordinate, fraction_bits - _WEIGHT_BITS), np.int32(255))
     return (tf.cast(bits, tf.float32) * (1 / 256))[..., None]
 
 
-def _pixels(images, row, column):
+def _pixels(images: tf.Tensor, row: tf.Tensor, column: tf.Tensor) -> tf.Tensor:
     """images[b, row[b], column[b]]: [B, h, w, C]."""
     batch = tf.shape(images)[0]
     height, width, channels = images.shape[1:]

@@ -1,7 +1,7 @@
-"""Records that do not decode: they end the reading, or are left out and counted.
+"""Records that do not decode: they raise an error, or are left out and counted.
 
 A record that is left out keeps its row in the batch, black and with weight 0, so that shapes,
-steps and the order of all other records stay as they are. The functions here serve the random-access
+steps and the order of all other records stay as they are. These functions serve the random-access
 reader; the sequential one does the same in its graph.
 """
 
@@ -16,21 +16,22 @@ from deepduel.decoding.split import Split
 from tfrecords_tools.errors import DataError
 
 POLICIES = ("fail", "skip")
-_LISTED = 20  # bad records that get a line of their own
+_LISTED = 20  # bad records printed with a line of their own
 _LOCK = threading.Lock()
 
 
-def found(split: Split, record: int, reason: str, *, on_error: str) -> None:
-    """A record of `split` does not decode.
+def report(split: Split, record: int, reason: str, *, on_error: str) -> None:
+    """Reports that a record of `split` does not decode.
+
+    With on_error "skip", the record is added to `split.bad`, and the first 20 are printed to stderr.
 
     Raises:
-      DataError: with on_error "fail"; names shard, record and key. With "skip" they are printed,
-        for the first 20, and `split.bad` keeps the record.
+      DataError: with on_error "fail"; names shard, record and key.
     """
     if on_error == "fail":
         raise DataError(_message(split, record, reason))
-    with _LOCK:  # decoding threads come here at once; a line is printed whole and in its turn
-        if record in split.bad:  # of an earlier epoch
+    with _LOCK:  # several threads decode; their lines must not mix
+        if record in split.bad:  # reported in an earlier epoch
             return
         split.bad[record] = reason
         if len(split.bad) <= _LISTED:
@@ -41,7 +42,7 @@ def found(split: Split, record: int, reason: str, *, on_error: str) -> None:
 
 
 def weights(split: Split, records: np.ndarray) -> np.ndarray:
-    """float32 [B]: 1 for images; 0 for padding (record -1) and for records known to be bad."""
+    """Weights of records int64 [B]: float32 [B], 0 for padding (record -1) and for bad records, else 1."""
     weight = (records >= 0).astype(np.float32)
     if split.bad:
         weight[np.isin(records, list(split.bad))] = 0
@@ -56,7 +57,7 @@ def _message(split: Split, record: int, reason: str) -> str:
 
 
 def data_error(error: Exception) -> DataError | None:
-    """The DataError inside an error of TensorFlow's that a data set raised; None if it is another matter."""
+    """The DataError inside a TensorFlow error that a data set raised; None if it has another cause."""
     text = str(error)
     raised = re.search(r"DataError: ([^\n\"\]]*)", text.replace("\\n", "\n"))
     if raised:
@@ -64,19 +65,19 @@ def data_error(error: Exception) -> DataError | None:
     resized = re.search(r'input file "([^"]*)" has body length', text)
     if resized:
         return DataError(
-            f"{resized.group(1)}{_first_lost(resized.group(1))}: it was cut short or replaced since it was "
+            f"{resized.group(1)}{_first_lost(resized.group(1))}: it was truncated or replaced since it was "
             "opened; copy the folder again, or convert again"
         )
-    gone = re.search(
+    unopened = re.search(
         r"([^\s;]*\.tfrecord-[^;]*); (No such file or directory|Permission denied|[^\n\[]*)", text
     )
-    if gone:
-        return DataError(f"{gone.group(1)}: cannot be opened ({gone.group(2)})")
+    if unopened:
+        return DataError(f"{unopened.group(1)}: cannot be opened ({unopened.group(2)})")
     return None
 
 
 def _first_lost(shard: str) -> str:
-    """ ", record N (key unreadable)" of the first that is not whole any more; "" where nobody can tell."""
+    """ ", record N (key unreadable)" for the first record no longer whole; "" where that is unknown."""
     try:
         size = os.stat(shard).st_size  # noqa: PTH116
         table = np.load(f"{shard}.npy", allow_pickle=False)

@@ -1,27 +1,31 @@
-"""How much RAM there is to be had."""
+"""How much RAM this process may still use, in bytes."""
 
 import math
 import pathlib
 
 import psutil
 
-_GROUP = pathlib.Path("/sys/fs/cgroup")  # of the container that this process may be in
+_CGROUP = pathlib.Path("/sys/fs/cgroup")  # of the container that this process may run in
 
 
-def available_bytes() -> int:
-    """What can be taken without swapping: of the machine's RAM, and of what the container is allowed."""
-    return int(min(psutil.virtual_memory().available, _left_to_container()))
+def available_bytes(cgroup: pathlib.Path = _CGROUP) -> int:
+    """The RAM that can be allocated without swapping, within the limits of the machine and of the container.
+
+    Args:
+      cgroup: folder with the container's limits (cgroup v2).
+    """
+    return int(min(psutil.virtual_memory().available, _left_to_container(cgroup)))
 
 
-def _left_to_container() -> float:
-    """Infinity where there is no limit. Pages of files count as taken there, though they can be dropped."""
+def _left_to_container(cgroup: pathlib.Path) -> float:
+    """Infinity where there is no limit. The cgroup counts pages of files as used, but they can be dropped."""
     try:
-        limit = (_GROUP / "memory.max").read_text().strip()
+        limit = (cgroup / "memory.max").read_text().strip()
         if limit == "max":
             return math.inf
-        taken = int((_GROUP / "memory.current").read_text())
-        fields = dict(line.split() for line in (_GROUP / "memory.stat").read_text().splitlines())
+        used = int((cgroup / "memory.current").read_text())
+        fields = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
         droppable = int(fields["file"]) - int(fields["shmem"])
     except (OSError, ValueError, KeyError):
         return math.inf
-    return max(int(limit) - taken + droppable, 0)
+    return max(int(limit) - used + droppable, 0)

@@ -1,126 +1,159 @@
-"""One encoded image of any size -> one uint8 row of a batch, [H, W, 3].
+"""One record's image of any size -> one row of a batch, uint8 [H, W, 3].
 
     "crop", "pad"   decode, as small as libjpeg-turbo can where that does no harm, then one resample
     "native"        decode, then cut out: every pixel of the row is a pixel of the image
 
+The same function decodes in this process and in the worker processes, so the pixels are the same bit for
+bit. It needs neither TensorFlow nor the data folder.
+
 libjpeg-turbo leaves out the finer half (three quarters, seven eighths) of each block's frequencies at
-no cost, which is most of what a large photograph would take. Never below the row's own size: what
-is left to shrink is resampled with an antialiasing (triangle) filter. The shares that are no power
-of two are not used: libjpeg-turbo has no vector code for them, and they bring nothing.
+no cost, which saves most of the time that a large photograph takes. Images are never decoded smaller than
+the row: the rest of the reduction is a resample with an antialiasing (triangle) filter. The ratios that
+are no power of two are not used: libjpeg-turbo has no vector code for them, and they save nothing.
 """
 
 import dataclasses
 import os
-import threading
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import simplejpeg
 from PIL import Image
 
+from tfrecords_tools.errors import UsageError
+from tfrecords_tools.images.scratch import scratch
+from tfrecords_tools.images.stored import stored_pixels
+
 FITS = ("crop", "pad", "native")
-SCALES = (8, 4, 2)  # of libjpeg-turbo's N/8 those with vector code
-# By how much a scaled image stays larger than the row. At 1.5 the pixels are 0.2 grey levels from
-# those of a full decode and resample in the mean, 0.8 in the worst photograph (BUILD_NOTES.md).
+SCALES = (8, 4, 2)  # the reductions for which libjpeg-turbo has vector code
+# How much larger than the row a reduced image stays. At 1.5 the pixels differ from those of a full
+# decode and resample by 0.2 grey levels on average, 0.8 in the worst photograph (BUILD_NOTES.md).
 _MARGIN = 1.5
 _FAST_MARGIN = 1.0
-_scratch = threading.local()
 
-# Pillow would give its memory back after every image, and page it in anew for the next: half a
-# millisecond each. An image, the one between the two passes, and the result, in each thread.
+# Pillow would return its memory after every image, and page it in again for the next: half a
+# millisecond each. Each thread needs an image, the one between the two passes, and the result.
 Image.core.set_blocks_max(max(Image.core.get_blocks_max(), 3 * (os.cpu_count() or 1)))
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodeOptions:
-    """How encoded images become one array.
+    """How encoded images of any size become rows of one array.
 
     Attributes:
       size: (height, width) of every image in the batch, in pixels.
-      fit: what brings an image of another size to `size`: "crop" (fill the frame, cut off the rest,
-        centred) or "pad" (fit inside, black around), both with the aspect kept and antialiased;
-        "native": no resampling, cut a frame out; what is missing of it is the image mirrored.
+      fit: how an image of another size is brought to `size`: "crop" (fill the frame, cut off the rest,
+        centred) or "pad" (fit inside, black around), both with the aspect ratio kept and antialiased;
+        "native": no resampling, cut a frame out; an image smaller than the frame is mirrored at its edges.
       fast: trade accuracy for speed: approximate DCT and colour upsampling, and large images
-        decoded at 1/2, 1/4 or 1/8 down to just the size. Off, pixels are those that Pillow
-        gives, bit for bit, and images are decoded smaller only where half as much again is left.
+        decoded at 1/2, 1/4 or 1/8, down to exactly `size`. Off, pixels are those that Pillow
+        gives, bit for bit, and reduced images stay at least 1.5 times as large as `size`.
     """
 
     size: tuple[int, int]
     fit: str = "crop"
     fast: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if min(self.size) < 1:
-            raise ValueError(f"size must be (height, width) in pixels, got {self.size}")
+            raise UsageError(f"size must be (height, width) in pixels, at least 1 each, got {self.size}")
         if self.fit not in FITS:
-            raise ValueError(f"fit must be one of {', '.join(FITS)}, got {self.fit!r}")
+            raise UsageError(f"fit must be one of {', '.join(FITS)}, got {self.fit!r}")
 
 
-def scale(height: int, width: int, decoding: DecodeOptions) -> int:
-    """1, 2, 4 or 8: by what an image's sides are divided while it is decoded."""
-    if decoding.fit == "native":
-        return 1
-    ratios = height / decoding.size[0], width / decoding.size[1]
-    ratio = min(ratios) if decoding.fit == "crop" else max(ratios)  # pixels of the image per pixel of the row
-    return next((scale for scale in SCALES if scale * margin(decoding) <= ratio), 1)
-
-
-def margin(decoding: DecodeOptions) -> float:
-    """How many times its size in the row an image must keep to be decoded smaller."""
-    return _FAST_MARGIN if decoding.fast else _MARGIN
-
-
-def decode_jpeg(
-    data: bytes,
+def decode_image(
+    data: bytes | memoryview,
+    encoding: str,
     height: int,
     width: int,
-    decoding: DecodeOptions,
+    options: DecodeOptions,
     out: np.ndarray,
     seed: Sequence[int] | None = None,
 ) -> None:
-    """A JPEG of `height` x `width` pixels -> `out`, uint8 [H, W, 3].
+    """Decodes a record's image of `height` x `width` pixels into a row of a batch.
 
     Args:
-      seed: two int32, say where "native" cuts; None: in the centre.
+      encoding: "jpeg", "png" or "raw".
+      out: uint8 [H, W, 3] of `options.size`.
+      seed: two int32 from which fit "native" draws its crop; None: the centre.
 
     Raises:
-      ValueError: it does not decode, or has other sides.
+      ValueError: it does not decode, or has another size.
     """
-    fast = decoding.fast
-    if (height, width) == decoding.size:
+    if encoding == "jpeg":
+        decode_jpeg(data, height, width, options, out, seed)
+    else:
+        out[:] = resize_image(stored_pixels(data, encoding, height, width), options, seed)
+
+
+def scale(height: int, width: int, options: DecodeOptions) -> int:
+    """1, 2, 4 or 8: the number by which an image's sides are divided while it is decoded."""
+    if options.fit == "native":
+        return 1
+    ratios = height / options.size[0], width / options.size[1]
+    ratio = min(ratios) if options.fit == "crop" else max(ratios)  # pixels of the image per pixel of the row
+    return next((scale for scale in SCALES if scale * margin(options) <= ratio), 1)
+
+
+def margin(options: DecodeOptions) -> float:
+    """How many times its size in the row an image must keep to be decoded smaller."""
+    return _FAST_MARGIN if options.fast else _MARGIN
+
+
+def decode_jpeg(
+    data: bytes | memoryview,
+    height: int,
+    width: int,
+    options: DecodeOptions,
+    out: np.ndarray,
+    seed: Sequence[int] | None = None,
+) -> None:
+    """`decode_image` of a JPEG.
+
+    Raises:
+      ValueError: it does not decode, or has another size.
+    """
+    fast = options.fast
+    if (height, width) == options.size:
         _require(simplejpeg.decode_jpeg(data, "RGB", fast, fast, buffer=out), (height, width))
         return
-    divisor = scale(height, width, decoding)
+    divisor = scale(height, width, options)
     shape = -(-height // divisor), -(-width // divisor)
-    small = shape if divisor > 1 else (0, 0)
-    pixels = simplejpeg.decode_jpeg(data, "RGB", fast, fast, *small, buffer=_buffer(shape[0] * shape[1] * 3))
+    least = shape if divisor > 1 else (0, 0)
+    buffer = scratch(shape[0] * shape[1] * 3)
+    pixels = simplejpeg.decode_jpeg(data, "RGB", fast, fast, *least, buffer=buffer)
     _require(pixels, shape)
-    out[:] = fit_image(pixels, decoding, seed, full=(height, width), scale=divisor)
+    out[:] = resize_image(pixels, options, seed, full=(height, width), scale=divisor)
 
 
-def fit_image(
+def resize_image(
     pixels: np.ndarray,
-    decoding: DecodeOptions,
+    options: DecodeOptions,
     seed: Sequence[int] | None = None,
     *,
     full: tuple[int, int] | None = None,
     scale: int = 1,
 ) -> np.ndarray:
-    """Brings [h, w, 3] uint8 to `decoding.size`; one of that size is not touched.
+    """Brings an image to `options.size`; one of that size is returned as it is.
 
     Args:
-      seed: see `decode_jpeg`.
-      full, scale: (height, width) of the image and what its sides were divided by, rounded up, when
-        it was decoded; None: it is whole.
+      pixels: uint8 [h, w, 3].
+      seed: see `decode_image`.
+      full, scale: (height, width) of the image and the number by which its sides were divided, rounded
+        up, when it was decoded; None: `pixels` is the whole image.
+
+    Returns:
+      uint8 [H, W, 3].
     """
-    if decoding.fit == "native":
-        return _cut_out(pixels, decoding.size, seed)
-    height, width = decoding.size
+    if options.fit == "native":
+        return _cut_out(pixels, options.size, seed)
+    height, width = options.size
     h, w = full or pixels.shape[:2]
     if pixels.shape[:2] == (height, width) == (h, w):
         return pixels
     picture = Image.fromarray(pixels)
-    if decoding.fit == "crop":
+    if options.fit == "crop":
         factor = max(height / h, width / w)
         left, top = (w - width / factor) / 2, (h - height / factor) / 2
         box = (max(left, 0), max(top, 0), min(w - left, w), min(h - top, h))
@@ -134,19 +167,23 @@ def fit_image(
     return canvas
 
 
-def _resample(picture: Image.Image, size: tuple[int, int], box, scale: int) -> np.ndarray:
+def _resample(
+    picture: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float], scale: int
+) -> np.ndarray:
     """`box` (left, top, right, bottom) in pixels of the whole image -> uint8 [*size, 3]."""
-    box = tuple(side / scale for side in box)
-    return np.asarray(picture.resize(size[::-1], Image.Resampling.BILINEAR, box=box))
+    left, top, right, bottom = (side / scale for side in box)
+    resized = picture.resize(size[::-1], Image.Resampling.BILINEAR, box=(left, top, right, bottom))
+    return np.asarray(resized)
 
 
 def _cut_out(pixels: np.ndarray, size: tuple[int, int], seed: Sequence[int] | None) -> np.ndarray:
-    starts = corner(pixels.shape[:2], size, seed)
-    if all(side >= wanted for side, wanted in zip(pixels.shape, size, strict=False)):
+    shape = pixels.shape[0], pixels.shape[1]
+    starts = corner(shape, size, seed)
+    if all(side >= wanted for side, wanted in zip(shape, size, strict=True)):
         return pixels[starts[0] : starts[0] + size[0], starts[1] : starts[1] + size[1]]
     rows, columns = (
         mirrored(start + np.arange(wanted), side)
-        for start, wanted, side in zip(starts, size, pixels.shape, strict=False)
+        for start, wanted, side in zip(starts, size, shape, strict=True)
     )
     return pixels[rows[:, None], columns]
 
@@ -156,17 +193,18 @@ def corner(shape: tuple[int, int], size: tuple[int, int], seed: Sequence[int] | 
 
     Along a side that is shorter than the frame, the image lies in the middle: the corner is below 0.
     """
-    free = [side - wanted for side, wanted in zip(shape, size, strict=True)]
+    free = shape[0] - size[0], shape[1] - size[1]
     if seed is None:
         return free[0] // 2, free[1] // 2
-    words = crop_words(*seed)
-    return tuple(
-        word * (left + 1) >> 32 if left > 0 else left // 2 for word, left in zip(words, free, strict=True)
+    top, left = (
+        word * (room + 1) >> 32 if room > 0 else room // 2
+        for word, room in zip(crop_words(*seed), free, strict=True)
     )
+    return top, left
 
 
-def mirrored(index, side):
-    """Places 0 to side - 1 for places beyond the ends: … 2 1 0 1 2 …, an end is not repeated.
+def mirrored(index: Any, side: Any) -> Any:
+    """Indices 0 to side - 1 for indices beyond the ends: … 2 1 0 1 2 …, an end is not repeated.
 
     For ints, and int arrays and tensors alike.
     """
@@ -174,14 +212,14 @@ def mirrored(index, side):
     return side - 1 - abs(index % period - (side - 1))
 
 
-def crop_words(first, second) -> tuple:
+def crop_words(first: Any, second: Any) -> tuple[Any, Any]:
     """Two words of 32 random bits from an image's seeds, for ints and int64 arrays and tensors alike.
 
     Chris Wellons' "lowbias32" (github.com/skeeto/hash-prospector), with divisions for shifts because
     tensors have no operator for these.
     """
 
-    def mix(word):
+    def mix(word: Any) -> Any:
         word = (word ^ (word // 2**16)) * 0x7FEB352D % 2**32
         word = (word ^ (word // 2**15)) * 0x846CA68B % 2**32
         return word ^ (word // 2**16)
@@ -193,11 +231,3 @@ def crop_words(first, second) -> tuple:
 def _require(pixels: np.ndarray, shape: tuple[int, int]) -> None:
     if pixels.shape[:2] != shape:
         raise ValueError(f"{pixels.shape[:2]} pixels, the index says {shape}")
-
-
-def _buffer(size: int) -> np.ndarray:
-    """Scratch pixels that each thread keeps: paging them in anew takes as long as half the decoding."""
-    held = getattr(_scratch, "buffer", None)
-    if held is None or held.size < size:
-        _scratch.buffer = held = np.empty(size, np.uint8)
-    return held

@@ -1,7 +1,7 @@
 """`deepduel.decoding.image` in TensorFlow's operations: one encoded image -> uint8 [H, W, 3].
 
-The same pixels at native resolution and where the image has the row's size; resampled ones to
-within the rounding between Pillow's two passes.
+The same pixels at native resolution and where the image has the row's size; resampled images differ by
+the rounding between Pillow's two passes.
 """
 
 from collections.abc import Collection
@@ -12,71 +12,79 @@ from deepduel.decoding import image as decoding_image
 from deepduel.decoding.image import DecodeOptions
 
 
-def decode_fitted(
+def decode_image(
     data: tf.Tensor,
-    decoding: DecodeOptions,
+    options: DecodeOptions,
     encodings: Collection[str],
     raw_size: tuple[int, int] | None,
-    seed: tuple | None = None,
+    seed: tuple[tf.Tensor, tf.Tensor] | None = None,
 ) -> tf.Tensor:
-    """An encoded image -> uint8 [H, W, 3] of `decoding.size`.
+    """Decodes an image in a graph.
 
     Args:
-      data: string scalar.
-      encodings: what it may be: "jpeg", and "png" or "raw".
+      data: the encoded image, string [].
+      encodings: those it may have: "jpeg", and "png" or "raw".
       raw_size: (height, width) of raw images.
-      seed: two int64 scalars, say where "native" cuts; None: in the centre.
-    """
-    height, width = decoding.size
+      seed: two int64 scalars from which fit "native" draws its crop; None: the centre.
 
-    def jpeg():
+    Returns:
+      uint8 [H, W, 3] of `options.size`.
+    """
+    height, width = options.size
+
+    def jpeg() -> tf.Tensor:
         shape = tf.io.extract_jpeg_shape(data)[:2]
         ratios = tf.cast(shape, tf.float64) / tf.constant([height, width], tf.float64)
-        ratio = tf.reduce_min(ratios) if decoding.fit == "crop" else tf.reduce_max(ratios)
-        least = {scale: scale * decoding_image.margin(decoding) for scale in decoding_image.SCALES}
+        ratio = tf.reduce_min(ratios) if options.fit == "crop" else tf.reduce_max(ratios)
+        least = {scale: scale * decoding_image.margin(options) for scale in decoding_image.SCALES}
         cases = [(ratio >= least[scale], lambda scale=scale: decoded(shape, scale)) for scale in least]
-        return decoded(shape, 1) if decoding.fit == "native" else tf.case(cases, lambda: decoded(shape, 1))
+        return decoded(shape, 1) if options.fit == "native" else tf.case(cases, lambda: decoded(shape, 1))
 
-    def decoded(shape, scale):
-        method = "INTEGER_FAST" if decoding.fast else "INTEGER_ACCURATE"
+    def decoded(shape: tf.Tensor, scale: int) -> tf.Tensor:
+        method = "INTEGER_FAST" if options.fast else "INTEGER_ACCURATE"
         image = tf.io.decode_jpeg(
-            data, channels=3, ratio=scale, dct_method=method, fancy_upscaling=not decoding.fast
+            data, channels=3, ratio=scale, dct_method=method, fancy_upscaling=not options.fast
         )
-        return _fit(image, decoding, seed, full=shape, scale=scale)
+        return _resize(image, options, seed, full=shape, scale=scale)
 
-    def other():
-        if set(encodings) - {"jpeg"} == {"raw"}:
+    def other() -> tf.Tensor:
+        if raw_size is not None and set(encodings) - {"jpeg"} == {"raw"}:
             image = tf.reshape(tf.io.decode_raw(data, tf.uint8), (*raw_size, 3))
         else:
             image = tf.io.decode_png(data, channels=3)
-        return _fit(image, decoding, seed, full=tf.shape(image)[:2], scale=1)
+        return _resize(image, options, seed, full=tf.shape(image)[:2], scale=1)
 
     is_jpeg = tf.strings.substr(data, 0, 2) == b"\xff\xd8"
     return tf.ensure_shape(tf.cond(is_jpeg, jpeg, other), (height, width, 3))
 
 
-def _fit(
-    image: tf.Tensor, decoding: DecodeOptions, seed: tuple | None, *, full: tf.Tensor, scale: int
+def _resize(
+    image: tf.Tensor,
+    options: DecodeOptions,
+    seed: tuple[tf.Tensor, tf.Tensor] | None,
+    *,
+    full: tf.Tensor,
+    scale: int,
 ) -> tf.Tensor:
-    if decoding.fit == "native":
-        return _cut_out(image, decoding.size, seed)
-    resampled = _pad if decoding.fit == "pad" else _crop
+    if options.fit == "native":
+        return _cut_out(image, options.size, seed)
+    resample = _pad if options.fit == "pad" else _crop
 
-    def fit():
-        found = resampled(tf.cast(image, tf.float32), decoding.size, tf.cast(full, tf.float32), scale)
-        return tf.cast(tf.clip_by_value(tf.round(found), 0, 255), tf.uint8)
+    def resized() -> tf.Tensor:
+        pixels = resample(tf.cast(image, tf.float32), options.size, tf.cast(full, tf.float32), scale)
+        return tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
 
-    return fit() if scale > 1 else tf.cond(tf.reduce_all(full == decoding.size), lambda: image, fit)
+    return resized() if scale > 1 else tf.cond(tf.reduce_all(full == options.size), lambda: image, resized)
 
 
-def _crop(image, size, full, scale):
-    """ScaleAndTranslate is what `tf.image.resize` with antialias calls; here with a box of its own."""
+def _crop(image: tf.Tensor, size: tuple[int, int], full: tf.Tensor, scale: int) -> tf.Tensor:
+    """ScaleAndTranslate is what `tf.image.resize` with antialias calls, but takes a box as well."""
     factor = tf.reduce_max(tf.constant(size, tf.float32) / full)
     corner = (full - tf.constant(size, tf.float32) / factor) / 2
     return _resample(image, size, factor * scale, -corner * factor)
 
 
-def _pad(image, size, full, scale):
+def _pad(image: tf.Tensor, size: tuple[int, int], full: tf.Tensor, scale: int) -> tf.Tensor:
     factor = tf.reduce_min(tf.constant(size, tf.float32) / full)
     inner = tf.maximum(1, tf.cast(tf.round(full * factor), tf.int32))
     resized = _resample(image, inner, tf.cast(inner, tf.float32) / full * scale, tf.zeros(2))
@@ -85,7 +93,9 @@ def _pad(image, size, full, scale):
     return tf.pad(resized, [[before[0], after[0]], [before[1], after[1]], [0, 0]])
 
 
-def _resample(image, size, factor, translation) -> tf.Tensor:
+def _resample(
+    image: tf.Tensor, size: tf.Tensor | tuple[int, int], factor: tf.Tensor, translation: tf.Tensor
+) -> tf.Tensor:
     factors = tf.broadcast_to(factor, [2])
     kernel = {"kernel_type": "triangle", "antialias": True}
     return tf.raw_ops.ScaleAndTranslate(
@@ -93,7 +103,7 @@ def _resample(image, size, factor, translation) -> tf.Tensor:
     )[0]
 
 
-def _cut_out(image: tf.Tensor, size: tuple[int, int], seed: tuple | None) -> tf.Tensor:
+def _cut_out(image: tf.Tensor, size: tuple[int, int], seed: tuple[tf.Tensor, tf.Tensor] | None) -> tf.Tensor:
     shape = tf.shape(image, tf.int64)
     words = (None, None) if seed is None else decoding_image.crop_words(*seed)
     for axis, (wanted, word) in enumerate(zip(size, words, strict=True)):

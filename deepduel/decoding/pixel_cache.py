@@ -1,18 +1,19 @@
 """A cache of decoded pixels: record numbers -> uint8 rows, by one read each instead of a JPEG to decode.
 
-    PATH/SPLIT-KEY.pixels   N rows of H*W*3 bytes, by record number; its space is taken at once
-    PATH/SPLIT-KEY.rows     N bytes: 0 not there, 1 there, 2 does not decode; written after the row
-    PATH/SPLIT-KEY.json     whose cache it is, the boot it was begun in, whether it is complete
+    PATH/SPLIT-KEY.pixels   N rows of H*W*3 bytes, by record number; its space is allocated at once
+    PATH/SPLIT-KEY.rows     N bytes: 0 absent, 1 present, 2 does not decode; written after the row
+    PATH/SPLIT-KEY.json     its data and options, the boot it was begun in, whether it is complete
+    PATH/SPLIT-KEY.lock     held while the files are created or declared complete
 
-KEY is a hash of the shards' own hashes and of the decoding, so another data set or size has another
+KEY is a hash of the shards' own hashes and of the decoding options, so another data set or size has another
 cache. Processes of one machine fill and use the same files at once: a row is written before it is
-said to be there, in memory that outlives a killed process. Only a machine that stops may keep the
-one and lose the other; therefore an incomplete cache that was begun before the last boot is begun
-anew, and a complete one is on disk (fsync) before it is called so.
+marked as present, in memory that outlives a killed process. Only a machine that stops may keep the
+mark and lose the row; therefore an incomplete cache that was begun before the last boot is begun
+anew, and a complete one is on disk (fsync) before it is marked as complete.
 
-Rows are read through a memory map, in which a copy costs a third less than by pread: here the file
-is ours, its space is taken, and its length is looked at before every batch. What remains is somebody
-who cuts it short within a batch.
+Rows are read through a memory map, in which a copy costs a third less than by pread: the file belongs to
+this module, its space is allocated, and its length is checked before every batch. What remains is a
+process that truncates it within a batch.
 
 In RAM it is plain memory of the process, in pages of 2 MB where the system has them: a row of 120 kB
 would touch thirty small ones, each with a fault the first time and a table look-up every time.
@@ -21,7 +22,6 @@ would touch thirty small ones, each with a fault the first time and a table look
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import hashlib
 import json
 import mmap
@@ -31,18 +31,21 @@ import shutil
 import threading
 import weakref
 
+import filelock
 import numpy as np
 import simplejpeg
 
 from deepduel.decoding import host_memory
 from deepduel.decoding.image import DecodeOptions
 from deepduel.decoding.split import Split
+from tfrecords_tools.atomic import published
 from tfrecords_tools.errors import DataError, UsageError
 
-_FORMAT = 2  # also of what `fitting` makes of an image
-_ABSENT, _THERE, _BAD = 0, 1, 2
+_FORMAT = 2  # of the files, and of the pixels that `image` makes
+_ABSENT, _PRESENT, _BAD = 0, 1, 2
 _RAM_SHARE = 0.9  # of the available memory that a cache may take at most
-_OPEN: weakref.WeakKeyDictionary[Split, dict] = weakref.WeakKeyDictionary()
+_Caches = dict[tuple[str, DecodeOptions], "PixelCache"]
+_OPEN: weakref.WeakKeyDictionary[Split, _Caches] = weakref.WeakKeyDictionary()
 _LOCK = threading.Lock()
 
 
@@ -52,7 +55,7 @@ def check(text: str) -> None:
         raise UsageError(f"cache must be none, ram or decoded:PATH, got {text!r}")
 
 
-def open_cache(text: str, split: Split, decoding: DecodeOptions) -> "PixelCache | None":
+def open_cache(text: str, split: Split, options: DecodeOptions) -> "PixelCache | None":
     """The cache that `text` names; the same one for the same split as long as that is open.
 
     Raises:
@@ -61,130 +64,162 @@ def open_cache(text: str, split: Split, decoding: DecodeOptions) -> "PixelCache 
     if text == "none":
         return None
     with _LOCK:
-        known = _OPEN.setdefault(split, {})
-        if (text, decoding) not in known:
-            known[text, decoding] = PixelCache(text, split, decoding)
-        return known[text, decoding]
+        caches = _OPEN.setdefault(split, {})
+        if (text, options) not in caches:
+            if text == "ram":
+                caches[text, options] = RamCache(split, options)
+            else:
+                caches[text, options] = FileCache(text.removeprefix("decoded:"), split, options)
+        return caches[text, options]
 
 
 class PixelCache:
-    """Rows of decoded pixels by record number. Threads and processes may share it."""
+    """Rows of decoded pixels by record number. Threads may share it."""
 
-    def __init__(self, text: str, split: Split, decoding: DecodeOptions):
-        self._row_bytes = decoding.size[0] * decoding.size[1] * 3
-        self._known = np.zeros(len(split), np.uint8)
-        self._publishing = threading.Lock()
-        self._complete = False
-        self.bytes = self._row_bytes * len(split)
-        if text == "ram":
-            self.path = None
-            memory = _memory(self.bytes)
-        else:
-            self._open_files(pathlib.Path(text.removeprefix("decoded:")), split, decoding)
-            weakref.finalize(self, _close, self._pixels, self._rows)
-            memory = mmap.mmap(self._pixels, 0, access=mmap.ACCESS_READ) if self.bytes else b""
-        self._map = np.frombuffer(memory, np.uint8, self.bytes).reshape(len(split), *decoding.size, 3)
+    def __init__(self, rows: np.ndarray) -> None:
+        """Makes an empty cache whose rows are read from uint8 [N, H, W, 3]."""
+        self._rows = rows
+        self._states = np.zeros(len(rows), np.uint8)
 
-    def there(self, records: np.ndarray) -> np.ndarray:
-        """Which records have their row here: bool [B]."""
-        found = self._known[records] == _THERE
-        if self.path and not found.all() and not self._complete:
-            self._refresh()
-            found = self._known[records] == _THERE
-        return found
+    def has(self, records: np.ndarray) -> np.ndarray:
+        """Which records have their row in the cache: bool [B]."""
+        return self._states[records] == _PRESENT
 
     def check(self) -> None:
-        """Raises DataError when the file was cut short: before any `read` of a batch."""
-        if self.path and os.fstat(self._pixels).st_size < self.bytes:
-            raise DataError(f"{self.path}: was cut short while it was in use; remove it, it is built anew")
+        """Raises DataError when rows can no longer be read; to be called before the reads of a batch."""
 
     def read(self, records: np.ndarray, out: np.ndarray) -> None:
         """Copies rows into contiguous uint8 [B, H, W, 3], without the interpreter's lock."""
-        np.take(self._map, records, axis=0, out=out, mode="clip")  # "raise" would copy twice
+        np.take(self._rows, records, axis=0, out=out, mode="clip")  # "raise" would copy twice
 
     def write(self, record: int, pixels: np.ndarray | None) -> None:
-        """Keeps one row; None for a record that does not decode."""
-        state = _BAD if pixels is None else _THERE
-        if self.path is None and pixels is not None:
-            self._map[record] = pixels
-        elif self.path:
-            self._write_files(record, pixels, state)
-        self._known[record] = state
+        """Stores one row; None for a record that does not decode."""
+        raise NotImplementedError
 
-    def _write_files(self, record: int, pixels: np.ndarray | None, state: int) -> None:
+    def finish_if_complete(self) -> None:
+        """To be called after writes: a cache that has become complete survives a crash of the machine."""
+
+
+class RamCache(PixelCache):
+    """A cache in this process's memory."""
+
+    def __init__(self, split: Split, options: DecodeOptions) -> None:
+        shape = len(split), *options.size, 3
+        size = int(np.prod(shape, dtype=np.int64))
+        super().__init__(np.frombuffer(_memory(size), np.uint8, size).reshape(shape))
+
+    def write(self, record: int, pixels: np.ndarray | None) -> None:
         if pixels is not None:
-            written = os.pwritev(self._pixels, [pixels], record * self._row_bytes)
-            if written != self._row_bytes:  # its space was taken at the start
-                raise DataError(f"{self.path}: cannot be written to; look after the disk")
-        os.pwrite(self._rows, bytes([state]), record)
+            self._rows[record] = pixels
+        self._states[record] = _BAD if pixels is None else _PRESENT
 
-    def settled(self) -> None:
-        """After writes: makes a cache that has become complete last beyond the machine's next start."""
-        if self.path and not self._complete and self._known.all():
+
+class FileCache(PixelCache):
+    """A cache in files, which processes of one machine share."""
+
+    def __init__(self, folder: str | os.PathLike, split: Split, options: DecodeOptions) -> None:
+        """Opens the cache, or creates it. Raises DataError where that fails, or the disk has no room."""
+        self._shape = len(split), *options.size, 3
+        self._bytes = int(np.prod(self._shape, dtype=np.int64))
+        self._publishing = threading.Lock()
+        self._complete = False
+        self._about = _about(split, options)
+        stem = pathlib.Path(folder, f"{split.name}-{self._about['key'][:20]}.pixels")
+        self._path, self._states_path = stem, stem.with_suffix(".rows")
+        self._about_path, self._lock_path = stem.with_suffix(".json"), stem.with_suffix(".lock")
+        try:
+            self._open()
+        except OSError as error:
+            raise DataError(
+                f"cache {folder}: {error.strerror or error}; use another cache, or none"
+            ) from error
+        weakref.finalize(self, _close, self._file, self._states_file)
+        memory = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ) if self._bytes else b""
+        super().__init__(np.frombuffer(memory, np.uint8, self._bytes).reshape(self._shape))
+        self._refresh()
+
+    def has(self, records: np.ndarray) -> np.ndarray:
+        present = super().has(records)
+        if not present.all() and not self._complete:
+            self._refresh()
+            present = super().has(records)
+        return present
+
+    def check(self) -> None:
+        if os.fstat(self._file).st_size < self._bytes:
+            raise DataError(
+                f"{self._path}: was truncated while it was in use; remove it, and it is built anew"
+            )
+
+    def write(self, record: int, pixels: np.ndarray | None) -> None:
+        state = _BAD if pixels is None else _PRESENT
+        if pixels is not None:
+            written = os.pwritev(self._file, [pixels.data], record * pixels.size)
+            if written != pixels.size:  # its space was allocated at the start
+                raise DataError(f"{self._path}: cannot be written to; check the disk")
+        os.pwrite(self._states_file, bytes([state]), record)
+        self._states[record] = state
+
+    def finish_if_complete(self) -> None:
+        if not self._complete and self._states.all():
             threading.Thread(target=self._publish, name="cache", daemon=True).start()
 
     def _refresh(self) -> None:
-        states = np.frombuffer(os.pread(self._rows, len(self._known), 0), np.uint8)
-        noted = np.flatnonzero(states)  # only these: another thread may have written more rows since
-        self._known[noted] = states[noted]
+        """Takes over what other processes have written."""
+        states = np.frombuffer(os.pread(self._states_file, self._shape[0], 0), np.uint8)
+        written = np.flatnonzero(states)  # only these: another thread may have written more rows since
+        self._states[written] = states[written]
 
     def _publish(self) -> None:
         with self._publishing:
             if self._complete:
                 return
-            os.fsync(self._pixels)
-            os.fsync(self._rows)
-            with _Locked(self.path):
-                if _same_file(self._pixels, self.path):  # and not begun anew meanwhile
+            os.fsync(self._file)
+            os.fsync(self._states_file)
+            with filelock.FileLock(self._lock_path):
+                if _same_file(self._file, self._path):  # and not begun anew meanwhile
                     _write_about(self._about_path, self._about | {"complete": True})
             self._complete = True
 
-    def _open_files(self, folder: pathlib.Path, split: Split, decoding: DecodeOptions) -> None:
-        self._about = _about(split, decoding)
-        name = f"{split.name}-{self._about['key'][:20]}"
-        self.path = folder / f"{name}.pixels"
-        self._about_path = folder / f"{name}.json"
-        rows = folder / f"{name}.rows"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with _Locked(self.path):
-                if not self._usable(rows):
-                    for path in (self._about_path, self.path, rows):
-                        path.unlink(missing_ok=True)
-                    _remove_stale(folder, self._about)
-                    self._make(rows)
-                self._pixels, self._rows = os.open(self.path, os.O_RDWR), os.open(rows, os.O_RDWR)
-        except OSError as error:
-            raise DataError(f"cache {folder}: {error.strerror}; give another --cache, or none") from error
-        self._refresh()
+    def _open(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(self._lock_path):  # the system releases it when the process ends
+            if not self._usable():
+                for path in (self._about_path, self._path, self._states_path):
+                    path.unlink(missing_ok=True)
+                _remove_stale(self._path.parent, self._about)
+                self._create()
+            self._file, self._states_file = (
+                os.open(path, os.O_RDWR | os.O_CLOEXEC) for path in (self._path, self._states_path)
+            )
 
-    def _usable(self, rows: pathlib.Path) -> bool:
+    def _usable(self) -> bool:
         try:
             about = json.loads(self._about_path.read_text("utf-8"))
-            sizes = self.path.stat().st_size, rows.stat().st_size
+            sizes = self._path.stat().st_size, self._states_path.stat().st_size
         except (OSError, ValueError):
             return False
         self._complete = about.get("complete") is True
         same = all(about.get(name) == self._about[name] for name in ("format", "key"))
         lasting = self._complete or about.get("boot") == self._about["boot"]
-        return same and lasting and sizes == (self.bytes, len(self._known))
+        return same and lasting and sizes == (self._bytes, self._shape[0])
 
-    def _make(self, rows: pathlib.Path) -> None:
+    def _create(self) -> None:
         self._complete = False
-        free = shutil.disk_usage(self.path.parent).free
-        if self.bytes > free:
-            raise _no_room(f"cache {self.path.parent}", self.bytes, free, "free on the disk")
-        for path, size in ((self.path, self.bytes), (rows, len(self._known))):
+        free = shutil.disk_usage(self._path.parent).free
+        if self._bytes > free:
+            raise _no_room(f"cache {self._path.parent}", self._bytes, free, "free on the disk")
+        for path, size in ((self._path, self._bytes), (self._states_path, self._shape[0])):
             with path.open("wb") as file:
                 if size:
-                    _take_space(file.fileno(), size, path)
+                    _allocate(file.fileno(), size, path)
         _write_about(self._about_path, self._about | {"complete": False})
 
 
 def _memory(size: int) -> mmap.mmap | bytes:
     available = host_memory.available_bytes()
     if size > _RAM_SHARE * available:
-        raise _no_room("cache ram", size, int(_RAM_SHARE * available), "of memory to be had")
+        raise _no_room("cache ram", size, int(_RAM_SHARE * available), "of memory available")
     if not size:
         return b""
     memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -193,7 +228,7 @@ def _memory(size: int) -> mmap.mmap | bytes:
     return memory
 
 
-def _take_space(file: int, size: int, path: pathlib.Path) -> None:
+def _allocate(file: int, size: int, path: pathlib.Path) -> None:
     try:
         os.posix_fallocate(file, 0, size)
     except OSError as error:
@@ -206,7 +241,7 @@ def _take_space(file: int, size: int, path: pathlib.Path) -> None:
 def _no_room(what: str, size: int, room: int, where: str) -> DataError:
     return DataError(
         f"{what}: the decoded images take {size / 1e9:.1f} GB, but there are {room / 1e9:.1f} GB {where}; "
-        "give another --cache, or --cache=none"
+        "use another cache, or none"
     )
 
 
@@ -239,27 +274,12 @@ def _remove_stale(folder: pathlib.Path, about: dict) -> None:
 
 
 def _write_about(path: pathlib.Path, about: dict) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(about, indent=1) + "\n", "utf-8")
-    partial.replace(path)
+    with published(path) as file:
+        file.write(json.dumps(about, indent=1) + "\n")
 
 
 def _same_file(file: int, path: pathlib.Path) -> bool:
     return path.exists() and os.path.samestat(os.fstat(file), path.stat())
-
-
-class _Locked:
-    """Holds the lock of a cache's files; the system lets go of it when the process ends."""
-
-    def __init__(self, path: pathlib.Path):
-        self._path = path.with_suffix(".lock")
-
-    def __enter__(self):
-        self._file = self._path.open("w")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-
-    def __exit__(self, *exception):
-        self._file.close()
 
 
 def _close(*files: int) -> None:

@@ -1,9 +1,9 @@
 """Asks the system for encoded images before they are read, so that random reads do not wait for a cold disk.
 
-A disk answers a random read of 10 kB in the time in which it sends hundreds of kB from start to end; one
-behind a network is worse. So where memory has room for all shards, they are asked for from start to end,
-once; where it has not, each batch's images are asked for together, and the disk has them all to do at
-once. What is in memory already costs next to nothing.
+In the time of one random read of 10 kB a disk delivers hundreds of kB sequentially; network storage is
+worse. So where memory has room for all shards, they are read ahead once, from start to end; otherwise each
+batch's images are requested together, so that the disk works on all of them at once. Requests for data that
+is already in memory cost next to nothing.
 """
 
 import os
@@ -14,13 +14,13 @@ import numpy as np
 from deepduel.decoding import host_memory
 from deepduel.decoding.split import Split
 
-_SHARE = 0.5  # of the memory to be had that the shards may fill
+_SHARE = 0.5  # of the available memory that the shards may fill
 
 
 class ReadAhead:
-    """Of one split. Callable with the record numbers of each batch, int64 [B], before they are read."""
+    """Reads one split ahead. Callable with the records int64 [B] of each batch, before they are read."""
 
-    def __init__(self, split: Split):
+    def __init__(self, split: Split) -> None:
         self._split = split
         self._lock = threading.Lock()
         self._begun = False

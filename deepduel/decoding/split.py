@@ -1,10 +1,10 @@
 """One split of a data folder, opened for reading by record number.
 
-The tables beside the shards say where each image lies, so taking record 700,000 costs what
-record 0 costs: one read at a known place, no parsing, no checksum.
+The index tables beside the shards hold each image's offset, so reading record 700,000 costs what
+record 0 costs: one read at a known offset, no parsing, no checksum.
 
-Read with pread and not through a memory map: a file that shrinks, a disk or a network file system
-that fails ends a process that reads it through a map by SIGBUS, at any moment and without a word.
+Shards are read with pread and not through a memory map: when a mapped file shrinks, or its disk or network
+file system fails, the process is killed by SIGBUS without a message.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import numpy as np
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import manifest as manifests
 from tfrecords_tools.format import records, storage
-from tfrecords_tools.images import image as images
+from tfrecords_tools.images.stored import stored_pixels
 
 _SPARE_FILES = 256  # descriptors that the rest of the process may need
 _AHEAD_BYTES = 4 << 20
@@ -30,17 +30,28 @@ class Split:
     """Records 0 … len - 1 of one split, in the order in which they lie in the shards.
 
     Attributes:
-      data_dir, name: where it was opened.
+      data_dir, name: the folder of shards and the split's name.
       local: whether its shards are files of this machine.
-      manifest: of the whole data folder.
+      manifest: the manifest of the whole folder.
+      shards: the split's entries in the manifest.
       labels: int32 per record by axis, {axis: [N]}; -1 for no label.
       sizes: int32 [N, 2], height and width of each image in pixels.
       encoding: uint8 [N], an index into `records.ENCODINGS`.
-      bad: {record number: reason} of the records found so far that do not decode.
+      bad: {record number: reason} of the records that have failed to decode so far.
     """
 
-    def __init__(self, data_dir: str | os.PathLike, name: str):
-        """Raises UsageError when there is no such split, DataError when a file is not whole."""
+    def __init__(self, data_dir: str | os.PathLike, name: str) -> None:
+        """Opens a split of a folder of shards, or of a URL.
+
+        Raises:
+          UsageError: there is no such split.
+          DataError: the folder, or one of its files, is missing or damaged.
+
+        Example:
+          >>> split = Split("SHARDS", "train")
+          >>> split.pixels(0).shape
+          (32, 32, 3)
+        """
         self.data_dir = pathlib.Path(data_dir)
         self.name = name
         self._folder = storage.open_folder(data_dir)
@@ -52,9 +63,9 @@ class Split:
         self.shards = self.manifest.splits[name].shards
         self.bad: dict[int, str] = {}
         counts = np.array([shard.records for shard in self.shards], np.int64)
-        self._firsts = np.cumsum(counts) - counts  # of each shard, its first record's number
+        self._firsts = np.cumsum(counts) - counts  # the number of each shard's first record
         self._load(int(counts.sum()))
-        self._files: list[int] = []  # of the first shards, or of all
+        self._files: list[int] = []  # descriptors of the first shards, or of all
         weakref.finalize(self, _close, self._files)
         self.local = not storage.is_remote(data_dir)
         if self.local:
@@ -62,7 +73,7 @@ class Split:
                 self._files.append(self._open(number))
 
     def _load(self, count: int) -> None:
-        """Fills the columns from the shards' tables: some 45 bytes a record, and no more at any time."""
+        """Fills the columns from the shards' tables; takes about 45 bytes a record, and never more."""
         axes = list(self.manifest.axes)
         self._offset, self._image_offset = np.empty(count, np.int64), np.empty(count, np.int64)
         self._size, self._image_size = np.empty(count, np.int32), np.empty(count, np.int32)
@@ -91,28 +102,29 @@ class Split:
         return self.images(np.array([record]))[0]
 
     def images(self, records: np.ndarray) -> list[bytes]:
-        """`image` of many records at once, without NumPy's overhead for each."""
+        """The encoded images of records int64 [B], without NumPy's overhead for each. See `image`."""
         return list(map(self._read, *(column.tolist() for column in self.image_places(records))))
 
     def pixels(self, record: int, encoded: bytes | None = None) -> np.ndarray:
         """One image at its stored size, uint8 [H, W, 3].
 
         Args:
-          encoded: its bytes, when they have been read.
+          encoded: its encoded bytes; None reads them.
 
         Raises:
-          DataError: it does not decode, or see `image`.
+          DataError: it does not decode, its shard shrank, or its disk fails.
         """
         encoded = self.image(record) if encoded is None else encoded
-        if records.ENCODINGS[self.encoding[record]] == "raw":
-            return np.frombuffer(encoded, np.uint8).reshape(*self.sizes[record], 3)
-        found = images.pixels(encoded)
-        if isinstance(found, images.Rejected):
-            raise DataError(f"{self.where(record)}: {found.reason}; run python -m tfrecords_tools.verify")
-        return found
+        height, width = self.sizes[record].tolist()
+        try:
+            return stored_pixels(encoded, records.ENCODINGS[self.encoding[record]], height, width)
+        except ValueError as error:
+            raise DataError(
+                f"{self.where(record)}: does not decode ({error}); run python -m tfrecords_tools.verify"
+            ) from error
 
     def key(self, record: int) -> bytes:
-        """The key of one record: its path relative to the folder that was converted. Raises DataError."""
+        """The key of one record: its path relative to the converted folder. Raises DataError."""
         shard, _, start, size = self.place(record)
         head, foot = records.LENGTH_BYTES, records.FOOTER_BYTES
         payload = self._read(shard, start + head, size - head - foot)
@@ -134,24 +146,20 @@ class Split:
         shards = np.searchsorted(self._firsts, records, side="right") - 1
         return shards, self._image_offset[records], self._image_size[records]
 
-    def image_place(self, record: int) -> tuple[int, int]:
-        """Offset and size of the encoded image in its shard, in bytes."""
-        return int(self._image_offset[record]), int(self._image_size[record])
-
     def will_read(self, records: np.ndarray) -> None:
-        """Has the system fetch encoded images of this machine, all at once; does not wait for them."""
+        """Has the system read encoded images of local shards ahead, all at once; does not wait for them."""
         for shard, start, size in zip(*(c.tolist() for c in self.image_places(records)), strict=True):
             if shard < len(self._files):
                 _will_read(self._files[shard], start, size)
 
     def will_read_all(self) -> None:
-        """The same with all shards, from start to end. Waits while the disk has enough to do."""
+        """The same for all shards, from start to end. Waits while the disk's queue is full."""
         for file, shard in zip(self._files, self.shards, strict=False):
             for start in range(0, shard.bytes, _AHEAD_BYTES):
                 _will_read(file, start, _AHEAD_BYTES)
 
     def where(self, record: int) -> str:
-        """A record for an error message: shard, number in the shard, key."""
+        """Names a record in an error message: shard, number in the shard, key."""
         shard, number, _, _ = self.place(record)
         try:
             key = records.key_text(self.key(record))
@@ -164,8 +172,8 @@ class Split:
         """(height, width) when all images have one size, else None."""
         if not len(self):
             return None
-        first = self.sizes[0]
-        return tuple(first.tolist()) if (self.sizes == first).all() else None
+        height, width = self.sizes[0].tolist()
+        return (height, width) if (self.sizes == self.sizes[0]).all() else None
 
     def _table(self, shard: manifests.Shard) -> np.ndarray:
         path = f"{self._folder.root}/{shard.file}.npy"
@@ -196,18 +204,18 @@ class Split:
         except OSError as error:
             raise DataError(
                 f"{self.path(shard)}: unreadable at byte {start:,} ({error.strerror}); "
-                "look after the disk, or copy the folder again"
+                "check the disk, or copy the folder again"
             ) from error
         if len(data) < size:
             raise DataError(
-                f"{self.path(shard)}: ends before byte {start + size:,}, so it was cut "
-                "short since it was opened; copy the folder again, or convert again"
+                f"{self.path(shard)}: ends before byte {start + size:,}, so it was "
+                "truncated since it was opened; copy the folder again, or convert again"
             )
         return data
 
     @contextlib.contextmanager
     def opened(self, shards: Sequence[int]) -> Iterator[list[int]]:
-        """Descriptors of shards that lie on this machine, by number. Raises DataError."""
+        """Opens local shards by number; gives their descriptors. Raises DataError."""
         more: list[int] = []
         try:
             for shard in shards:
@@ -231,7 +239,7 @@ class Split:
 
 
 def _allowed_files(wanted: int) -> int:
-    """How many of `wanted` files may stay open; raises the process' own limit where the system lets it."""
+    """How many of `wanted` files may stay open; raises the process's own limit where the system allows it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = len(os.listdir("/proc/self/fd")) if pathlib.Path("/proc/self/fd").exists() else _SPARE_FILES  # noqa: PTH208
     needed = used + wanted + _SPARE_FILES

@@ -1,11 +1,11 @@
-"""A process that decodes rows of batches for `decode_pool`, until its parent ends.
+"""A process that decodes rows of batches for `worker_pool`, until its parent ends.
 
     task     one message of the shared socket, and descriptors with it: the batch's memory, then files
              HEADER | int64 [rows, len(COLUMNS)]
     answer   one message of the call's own socket: DONE | int32 [rows that failed]
 
-Rows that fail are told by number alone: the parent decodes them again and says what is wrong. The
-modules this one imports are few and light: the time they take is the time a pool needs to start.
+Of rows that fail only the numbers are sent: the parent decodes them again and reports what is wrong. The
+modules imported here are few and light: their import time is the time that a pool needs to start.
 """
 
 import collections
@@ -20,43 +20,44 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deepduel.decoding.decode_row import decode_row
-from deepduel.decoding.image import FITS, DecodeOptions
+from deepduel.decoding.image import FITS, DecodeOptions, decode_image
+from tfrecords_tools.format.records import ENCODINGS
 
-# Which call asks; the memory's number and bytes; first row of the task; height, width, fit, fast; whether
-# the rows have seeds.
+# Number of the call; the memory's number and bytes; first row of the task; height, width, fit, fast;
+# whether the rows have seeds.
 HEADER = struct.Struct("<HQQIIIBBB")
-COLUMNS = ("file", "start", "bytes", "kind", "height", "width", "seed", "seed")  # file: of the task's
+# file: an index into the task's files; encoding: an index into ENCODINGS.
+COLUMNS = ("file", "start", "bytes", "encoding", "height", "width", "seed", "seed")
 ROWS = 128  # of a task, at most
 DONE, DIED, READY = b"d", b"x", b"r"
 
 _MESSAGE_BYTES = HEADER.size + ROWS * len(COLUMNS) * 8
-_MAPPED = 64  # batches' memories that stay mapped
+_MAPPED = 64  # batches whose memory stays mapped
 
 
 class Worker:
     """Decodes tasks one after the other."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._mapped: collections.OrderedDict[int, np.ndarray] = collections.OrderedDict()
 
     def task(self, message: bytes, files: Sequence[int]) -> tuple[int, bytes]:
-        """One task -> (the call that asked, the answer to it)."""
+        """Decodes one task; returns the number of its call and the answer."""
         call, number, size, first, height, width, fit, fast, seeded = HEADER.unpack_from(message)
         table = np.frombuffer(message, np.int64, offset=HEADER.size).reshape(-1, len(COLUMNS))
-        decoding = _decoding(height, width, fit, fast)
+        options = _options(height, width, fit, fast)
         memory, row_bytes = self._memory(number, size, files[0]), height * width * 3
         batch = memory[first * row_bytes :][: len(table) * row_bytes].reshape(-1, height, width, 3)
         seeds = table[:, 6:].tolist() if seeded else [None] * len(table)
         failed = []
-        for place, (file, start, length, kind, h, w) in enumerate(table[:, :6].tolist()):
+        for row, (file, start, length, encoding, h, w) in enumerate(table[:, :6].tolist()):
             try:
                 data = os.pread(files[1 + file], length, start)
                 if len(data) != length:
                     raise OSError("the file ends before the image does")
-                decode_row(data, kind, h, w, decoding, batch[place], seeds[place])
-            except Exception:  # whatever it is: the parent meets it too, and says it
-                failed.append(first + place)
+                decode_image(data, ENCODINGS[encoding], h, w, options, batch[row], seeds[row])
+            except Exception:  # whatever it is: the parent meets it too, and reports it
+                failed.append(first + row)
         return call, DONE + np.array(failed, np.int32).tobytes()
 
     def _memory(self, number: int, size: int, file: int) -> np.ndarray:
@@ -69,12 +70,17 @@ class Worker:
 
 
 @functools.lru_cache
-def _decoding(height: int, width: int, fit: int, fast: int) -> DecodeOptions:
+def _options(height: int, width: int, fit: int, fast: int) -> DecodeOptions:
     return DecodeOptions((height, width), FITS[fit], bool(fast))
 
 
 def main(tasks: int, alive: int, answers: Sequence[int]) -> None:
-    """Works until the parent ends, which closes its side of the sockets (all given by descriptor)."""
+    """Decodes until the parent ends, which closes its side of the sockets.
+
+    Args:
+      tasks, answers: descriptors of the sockets.
+      alive: descriptor of a pipe to which READY is written, and which is closed when this process ends.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # meant for the parent, which may have
         signal.signal(number, signal.SIG_IGN)  # a state to save before it ends
     inbox, outboxes = socket.socket(fileno=tasks), [socket.socket(fileno=answer) for answer in answers]

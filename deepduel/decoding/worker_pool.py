@@ -1,14 +1,14 @@
 """Processes that decode rows of batches, shared by all data sets of this process.
 
 Threads would wait for one another at the interpreter's lock, and for tf.data's own calls; processes do
-not. Batches lie in memory that all of them share (`batch_buffers`), so nothing is copied.
+not. Batches lie in memory that all of them share (`buffers`), so nothing is copied.
 
-    parent  --- tasks: one socket, from which whoever is free takes the next --->  workers
-    call    <-- answers: one socket for each call that is under way -------------  workers
+    parent  --- tasks: one socket, from which each idle worker takes the next --->  workers
+    call    <-- answers: one socket for each running call -----------------------  workers
 
-A pool is worth its start only where there is much to decode: until the parent has decoded for
-STARTS_AFTER seconds itself, there is none. Workers end when the parent does, however it ends. When one
-of them ends before, the calls under way raise DataError, and the next one begins a new pool.
+Starting a pool pays only where there is much to decode: there is none until the parent has decoded for
+STARTS_AFTER seconds itself. Workers end when the parent does, however it ends. When one of them ends
+before, the running calls raise DataError, and the next call starts a new pool.
 """
 
 import contextlib
@@ -32,15 +32,15 @@ from deepduel.decoding.image import FITS, DecodeOptions
 from deepduel.decoding.worker import DIED, DONE, HEADER, READY, ROWS
 from tfrecords_tools.errors import DataError
 
-STARTS_AFTER = 0.25  # seconds of processor time spent on decoding here; a worker costs as much
-_CALLS = 16  # under way at once; further ones wait
-_AHEAD = 32  # tasks of one call that are not answered yet
+STARTS_AFTER = 0.25  # seconds of processor time that this process decodes; a worker's start costs as much
+_CALLS = 16  # at the same time; further ones wait
+_AHEAD = 32  # unanswered tasks of one call
 _ANSWER_BYTES = len(DONE) + 4 * ROWS
 _PACKAGES = [str(pathlib.Path(__file__).parents[2])]
-_FEWEST = 8  # rows of a task: fewer cost more to hand over than they even out
+_FEWEST = 8  # rows of a task: sending fewer costs more than the better balance saves
 
 _lock = threading.Lock()
-_pools: dict[int, "DecodePool | None"] = {}  # None: cannot be started
+_pools: dict[int, "WorkerPool | None"] = {}  # None: cannot be started
 _spent: dict[int, float] = {}
 
 _PROGRAM = """
@@ -52,52 +52,57 @@ worker.main(*descriptors)
 """
 
 
-def ready(processes: int) -> "DecodePool | None":
-    """The pool of so many processes, if it has been started and can work."""
+def ready(processes: int) -> "WorkerPool | None":
+    """The pool of this many processes, if it has been started and all of them can work."""
     pool = _pools.get(processes)
     return pool if pool is not None and pool.ready.is_set() else None
 
 
 def spent(processes: int, seconds: float) -> None:
-    """This process has decoded for `seconds` more; starts the pool when that has become worth it."""
+    """Adds processor time that this process spent on decoding; starts the pool once it is worth it."""
     with _lock:
         _spent[processes] = _spent.get(processes, 0.0) + seconds
         if processes in _pools or _spent[processes] < STARTS_AFTER:
             return
         try:
-            _pools[processes] = DecodePool(processes)
+            _pools[processes] = WorkerPool(processes)
         except OSError as error:
             _pools[processes] = None
-            _tell(f"no process can be started for it ({error.strerror})")
+            _warn(f"no worker process can be started ({error.strerror})")
 
 
-def _forget(pool: "DecodePool") -> None:
+def _forget(pool: "WorkerPool") -> None:
     with _lock:
         if _pools.get(pool.processes) is pool:
             del _pools[pool.processes]
             _spent[pool.processes] = 0.0
 
 
-class DecodePool:
-    """Some worker processes and the sockets to them. Several threads may call `decode` at once.
+class WorkerPool:
+    """Worker processes and the sockets to them. Several threads may call `decode` at once.
 
     Attributes:
-      processes: how many.
+      processes: their number.
       ready: set once all of them can work.
       workers: the processes.
     """
 
-    def __init__(self, processes: int):
-        """Starts them and returns at once. Raises OSError where the system lets no process start."""
+    def __init__(self, processes: int) -> None:
+        """Starts the processes and returns at once.
+
+        Raises:
+          OSError: the system cannot start a process.
+        """
         self.processes = processes
         self.ready = threading.Event()
         self._tasks, taking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._answers = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(_CALLS)]
-        self._free = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for call in range(_CALLS):
             self._free.put(call)
         answering = [answering.fileno() for _, answering in self._answers]
-        self.workers, self._alive = [], []
+        self.workers: list[subprocess.Popen] = []
+        self._alive: list[int] = []
         try:
             with taking:
                 for _ in range(processes):
@@ -115,39 +120,50 @@ class DecodePool:
         self,
         table: np.ndarray,
         opened: Callable[[list[int]], contextlib.AbstractContextManager[list[int]]],
-        decoding: DecodeOptions,
+        options: DecodeOptions,
         batch: Buffer,
         *,
         first: int,
         seeded: bool,
     ) -> list[int]:
-        """Decodes the rows of `batch` from `first` on; gives the numbers of those that failed, in order.
+        """Decodes the rows of `batch` from `first` on; returns the numbers of those that failed, in order.
 
         Args:
-          table: int64 [rows, COLUMNS], the file by a number of the caller's own.
-          opened: descriptors of files by these numbers.
-          seeded: whether the table's seeds count.
+          table: int64 [rows, COLUMNS], with file numbers that `opened` understands.
+          opened: opens files by their numbers, as a context manager of their descriptors.
+          seeded: whether to use the table's seeds.
 
         Raises:
-          DataError: a worker ended. OSError, DataError: what `opened` raises.
+          DataError: a worker ended.
+          OSError, DataError: those that `opened` raises.
         """
         call = self._free.get()
         try:
-            return sorted(self._decode(call, table, opened, decoding, batch, first, seeded))
+            return sorted(self._decode(call, table, opened, options, batch, first, seeded))
         finally:
             self._free.put(call)
 
-    def _decode(self, call, table, opened, decoding, batch, first, seeded) -> list[int]:
+    def _decode(
+        self,
+        call: int,
+        table: np.ndarray,
+        opened: Callable[[list[int]], contextlib.AbstractContextManager[list[int]]],
+        options: DecodeOptions,
+        batch: Buffer,
+        first: int,
+        seeded: bool,
+    ) -> list[int]:
         size = min(max(-(-len(table) // self.processes), _FEWEST), ROWS)
-        fit, fast = FITS.index(decoding.fit), decoding.fast
-        failed, waiting = [], 0
+        fit, fast = FITS.index(options.fit), options.fast
+        failed: list[int] = []
+        waiting = 0
         try:
-            for at in range(0, len(table), size):
+            for start in range(0, len(table), size):
                 if waiting == _AHEAD:  # both sides would wait if the sockets were full of tasks and answers
                     waiting -= 1
                     failed += self._answer(call)
-                head = (call, batch.number, batch.size, first + at, *decoding.size, fit, fast, seeded)
-                self._send(head, table[at : at + size].copy(), batch.file, opened)
+                head = (call, batch.number, batch.size, first + start, *options.size, fit, fast, seeded)
+                self._send(head, table[start : start + size].copy(), batch.file, opened)
                 waiting += 1
         finally:
             for _ in range(waiting):  # never give away a buffer that is still written to
@@ -155,12 +171,12 @@ class DecodePool:
         return failed
 
     def _send(self, head: tuple, rows: np.ndarray, memory: int, opened: Callable) -> None:
-        places = {number: place for place, number in enumerate(dict.fromkeys(rows[:, 0].tolist()))}
-        rows[:, 0] = [places[number] for number in rows[:, 0].tolist()]
-        with opened(list(places)) as files:
+        indices = {number: index for index, number in enumerate(dict.fromkeys(rows[:, 0].tolist()))}
+        rows[:, 0] = [indices[number] for number in rows[:, 0].tolist()]
+        with opened(list(indices)) as files:
             try:
-                socket.send_fds(self._tasks, [HEADER.pack(*head), rows], [memory, *files])
-            except (BrokenPipeError, ConnectionResetError):  # nobody is left
+                socket.send_fds(self._tasks, [HEADER.pack(*head), rows.data], [memory, *files])
+            except (BrokenPipeError, ConnectionResetError):  # all workers have ended
                 raise self._died() from None
 
     def _answer(self, call: int) -> list[int]:
@@ -172,11 +188,11 @@ class DecodePool:
     def _died(self) -> DataError:
         self._over.wait()
         return DataError(
-            f"a decoding process ended {self._how}; start again, with fewer --threads if memory ran out"
+            f"a decoding process ended {self._how}; if memory ran out, start again with a smaller `threads`"
         )
 
     def _watch(self) -> None:
-        """Until a worker ends."""
+        """Sets `ready`, and waits until a worker ends."""
         poll, starting = select.poll(), set(self._alive)
         for alive in self._alive:
             poll.register(alive, select.POLLIN)
@@ -190,14 +206,14 @@ class DecodePool:
                     self.ready.set()
 
     def _end(self, first: int) -> None:
-        """Worker number `first` has ended: so do the others, before anybody is told that his call is over."""
+        """Worker number `first` has ended: ends the others too, before the running calls fail."""
         self.workers[first].wait()
         self._stop()
         self._how = _how(self.workers[first].returncode)
         if self.ready.is_set():
             _forget(self)
         else:
-            _tell(f"the processes for it did not start: the first ended {self._how}")
+            _warn(f"the worker processes did not start: the first ended {self._how}")
         self._over.set()
         for _, answering in self._answers:
             answering.send(DIED)
@@ -210,7 +226,7 @@ class DecodePool:
             os.close(alive)
 
     def leave(self) -> None:
-        """In a fork of the process: lets go of what belongs to the parent."""
+        """In a fork of the process: closes the sockets, which belong to the parent."""
         self._tasks.close()
         for pair in self._answers:
             for end in pair:
@@ -218,25 +234,29 @@ class DecodePool:
 
 
 def _start(tasks: int, answers: list[int]) -> tuple[subprocess.Popen, int]:
-    """A worker, and a descriptor that can be read when it is ready (READY) and when it has ended."""
-    alive, telling = os.pipe()
+    """Starts a worker.
+
+    Returns:
+      The process, and a descriptor from which READY is read once it can work, and b"" once it has ended.
+    """
+    alive, alive_writer = os.pipe()
     # Not `multiprocessing`: that would import the user's main module anew.
     path = [*(entry for entry in sys.path if isinstance(entry, str)), *_PACKAGES]
-    words = json.dumps([path, [tasks, telling, answers]])
+    arguments = json.dumps([path, [tasks, alive_writer, answers]])
     try:
         worker = subprocess.Popen(
-            [os.fsdecode(multiprocessing.spawn.get_executable()), "-P", "-c", _PROGRAM, words],
+            [os.fsdecode(multiprocessing.spawn.get_executable()), "-P", "-c", _PROGRAM, arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # its threads' memory, for nothing
-            pass_fds=[tasks, telling, *answers],
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # its threads would take memory and do nothing
+            pass_fds=[tasks, alive_writer, *answers],
             process_group=0,  # Ctrl-C is meant for the parent
         )
     except OSError:
         os.close(alive)
         raise
     finally:
-        os.close(telling)
+        os.close(alive_writer)
     return worker, alive
 
 
@@ -247,7 +267,7 @@ def _how(code: int) -> str:
     return f"by {signal.Signals(-code).name}{killed}"
 
 
-def _tell(reason: str) -> None:
+def _warn(reason: str) -> None:
     sys.stderr.write(f"decoding in this process alone, which is slower: {reason}\n")
     sys.stderr.flush()
 

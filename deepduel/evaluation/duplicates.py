@@ -1,8 +1,8 @@
-"""Images that are there twice: within the evaluated split, and in the other splits of its folder.
+"""Duplicate images: within the evaluated split, and between it and the other splits of its folder.
 
-Exactly: the same stored bytes. Nearly: perceptual hashes at most 4 of 64 bits apart
-(tfrecords_tools.duplicates), as resized, recompressed or slightly brightened copies have; so may two
-pictures that merely look alike, hence the examples.
+Exact duplicates have the same stored bytes. Near duplicates have perceptual hashes at most 4 of 64 bits
+apart (tfrecords_tools.checking.duplicates), as resized, recompressed or slightly brightened copies have.
+Two images that merely look alike may do so too, so examples are kept for a look.
 """
 
 import concurrent.futures
@@ -20,7 +20,6 @@ from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records
 from tfrecords_tools.progress import Progress
 
-SEARCHES = ("auto", "near", "exact", "none")
 NEAR_AT_MOST = 50_000  # images in the folder up to which "auto" decodes them all
 EXAMPLES = 24
 _CHUNK = 64  # images per task
@@ -28,12 +27,12 @@ _CHUNK = 64  # images per task
 
 @dataclasses.dataclass(frozen=True)
 class Copies:
-    """What a search found.
+    """The result of a search for duplicates.
 
     Attributes:
       document: the "duplicates" of metrics.json, see `search`.
-      elsewhere: bool [N]: records of the split that another split has too, exactly or nearly.
-      pairs: some near copies in other splits, each as ((split, record), (other split, record)).
+      elsewhere: bool [N]: True for records with an exact or near duplicate in another split.
+      pairs: examples of near duplicates across splits, each as ((split, record), (other split, record)).
     """
 
     document: dict
@@ -42,11 +41,11 @@ class Copies:
 
 
 def search(split: Split, how: str = "auto") -> Copies:
-    """Looks for copies.
+    """Searches for duplicates of a split's images.
 
     Args:
-      how: "exact"; "near" decodes every image of all splits as well; "auto" is "near" up to
-        `NEAR_AT_MOST` images in all, else "exact"; "none" looks for none.
+      how: "exact"; "near" also decodes every image of all splits; "auto" is "near" up to
+        `NEAR_AT_MOST` images in total, else "exact"; "none" searches for nothing.
 
     Returns, as document:
       {"within": images of the split beyond the first of each, "across": {other split: its images that
@@ -58,7 +57,7 @@ def search(split: Split, how: str = "auto") -> Copies:
     splits = [split, *others]
     count = sum(map(len, splits))
     if how == "none":
-        return Copies({"note": "not looked for (--duplicates=none)"}, np.zeros(len(split), bool))
+        return Copies({"note": "not searched for (--duplicates=none)"}, np.zeros(len(split), bool))
     near = how == "near" or (how == "auto" and count <= NEAR_AT_MOST)
     hashes = _hashed(splits, near)
     which = np.repeat(np.arange(len(splits)), [len(each) for each in splits])
@@ -69,10 +68,10 @@ def search(split: Split, how: str = "auto") -> Copies:
             if how == "exact"
             else f"the folder has {count:,} images; --duplicates=near does"
         )
-        return Copies(document | {"near": {"note": f"not looked for ({why})"}}, elsewhere)
+        return Copies(document | {"near": {"note": f"not searched for ({why})"}}, elsewhere)
     group = duplicates.groups(hashes, duplicates.DISTANCE)
-    found, alike = _counts(group, which, splits)
-    found["across"] = {
+    near_counts, alike = _counts(group, which, splits)
+    near_counts["across"] = {
         other.name: int(np.isin(group[: len(split)], group[which == number]).sum())
         for number, other in enumerate(others, 1)
     }
@@ -80,8 +79,8 @@ def search(split: Split, how: str = "auto") -> Copies:
     examples = [
         [{"split": of.name, "key": records.key_text(of.key(record))} for of, record in pair] for pair in pairs
     ]
-    found = {"distance": duplicates.DISTANCE, **found, "examples": examples}
-    return Copies(document | {"near": found}, elsewhere | alike, pairs)
+    near_document = {"distance": duplicates.DISTANCE, **near_counts, "examples": examples}
+    return Copies(document | {"near": near_document}, elsewhere | alike, pairs)
 
 
 def _counts(group: np.ndarray, which: np.ndarray, splits: list[Split]) -> tuple[dict, np.ndarray]:
@@ -96,7 +95,7 @@ def _counts(group: np.ndarray, which: np.ndarray, splits: list[Split]) -> tuple[
 
 
 def _pairs(group: np.ndarray, which: np.ndarray, splits: list[Split], numbers: np.ndarray) -> Iterator[tuple]:
-    """Of some records of the first split, each with one of another that is a copy of it."""
+    """Pairs each of the first `EXAMPLES` records with one duplicate of it in another split."""
     firsts = np.cumsum([0, *map(len, splits)])
     for number in numbers[:EXAMPLES].tolist():
         twin = int(np.flatnonzero((group == group[number]) & (which > 0))[0])
@@ -106,7 +105,7 @@ def _pairs(group: np.ndarray, which: np.ndarray, splits: list[Split], numbers: n
 def _hashed(splits: list[Split], near: bool) -> duplicates.Hashes:
     """Hashes of all records, one split after the other."""
     count = sum(map(len, splits))
-    made = duplicates.Hashes(
+    hashes = duplicates.Hashes(
         np.zeros((count, 2), np.uint64), np.zeros(count, np.uint64), np.zeros(count, bool)
     )
 
@@ -115,16 +114,16 @@ def _hashed(splits: list[Split], near: bool) -> duplicates.Hashes:
         for number, data in zip(numbers.tolist(), split.images(numbers), strict=True):
             place = first + number
             digest = hashlib.blake2b(data, digest_size=16).digest()
-            made.content[place] = np.frombuffer(digest, np.uint64)
+            hashes.content[place] = np.frombuffer(digest, np.uint64)
             if near:
-                with contextlib.suppress(DataError):  # who does not decode has no looks
-                    made.looks[place] = duplicates.looks(split.pixels(number, data))
-                    made.seen[place] = True
+                with contextlib.suppress(DataError):  # an image that does not decode has no perceptual hash
+                    hashes.looks[place] = duplicates.looks(split.pixels(number, data))
+                    hashes.seen[place] = True
         return len(numbers)
 
     firsts = np.cumsum([0, *map(len, splits)]).tolist()
     pool = concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0)), "hash")
-    with pool, Progress("looking for copies", total=count) as bar:
+    with pool, Progress("searching for duplicates", total=count) as bar:
         jobs = [
             pool.submit(hash_some, split, first, start)
             for split, first in zip(splits, firsts, strict=False)
@@ -137,4 +136,4 @@ def _hashed(splits: list[Split], near: bool) -> duplicates.Hashes:
                 bar.update(done)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-    return made
+    return hashes

@@ -47,7 +47,7 @@ class Architecture:
     stem_stride: int = 0
     mirrored: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         parse_head(self.head)
         if self.backbone in OWN_BACKBONES and self.weights == "imagenet":
             raise UsageError(f"{self.backbone} has no ImageNet weights; use --weights=none or --weights=FILE")

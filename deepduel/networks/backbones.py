@@ -9,6 +9,7 @@ Both are to be trained from scratch.
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -106,7 +107,9 @@ def _batch_norm() -> layers.Layer:
     return layers.BatchNormalization(momentum=0.9)
 
 
-def _residual(x, filters: int, *, strides: int, averaging: bool = False):
+def _residual(
+    x: keras.KerasTensor, filters: int, *, strides: int, averaging: bool = False
+) -> keras.KerasTensor:
     """Two 3x3 convolutions beside a shortcut (He et al. 2016, batch norm after each)."""
     shortcut = x
     if strides > 1 or x.shape[-1] != filters:
@@ -123,12 +126,13 @@ def _residual(x, filters: int, *, strides: int, averaging: bool = False):
     return layers.ReLU()(layers.Add()([y, shortcut]))
 
 
-def application(name: str):
+def application(name: str) -> tuple[Callable, Callable]:
     """(network factory, its module's preprocess_input) for a name of keras.applications."""
     for candidate in dir(keras.applications):
         factory = getattr(keras.applications, candidate)
         if candidate.lower() == name.lower() and inspect.isfunction(factory):
-            return factory, inspect.getmodule(factory).preprocess_input
+            module: Any = inspect.getmodule(factory)
+            return factory, module.preprocess_input
     raise UsageError(f"there is no backbone {name!r}; it must be one of {', '.join(names())}")
 
 
@@ -147,7 +151,7 @@ def _with_stem_stride(backbone: keras.Model, name: str, stride: int) -> keras.Mo
     if stride > max(first.strides):
         raise UsageError(f"stem_stride={stride}: that of {name} is {max(first.strides)}; give that or less")
 
-    def clone(layer):
+    def clone(layer: keras.Layer) -> keras.Layer:
         config = layer.get_config()
         if layer is first:
             config["strides"] = (stride, stride)
@@ -158,7 +162,7 @@ def _with_stem_stride(backbone: keras.Model, name: str, stride: int) -> keras.Mo
     return changed
 
 
-def _preprocessing_layers(preprocess_input):
+def _preprocessing_layers(preprocess_input: Callable) -> Callable[[Any], Any]:
     """A network's preprocess_input as plain Keras layers.
 
     Every preprocess_input of keras.applications is affine in the pixel, perhaps with the

@@ -54,7 +54,7 @@ class Folded:
         self._instead[id(layer)] = instead
         self.variables += instead.variables
 
-    def __call__(self, inputs: tf.Tensor, **mode) -> tf.Tensor:
+    def __call__(self, inputs: tf.Tensor, **mode: Any) -> tf.Tensor:
         if not self._has_graph:
             return self._model(inputs, training=False)
         return keras_graph.run(
@@ -90,7 +90,7 @@ def _takes(layer: keras.Operation, norm: layers.BatchNormalization) -> bool:
     return norm.axis % rank == (1 if _channels_first(layer) else rank - 1)
 
 
-def _forks_after_sum(node, users: dict[int, list]) -> bool:
+def _forks_after_sum(node: Any, users: dict[int, list]) -> bool:
     """Whether the output is added to another, and that sum goes to an activation and elsewhere too."""
     used_by = users.get(id(node.outputs[0]), [])
     if len(used_by) != 1 or used_by[0] is None or not isinstance(used_by[0].operation, layers.Add):
@@ -120,7 +120,7 @@ class _Affine:
         dtype = self._layer.compute_dtype
         return keras.Variable(values.astype(np.float32), trainable=False, dtype=dtype, name="folded")
 
-    def __call__(self, inputs: tf.Tensor, **mode) -> tf.Tensor:
+    def __call__(self, inputs: tf.Tensor, **mode: Any) -> tf.Tensor:
         inputs = ops.cast(inputs, self._layer.compute_dtype)
         *kernels, bias = self.variables
         return ops.add(_OPERATIONS[type(self._layer)](self._layer, inputs, *kernels), bias)
@@ -151,15 +151,15 @@ def _channels_first(layer: keras.Layer) -> bool:
     return getattr(layer, "data_format", None) == "channels_first"
 
 
-def _float64(weight) -> np.ndarray:
+def _float64(weight: keras.Variable) -> np.ndarray:
     return ops.convert_to_tensor(weight).numpy().astype(np.float64)
 
 
-def _same(inputs: tf.Tensor, **mode) -> tf.Tensor:
+def _same(inputs: tf.Tensor, **mode: Any) -> tf.Tensor:
     return inputs
 
 
-def _fence(inputs: tf.Tensor, **mode) -> tf.Tensor:
+def _fence(inputs: tf.Tensor, **mode: Any) -> tf.Tensor:
     """The same, by an operation that costs nothing and that TensorFlow does not look past.
 
     Where a convolution's output is added to another, and the sum is both activated and passed on, as between

@@ -32,7 +32,12 @@ def _fits(layer: keras.layers.Layer) -> bool:
     return len(layer.input.shape) == 4 and layer.axis in (-1, 3)
 
 
-def _call(self, inputs, training=None, mask=None):
+def _call(
+    self: keras.layers.BatchNormalization,
+    inputs: tf.Tensor,
+    training: bool | None = None,
+    mask: tf.Tensor | None = None,
+) -> tf.Tensor:
     """`keras.layers.BatchNormalization.call`."""
     if not training or not self.trainable or mask is not None:
         return type(self).call(self, inputs, training=training, mask=mask)

@@ -26,12 +26,12 @@ _SQUARE_5 = np.array(
 _LINE_DIVISOR, _SQUARE_3_DIVISOR, _SQUARE_5_DIVISOR = 2, 4, 12
 
 
-def highpass(pixels):
+def highpass(pixels: keras.KerasTensor) -> keras.KerasTensor:
     """Each channel's 3x3 residual: what its neighbours do not foretell, 127.5 for nothing."""
     return _as_pixels(square_residual(pixels, name="highpass"), [_SQUARE_3_DIVISOR] * 3, _HIGHPASS_RANGE)
 
 
-def srm(pixels):
+def srm(pixels: keras.KerasTensor) -> keras.KerasTensor:
     """Three noise residuals of the spatial rich model, each the mean over the colours."""
     residuals = _filtered(pixels, [_LINE, _SQUARE_3, _SQUARE_5], "srm")  # per colour: three residuals
     size = pixels.shape[1:3]
@@ -40,7 +40,7 @@ def srm(pixels):
     return _as_pixels(sums, divisors, _SRM_RANGE)
 
 
-def spectrum(pixels):
+def spectrum(pixels: keras.KerasTensor) -> keras.KerasTensor:
     """Each channel's log magnitudes of the discrete Fourier transform, frequency 0 in the middle.
 
     log(1 + |F| / S), scaled so that the largest that an image of S pixels can have is 255.
@@ -54,7 +54,7 @@ def spectrum(pixels):
     return ops.transpose(middle, (0, 2, 3, 1)) * (255 / float(np.log1p(255 * side)))
 
 
-def square_residual(pixels, *, name: str):
+def square_residual(pixels: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
     """[B, S, S, 3]: each channel through the 3x3 square kernel of whole numbers (4 times the residual)."""
     return _filtered(pixels, [_SQUARE_3], name)
 
@@ -74,7 +74,7 @@ FILTERS: dict[str, Callable] = {
 }  # fmt: skip
 
 
-def _filtered(pixels, kernels: list[np.ndarray], name: str):
+def _filtered(pixels: keras.KerasTensor, kernels: list[np.ndarray], name: str) -> keras.KerasTensor:
     """[B, S, S, 3 * kernels]: every channel through every kernel; edges are repeated."""
     side = max(max(kernel.shape) for kernel in kernels)
     stacked = np.zeros((side, side, 3, len(kernels)), np.float32)
@@ -95,7 +95,7 @@ def _filtered(pixels, kernels: list[np.ndarray], name: str):
     )(around)
 
 
-def _as_pixels(residuals, divisors: list[int], limit: float):
+def _as_pixels(residuals: keras.KerasTensor, divisors: list[int], limit: float) -> keras.KerasTensor:
     """Residuals over their channel's divisor, -limit..limit -> 0..255, cut off beyond."""
     scale = [127.5 / (limit * divisor) for divisor in divisors]
     pixels = layers.Rescaling(scale, offset=127.5, dtype="float32")(residuals)

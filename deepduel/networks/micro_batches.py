@@ -1,11 +1,14 @@
 """One pass over a batch in parts of bounded size: its memory is that of a part, whatever the batch."""
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 
-def in_micro_batches(function: Callable, *inputs, rows, sums=(), micro_batch: int):
+def in_micro_batches(
+    function: Callable[..., Any], *inputs: Any, rows: Any, sums: Any = (), micro_batch: int
+) -> tuple[Any, Any]:
     """`function` over parts of the inputs, one after the other; its rows joined, its sums added up.
 
     The parts are as even as can be (65 images in parts of 32 are 21, 22 and 22), so that none has
@@ -25,11 +28,11 @@ def in_micro_batches(function: Callable, *inputs, rows, sums=(), micro_batch: in
     count = tf.shape(tf.nest.flatten(inputs)[0])[0]
     steps = tf.maximum((count + micro_batch - 1) // micro_batch, 1)
 
-    def body(number, arrays, totals):
+    def body(number: tf.Tensor, arrays: Any, totals: Any) -> tuple[tf.Tensor, Any, Any]:
         start, end = number * count // steps, (number + 1) * count // steps
         filled = end - start
 
-        def part(whole):
+        def part(whole: tf.Tensor) -> tf.Tensor:
             some = whole[start:end]
             some = tf.pad(some, [[0, micro_batch - filled], *[[0, 0]] * (len(whole.shape) - 1)])
             return tf.ensure_shape(some, (micro_batch, *whole.shape[1:]))

@@ -78,7 +78,9 @@ def build(
     return TaskModel(architecture, classes, extractor, head, saved_model)
 
 
-def _probabilities(architecture: Architecture, pixels, extractor: keras.Model, head: keras.Model):
+def _probabilities(
+    architecture: Architecture, pixels: keras.KerasTensor, extractor: keras.Model, head: keras.Model
+) -> keras.KerasTensor:
     cast = layers.Activation("linear", dtype="float32", name="features_float32")
     softmax = layers.Softmax(dtype="float32", name="probabilities")
     views = [pixels, keras.ops.flip(pixels, axis=2)] if architecture.mirrored else [pixels]
@@ -86,7 +88,7 @@ def _probabilities(architecture: Architecture, pixels, extractor: keras.Model, h
     return layers.Average(dtype="float32", name="mean")(probabilities) if len(views) > 1 else probabilities[0]
 
 
-def _extractor(name: str, architecture: Architecture, pixels) -> keras.Model:
+def _extractor(name: str, architecture: Architecture, pixels: keras.KerasTensor) -> keras.Model:
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(architecture.precision)
     try:

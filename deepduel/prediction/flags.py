@@ -1,4 +1,4 @@
-"""Flags of the commands that use a run's models: which run, which models, how many images at a time."""
+"""Flags shared by the commands that use a finished run: its folder, tasks, checkpoints and batch sizes."""
 
 from absl import flags
 
@@ -8,7 +8,7 @@ def define(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=flag_values)
     flags.DEFINE_list("tasks", None, "Tasks to use; by default all of the run.", flag_values=flag_values)
     flags.DEFINE_string(
-        "model", "best", "Which model of each task: best, or epoch-NN.", flag_values=flag_values
+        "model", "best", "Checkpoint of each task to use: best, or epoch-NN.", flag_values=flag_values
     )
     flags.DEFINE_integer("batch_size", 256, "Images per batch.", lower_bound=1, flag_values=flag_values)
     flags.DEFINE_integer(

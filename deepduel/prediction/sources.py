@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from deepduel.decoding.batch_decoder import BatchDecoder
 from deepduel.decoding.buffers import BatchBuffers
-from deepduel.decoding.image import DecodeOptions, decode_jpeg, fit_image
+from deepduel.decoding.image import DecodeOptions, decode_jpeg, resize_image
 from deepduel.decoding.split import Split
 from deepduel.reading.batch import options
 from deepduel.reading.host_calls import host_call
@@ -202,7 +202,12 @@ class Shards:
 
 
 def open_source(
-    patterns: Sequence[str], decoding: DecodeOptions, *, split: str | None = None, on_error: str = "skip"
+    patterns: Sequence[str],
+    decoding: DecodeOptions,
+    *,
+    split: str | None = None,
+    threads: int | None = None,
+    on_error: str = "skip",
 ) -> Files | Shards:
     """The source that `--images` names: folders, files and patterns, or one folder of shards with `split`."""
     shards = [pattern for pattern in patterns if pathlib.Path(pattern, manifest.FILE_NAME).is_file()]
@@ -211,7 +216,7 @@ def open_source(
             raise UsageError(
                 f"--split={split} is for a folder of shards, and --images={','.join(patterns)} is none"
             )
-        return Files(patterns, decoding)
+        return Files(patterns, decoding, threads=threads)
     if len(patterns) > 1:
         raise UsageError(f"--images: a folder of shards ({shards[0]}) must stand alone")
     if split is None:
@@ -219,7 +224,7 @@ def open_source(
         raise UsageError(
             f"--images={shards[0]} is a folder of shards: name one of its splits with --split ({names})"
         )
-    return Shards(Split(shards[0], split), decoding, on_error=on_error)
+    return Shards(Split(shards[0], split), decoding, threads=threads, on_error=on_error)
 
 
 def fitted(data: bytes, decoding: DecodeOptions, out: np.ndarray) -> images.Rejected | None:
@@ -239,5 +244,5 @@ def fitted(data: bytes, decoding: DecodeOptions, out: np.ndarray) -> images.Reje
     found = images.pixels(data)
     if isinstance(found, images.Rejected):
         return found
-    out[...] = fit_image(found, decoding)
+    out[...] = resize_image(found, decoding)
     return None

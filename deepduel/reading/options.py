@@ -19,16 +19,16 @@ class ReadOptions:
     Attributes:
       batch_size: images per batch, >= 1.
       size: (height, width) of the batches; None takes the images' own, if they have one size.
-      fit: "crop", "pad" or "native", see Decoding. In training, "native" cuts at a random place, by the
+      fit: "crop", "pad" or "native", see DecodeOptions. In training, "native" cuts at a random place, by the
         image's seed; in evaluation in the centre.
-      fast_decode: approximate JPEG decoding, see Decoding.
+      fast_decode: approximate JPEG decoding, see DecodeOptions.
       reader: "random" reads records by number, each at its place in its shard, in a true global
         shuffle. "sequential" streams the shards (any file system that TensorFlow knows) and
         shuffles shards and windows of 8,192 records.
-      threads: processes that decode where there is much to decode, see `decode_pool` (sequential: threads);
+      threads: processes that decode where there is much to decode, see `worker_pool` (sequential: threads);
         None: one per core.
       on_error: what a record does that does not decode: "fail" ends the reading with its shard, number
-        and key; "skip" leaves it out: its row is black and has weight 0, `faults` counts it.
+        and key; "skip" leaves it out: its row is black and has weight 0, `bad_records` counts it.
       sampling: how often an epoch takes each record, see `sampling`. Needs the random reader.
       cache: of decoded pixels, see `pixel_cache`: "none", "ram" or "decoded:PATH". Filled while the
         first epoch runs. Needs the random reader.

@@ -1,12 +1,12 @@
 """Shards -> tf.data batches. Everything after this happens on the device.
 
-`make_train` and `make_eval` give (images, labels[, weight]) for any `model.fit`;
-`train_batches` and `eval_batches` the whole batch, as `reading` describes it.
+`make_train` and `make_eval` yield (images, labels[, weight]) for any `model.fit`;
+`train_batches` and `eval_batches` yield the dict that `batch` describes.
 """
 
 import os
 from collections.abc import Callable
-from typing import Any
+from types import ModuleType
 
 import tensorflow as tf
 
@@ -23,26 +23,77 @@ def make_train(
     labels: str | None = None,
     split: str = "train",
     position: order.Position | None = None,
-    **reading: Any,
+    size: tuple[int, int] | None = None,
+    fit: str = "crop",
+    fast_decode: bool = False,
+    reader: str = "random",
+    threads: int | None = None,
+    on_error: str = "fail",
+    sampling: str = "uniform",
+    cache: str = "none",
+    worker: order.Worker | None = None,
 ) -> tf.data.Dataset:
-    """Endless training batches (images, labels), from `position` on.
+    """Endless training batches.
 
-    With on_error="skip" they are (images, labels, weight), as those of `make_eval`.
+    Each epoch visits every record once (see `sampling`), in an order of its own that depends only on the
+    seed and the epoch; its last batch holds the records left over. `steps_per_epoch` for `model.fit` is
+    `order.steps_per_epoch(records, batch_size)`.
 
     Args:
-      labels: the axis whose labels to give, int32 [B]; None gives a dict of all axes.
-      position: (seed, epoch, step) to start at. Each epoch visits every record once, in an
-        order of its own; its last batch holds what is left. `steps_per_epoch` for `model.fit`
-        is `order.steps_per_epoch(records, batch_size)`.
-      reading: further fields of `ReadOptions`.
+      data_dir: folder of shards, or its URL.
+      batch_size: images per batch, of all workers together.
+      labels: the axis whose labels to yield; None yields a dict of all axes.
+      split: name of the split.
+      position: (seed, epoch, step) at which to start; None: the start of epoch 0 with seed 0.
+      size: (height, width) of the images in pixels; None: their own size, when all have the same.
+      fit: how images of other sizes are brought to `size`: "crop" fills the frame and cuts off the rest,
+        "pad" fits inside it with black around, "native" cuts a frame out at a random place.
+      fast_decode: decode JPEGs approximately, which is faster.
+      reader: "random" reads records by number in a true global shuffle; "sequential" streams the shards,
+        for remote storage.
+      threads: processes that decode (reader "sequential": threads); None: one per core.
+      on_error: what to do with an image that does not decode: "fail" raises an error that names it; "skip"
+        gives it weight 0.
+      sampling: "uniform", "balanced", "balanced:AXIS" or "weighted:AXIS:NAME=2,OTHER=1". Needs reader
+        "random".
+      cache: "none", "ram" or "decoded:FOLDER": keeps decoded images. Needs reader "random".
+      worker: the part of every batch to read; None reads whole batches.
+
+    Returns:
+      A data set of infinite cardinality that yields (images, labels), or (images, labels, weight) with
+      on_error "skip":
+
+        images: uint8 [B, H, W, 3], upright RGB, 0 to 255.
+        labels: int32 [B], or {axis: int32 [B]} when `labels` is None; -1 for an image without a label.
+        weight: float32 [B], 0 for an image that does not decode or has no label, else 1. With it, `labels`
+          of one axis are never negative.
+
+      Its attribute `class_names` lists the names of the labels 0, 1, …; a dict {axis: names} when `labels`
+      is None.
+
+    Raises:
+      UsageError: an argument is out of range, or the split or the axis does not exist.
+      DataError: the folder of shards is missing or damaged.
+
+    Example:
+      >>> from deepduel import pipeline
+      >>> train = pipeline.make_train("SHARDS", batch_size=32, labels="category")
+      >>> images, labels = next(iter(train))
+      >>> images.shape, labels.dtype.name
+      (TensorShape([32, 32, 32, 3]), 'int32')
+      >>> len(train.class_names)
+      3
     """
+    options = ReadOptions(
+        batch_size, size, fit, fast_decode, reader, threads, on_error, sampling, cache,
+        worker or order.Worker(),
+    )  # fmt: skip
     opened = Split(data_dir, split)
-    options = ReadOptions(batch_size, **reading)
-    batches = train_batches(opened, options, position or order.Position())
     pick = _label_picker(opened, labels)
-    if options.on_error == "skip":
-        return batches.map(lambda batch: _weighted(batch, pick))
-    return batches.map(lambda batch: (batch["images"], pick(batch["labels"])))
+    batches = train_batches(opened, options, position or order.Position())
+    if on_error == "skip":
+        return _named(batches.map(lambda batch: _weighted(batch, pick)), opened, labels)
+    return _named(batches.map(lambda batch: (batch["images"], pick(batch["labels"]))), opened, labels)
 
 
 def make_eval(
@@ -51,17 +102,60 @@ def make_eval(
     batch_size: int,
     labels: str | None = None,
     split: str = "validation",
-    **reading: Any,
+    size: tuple[int, int] | None = None,
+    fit: str = "crop",
+    fast_decode: bool = False,
+    reader: str = "random",
+    threads: int | None = None,
+    on_error: str = "fail",
+    cache: str = "none",
+    worker: order.Worker | None = None,
 ) -> tf.data.Dataset:
-    """Every record exactly once, in order: (images, labels, weight).
+    """Batches with every record exactly once, in the order of the shards.
 
-    All batches have one shape: the last is filled up with black images of weight 0 and
-    label 0. Images without a label on the axis have weight 0 too.
+    Args:
+      data_dir, batch_size, labels, size, fast_decode, reader, threads, on_error, cache, worker: see
+        `make_train`.
+      split: name of the split.
+      fit: see `make_train`; "native" cuts out the centre.
+
+    Returns:
+      A data set of known cardinality that yields (images, labels, weight), all batches of one shape:
+
+        images: uint8 [B, H, W, 3], upright RGB, 0 to 255; black where the last batch is padded.
+        labels: int32 [B], 0 for an image without a label; or {axis: int32 [B]} when `labels` is None, -1
+          for an image without a label.
+        weight: float32 [B], 0 for padding and for an image that does not decode or has no label, else 1.
+
+      Its attribute `class_names` is as in `make_train`.
+
+    Raises:
+      UsageError: an argument is out of range, or the split or the axis does not exist.
+      DataError: the folder of shards is missing or damaged.
+
+    Example:
+      >>> from deepduel import pipeline
+      >>> validation = pipeline.make_eval("SHARDS", batch_size=32, labels="authenticity")
+      >>> validation.class_names
+      ['real', 'fake']
+      >>> int(sum(weight.numpy().sum() for images, labels, weight in validation))
+      54
     """
+    options = ReadOptions(
+        batch_size, size, fit, fast_decode, reader, threads, on_error, cache=cache,
+        worker=worker or order.Worker(),
+    )  # fmt: skip
     opened = Split(data_dir, split)
-    batches = eval_batches(opened, ReadOptions(batch_size, **reading))
     pick = _label_picker(opened, labels)
-    return batches.map(lambda batch: _weighted(batch, pick))
+    batches = eval_batches(opened, options)
+    return _named(batches.map(lambda batch: _weighted(batch, pick)), opened, labels)
+
+
+def _named(batches: tf.data.Dataset, split: Split, axis: str | None) -> tf.data.Dataset:
+    """Sets `class_names`, as Keras' `image_dataset_from_directory` does."""
+    names = {name: list(labels) for name, labels in split.manifest.axes.items()}
+    batches.class_names = names if axis is None else names[axis]
+    return batches
 
 
 def train_batches(split: Split, reading: ReadOptions, position: order.Position) -> tf.data.Dataset:
@@ -78,12 +172,12 @@ def eval_batches(split: Split, reading: ReadOptions) -> tf.data.Dataset:
     return _reader(reading).evaluate(split, reading, rows=rows)
 
 
-def _reader(reading: ReadOptions):
+def _reader(reading: ReadOptions) -> ModuleType:
     return {"random": random_reader, "sequential": sequential_reader}[reading.reader]
 
 
-def _weighted(batch, pick: Callable):
-    """(images, labels, weight): nothing that has no label, or no image, counts."""
+def _weighted(batch: dict, pick: Callable) -> tuple:
+    """(images, labels, weight), with weight 0 where there is no label or no image."""
     labels = pick(batch["labels"])
     if isinstance(labels, dict):
         return batch["images"], labels, batch["weight"]

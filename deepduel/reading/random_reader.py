@@ -1,12 +1,11 @@
 """The random-access reader: batch numbers -> batches, each record read at its known place."""
 
-import os
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from deepduel.decoding import bad_records
+from deepduel.decoding import bad_records, host_cpus
 from deepduel.decoding.batch_decoder import BatchDecoder
 from deepduel.decoding.cached_decoder import CachedDecoder
 from deepduel.decoding.pixel_cache import open_cache
@@ -63,7 +62,7 @@ def _batches(
     # Batch numbers, not images, travel through tf.data. Two groups of batches under way keep all cores
     # busy while one ends; of large ones a single one is enough, since each costs its full memory. The
     # map works ahead by itself: a prefetch behind it would hold one more batch, and hand each on once more.
-    threads = reading.threads or len(os.sched_getaffinity(0))
+    threads = reading.threads or host_cpus.available()
     begin, end = reading.worker.part(reading.batch_size)
     batch_bytes = (rows or end - begin) * decoding.size[0] * decoding.size[1] * 3
     parallel = min(_under_way(batch_bytes), threads)

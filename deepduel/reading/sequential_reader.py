@@ -5,13 +5,13 @@ workers cannot run Python functions of ours. Same batches as the random-access r
 is shuffled by shards and by windows instead of globally.
 """
 
-import os
 import sys
 
 import numpy as np
 import tensorflow as tf
 
-from deepduel.decoding.image_graph import decode_fitted
+from deepduel.decoding import host_cpus
+from deepduel.decoding.image_graph import decode_image
 from deepduel.decoding.split import Split
 from deepduel.reading import order
 from deepduel.reading.batch import as_batch, options
@@ -127,12 +127,12 @@ def _decoded(
     features = {"image": tf.io.FixedLenFeature([], tf.string)}
     features |= {axis: tf.io.FixedLenFeature([], tf.int64, record_format.NO_LABEL) for axis in axes}
     word = tf.cast(order.epoch_word(seed, epoch), tf.int32)
-    threads = reading.threads or len(os.sched_getaffinity(0))
+    threads = reading.threads or host_cpus.available()
 
     def decode(row, number, example):
         parsed = tf.io.parse_single_example(example, features)
         crop_seed = (tf.cast(word, tf.int64), number % 2**31) if random_crops else None
-        image = decode_fitted(parsed["image"], decoding, split.manifest.encodings, split.one_size, crop_seed)
+        image = decode_image(parsed["image"], decoding, split.manifest.encodings, split.one_size, crop_seed)
         labels = (
             tf.stack([tf.cast(parsed[axis], tf.int32) for axis in axes]) if axes else tf.zeros(0, tf.int32)
         )

@@ -21,15 +21,12 @@ class Series:
     Attributes:
       name: for the legend; "" for none.
       x, y: its points.
-      low, high: a band around it, if any, y's form.
       dots: draw the points too.
     """
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
     dots: bool = False
 
 
@@ -95,9 +92,6 @@ def lines(
     if level is not None:
         parts.append(f'<path class="reference" d="M{LEFT} {_y(y, level)}H{WIDTH - RIGHT}"/>')
     for number, one in enumerate(series):
-        if one.low is not None and one.high is not None:
-            there = list(zip(one.x, one.high, strict=True)) + list(zip(one.x, one.low, strict=True))[::-1]
-            parts.append(f'<path class="band s{number}" d="{_path(there, x, y)}Z"/>')
         parts.append(f'<path class="line s{number}" d="{_path(zip(one.x, one.y, strict=True), x, y)}"/>')
         if one.dots:
             parts += [

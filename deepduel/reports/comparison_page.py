@@ -51,20 +51,20 @@ def plots(task: dict) -> list[dict]:
             "title": "ROC",
             "svg": charts.lines(
                 [charts.Series("", each["roc"]["false"], each["roc"]["true"]) for each in task["curves"]],
-                charts.percent_axis(f"% of {negative} called {positive}"),
-                charts.percent_axis(f"% of {positive} found"),
+                charts.percent_axis(f"false positive rate, % of {negative}"),
+                charts.percent_axis(f"true positive rate, % of {positive}"),
                 label="ROC curves of both runs", diagonal=True),
-            "legend": ["A", "B"], "caption": "Dashed: guessing.",
+            "legend": ["A", "B"], "caption": "Dashed: random guessing.",
         })  # fmt: skip
     bins = [curves["reliability"] for curves in task["curves"]]
     found.append({
         "title": "Calibration",
         "svg": charts.lines(
             [charts.Series("", each["confidence"], each["accuracy"], dots=True) for each in bins],
-            charts.percent_axis("confidence, %"), charts.percent_axis("right, %"),
+            charts.percent_axis("confidence, %"), charts.percent_axis("accuracy, %"),
             label="reliability diagrams of both runs", diagonal=True),
         "legend": ["A", "B"],
-            "caption": "On the dashed line a model is right as often as it says.",
+            "caption": "Dashed: perfect calibration (accuracy equals confidence).",
     })  # fmt: skip
     return found
 
@@ -97,5 +97,11 @@ def pictures(document: dict, data_dir: str | None = None) -> tuple[dict[str, str
             if len(found) == len(wanted):
                 return found, ""
     except (DataError, UsageError) as error:
-        return found, f"Without pictures, which lie in the shards: {error}. --data_dir names their folder."
-    return found, f"{folder} lacks {len(wanted) - len(found)} of the images; --data_dir names their folder."
+        return (
+            found,
+            f"Shown without images; the shards cannot be read: {error}. Set --data_dir to their folder.",
+        )
+    return (
+        found,
+        f"{folder} lacks {len(wanted) - len(found)} of the images; set --data_dir to their folder.",
+    )

@@ -27,9 +27,9 @@ def galleries(predictions: Predictions, predictor: Predictor, axis: str) -> list
     right = probabilities[known].argmax(1) == labels[known]
     down, up = np.argsort(-confidence, kind="stable"), np.argsort(confidence, kind="stable")
     chosen = (
-        ("Worst mistakes: wrong, and most sure of it", known[down[~right[down]]], EXPLAINED),
-        ("Right, and most sure", known[down[right[down]]], 0),
-        ("Least sure", known[up], 0),
+        ("Most confident mistakes", known[down[~right[down]]], EXPLAINED),
+        ("Most confident correct predictions", known[down[right[down]]], 0),
+        ("Least confident predictions", known[up], 0),
     )
     return [
         {"title": title, "images": _images(predictions, predictor, axis, numbers[:SHOWN], explained)}

@@ -13,22 +13,22 @@ SHORT = {
     "auc": "AUC",
     "log_loss": "log loss",
     "ece": "ECE",
-    "tpr_at_fpr_5": "found at 5 % false alarms",
+    "tpr_at_fpr_5": "TPR at 5 % FPR",
 }
 SHARES = ("accuracy", "balanced_accuracy", "ece", *metrics.FALSE_POSITIVE_RATES)  # read in percent
 DAMAGES = {  # title; axis, which begins with the undamaged image
     "jpeg": (
         "Recompressed as JPEG",
-        charts.Axis("quality (100: as it is)", charts.ticks(30, 50, 70, 85, 100), reverse=True),
+        charts.Axis("JPEG quality (100: unchanged)", charts.ticks(30, 50, 70, 85, 100), reverse=True),
     ),
     "blur": ("Blurred", charts.Axis("standard deviation, pixels", charts.ticks(0, 1, 2, 3))),
     "resize": (
-        "Shrunk and enlarged again",
-        charts.percent_axis("% of the side", (0.25, 0.5, 0.75, 1), reverse=True),
+        "Downscaled and upscaled",
+        charts.percent_axis("% of the side length", (0.25, 0.5, 0.75, 1), reverse=True),
     ),
     "crop": (
-        "Cropped and enlarged",
-        charts.percent_axis("% of the side", (0.5, 0.6, 0.7, 0.8, 0.9, 1), reverse=True),
+        "Cropped and upscaled",
+        charts.percent_axis("% of the side length", (0.5, 0.6, 0.7, 0.8, 0.9, 1), reverse=True),
     ),
 }
 
@@ -85,9 +85,9 @@ def figure(value: float | None, name: str) -> str:
 
 
 def undefined(task: dict) -> list[tuple[str, list[str]]]:
-    """(reason, figures) of the figures that the images of a task do not define.
+    """Figures that are undefined for a task's images, as (reason, titles).
 
-    Those that are there for two classes only are not missed with more.
+    Figures that exist for two classes only are not listed for tasks with more classes.
     """
     found: dict[str, list[str]] = {}
     for name, note in task["overall"].get("notes", {}).items():
@@ -108,39 +108,39 @@ def plots(task: dict) -> list[dict]:
             "title": f"ROC: AUC {auc}",
             "svg": charts.lines(
                 [charts.Series("", roc["false"], roc["true"])],
-                charts.percent_axis(f"% of {negative} called {positive}"),
-                charts.percent_axis(f"% of {positive} found"),
+                charts.percent_axis(f"false positive rate, % of {negative}"),
+                charts.percent_axis(f"true positive rate, % of {positive}"),
                 label=f"ROC curve, area {auc}", diagonal=True),
-            "legend": [], "caption": "Dashed: guessing.",
+            "legend": [], "caption": "Dashed: random guessing.",
         })  # fmt: skip
         found.append({
-            "title": f"Precision and recall: {ap} on average",
+            "title": f"Precision and recall: average precision {ap}",
             "svg": charts.lines(
                 [charts.Series("", pr["recall"], pr["precision"])],
-                charts.percent_axis(f"% of {positive} found (recall)"),
-                charts.percent_axis(f"% right when it says {positive}"),
+                charts.percent_axis(f"recall, % of {positive}"),
+                charts.percent_axis("precision, %"),
                 label=f"precision over recall, average precision {ap}"),
             "legend": [], "caption": "",
         })  # fmt: skip
     bins = curves["reliability"]
     ece = percent(task["overall"]["ece"])
     found.append({
-        "title": f"Calibration: off by {ece}",
+        "title": f"Calibration: ECE {ece}",
         "svg": charts.lines(
             [charts.Series("", bins["confidence"], bins["accuracy"], dots=True)],
-            charts.percent_axis("confidence, %"), charts.percent_axis("right, %"),
+            charts.percent_axis("confidence, %"), charts.percent_axis("accuracy, %"),
             label=f"reliability diagram, expected calibration error {ece}", diagonal=True),
         "legend": [],
-        "caption": "On the dashed line the model is right as often as it says. Below it: too sure of itself.",
+        "caption": "Dashed: perfect calibration (accuracy equals confidence). Below the line: overconfident.",
     })  # fmt: skip
     if "histogram" in curves:
         positive = task["classes"][1]
         found.append({
-            "title": "How sure it is",
+            "title": "Predicted probabilities",
             "svg": charts.histogram(
                 curves["histogram"], charts.percent_axis(f"probability of {positive}, %"),
                 label=f"histogram of the probability of {positive}, by true class"),
-            "legend": task["classes"], "caption": "Each colour: the images that truly are so.",
+            "legend": task["classes"], "caption": "One colour per true class.",
         })  # fmt: skip
     return found
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from deepduel.reading import flags as read_flags
 from tfrecords_tools.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,28 +19,12 @@ DEFAULT_VIEWS = 3
 
 def from_flags(options: flags.FlagValues) -> "RunOptions":
     """The options of the run. Raises UsageError when flags contradict one another."""
-    from deepduel.reading.options import ReadOptions
     from deepduel.runs.length import RunLength
     from deepduel.runs.options import RunOptions
 
-    side = options.host_size
-    if options.native_resolution and (side or options.fit != "crop"):
-        raise UsageError(
-            "--native_resolution cuts --image_size pixels out of each image and resizes nothing; "
-            "leave --host_size and --fit out"
-        )
     features = _features_folder(options)
-    reading = ReadOptions(
-        batch_size=options.batch_size,
-        size=(side, side) if side else None,
-        fit="native" if options.native_resolution else options.fit,
-        fast_decode=options.fast_decode,
-        reader=options.reader,
-        threads=options.threads or None,
-        on_error=options.on_error,
-        sampling=options.sampling,
-        cache="none" if features else options.cache,
-    )
+    cache = "none" if features else options.cache
+    reading = read_flags.build(options, batch_size=options.batch_size, cache=cache)
     return RunOptions(
         options.data_dir,
         options.workdir,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from deepduel.augmentation import flags as augmentation_flags
+from deepduel.reading import flags as read_flags
 from deepduel.runs import task_flags
 from deepduel.runs.run_options import DEFAULT_VIEWS
 
@@ -64,58 +65,9 @@ _FLAGS = (
     Flag(flags.DEFINE_string, "train_split", "train", "Split to train on."),
     Flag(flags.DEFINE_string, "validation_split", "validation", "Split to validate on after each epoch."),
     Flag(
-        flags.DEFINE_string, "sampling", "uniform",
-        "How often an epoch shows each image: uniform (once), balanced (every combination of labels equally "
-        "often), balanced:AXIS, or weighted:AXIS:NAME=2,OTHER=1.",
-    ),
-    Flag(
-        flags.DEFINE_string, "cache", "none",
-        "Cache of decoded images, filled during the first epoch: none, ram, or decoded:FOLDER, which later "
-        "runs and other processes share. For frozen backbones also features or features:FOLDER: the features "
-        "of --views augmented views of each image are computed once, and epochs train on them.",
-    ),
-    Flag(
         flags.DEFINE_integer, "views", None,
         f"With --cache=features: augmented views of each training image; {DEFAULT_VIEWS} by default.",
         {"lower_bound": 1},
-    ),
-    Flag(
-        flags.DEFINE_integer, "host_size", 0,
-        "Size in pixels to which the CPU resizes images when the data set has mixed sizes; 0 for the largest "
-        "--image_size. Images of one size are not resized.",
-        {"lower_bound": 0},
-    ),
-    Flag(
-        flags.DEFINE_enum, "fit", "crop",
-        "How images of other aspect ratios become square when they are resized: crop cuts off the longer "
-        "side, pad adds borders.",
-        {"enum_values": ["crop", "pad"]},
-    ),
-    Flag(
-        flags.DEFINE_bool, "native_resolution", False,
-        "Train on image_size x image_size pixels cut out of each image without resizing: at random to train, "
-        "at the centre to evaluate; smaller images are mirrored at their edges. Needs an --augmentation "
-        "without rotation, zoom and shear (forensic, robust or none).",
-    ),
-    Flag(
-        flags.DEFINE_enum, "reader", "random",
-        "random reads records by number, which gives a true shuffle; sequential is for remote storage.",
-        {"enum_values": ["random", "sequential"]},
-    ),
-    Flag(
-        flags.DEFINE_bool, "fast_decode", False,
-        "Decode JPEG approximately: about a tenth faster, more for large photographs.",
-    ),
-    Flag(
-        flags.DEFINE_integer, "threads", 0,
-        "Number of processes that decode (threads with --reader=sequential); 0 for one per core.",
-        {"lower_bound": 0},
-    ),
-    Flag(
-        flags.DEFINE_enum, "on_error", "fail",
-        "What to do with an image that cannot be decoded: fail (stop and name it) or skip (leave it out, log "
-        "and count it).",
-        {"enum_values": ["fail", "skip"]},
     ),
     Flag(
         flags.DEFINE_string, "workdir", None,
@@ -169,4 +121,9 @@ def define(flag_values: flags.FlagValues) -> None:
     """Defines all flags of deepduel.train."""
     for flag in _FLAGS:
         flag.define(flag.name, flag.default, help=flag.help, flag_values=flag_values, **flag.options)
+    read_flags.define(
+        flag_values,
+        cache_help="For frozen backbones also features or features:FOLDER: the features of --views augmented "
+        "views of each image are computed once, and epochs train on them.",
+    )
     task_flags.define(flag_values)

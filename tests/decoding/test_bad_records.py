@@ -2,7 +2,6 @@
 
 import itertools
 import shutil
-import struct
 import subprocess
 import sys
 import textwrap
@@ -18,25 +17,10 @@ from deepduel.reading import order, pipeline
 from deepduel.reading.options import READERS, ReadOptions
 from tests.conftest import TOY_TRAINING, history_rows, run_command
 from tests.helpers import tiny_network
+from tests.helpers.batches import spoil
 from tfrecords_tools.errors import DataError, UsageError
-from tfrecords_tools.format import records as record_format
 
 BAD = (7, 60, 100)
-
-
-def spoil(folder, *numbers, split="train"):
-    """Turns images into zeros, with checksums that fit: whole records that hold no image."""
-    opened = Split(folder, split)
-    for number in numbers:
-        shard, _, start, size = opened.place(number)
-        image, length = opened.image_place(number)
-        path = folder / opened.shards[shard].file
-        data = bytearray(path.read_bytes())
-        data[image : image + length] = bytes(length)
-        end = start + size - record_format.FOOTER_BYTES
-        payload = bytes(data[start + record_format.LENGTH_BYTES : end])
-        data[end : end + 4] = struct.pack("<I", record_format.masked_crc(payload))
-        path.write_bytes(data)
 
 
 @pytest.fixture
@@ -146,8 +130,7 @@ def test_a_shard_cut_short_while_it_is_read_is_an_error_and_no_crash(copy):
     program = """
         import os, sys
         from deepduel.decoding import bad_records
-        from deepduel.reading import order
-        from deepduel.reading import pipeline
+        from deepduel.reading import order, pipeline
         from deepduel.reading.options import ReadOptions
         from deepduel.decoding.split import Split
         split = Split(sys.argv[1], "train")
@@ -165,7 +148,7 @@ def test_a_shard_cut_short_while_it_is_read_is_an_error_and_no_crash(copy):
     words = [sys.executable, "-c", textwrap.dedent(program), str(copy)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1, done.stderr[-2000:]
-    assert "so it was cut short since it was opened; copy the folder again" in done.stdout
+    assert "so it was truncated since it was opened; copy the folder again" in done.stdout
 
 
 def test_a_shard_that_was_removed_or_replaced_is_read_to_the_end_as_it_was(copy, toy_shards):

@@ -54,7 +54,7 @@ def test_a_batch_that_is_held_is_never_written_to(toy_shards):
 def test_damage_names_shard_record_and_key(toy_shards, tmp_path):
     folder = shutil.copytree(toy_shards, tmp_path / "shards")
     split = Split(folder, "train")
-    start, size = split.image_place(7)
+    _, start, size = (int(column[0]) for column in split.image_places(np.array([7])))
     path = folder / split.shards[0].file
     data = bytearray(path.read_bytes())
     data[start : start + size] = bytes(size)

@@ -6,8 +6,8 @@ import tensorflow as tf
 from PIL import Image
 
 from deepduel.decoding import image as decoding_image
-from deepduel.decoding.image import DecodeOptions, fit_image
-from deepduel.decoding.image_graph import decode_fitted
+from deepduel.decoding.image import DecodeOptions, resize_image
+from deepduel.decoding.image_graph import decode_image
 from deepduel.prediction import sources
 
 pytestmark = pytest.mark.numeric
@@ -38,21 +38,21 @@ def row(data: bytes, decoding: DecodeOptions, seed=None) -> np.ndarray:
 
 def graph_row(data: bytes, decoding: DecodeOptions, seed=None) -> np.ndarray:
     seed = seed and tuple(tf.constant(word, tf.int64) for word in seed)
-    return tf.function(lambda: decode_fitted(data, decoding, {"jpeg"}, None, seed))().numpy()
+    return tf.function(lambda: decode_image(data, decoding, {"jpeg"}, None, seed))().numpy()
 
 
 def test_fit_leaves_the_right_size_alone():
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    assert fit_image(pixels, DecodeOptions((20, 30))) is pixels
+    assert resize_image(pixels, DecodeOptions((20, 30))) is pixels
 
 
 @pytest.mark.parametrize("shape", [(10, 40), (40, 10), (1, 1), (3, 500), (25, 25)])
 def test_crop_fills_the_frame_and_pad_shows_all(shape):
     pixels = np.full((*shape, 3), 200, np.uint8)
-    crop = fit_image(pixels, DecodeOptions((20, 24), "crop"))
+    crop = resize_image(pixels, DecodeOptions((20, 24), "crop"))
     assert crop.shape == (20, 24, 3)
     assert (crop == 200).all()
-    pad = fit_image(pixels, DecodeOptions((20, 24), "pad"))
+    pad = resize_image(pixels, DecodeOptions((20, 24), "pad"))
     rows, columns = (pad == 200).all(axis=2).any(axis=1).sum(), (pad == 200).all(axis=2).any(axis=0).sum()
     scale = min(20 / shape[0], 24 / shape[1])
     assert (rows, columns) == tuple(max(1, round(side * scale)) for side in shape)
@@ -61,7 +61,7 @@ def test_crop_fills_the_frame_and_pad_shows_all(shape):
 def test_crop_is_centred():
     pixels = np.zeros((10, 30, 3), np.uint8)
     pixels[:, 10:20] = 255
-    assert (fit_image(pixels, DecodeOptions((10, 10))) == 255).all()
+    assert (resize_image(pixels, DecodeOptions((10, 10))) == 255).all()
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_decoding_smaller_differs_little_from_decoding_whole(height, width, fit)
     for fast, mean, worst in ((False, 1.5, 16), (True, 2.5, 60)):
         decoding = DecodeOptions((50, 50), fit, fast)
         assert decoding_image.scale(height, width, decoding) > 1
-        difference = np.abs(row(data, decoding).astype(int) - fit_image(whole, decoding))
+        difference = np.abs(row(data, decoding).astype(int) - resize_image(whole, decoding))
         assert difference.mean() < mean and difference.max() <= worst, (difference.mean(), difference.max())
 
 
@@ -107,7 +107,7 @@ def test_native_pixels_are_the_images_own_in_both_readers(height, width, seed):
     out = row(data, decoding, seed)
     assert (out == graph_row(data, decoding, seed)).all()
     if seed is None:
-        assert (out == fit_image(whole, decoding)).all()
+        assert (out == resize_image(whole, decoding)).all()
     if height >= 50 and width >= 40:
         places = np.lib.stride_tricks.sliding_window_view(whole, (50, 40, 3))
         found = np.argwhere((places == out).all(axis=(-3, -2, -1)))[0][:2].tolist()

@@ -19,8 +19,7 @@ from deepduel.decoding.image import DecodeOptions
 from deepduel.decoding.split import Split
 from deepduel.reading import order, pipeline
 from deepduel.reading.options import ReadOptions
-from tests.decoding.test_bad_records import spoil
-from tests.reading.test_pipeline import numpy_batches, same
+from tests.helpers.batches import numpy_batches, same, spoil
 from tfrecords_tools.errors import DataError, UsageError
 
 
@@ -79,7 +78,7 @@ def test_a_second_opening_decodes_nothing(toy_shards, tmp_path, decoded):
 def test_the_memory_of_decoding_is_given_back_once_all_is_there(toy_shards):
     split = Split(toy_shards, "train")
     decode_all = batch_decoder.BatchDecoder(split, DecodeOptions((32, 32)))
-    cache = pixel_cache.PixelCache("ram", split, DecodeOptions((32, 32)))
+    cache = pixel_cache.RamCache(split, DecodeOptions((32, 32)))
     cached = CachedDecoder(split, cache, decode_all, (32, 32))
     first = cached(np.arange(168))
     memory = weakref.ref(first.base)
@@ -149,8 +148,7 @@ def test_files_of_another_length_are_not_used(toy_shards, tmp_path):
 def test_two_processes_fill_one_cache_and_a_killed_one_leaves_no_wrong_row(toy_shards, tmp_path):
     program = """
         import itertools, sys
-        from deepduel.reading import order
-        from deepduel.reading import pipeline
+        from deepduel import order, pipeline
         from deepduel.reading.options import ReadOptions
         from deepduel.decoding.split import Split
         reading = ReadOptions(8, cache="decoded:" + sys.argv[2])
@@ -185,18 +183,18 @@ def test_no_room_is_refused_in_one_line(toy_shards, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(pixel_cache.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(
-        DataError, match=r"decoded images take 0\.0 GB, .* free on the disk; give another --cache"
+        DataError, match=r"decoded images take 0\.0 GB, .* free on the disk; use another cache"
     ):
         read(toy_shards, f"decoded:{tmp_path}")
     assert not list(tmp_path.glob("*.pixels"))
     monkeypatch.setattr(pixel_cache, "_RAM_SHARE", 0)
-    with pytest.raises(DataError, match="cache ram: .* of memory to be had"):
+    with pytest.raises(DataError, match="cache ram: .* of memory available"):
         read(toy_shards, "ram")
 
 
 def test_a_folder_that_cannot_be_made_is_named(toy_shards, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cache .*file/c: Not a directory; give another --cache"):
+    with pytest.raises(DataError, match="cache .*file/c: Not a directory; use another cache"):
         read(toy_shards, f"decoded:{tmp_path}/file/c")
 
 
@@ -207,8 +205,8 @@ def test_a_cache_cut_short_in_use_is_an_error(toy_shards, tmp_path):
     row = np.empty((1, 32, 32, 3), np.uint8)
     cache.read(np.array([167]), row)
     assert (row == 1).all()
-    os.truncate(cache.path, 100)
-    with pytest.raises(DataError, match="was cut short while it was in use"):
+    os.truncate(next(tmp_path.glob("*.pixels")), 100)
+    with pytest.raises(DataError, match="was truncated while it was in use"):
         cache.check()
 
 
@@ -222,10 +220,10 @@ def test_a_row_written_while_others_are_looked_up_stays_known(toy_shards, tmp_pa
         return states
 
     monkeypatch.setattr(pixel_cache.os, "pread", raced)
-    assert not cache.there(np.array([7, 8])).all()
+    assert not cache.has(np.array([7, 8])).all()
     monkeypatch.undo()
     monkeypatch.setattr(cache, "_refresh", lambda: None)
-    assert cache.there(np.array([7])).all()
+    assert cache.has(np.array([7])).all()
 
 
 @pytest.mark.parametrize("text", ["", "disk", "decoded:", "decoded"])

@@ -101,9 +101,9 @@ LIMITED = """
 import resource, sys
 import numpy as np
 resource.setrlimit(resource.RLIMIT_NOFILE, (80, int(sys.argv[2])))
-from deepduel.decoding import split as split_module
-split_module._SPARE_FILES = 16
-split = split_module.Split(sys.argv[1], "train")
+from deepduel.decoding import split as shards
+shards._SPARE_FILES = 16
+split = shards.Split(sys.argv[1], "train")
 keys = [split.key(record).decode() for record in range(len(split))]
 assert len(set(keys)) == len(split)
 assert [len(image) for image in split.images(np.arange(len(split)))] == split._image_size.tolist()

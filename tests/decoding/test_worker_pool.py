@@ -19,7 +19,7 @@ from deepduel.decoding.batch_decoder import BatchDecoder
 from deepduel.decoding.image import FITS, DecodeOptions
 from deepduel.decoding.split import Split
 from tests.conftest import run_command
-from tests.decoding.test_bad_records import spoil
+from tests.helpers.batches import spoil
 from tfrecords_tools import convert
 from tfrecords_tools.errors import DataError
 
@@ -187,7 +187,7 @@ def test_a_shard_cut_short_is_named_and_a_removed_one_read_as_it_was(toy_shards,
     (folder / split.shards[0].file).unlink()
     assert (there(np.arange(168)) == expected).all()
     os.truncate(folder / split.shards[1].file, 4096)
-    with pytest.raises(DataError, match="-00001-of-00003: ends before byte .* cut short since it was opened"):
+    with pytest.raises(DataError, match="-00001-of-00003: ends before byte .* truncated since it was opened"):
         there(np.arange(168))
 
 
@@ -203,8 +203,10 @@ def test_a_worker_that_is_killed_ends_the_calls_and_the_next_one_starts_anew(toy
         assert not any(call.done() for call in calls)
         os.kill(pool.workers[0].pid, signal.SIGKILL)
         errors = [call.exception(30) for call in calls]
-    told = "a decoding process ended by SIGKILL; the system does that when memory runs out; start again"
-    assert all(isinstance(error, DataError) and str(error).startswith(told) for error in errors)
+    message = (
+        "a decoding process ended by SIGKILL; the system does that when memory runs out; if memory ran out"
+    )
+    assert all(isinstance(error, DataError) and str(error).startswith(message) for error in errors)
     assert ended(pool.workers[1].pid)
     assert (there(np.arange(168)) == expected).all()  # in this process
     assert worker_pool.ready(POOLED) is None
@@ -237,8 +239,7 @@ def test_a_process_that_exits_while_batches_are_being_read_ends(toy_shards):
     program = """
         import sys
         from deepduel.decoding import worker_pool
-        from deepduel.reading import order
-        from deepduel.reading import pipeline
+        from deepduel.reading import order, pipeline
         from deepduel.decoding.split import Split
         split = Split(sys.argv[1], "train")
         batches = iter(pipeline.train_batches(split, pipeline.ReadOptions(8, threads=2), order.Position()))
@@ -326,8 +327,8 @@ def test_a_small_data_set_starts_no_process(toy_shards):
 @pytest.mark.parametrize(
     "program, reason",
     [
-        ("/nonexistent/python", "no process can be started for it (No such file or directory)"),
-        ("/bin/false", "the processes for it did not start: the first ended with code 1"),
+        ("/nonexistent/python", "no worker process can be started (No such file or directory)"),
+        ("/bin/false", "the worker processes did not start: the first ended with code 1"),
     ],
 )
 def test_where_no_process_starts_it_is_said_and_this_one_decodes(

@@ -135,7 +135,7 @@ def test_a_page_without_the_shards_says_where_the_pictures_are(tmp_path):
     page = tmp_path / "c.html"
     assert run_command(evaluate, f"--compare={a},{b}", f"--output={page}") == 0
     text = page.read_text("utf-8")
-    assert "Without pictures" in text and "--data_dir names their folder" in text
+    assert "Shown without images" in text and "Set --data_dir to their folder" in text
     assert "<img" not in text and "&lt;70&gt;.jpg" in text
 
 
@@ -188,4 +188,4 @@ def test_mistakes_get_one_clear_line(tmp_path, capsys):
     fails([f"--compare={a},{fewer}", f"--workdir={a}"], 2, "no --workdir")
     fails([f"--compare={a},{a}", f"--output={tmp_path / 'x.pdf'}"], 2, "x.pdf", ".html", ".json")
     fails([f"--workdir={a}"], 2, "--data_dir is missing")
-    fails([f"--workdir={a}", f"--data_dir={a}", "--output=x.json"], 2, "--output goes with --compare")
+    fails([f"--workdir={a}", f"--data_dir={a}", "--output=x.json"], 2, "--output needs --compare")

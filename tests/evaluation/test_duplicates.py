@@ -103,7 +103,7 @@ def test_the_report_gives_the_figures_without_the_copies(shards, tmp_path, capsy
     task = json.loads((folder / "metrics.json").read_text())["tasks"]["authenticity"]
     assert (task["images"], task["apart_from_copies"]["images"]) == (16, 13)
     page = (folder / "report.html").read_text("utf-8")
-    assert "over the 13 images that no other split has" in page
+    assert "over the 13 images without a duplicate in another split" in page
     assert page.count("train/real/0.jpg</code>") == 1
     assert run_command(evaluate, *words, "--duplicates=none") == 0
     task = json.loads((folder / "metrics.json").read_text())["tasks"]["authenticity"]

@@ -7,28 +7,19 @@ import pytest
 import tensorflow as tf
 
 from deepduel.augmentation.transform import PRESETS, augment
+from deepduel.decoding import host_cpus
 from deepduel.decoding.batch_decoder import BatchDecoder
 from deepduel.decoding.split import Split
 from deepduel.reading import batch_groups, order, pipeline, random_reader
 from deepduel.reading import options as read_options
 from deepduel.reading.options import ReadOptions
 from tests.conftest import run_command
+from tests.helpers.batches import numpy_batches, same
 from tfrecords_tools import convert
 from tfrecords_tools.errors import UsageError
 
 READERS = read_options.READERS
 BATCH = 50  # 168 images: three whole batches and one of 18
-
-
-def numpy_batches(batches, count=None):
-    """Copies: what NumPy shows of a tensor is the tensor's own memory."""
-    taken = itertools.islice(batches, count)
-    return [tf.nest.map_structure(lambda tensor: tensor.numpy().copy(), batch) for batch in taken]
-
-
-def same(one, other) -> bool:
-    pairs = zip(tf.nest.flatten(one), tf.nest.flatten(other), strict=True)
-    return all(a.shape == b.shape and (a == b).all() for a, b in pairs)
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +284,7 @@ def test_no_more_batches_are_held_than_planned(toy_shards, monkeypatch, group, l
     monkeypatch.setattr(BatchDecoder, "__call__", counting)
     monkeypatch.setattr(batch_groups, "_GROUP_BYTES", group * 8 * 32 * 32 * 3)
     monkeypatch.setattr(random_reader, "LARGE_BATCH_BYTES", large)
-    monkeypatch.setattr(random_reader.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(host_cpus, "available", lambda: 2)
     batches = iter(pipeline.train_batches(Split(toy_shards, "train"), ReadOptions(8), order.Position()))
     for rows in rows_of_calls:
         next(batches)

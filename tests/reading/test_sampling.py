@@ -5,7 +5,7 @@ from deepduel.decoding.split import Split
 from deepduel.reading import order, pipeline
 from deepduel.reading.options import ReadOptions
 from deepduel.reading.sampling import Classes, Sampling
-from tests.reading.test_pipeline import numpy_batches
+from tests.helpers.batches import numpy_batches
 from tfrecords_tools.errors import UsageError
 
 UNEVEN = Classes((np.arange(0, 2), np.arange(2, 10)), (1.0, 1.0))

@@ -1,4 +1,4 @@
-"""What only the sequential reader does; what both do is in test_pipeline and test_faults."""
+"""What only the sequential reader does; what both do is in test_pipeline and test_bad_records."""
 
 import ctypes
 import dataclasses
@@ -15,8 +15,7 @@ from deepduel.decoding.split import Split
 from deepduel.reading import order, pipeline, sequential_reader, shard_stream
 from deepduel.reading.options import ReadOptions
 from tests.conftest import run_command
-from tests.decoding.test_bad_records import spoil
-from tests.reading.test_pipeline import numpy_batches, same
+from tests.helpers.batches import numpy_batches, same, spoil
 from tfrecords_tools import convert
 from tfrecords_tools.format import manifest
 
@@ -187,7 +186,7 @@ def flip(split: Split, *numbers: int) -> None:
     for number in numbers:
         path = pathlib.Path(split.path(split.place(number)[0]))
         data = bytearray(path.read_bytes())
-        data[split.image_place(number)[0] + 40] ^= 1
+        data[int(split.image_places(np.array([number]))[1][0]) + 40] ^= 1
         path.write_bytes(data)
 
 
@@ -222,7 +221,7 @@ def test_a_shard_that_was_cut_short_or_removed_ends_the_reading(copy, on_error):
     )
     with pytest.raises(tf.errors.OpError) as caught:
         numpy_batches(batches, 4)
-    assert f"{split.path(0)}, record {number} (key unreadable): it was cut short" in str(
+    assert f"{split.path(0)}, record {number} (key unreadable): it was truncated" in str(
         bad_records.data_error(caught.value)
     )
     pathlib.Path(split.path(0)).unlink()

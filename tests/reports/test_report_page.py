@@ -115,9 +115,9 @@ def test_a_single_class_gives_a_page_without_a_roc_that_says_why():
     one["curves"] = curves.document(labels, probabilities)
     page = report_page.render(document(authenticity=one))
     assert page.count("needs images of every class, and there are none of real") == 1
-    assert "Not given, AUC, Average precision, True positives at 1 % false positives" in page
+    assert "Undefined, AUC, Average precision, True positives at 1 % false positives" in page
     assert "ROC: AUC" not in page
-    assert "Nothing was fitted: it needs 20 images" in page
+    assert "Not calibrated: calibration needs 20 images" in page
     assert "no baseline" in page
 
 
@@ -125,9 +125,9 @@ def test_a_shortcut_is_flagged_at_the_head_of_its_task():
     one = task()
     one["shortcuts"] |= {"balanced_accuracy": {"image size": 0.97, "all": 0.98}, "model": 0.99, "alarm": True}
     page = report_page.render(document(authenticity=one))
-    assert page.index("Not proof of skill") < page.index("What it called them")
-    assert "98.0 % balanced accuracy; the model reaches 99.0 %" in page
-    assert "Not proof of skill" not in report_page.render(document())
+    assert page.index("Warning: possible shortcuts") < page.index("Confusion matrix")
+    assert "98.0 % balanced accuracy on authenticity; the model reaches 99.0 %" in page
+    assert "Warning: possible shortcuts" not in report_page.render(document())
 
 
 def test_damage_and_galleries_are_drawn_where_there_are_any():
@@ -163,19 +163,19 @@ def test_copies_in_other_splits_are_shown_and_what_the_figures_are_without_them(
              {"split": "train", "key": "b/<2>.jpg", "picture": "data:,"}]  # fmt: skip
     made = document()
     page = report_page.render(made, alike=[twins])
-    assert "2 in train that are also here" in page
+    assert "2 images of train are also in this split" in page
     assert "5 of these images have one in train" in page
-    assert "over the 295 images that no other split has" in page
+    assert "over the 295 images without a duplicate in another split" in page
     assert page.count("<img") == 2 and "b/&lt;2&gt;.jpg" in page
-    made["duplicates"]["near"] = {"note": "not looked for (the folder has 60,000 images)"}
-    assert "not looked for (the folder has 60,000 images)" in report_page.render(made)
-    made["duplicates"] = {"note": "not looked for (--duplicates=none)"}
-    assert "They were not looked for" in report_page.render(made)
+    made["duplicates"]["near"] = {"note": "not searched for (the folder has 60,000 images)"}
+    assert "not searched for (the folder has 60,000 images)" in report_page.render(made)
+    made["duplicates"] = {"note": "not searched for (--duplicates=none)"}
+    assert "Duplicates were not searched for" in report_page.render(made)
 
 
 def test_a_report_on_the_images_of_training_says_so():
-    assert "learnt from these very images" in report_page.render(document() | {"split": "train"})
-    assert "learnt from these very images" not in report_page.render(document())
+    assert "trained on these images" in report_page.render(document() | {"split": "train"})
+    assert "trained on these images" not in report_page.render(document())
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from PIL import Image
 from tfrecords_tools.atomic import published
 from tfrecords_tools.format import records, storage
 from tfrecords_tools.format.manifest import Manifest, cell_name
-from tfrecords_tools.images import image
+from tfrecords_tools.images.stored import stored_pixels
 
 THUMBNAIL = 112  # pixels, with 4 of margin
 _MARGIN = 4
@@ -87,9 +87,8 @@ def pixels(data, row: np.ndarray) -> np.ndarray:
     """
     start = int(row["image_offset"])
     encoded = bytes(data[start : start + int(row["image_size"])])
-    if records.ENCODINGS[row["encoding"]] == "raw":
-        return np.frombuffer(encoded, np.uint8).reshape(int(row["height"]), int(row["width"]), 3)
-    return image.decode(encoded)
+    encoding = records.ENCODINGS[row["encoding"]]
+    return stored_pixels(encoded, encoding, int(row["height"]), int(row["width"]))
 
 
 def _sheet(images: list[np.ndarray]) -> Image.Image:

@@ -20,6 +20,7 @@ from tfrecords_tools.format import records, storage
 from tfrecords_tools.format.manifest import Manifest
 from tfrecords_tools.images import image
 from tfrecords_tools.images.encoding_options import EncodingOptions
+from tfrecords_tools.images.stored import stored_pixels
 from tfrecords_tools.listing.listing import Listing
 
 DISTANCE = 4
@@ -146,9 +147,7 @@ def _hash_files(
 
 
 def _pixels(checked: image.Checked) -> np.ndarray:
-    if checked.encoding == "raw":
-        return np.frombuffer(checked.data, np.uint8).reshape(checked.height, checked.width, 3)
-    return image.decode(checked.data)
+    return stored_pixels(checked.data, checked.encoding, checked.height, checked.width)
 
 
 def _hash_shard(

@@ -8,7 +8,6 @@ animation stands for all, embedded colour profiles are kept but not applied: wha
 
 import dataclasses
 import io
-import threading
 import warnings
 from collections.abc import Callable
 
@@ -18,13 +17,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tfrecords_tools.images import jpeg
 from tfrecords_tools.images.encoding_options import KEEP, MAX_PIXELS, EncodingOptions
+from tfrecords_tools.images.scratch import scratch
 
 MAX_FILE_BYTES = 1 << 29
 # EPS and PDF would run other programs, the rest of Pillow's list nobody trains on.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "TGA")
 _HARMLESS = ("Invalid SOS parameters", "Unknown Adobe color transform", "Warning: unknown JFIF revision")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
-_scratch = threading.local()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -128,7 +127,7 @@ def _check_plain_jpeg(data: bytes, header: jpeg.Header, recipe: EncodingOptions)
     # is less.
     scale = 8 if keep else 1
     size = -(-header.height // scale) * -(-header.width // scale) * 3
-    found = _plain_jpeg(data, header, scale=scale, fast=keep, buffer=_buffer(size))
+    found = _plain_jpeg(data, header, scale=scale, fast=keep, buffer=scratch(size))
     if found is None or isinstance(found, Rejected):
         return found
     if keep:
@@ -226,14 +225,6 @@ def _to_rgb(opened: Image.Image) -> Image.Image:
 def _encoded(upright: Image.Image, recipe: EncodingOptions, note: str = "") -> Checked:
     data, height, width, encoding = recipe.encode(upright)
     return Checked(data, height, width, encoding, note)
-
-
-def _buffer(size: int) -> np.ndarray:
-    """Scratch pixels, kept between images: fresh pages would cost as much as decoding does."""
-    held = getattr(_scratch, "buffer", None)
-    if held is None or held.size < size:
-        _scratch.buffer = held = np.empty(max(size, 1 << 20), np.uint8)
-    return held
 
 
 def _require_shape(out: np.ndarray, height: int, width: int) -> None:
