@@ -47,7 +47,7 @@ class Split:
           UsageError: there is no such split.
           DataError: the folder, or one of its files, is missing or damaged.
 
-        Example:
+        Examples:
           >>> split = Split("SHARDS", "train")
           >>> split.pixels(0).shape
           (32, 32, 3)

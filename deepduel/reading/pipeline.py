@@ -61,12 +61,12 @@ def make_train(
 
     Returns:
       A data set of infinite cardinality that yields (images, labels), or (images, labels, weight) with
-      on_error "skip":
+      on_error "skip".
 
-        images: uint8 [B, H, W, 3], upright RGB, 0 to 255.
-        labels: int32 [B], or {axis: int32 [B]} when `labels` is None; -1 for an image without a label.
-        weight: float32 [B], 0 for an image that does not decode or has no label, else 1. With it, `labels`
-          of one axis are never negative.
+      - `images`: uint8 [B, H, W, 3], upright RGB, 0 to 255.
+      - `labels`: int32 [B], or {axis: int32 [B]} when `labels` is None; -1 for an image without a label.
+      - `weight`: float32 [B], 0 for an image that does not decode or has no label, else 1. With it, `labels`
+        of one axis are never negative.
 
       Its attribute `class_names` lists the names of the labels 0, 1, …; a dict {axis: names} when `labels`
       is None.
@@ -75,7 +75,7 @@ def make_train(
       UsageError: an argument is out of range, or the split or the axis does not exist.
       DataError: the folder of shards is missing or damaged.
 
-    Example:
+    Examples:
       >>> from deepduel import pipeline
       >>> train = pipeline.make_train("SHARDS", batch_size=32, labels="category")
       >>> images, labels = next(iter(train))
@@ -114,18 +114,26 @@ def make_eval(
     """Batches with every record exactly once, in the order of the shards.
 
     Args:
-      data_dir, batch_size, labels, size, fast_decode, reader, threads, on_error, cache, worker: see
-        `make_train`.
+      data_dir: folder of shards, or its URL.
+      batch_size: images per batch, of all workers together.
+      labels: the axis whose labels to yield; None yields a dict of all axes.
       split: name of the split.
-      fit: see `make_train`; "native" cuts out the centre.
+      size: (height, width) of the images in pixels; None: their own size, when all have the same.
+      fit: as in `make_train`, but "native" cuts out the centre.
+      fast_decode: decode JPEGs approximately, which is faster.
+      reader: "random" or "sequential", as in `make_train`.
+      threads: processes that decode (reader "sequential": threads); None: one per core.
+      on_error: "fail" or "skip", as in `make_train`.
+      cache: "none", "ram" or "decoded:FOLDER", as in `make_train`.
+      worker: the part of every batch to read; None reads whole batches.
 
     Returns:
-      A data set of known cardinality that yields (images, labels, weight), all batches of one shape:
+      A data set of known cardinality that yields (images, labels, weight) in batches of one shape.
 
-        images: uint8 [B, H, W, 3], upright RGB, 0 to 255; black where the last batch is padded.
-        labels: int32 [B], 0 for an image without a label; or {axis: int32 [B]} when `labels` is None, -1
-          for an image without a label.
-        weight: float32 [B], 0 for padding and for an image that does not decode or has no label, else 1.
+      - `images`: uint8 [B, H, W, 3], upright RGB, 0 to 255; black where the last batch is padded.
+      - `labels`: int32 [B], 0 for an image without a label; or {axis: int32 [B]} when `labels` is None, -1
+        for an image without a label.
+      - `weight`: float32 [B], 0 for padding and for an image that does not decode or has no label, else 1.
 
       Its attribute `class_names` is as in `make_train`.
 
@@ -133,7 +141,7 @@ def make_eval(
       UsageError: an argument is out of range, or the split or the axis does not exist.
       DataError: the folder of shards is missing or damaged.
 
-    Example:
+    Examples:
       >>> from deepduel import pipeline
       >>> validation = pipeline.make_eval("SHARDS", batch_size=32, labels="authenticity")
       >>> validation.class_names

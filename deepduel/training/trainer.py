@@ -30,7 +30,7 @@ class MultiTaskTrainer(keras.Model):
     unless tasks share a backbone: then its owner's optimizer updates it, by the gradient of the sum of the
     losses of all tasks that share it.
 
-    Example:
+    Examples:
       trainer = MultiTaskTrainer([task], micro_batch=32)
       trainer.compile()
       trainer.fit(pipeline.train_batches(split, reading, order.Position(seed=0)), steps_per_epoch=100,
