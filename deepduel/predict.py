@@ -14,6 +14,7 @@ as out.rejected.csv.
 
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -21,6 +22,11 @@ from deepduel.prediction import flags as prediction_flags
 from deepduel.reading import flags as read_flags
 from tfrecords_tools import cli, progress
 from tfrecords_tools.errors import DataError, UsageError
+
+if TYPE_CHECKING:  # these load TensorFlow, which --help does without
+    from deepduel.evaluation.calibration import Calibration
+    from deepduel.prediction import sources, submission
+    from deepduel.prediction.predictor import Predictor
 
 FLAGS = flags.FlagValues()
 USUAL = {
@@ -145,7 +151,14 @@ def _predict(options: flags.FlagValues) -> None:
         )
 
 
-def _write(source, predictor, calibrations: dict, columns, writer, options: flags.FlagValues) -> float:
+def _write(
+    source: "sources.Source",
+    predictor: "Predictor",
+    calibrations: "dict[str, Calibration]",
+    columns: "submission.Columns",
+    writer: "submission.Writer",
+    options: flags.FlagValues,
+) -> float:
     """Predicts the whole source into the writer. Returns the seconds it took."""
     from deepduel.prediction import sources
 

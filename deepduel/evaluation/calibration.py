@@ -105,7 +105,7 @@ def document(labels: np.ndarray, probabilities: np.ndarray, tuning: np.ndarray) 
     }
 
 
-def _figures(labels: np.ndarray, probabilities: np.ndarray, decided: np.ndarray) -> dict[str, float]:
+def _figures(labels: np.ndarray, probabilities: np.ndarray, decided: np.ndarray) -> dict[str, float | None]:
     values = metrics.score(labels, probabilities).values
     return {
         "accuracy": float((decided == labels).mean()),

@@ -112,15 +112,15 @@ def _figures(one: TaskPredictions, other: TaskPredictions, replicates: int) -> d
     intervals = bootstrap.differences(
         one.labels, one.probabilities, other.probabilities, replicates=replicates
     )
-    found = {}
+    figures = {}
     for name in metrics.TITLES:
-        both = [each[name] for each in values]
-        found[name] = {
-            "values": both,
-            "difference": None if None in both else both[1] - both[0],
+        value, other_value = (each[name] for each in values)
+        figures[name] = {
+            "values": [value, other_value],
+            "difference": None if value is None or other_value is None else other_value - value,
             "interval": intervals.get(name),
         }
-    return found
+    return figures
 
 
 def _cells(pairs: dict[str, tuple[TaskPredictions, TaskPredictions]], axis: str) -> dict[str, np.ndarray]:

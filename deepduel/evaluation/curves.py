@@ -1,5 +1,7 @@
 """What the report draws: points of ROC, precision-recall and reliability curves, and histograms."""
 
+from typing import Any
+
 import numpy as np
 
 from deepduel.evaluation import metrics
@@ -12,7 +14,7 @@ def document(labels: np.ndarray, probabilities: np.ndarray) -> dict:
     """Points to draw: ROC, precision-recall, reliability, histogram of the positive class' probability."""
     bins = metrics.reliability(labels, probabilities)
     full = bins.count > 0
-    drawn = {
+    drawn: dict[str, Any] = {
         "reliability": {
             "confidence": bins.confidence[full].tolist(),
             "accuracy": bins.accuracy[full].tolist(),

@@ -84,8 +84,7 @@ def score(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...
             absent = ", ".join(name for name, there in zip(names, present, strict=True) if not there)
             binary = f"needs images of every class, and there are none of {absent}"
             notes[name] = binary if absent else "is defined for two classes only"
-    values = {name: None if values[name] is None else float(values[name]) for name in TITLES}
-    return Score(count, values, notes)
+    return Score(count, {name: _float(values[name]) for name in TITLES}, notes)
 
 
 def checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -204,6 +203,11 @@ def _operating_points(
 
 def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
+
+
+def _float(value: float | None) -> float | None:
+    """A plain float for JSON; scikit-learn and NumPy return float64 scalars."""
+    return None if value is None else float(value)
 
 
 def ranking_curves(labels: np.ndarray, scores: np.ndarray, points: int) -> dict[str, dict[str, list[float]]]:

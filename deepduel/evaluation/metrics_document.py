@@ -8,6 +8,7 @@ RUN/evaluation/<split>/report.html       the document for people, see report
 import json
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -64,13 +65,13 @@ def document(
     axes = [axis for axis in predictions.axes if (predictions.labels[axis] >= 0).any()]
     columns = columns or {}
     found = found or picture_duplicates.search(split, "exact")
-    tasks = {}
+    tasks: dict[str, dict[str, Any]] = {}
     with Progress("scoring", total=len(_PARTS) * len(axes), unit="parts") as bar:
         for axis in axes:
-            tasks[axis] = {}
+            task = tasks[axis] = {}
             for name, part in _parts(predictions, axis, tuning, columns, found.elsewhere, replicates):
-                tasks[axis][name] = part
-                bar.update(sum(map(len, tasks.values())))
+                task[name] = part
+                bar.update(sum(len(each) for each in tasks.values()))
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,

@@ -4,8 +4,10 @@ import csv
 import dataclasses
 import os
 import time
+from typing import IO
 
 import numpy as np
+import tensorflow as tf
 
 from deepduel.decoding.split import Split
 from deepduel.prediction.predictor import Predictor
@@ -73,7 +75,7 @@ def open_split(
     return split, labels
 
 
-def _renumbered(split: Split, axis: str, classes: tuple[str, ...], data_dir) -> np.ndarray:
+def _renumbered(split: Split, axis: str, classes: tuple[str, ...], data_dir: str | os.PathLike) -> np.ndarray:
     names = split.manifest.axes[axis]
     unknown = [name for name in names if name not in classes]
     if unknown:
@@ -129,7 +131,7 @@ def predict(
     return Predictions(split, predictor.classes, left_out, labels, probabilities, colours, seconds, timed)
 
 
-def _colours(images) -> np.ndarray:
+def _colours(images: tf.Tensor) -> np.ndarray:
     """uint8 [B, H, W, 3] -> [B, 6]; every fourth pixel tells it well enough."""
     pixels = images[:, ::2, ::2].numpy().astype(np.float32)
     return np.hstack([pixels.mean((1, 2)), pixels.std((1, 2))])
@@ -146,7 +148,7 @@ def _require_finite(probabilities: dict[str, np.ndarray], split: Split, predicte
             )
 
 
-def write_csv(file, predictions: Predictions) -> None:
+def write_csv(file: IO[str], predictions: Predictions) -> None:
     """Writes predictions.csv: key, then per axis the true and predicted label and the probabilities.
 
     Records that were left out have no row.

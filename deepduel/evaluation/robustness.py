@@ -77,7 +77,7 @@ def curves(
     steps: list[tuple[str, float | None]] = [("", None)]
     steps += [(kind, level) for kind, levels in LEVELS.items() for level in levels]
     collected = _predict_all(split, predictor, numbers, steps, batch_size, on_error)
-    found = {}
+    results = {}
     for axis, every in labels.items():
         known = every[numbers] >= 0
         truth = every[numbers][known]
@@ -85,12 +85,12 @@ def curves(
             continue
         figures = {step: metrics.score(truth, part[axis][known]).values for step, part in collected.items()}
         kinds = {
-            kind: [{"level": None} | figures["", None]]
-            + [{"level": level} | figures[kind, level] for level in levels]
+            kind: [{"level": None, **figures["", None]}]
+            + [{"level": level, **figures[kind, level]} for level in levels]
             for kind, levels in LEVELS.items()
         }
-        found[axis] = {"images": len(truth), "kinds": kinds}
-    return found
+        results[axis] = {"images": len(truth), "kinds": kinds}
+    return results
 
 
 def _predict_all(
@@ -106,8 +106,8 @@ def _predict_all(
             batch = numbers[start : start + batch_size]
             pixels = decode(batch)
             for kind, level in steps:
-                found = predictor(_damaged(pixels, kind, level, pool.map))
-                for axis, values in found.items():
+                predicted = predictor(_damaged(pixels, kind, level, pool.map))
+                for axis, values in predicted.items():
                     parts[kind, level][axis].append(values)
                 done += len(batch)
                 bar.update(done)

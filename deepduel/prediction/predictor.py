@@ -93,7 +93,7 @@ class Predictor:
         return self._resized(tf.convert_to_tensor(images), *self._shape(axis))
 
     def _probabilities(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        def forward(part, filled):
+        def forward(part: tf.Tensor, filled: tf.Tensor) -> tuple[dict[str, tf.Tensor], tuple]:
             inputs = {shape: self._resized(part, *shape) for shape in map(self._shape, self.models)}
             rows = {axis: run(inputs[self._shape(axis)]) for axis, run in self._networks.items()}
             return rows, ()

@@ -13,7 +13,7 @@ import concurrent.futures
 import glob
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -37,7 +37,13 @@ _CHUNK = 8  # images per task: long enough to make the hand-over cheap, short en
 
 
 class Source(Protocol):
-    """Images 0 … len - 1, sorted by name."""
+    """Images 0 … len - 1, sorted by name.
+
+    Attributes:
+      rejected: (name, reason) of what was found but is no readable file, sorted by name.
+    """
+
+    rejected: list[tuple[str, str]]
 
     def __len__(self) -> int: ...
 
@@ -53,15 +59,16 @@ def batches(source: Source, batch_size: int, decoding: DecodeOptions) -> tf.data
     rows = max(1, min(batch_size, len(source)))
     height, width = decoding.size
 
-    def load(number: np.ndarray):
-        numbers = np.arange(number * rows, min((number + 1) * rows, len(source)), dtype=np.int64)
+    def load(number: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        first = int(number) * rows
+        numbers = np.arange(first, min(first + rows, len(source)), dtype=np.int64)
         pixels, reasons = source.read(numbers, rows)
         pad = rows - len(numbers)
         coded = [reason.encode("utf-8", "backslashreplace") for reason in reasons] + [b""] * pad
         return pixels, np.pad(numbers, (0, pad), constant_values=-1), np.array(coded, object)
 
     @tf.autograph.experimental.do_not_convert  # nothing here needs it
-    def batch(number):
+    def batch(number: tf.Tensor) -> dict[str, tf.Tensor]:
         pixels, numbers, reasons = host_call(load, [number], (tf.uint8, tf.int64, tf.string))
         pixels.set_shape((rows, height, width, 3))
         numbers.set_shape((rows,))
@@ -145,15 +152,15 @@ class Files:
             return found.reason
         return ""
 
-    def _find(self, pattern: str):
-        """(name, path) of the images that a pattern stands for."""
+    def _find(self, pattern: str) -> Iterator[tuple[bytes, bytes]]:
+        """Yields (name, path) of each image that the pattern matches; the other files go to `rejected`."""
         if pathlib.Path(pattern).is_dir():
-            for found in storage.open_folder(pattern).walk():
-                reason = found.problem or walk.no_image(found.key)
+            for file in storage.open_folder(pattern).walk():
+                reason = file.problem or walk.no_image(file.key)
                 if reason:
-                    self.rejected.append((records.key_text(found.key), reason))
+                    self.rejected.append((records.key_text(file.key), reason))
                 else:
-                    yield found.key, os.fsencode(pattern) + b"/" + found.key
+                    yield file.key, os.fsencode(pattern) + b"/" + file.key
             return
         literal = pathlib.Path(pattern).exists()
         matches = [pattern] if literal else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207

@@ -5,7 +5,7 @@ into dark mode; text is text, so that it can be read out and searched.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import markupsafe
 
@@ -146,7 +146,7 @@ def _frame(x: Axis, y: Axis) -> str:
     return "".join(parts)
 
 
-def _path(points, x: Axis, y: Axis) -> str:
+def _path(points: Iterable[tuple[float, float]], x: Axis, y: Axis) -> str:
     return "M" + "L".join(f"{_x(x, a)} {_y(y, b)}" for a, b in points)
 
 

@@ -38,27 +38,29 @@ def galleries(predictions: Predictions, predictor: Predictor, axis: str) -> list
     ]
 
 
-def _images(predictions: Predictions, predictor: Predictor, axis: str, numbers: np.ndarray, explained: int):
+def _images(
+    predictions: Predictions, predictor: Predictor, axis: str, numbers: np.ndarray, explained: int
+) -> list[dict]:
     split, names = predictions.split, predictions.classes[axis]
     pixels = BatchDecoder(split, predictor.decoding)(numbers).copy()
-    heats = [None] * len(numbers)
+    heats: list[np.ndarray | None] = [None] * len(numbers)
     if explained:
         inputs = predictor.inputs(pixels[:explained], axis)
         maps = grad_cam(predictor.models[axis], inputs)
         if maps is not None:
             heats[: len(maps)] = [overlay(*pair) for pair in zip(pixels, maps, strict=False)]
-    found = []
-    for place, number in enumerate(numbers.tolist()):
-        values = predictions.probabilities[axis][number]
-        found.append({
+    images = []
+    for position, number in enumerate(numbers.tolist()):
+        values, heat = predictions.probabilities[axis][number], heats[position]
+        images.append({
             "key": records.key_text(split.key(number)),
             "truth": names[int(predictions.labels[axis][number])],
             "predicted": names[int(values.argmax())],
             "probability": float(values.max()),
-            "picture": data_url(pixels[place]),
-            "heat": None if heats[place] is None else data_url(heats[place]),
+            "picture": data_url(pixels[position]),
+            "heat": None if heat is None else data_url(heat),
         })  # fmt: skip
-    return found
+    return images
 
 
 def pairs(found: list[tuple]) -> list[list[dict]]:

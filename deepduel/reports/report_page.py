@@ -1,6 +1,7 @@
 """The document of metrics.json -> report.html: one file that needs no other and no network."""
 
 import importlib.resources
+from typing import Any
 
 import jinja2
 
@@ -47,7 +48,7 @@ def render(
     return page("report.html", **document, **tools, galleries=galleries or {}, alike=alike or [])
 
 
-def page(template: str, **values) -> str:
+def page(template: str, **values: Any) -> str:
     """One of the package's templates, filled; all text is escaped."""
     folder = importlib.resources.files("deepduel.reports")
     environment = jinja2.Environment(
