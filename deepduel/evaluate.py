@@ -117,7 +117,7 @@ def _require_columns(options: flags.FlagValues) -> None:
 
 
 def _evaluate(options: flags.FlagValues) -> None:
-    from deepduel.evaluation import duplicates as picture_duplicates
+    from deepduel.evaluation import duplicates as duplicate_search
     from deepduel.evaluation import group_columns, metrics_document, predictions, provenance, robustness
     from deepduel.prediction.predictor import Predictor
     from deepduel.reports import gallery, report_page
@@ -133,12 +133,12 @@ def _evaluate(options: flags.FlagValues) -> None:
     reading = read_flags.build(
         options, batch_size=options.batch_size, size=card.size, fit=card.fit, fast_decode=card.fast_decode
     )
-    grouped = group_columns.read(options.metadata, options.group_by, split) if options.group_by else {}
+    columns = group_columns.read(options.metadata, options.group_by, split) if options.group_by else {}
     predicted = predictions.predict(split, labels, predictor, reading)
     about = provenance.about(predictor, predicted, workdir=options.workdir, flags=_changed_flags(options))
-    copies = picture_duplicates.search(split, options.duplicates)
+    duplicates = duplicate_search.search(split, options.duplicates)
     document = metrics_document.document(
-        predicted, about, columns=grouped, found=copies, replicates=options.bootstrap
+        predicted, about, columns=columns, duplicates=duplicates, replicates=options.bootstrap
     )
     if options.robustness:
         damaged = robustness.curves(
@@ -148,9 +148,9 @@ def _evaluate(options: flags.FlagValues) -> None:
         for axis, curves in damaged.items():
             document["tasks"][axis]["robustness"] = curves
     galleries = {axis: gallery.galleries(predicted, predictor, axis) for axis in document["tasks"]}
-    alike = gallery.pairs(copies.pairs)
+    pairs = gallery.pairs(duplicates.pairs)
     folder = pathlib.Path(options.workdir, "evaluation", options.split)
-    metrics_document.save(folder, document, predicted, report_page.render(document, galleries, alike))
+    metrics_document.save(folder, document, predicted, report_page.render(document, galleries, pairs))
     print(table(document))
     if document["left_out"]:
         print(

@@ -78,7 +78,7 @@ def test_every_task_has_the_documented_parts_and_figures_with_intervals(evaluate
     assert (document["format"], document["format_version"]) == ("deepduel-metrics", 1)
     assert {"within": 0, "across": {"test": 0, "train": 0}}.items() <= document["duplicates"].items()
     for task in document["tasks"].values():
-        assert tuple(task) == metrics_document._PARTS
+        assert tuple(task) == metrics_document.PARTS
         for name in metrics.TITLES:
             value = task["overall"][name]
             if value is None:

@@ -98,9 +98,9 @@ def test_names_from_the_data_cannot_break_the_page():
 
 
 def test_the_page_shows_the_figures_of_the_document():
-    made = document()
-    page = report_page.render(made)
-    overall = made["tasks"]["authenticity"]["overall"]
+    metrics_json = document()
+    page = report_page.render(metrics_json)
+    overall = metrics_json["tasks"]["authenticity"]["overall"]
     assert report_page.percent(overall["accuracy"]) in page
     assert f"ROC: AUC {overall['auc']:.3f}" in page
     assert page.count("<svg") == 5
@@ -158,19 +158,19 @@ def test_every_damage_that_is_measured_has_a_plot_that_holds_its_levels():
         assert ticks[0][0] <= min(levels) and max(levels) <= ticks[-1][0]
 
 
-def test_copies_in_other_splits_are_shown_and_what_the_figures_are_without_them():
+def test_duplicates_in_other_splits_are_shown_with_the_figures_without_them():
     twins = [{"split": "validation", "key": "a.jpg", "picture": "data:,"},
              {"split": "train", "key": "b/<2>.jpg", "picture": "data:,"}]  # fmt: skip
-    made = document()
-    page = report_page.render(made, alike=[twins])
+    metrics_json = document()
+    page = report_page.render(metrics_json, pairs=[twins])
     assert "2 images of train are also in this split" in page
-    assert "5 of these images have one in train" in page
+    assert "5 images of this split have a near duplicate in train" in page
     assert "over the 295 images without a duplicate in another split" in page
     assert page.count("<img") == 2 and "b/&lt;2&gt;.jpg" in page
-    made["duplicates"]["near"] = {"note": "not searched for (the folder has 60,000 images)"}
-    assert "not searched for (the folder has 60,000 images)" in report_page.render(made)
-    made["duplicates"] = {"note": "not searched for (--duplicates=none)"}
-    assert "Duplicates were not searched for" in report_page.render(made)
+    metrics_json["duplicates"]["near"] = {"note": "not searched for (the folder has 60,000 images)"}
+    assert "not searched for (the folder has 60,000 images)" in report_page.render(metrics_json)
+    metrics_json["duplicates"] = {"note": "not searched for (--duplicates=none)"}
+    assert "Duplicates were not searched for" in report_page.render(metrics_json)
 
 
 def test_a_report_on_the_images_of_training_says_so():
@@ -188,7 +188,7 @@ def test_percent_never_rounds_up_to_all(value, text):
 
 def test_points_lie_where_the_axes_say():
     x, y = charts.percent_axis("x"), charts.percent_axis("y")
-    assert x.place(0, 10, 110) == 10 and x.place(0.5, 10, 110) == 60 and x.place(7, 10, 110) == 110
+    assert [x.coordinate(value, 10, 110) for value in (0, 0.5, 7)] == [10, 60, 110]
     drawn = charts.lines([charts.Series("", [0, 1], [0, 1])], x, y, label="line")
     left, right = charts.LEFT, charts.WIDTH - charts.RIGHT
     top, bottom = charts.TOP, charts.HEIGHT - charts.BOTTOM
