@@ -87,7 +87,7 @@ def test_a_single_class_has_an_interval_of_accuracy_and_none_of_auc():
 def test_many_images_take_fewer_drawings_and_keep_the_interval(monkeypatch):
     labels, probabilities = _random(6, 5000, 2)
     whole = bootstrap.intervals(labels, probabilities)["accuracy"]
-    monkeypatch.setattr(bootstrap, "_MOST_DRAWN", 1)
+    monkeypatch.setattr(bootstrap, "MAX_DRAWN", 1)
     drawings = []
     plain = bootstrap.weighted
     monkeypatch.setattr(bootstrap, "weighted", lambda *a: drawings.append(len(a[2])) or plain(*a))

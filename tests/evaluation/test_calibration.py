@@ -95,7 +95,7 @@ def test_a_calibration_of_other_models_is_refused(tmp_path):
     }
     (folder / "metrics.json").write_text(json.dumps(document))
     assert calibration.load(tmp_path, "validation", {"a": "x"}) == {"a": calibration.Calibration(2.0, 0.4)}
-    with pytest.raises(DataError, match="not written for this a model"):
+    with pytest.raises(DataError, match="belongs to another a model"):
         calibration.load(tmp_path, "validation", {"a": "y"})
     with pytest.raises(DataError, match="there is no .*deepduel.evaluate"):
         calibration.load(tmp_path, "test", {"a": "x"})

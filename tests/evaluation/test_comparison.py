@@ -92,7 +92,7 @@ def test_equal_runs_are_not_called_different(tmp_path, capsys):
     rows = [[f"{n}.jpg", "real", "real" if n % 3 else "fake"] for n in range(50)]
     a, b = _run(tmp_path / "a", rows), _run(tmp_path / "b", rows)
     assert run_command(evaluate, f"--compare={a},{b}") == 0
-    assert "no difference" in capsys.readouterr().out
+    assert "no significant difference" in capsys.readouterr().out
 
 
 def test_the_page_has_both_runs_their_figures_cells_and_the_pictures_they_disagree_on(
@@ -185,7 +185,7 @@ def test_mistakes_get_one_clear_line(tmp_path, capsys):
     fails([f"--compare={a},{another}"], 2, "share no task")
     fails([f"--compare={a},{tmp_path / 'e'}"], 1, "predictions.csv", "deepduel.evaluate")
     fails([f"--compare={a}"], 2, "two run folders")
-    fails([f"--compare={a},{fewer}", f"--workdir={a}"], 2, "no --workdir")
+    fails([f"--compare={a},{fewer}", f"--workdir={a}"], 2, "without --workdir")
     fails([f"--compare={a},{a}", f"--output={tmp_path / 'x.pdf'}"], 2, "x.pdf", ".html", ".json")
     fails([f"--workdir={a}"], 2, "--data_dir is missing")
     fails([f"--workdir={a}", f"--data_dir={a}", "--output=x.json"], 2, "--output needs --compare")
