@@ -137,7 +137,7 @@ def _predict(options: flags.FlagValues) -> None:
         seconds = _write(source, predictor, calibrations, columns, writer, options)
         if not writer.rows:
             raise DataError(
-                f"--images={','.join(options.images)}: none of the {writer.rejected:,} files is a "
+                f"--images={','.join(options.images)}: none of {writer.rejected:,} files is a "
                 f"readable image (the first: {writer.first_reason})"
             )
         writer.publish()

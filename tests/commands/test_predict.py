@@ -17,7 +17,7 @@ from deepduel.decoding.split import Split
 from deepduel.prediction import sources, submission
 from deepduel.prediction.predictor import Predictor
 from tests.conftest import run_command
-from tests.decoding.test_bad_records import spoil
+from tests.helpers.batches import spoil
 from tests.helpers.fake_runs import write_run
 
 
@@ -98,6 +98,7 @@ def test_the_header_is_that_of_a_submission(run_folder, toy_folder, tmp_path):
     assert not (tmp_path / "out.rejected.csv").exists()
 
 
+@pytest.mark.slow
 def test_files_and_shards_of_the_same_images_get_the_same_probabilities(
     run_folder, toy_folder, toy_shards, tmp_path
 ):
@@ -282,6 +283,7 @@ def test_the_predictor_does_not_mind_the_micro_batch(run_folder):
         np.testing.assert_allclose(one[axis], other[axis], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_calibrated_decisions_follow_the_evaluations_threshold(run_folder, toy_folder, toy_shards, tmp_path):
     """A threshold that calls nothing fake must reach the output."""
     from deepduel.evaluation import calibration, provenance
@@ -321,7 +323,7 @@ def test_a_calibration_that_is_not_there_names_the_command_that_makes_it(
 
 def test_an_image_that_cannot_be_read_ends_it_on_request(run_folder, odd_folder, tmp_path, capsys):
     assert _predict(run_folder, odd_folder, tmp_path / "out.csv", "--on_error=fail") == 1
-    assert "leave it out with --on_error=skip" in capsys.readouterr().err
+    assert "set --on_error=skip to leave it out" in capsys.readouterr().err
     assert not list(tmp_path.glob("*.csv"))
 
 

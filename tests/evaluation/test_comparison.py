@@ -12,7 +12,7 @@ from deepduel.evaluation import bootstrap, comparison, saved_evaluation
 from deepduel.reports import comparison_page
 from tests.conftest import run_command
 from tests.helpers.fake_runs import write_run
-from tests.reports.test_report_page import Balance
+from tests.helpers.pages import BalancedPage
 
 SURE = 0.9  # probability of the predicted label
 
@@ -95,6 +95,7 @@ def test_equal_runs_are_not_called_different(tmp_path, capsys):
     assert "no significant difference" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_page_has_both_runs_their_figures_cells_and_the_pictures_they_disagree_on(
     toy_shards, tmp_path, capsys
 ):
@@ -122,8 +123,7 @@ def test_the_page_has_both_runs_their_figures_cells_and_the_pictures_they_disagr
                 assert image["truth"] == image["key"].split("/")[1 if axis == "authenticity" else 2]
         assert len(split) == 54
     assert text.count("<img") == disagreed > 0
-    parser = Balance()
-    parser.feed(text)
+    parser = BalancedPage(text)
     assert parser.open == []
     assert all(link.startswith(("#", "data:")) for link in parser.links)
 

@@ -11,7 +11,7 @@ from deepduel import evaluate
 from deepduel.decoding.split import Split
 from deepduel.evaluation import duplicates as picture_duplicates
 from tests.conftest import run_command
-from tests.decoding.test_bad_records import spoil
+from tests.helpers.batches import spoil
 from tests.helpers.fake_runs import write_run
 from tfrecords_tools import convert
 
@@ -95,6 +95,7 @@ def test_an_image_that_does_not_decode_is_compared_by_its_bytes_alone(shards, tm
     assert near["across"] == {"train": 2}
 
 
+@pytest.mark.slow
 def test_the_report_gives_the_figures_without_the_duplicates(shards, tmp_path, capsys):
     run = write_run(tmp_path / "run", shards)
     words = f"--workdir={run}", f"--data_dir={shards}", "--bootstrap=0"

@@ -31,6 +31,7 @@ def run_folder(tmp_path_factory, toy_shards):
     return write_run(tmp_path_factory.mktemp("columns") / "run", toy_shards)
 
 
+@pytest.mark.slow
 def test_figures_by_a_column_are_those_of_its_images(run_folder, toy_shards, tmp_path, capsys):
     keys = _keys(toy_shards)
     rows = [

@@ -56,6 +56,7 @@ def test_an_unknown_damage_is_refused(picture):
         robustness.damage(picture, "rot", 1)
 
 
+@pytest.mark.slow
 def test_undamaged_figures_are_those_of_the_evaluation(tmp_path, toy_shards):
     predictor = Predictor(write_run(tmp_path / "run", toy_shards, axes=["authenticity"]))
     split, labels = predictions.open_split(toy_shards, "validation", predictor)

@@ -1,6 +1,5 @@
 """The report: one file, whole without anything else, safe with any names."""
 
-import html.parser
 import re
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 
 from deepduel.evaluation import bootstrap, calibration, curves, metrics, metrics_document, robustness
 from deepduel.reports import charts, report_page
+from tests.helpers.pages import BalancedPage
 
 
 def task(classes=("real", "fake"), count=300, seed=0) -> dict:
@@ -60,32 +60,9 @@ def document(**tasks) -> dict:
     }  # fmt: skip
 
 
-class Balance(html.parser.HTMLParser):
-    """Checks that every element that opens closes again."""
-
-    VOID = {"meta", "br", "img", "path", "rect", "circle", "link", "input", "hr"}
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.links = [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.links += [value for name, value in attrs if name in ("src", "href")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        pass
-
-    def handle_endtag(self, tag):
-        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
-        self.open.pop()
-
-
 def test_the_page_is_well_formed_and_refers_to_nothing_outside_itself():
     page = report_page.render(document())
-    parser = Balance()
-    parser.feed(page)
+    parser = BalancedPage(page)
     assert parser.open == []
     assert parser.links and all(link.startswith(("#", "data:")) for link in parser.links)
     assert not re.search(r"https?://|@import|url\(", page)
@@ -147,8 +124,7 @@ def test_damage_and_galleries_are_drawn_where_there_are_any():
     assert page.count("<svg") == 8
     assert page.count("<img") == 3
     assert "a/&lt;i&gt;.jpg" in page and "Grad-CAM" in page
-    parser = Balance()
-    parser.feed(page)
+    parser = BalancedPage(page)
     assert parser.open == []
 
 
