@@ -145,7 +145,7 @@ def load(workdir: str | os.PathLike, split: str, model_sha256: dict[str, str]) -
         evaluated, tasks = evaluation["about"]["model_sha256"], evaluation["tasks"]
     except FileNotFoundError:
         raise DataError(f"--calibration={split}: there is no {path}; {remedy}") from None
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise DataError(f"{path}: unreadable ({error}); {remedy}") from error
     calibrations = {}
     for axis, digest in model_sha256.items():

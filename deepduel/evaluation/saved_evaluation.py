@@ -86,7 +86,7 @@ def read(workdir: str | os.PathLike, split: str) -> SavedEvaluation:
             f"--compare: {workdir} has no {path.relative_to(workdir)}; "
             f"run python -m deepduel.evaluate --workdir={workdir} --data_dir=SHARDS --split={split} first"
         ) from None
-    except (OSError, ValueError, KeyError, IndexError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, csv.Error) as error:
         raise DataError(f"{path}: unreadable ({error}); evaluate the run again") from error
     if not tasks:
         raise DataError(f"{path}: holds no predictions; evaluate the run again")

@@ -39,17 +39,17 @@ def _right(only_a, only_b, both, neither):
 
 def test_p_values_are_those_of_the_exact_test():
     # Two-sided binomial tail: 2 * P(X <= 1), X ~ B(10, 1/2).
-    found = comparison.mcnemar(*_right(9, 1, 80, 10))
-    assert found["p_value"] == pytest.approx(2 * (1 + 10) / 2**10)
-    assert found["accuracy"] == pytest.approx([0.89, 0.81])
-    assert found["difference"] == pytest.approx(-0.08)
+    result = comparison.mcnemar(*_right(9, 1, 80, 10))
+    assert result["p_value"] == pytest.approx(2 * (1 + 10) / 2**10)
+    assert result["accuracy"] == pytest.approx([0.89, 0.81])
+    assert result["difference"] == pytest.approx(-0.08)
     assert comparison.mcnemar(*_right(0, 0, 5, 5))["p_value"] == 1.0
     assert comparison.mcnemar(*_right(5, 5, 0, 0))["p_value"] == 1.0
 
 
 def test_the_interval_surrounds_the_difference_by_its_standard_error():
-    found = comparison.mcnemar(*_right(60, 100, 700, 140))
-    low, high = found["interval"]
+    result = comparison.mcnemar(*_right(60, 100, 700, 140))
+    low, high = result["interval"]
     error = np.sqrt(160 / 1000 - 0.04**2) / np.sqrt(1000)
     assert (low, high) == pytest.approx((0.04 - 1.96 * error, 0.04 + 1.96 * error), abs=0.003)
 

@@ -1,4 +1,4 @@
-"""The report: one file, whole without anything else, safe with any names."""
+"""The report: one file that refers to no other, and that names from the data cannot break."""
 
 import re
 
