@@ -3,14 +3,14 @@
     python -m deepduel.evaluate --workdir=RUN --data_dir=SHARDS
 
 writes report.html, metrics.json and predictions.csv into
-RUN/evaluation/SPLIT/. Every record counts exactly once, whatever the batch
-size, and figures are scikit-learn's.
+RUN/evaluation/SPLIT/. Every record is evaluated exactly once, whatever the
+batch size, and the metrics are scikit-learn's.
 
     python -m deepduel.evaluate --compare=RUN_A,RUN_B --split=validation \\
         --output=comparison.html
 
 compares two runs that were evaluated on the same split, image by image
-(McNemar's test), from what their evaluations wrote.
+(McNemar's test), from the files that their evaluations wrote.
 """
 
 import json
@@ -111,13 +111,13 @@ def main(options: flags.FlagValues) -> None:
 
 def _require_columns(options: flags.FlagValues) -> None:
     if bool(options.metadata) != bool(options.group_by):
-        raise UsageError("--metadata=FILE.csv and --group_by=COLUMN,… go together")
+        raise UsageError("--metadata=FILE.csv and --group_by=COLUMN,… must be set together")
     if len(set(options.group_by or ())) < len(options.group_by or ()):
-        raise UsageError(f"--group_by={','.join(options.group_by)}: names a column twice")
+        raise UsageError(f"--group_by={','.join(options.group_by)}: must name each column once")
 
 
 def _evaluate(options: flags.FlagValues) -> None:
-    from deepduel.evaluation import duplicates as picture_duplicates
+    from deepduel.evaluation import duplicates as duplicate_search
     from deepduel.evaluation import group_columns, metrics_document, predictions, provenance, robustness
     from deepduel.prediction.predictor import Predictor
     from deepduel.reports import gallery, report_page
@@ -128,17 +128,17 @@ def _evaluate(options: flags.FlagValues) -> None:
     split, labels = predictions.open_split(options.data_dir, options.split, predictor)
     for axis, numbers in labels.items():
         if (numbers < 0).all():
-            print(f"{axis}: split {options.split!r} has no labels for it; it is left out")
+            print(f"{axis}: split {options.split!r} has no labels for this task; it is left out")
     card = predictor.card
     reading = read_flags.build(
         options, batch_size=options.batch_size, size=card.size, fit=card.fit, fast_decode=card.fast_decode
     )
-    grouped = group_columns.read(options.metadata, options.group_by, split) if options.group_by else {}
+    columns = group_columns.read(options.metadata, options.group_by, split) if options.group_by else {}
     predicted = predictions.predict(split, labels, predictor, reading)
     about = provenance.about(predictor, predicted, workdir=options.workdir, flags=_changed_flags(options))
-    copies = picture_duplicates.search(split, options.duplicates)
+    duplicates = duplicate_search.search(split, options.duplicates)
     document = metrics_document.document(
-        predicted, about, columns=grouped, found=copies, replicates=options.bootstrap
+        predicted, about, columns=columns, duplicates=duplicates, replicates=options.bootstrap
     )
     if options.robustness:
         damaged = robustness.curves(
@@ -148,9 +148,9 @@ def _evaluate(options: flags.FlagValues) -> None:
         for axis, curves in damaged.items():
             document["tasks"][axis]["robustness"] = curves
     galleries = {axis: gallery.galleries(predicted, predictor, axis) for axis in document["tasks"]}
-    alike = gallery.pairs(copies.pairs)
+    pairs = gallery.pairs(duplicates.pairs)
     folder = pathlib.Path(options.workdir, "evaluation", options.split)
-    metrics_document.save(folder, document, predicted, report_page.render(document, galleries, alike))
+    metrics_document.save(folder, document, predicted, report_page.render(document, galleries, pairs))
     print(table(document))
     if document["left_out"]:
         print(
@@ -171,10 +171,12 @@ def _evaluate(options: flags.FlagValues) -> None:
 
 def _compare(options: flags.FlagValues) -> None:
     if len(options.compare) != 2 or options.workdir:
-        raise UsageError("--compare takes two run folders, RUN_A,RUN_B, and no --workdir")
+        raise UsageError("--compare must be two run folders, RUN_A,RUN_B, without --workdir")
     for output in options.output or ():
         if not output.endswith((".html", ".json")):
-            raise UsageError(f"--output={output}: must end in .html (a page) or .json (for machines)")
+            raise UsageError(
+                f"--output={output}: must end in .html (a page) or .json (the same figures, machine-readable)"
+            )
 
     from deepduel.evaluation import comparison, saved_evaluation
     from deepduel.reports import comparison_page
@@ -195,7 +197,7 @@ def _compare(options: flags.FlagValues) -> None:
 
 
 def table(document: dict) -> str:
-    """The main figures of each task, as lines for a terminal."""
+    """The main metrics of each task as a table for the terminal."""
     rows = [("task", "images", "accuracy", "balanced", "AUC", "log loss")]
     for axis, task in document["tasks"].items():
         overall = task["overall"]
@@ -218,7 +220,7 @@ def table(document: dict) -> str:
 
 
 def _changed_flags(options: flags.FlagValues) -> list[str]:
-    """The flags that differ from their defaults, as they would be written."""
+    """The flags that differ from their defaults, as written on the command line."""
     return [
         flag.serialize()
         for flag in (options[name] for name in sorted(options))

@@ -14,6 +14,7 @@ as out.rejected.csv.
 
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -21,6 +22,11 @@ from deepduel.prediction import flags as prediction_flags
 from deepduel.reading import flags as read_flags
 from tfrecords_tools import cli, progress
 from tfrecords_tools.errors import DataError, UsageError
+
+if TYPE_CHECKING:  # these load TensorFlow, which --help does without
+    from deepduel.evaluation.calibration import Calibration
+    from deepduel.prediction import sources, submission
+    from deepduel.prediction.predictor import Predictor
 
 FLAGS = flags.FlagValues()
 USUAL = {
@@ -78,7 +84,7 @@ def main(options: flags.FlagValues) -> None:
         needed["images"] = "a folder, file or pattern of images"
     for name, meaning in needed.items():
         if not options[name].value:
-            raise UsageError(f"--{name} is missing; it must name {meaning}")
+            raise UsageError(f"--{name} is missing; set it to {meaning}")
     cli.quiet_tensorflow()
     import tensorflow as tf
 
@@ -99,7 +105,7 @@ def _export(options: flags.FlagValues) -> None:
 
     for name in ("images", "split", "calibration", "format"):
         if options[name].value:
-            raise UsageError(f"--export writes the models and predicts nothing; remove --{name}")
+            raise UsageError(f"--export writes the models and does not predict images; remove --{name}")
     predictor = Predictor(options.workdir, tasks=options.tasks, model=options.model)
     for path in export(predictor, options.output, options.export):
         print(path)
@@ -131,8 +137,8 @@ def _predict(options: flags.FlagValues) -> None:
         seconds = _write(source, predictor, calibrations, columns, writer, options)
         if not writer.rows:
             raise DataError(
-                f"--images={','.join(options.images)}: none of {writer.rejected} files is a readable image "
-                f"(the first: {writer.first_reason})"
+                f"--images={','.join(options.images)}: none of {writer.rejected:,} files is a "
+                f"readable image (the first: {writer.first_reason})"
             )
         writer.publish()
     rate = f"{progress.per_second(writer.rows / seconds)} images/s" if seconds else ""
@@ -145,8 +151,15 @@ def _predict(options: flags.FlagValues) -> None:
         )
 
 
-def _write(source, predictor, calibrations: dict, columns, writer, options: flags.FlagValues) -> float:
-    """Predicts the whole source into the writer. Returns the seconds it took."""
+def _write(
+    source: "sources.Source",
+    predictor: "Predictor",
+    calibrations: "dict[str, Calibration]",
+    columns: "submission.Columns",
+    writer: "submission.Writer",
+    options: flags.FlagValues,
+) -> float:
+    """Predicts every image of the source and writes the rows. Returns the time it took in seconds."""
     from deepduel.prediction import sources
 
     for name, reason in source.rejected:
@@ -161,13 +174,13 @@ def _write(source, predictor, calibrations: dict, columns, writer, options: flag
                 probabilities[axis] = fitted.probabilities(probabilities[axis])
                 decisions[axis] = fitted.decide(probabilities[axis])
             rows = zip(batch["numbers"].numpy().tolist(), batch["reasons"].numpy(), strict=True)
-            for place, (number, reason) in enumerate(rows):
+            for index, (number, reason) in enumerate(rows):
                 if number < 0:
                     continue
                 done += 1
                 if reason and options.on_error == "fail":
                     raise DataError(
-                        f"{source.name(number)}: {reason.decode()}; leave it out with --on_error=skip"
+                        f"{source.name(number)}: {reason.decode()}; set --on_error=skip to leave it out"
                     )
                 if reason:
                     writer.reject(source.name(number), reason.decode())
@@ -175,8 +188,8 @@ def _write(source, predictor, calibrations: dict, columns, writer, options: flag
                 writer.write(
                     columns.row(
                         source.name(number),
-                        {axis: part[place] for axis, part in probabilities.items()},
-                        {axis: part[place] for axis, part in decisions.items()},
+                        {axis: part[index] for axis, part in probabilities.items()},
+                        {axis: part[index] for axis, part in decisions.items()},
                     )
                 )
             bar.update(done, f"{writer.rejected} unreadable" if writer.rejected else "")

@@ -1,7 +1,7 @@
-"""Runs the whole route on toy images: draw, convert, train, evaluate, predict.
+"""Runs all steps on toy images: draw, convert, train, evaluate, predict.
 
-Each step is one of the project's commands. It is printed before it runs, so
-that it can be run by hand.
+Each step is one of the project's commands. Its command line is printed before
+it runs, so that it can be repeated by hand.
 """
 
 import csv
@@ -22,11 +22,11 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_string(
     "output_dir",
     "quickstart",
-    "Folder for images, shards and run; what an earlier quickstart left there is replaced.",
+    "Folder for images, shards and run; those of an earlier quickstart in it are replaced.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
-    "flags_file", "quickstart", "Flagfile of the training: a preset's name or a path.", flag_values=FLAGS
+    "flags_file", "quickstart", "Flagfile of the training: the name of a preset or a path.", flag_values=FLAGS
 )
 flags.DEFINE_integer("count", 3000, "Number of toy images to draw.", lower_bound=60, flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "Random seed of the toy images.", lower_bound=0, flag_values=FLAGS)
@@ -35,7 +35,7 @@ flags.DEFINE_integer("seed", 0, "Random seed of the toy images.", lower_bound=0,
 def main(options: flags.FlagValues) -> None:
     started = time.monotonic()
     root = pathlib.Path(options.output_dir)
-    for part in ("shards", "run"):  # the images look after themselves
+    for part in ("shards", "run"):  # toy_images replaces the images itself
         shutil.rmtree(root / part, ignore_errors=True)
     root.mkdir(parents=True, exist_ok=True)
     images, shards, run = (root / part for part in ("images", "shards", "run"))
@@ -57,11 +57,11 @@ def main(options: flags.FlagValues) -> None:
     print(_summary(root, run, time.monotonic() - started))
 
 
-def _run(module: str, *words: str) -> None:
-    print(f"\n$ python -m {module} {' '.join(words)}", flush=True)
-    code = subprocess.run([sys.executable, "-m", module, *words]).returncode
+def _run(module: str, *arguments: str) -> None:
+    print(f"\n$ python -m {module} {' '.join(arguments)}", flush=True)
+    code = subprocess.run([sys.executable, "-m", module, *arguments]).returncode
     if code:
-        raise DataError(f"{module} ended with exit code {code}; its message is above")
+        raise DataError(f"{module} failed with exit code {code}; its message is above")
 
 
 def _summary(root: pathlib.Path, run: pathlib.Path, seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Draws a folder of toy images, to try everything without a data set.
+"""Draws a folder of toy images, with which to try all commands without a data set.
 
     OUTPUT/train|validation/real|fake/animals|human_faces|vehicles/NAME.jpg
     OUTPUT/test/NAME.jpg          without labels
@@ -6,9 +6,9 @@
 
 The category is the shape: animals are blobs with legs, human faces ellipses
 with eyes, vehicles boxes on wheels, each on a noisy gradient. A fake is drawn
-at half size and enlarged with a generator's checkerboard, the periodic trace of
-transposed convolutions. Sensor noise and JPEG quality vary alike for both
-labels, so that neither file size nor quality gives the label away.
+at half size and upscaled with a checkerboard, the periodic artefact of
+transposed convolutions. Sensor noise and JPEG quality have the same
+distribution for both labels, so that file size and quality do not predict them.
 """
 
 import csv
@@ -25,19 +25,21 @@ from tfrecords_tools.errors import DataError
 
 CATEGORIES = ("animals", "human_faces", "vehicles")
 LABELS = ("real", "fake")
-CHECKERBOARD = 0.025, 0.045  # share by which a fake's pixels alternate
-NOISE = 5.0, 12.0  # standard deviation, grey levels
-QUALITY = 85, 97  # JPEG
+CHECKERBOARD = 0.025, 0.045  # range of the amplitude of a fake's checkerboard, relative to the pixel
+NOISE = 5.0, 12.0  # range of the standard deviation of the noise, grey levels
+QUALITY = 85, 97  # range of the JPEG quality
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string("output_dir", None, "Folder to draw into; made anew.", flag_values=FLAGS, required=True)
-flags.DEFINE_integer("count", 3000, "How many images.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("size", 32, "Side of an image, pixels.", lower_bound=16, flag_values=FLAGS)
+flags.DEFINE_string(
+    "output_dir", None, "Folder for the images; an earlier one is replaced.", flag_values=FLAGS, required=True
+)
+flags.DEFINE_integer("count", 3000, "Number of images.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("size", 32, "Side length of the images in pixels.", lower_bound=16, flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "Random seed.", lower_bound=0, flag_values=FLAGS)
 
 
 def draw(category: str, fake: bool, size: int, rng: np.random.Generator) -> np.ndarray:
-    """One image, uint8 [size, size, 3]."""
+    """Draws one image, uint8 [size, size, 3]."""
     scene = _scene(category, size, rng)
     if fake:
         half = scene[::2, ::2]
@@ -49,7 +51,7 @@ def draw(category: str, fake: bool, size: int, rng: np.random.Generator) -> np.n
 
 
 def _scene(category: str, size: int, rng: np.random.Generator) -> np.ndarray:
-    """The picture without noise, float [size, size, 3] 0..255, drawn fourfold and averaged down."""
+    """The image without noise, float [size, size, 3] 0..255, drawn at four times the size and downscaled."""
     big = 4 * size
     corners = Image.fromarray(rng.uniform(60, 200, (2, 2, 3)).astype(np.uint8))
     picture = corners.resize((big, big), Image.Resampling.BILINEAR)
@@ -79,7 +81,7 @@ def _scene(category: str, size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def write_folder(output_dir: pathlib.Path, *, count: int, size: int, seed: int) -> None:
-    """Draws `count` images: 70 % train, 25 % validation, 5 % test; every cell of both tasks alike."""
+    """Draws `count` images: 70 % train, 25 % validation, 5 % test, with all labels equally frequent."""
     rng = np.random.default_rng(seed)
     partial = output_dir.with_name(f".{output_dir.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -88,7 +90,7 @@ def write_folder(output_dir: pathlib.Path, *, count: int, size: int, seed: int) 
     for number in range(count):
         bar.update(number)
         category, fake = CATEGORIES[number % 3], number // 3 % 2
-        share = (number // 6 * 37 % 100) / 100  # stratified: each cell fills the splits alike
+        share = (number // 6 * 37 % 100) / 100  # stratified: the same shares for all labels
         split = "train" if share < 0.70 else "validation" if share < 0.95 else "test"
         if split == "test":
             path = pathlib.PurePosixPath(split, f"test_{number:05d}.jpg")
@@ -111,7 +113,7 @@ def write_folder(output_dir: pathlib.Path, *, count: int, size: int, seed: int) 
 def main(options: flags.FlagValues) -> None:
     output_dir = pathlib.Path(options.output_dir)
     if output_dir.exists() and not (output_dir / "metadata.csv").is_file() and any(output_dir.iterdir()):
-        raise DataError(f"{output_dir}: is not empty and holds no toy images; give another --output_dir")
+        raise DataError(f"{output_dir}: is not empty and has no toy images; set another --output_dir")
     write_folder(output_dir, count=options.count, size=options.size, seed=options.seed)
     print(f"{options.count} toy images of {options.size}x{options.size} pixels in {output_dir}")
 

@@ -1,11 +1,14 @@
-"""Decisions fitted on one part of the images and judged on the other.
+"""Temperature and decision threshold, fitted on one part of the images and evaluated on the other.
 
-A fifth of the images, chosen by their keys alone, is the tuning slice. On it are fitted
-- a temperature T: probabilities become softmax(log p / T), so that the model is as sure as it is
-  right (Guo et al. 2017, "On Calibration of Modern Neural Networks");
-- for two classes, the threshold on the positive class' calibrated probability that gives the best
+    labels         int   [N]      0 … C-1
+    probabilities  float [N, C]   rows sum to 1
+
+A fifth of the images, chosen by their keys alone, is the tuning slice. On it are fitted:
+- a temperature T: probabilities become softmax(log p / T), so that the mean confidence matches the
+  accuracy (Guo et al. 2017, "On Calibration of Modern Neural Networks");
+- with two classes, the threshold on the positive class' calibrated probability that gives the best
   balanced accuracy.
-What both bring is stated on the other four fifths, which took no part in it.
+Both are evaluated on the other four fifths.
 """
 
 import dataclasses
@@ -20,33 +23,35 @@ from scipy import optimize
 from deepduel.evaluation import metrics
 from tfrecords_tools.errors import DataError
 
-SLICE = 5  # one image in so many is for tuning
-_LEAST = 20  # images in each part; below that nothing is fitted
+SLICE = 5  # one image in five belongs to the tuning slice
+_MIN_IMAGES = 20  # of the tuning slice and of the other images; with fewer nothing is fitted
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """Attributes:
-    temperature: above 1 makes probabilities less sure, below 1 surer.
-    threshold: the positive class is called above this calibrated probability; None with more classes.
+    """A fitted calibration of one task.
+
+    Attributes:
+      temperature: above 1 it lowers the confidence, below 1 it raises it.
+      threshold: calibrated probability above which the positive class is predicted; None with more classes.
     """
 
     temperature: float
     threshold: float | None
 
     def probabilities(self, probabilities: np.ndarray) -> np.ndarray:
-        """[N, C] -> calibrated, float64 [N, C]."""
+        """Probabilities [N, C] -> calibrated probabilities, float64 [N, C]."""
         return tempered(probabilities, self.temperature)
 
     def decide(self, calibrated: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities [N, C] -> classes int [N]."""
+        """Calibrated probabilities [N, C] -> predicted classes, int [N]."""
         if self.threshold is None:
             return calibrated.argmax(1)
         return (calibrated[:, 1] > self.threshold).astype(np.int64)
 
 
 def tuning_slice(keys: list[bytes]) -> np.ndarray:
-    """Which images are for tuning: bool [N], a function of each key alone."""
+    """Whether each image belongs to the tuning slice: bool [N], a function of its key alone."""
     return np.array([hashlib.blake2b(key, digest_size=8).digest()[0] % SLICE == 0 for key in keys], bool)
 
 
@@ -58,7 +63,7 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def fit(labels: np.ndarray, probabilities: np.ndarray) -> Calibration:
-    """The temperature of least log loss and, for two classes, the threshold of best balanced accuracy."""
+    """Fits the temperature by log loss and, with two classes, the threshold by balanced accuracy."""
     rows = np.arange(len(labels))
 
     def loss(log_temperature: float) -> float:
@@ -71,13 +76,13 @@ def fit(labels: np.ndarray, probabilities: np.ndarray) -> Calibration:
 
 
 def _threshold(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Half way between two neighbouring scores; among equally good ones the one nearest 0.5."""
+    """The midpoint of two neighbouring scores; of several equally good ones that nearest to 0.5."""
     values = np.unique(scores)
     between = np.concatenate([[0.0], (values[:-1] + values[1:]) / 2, [1.0]])
-    order = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
-    above = 1 - np.searchsorted(order[0], between, "right") / max(1, len(order[0]))
-    below = np.searchsorted(order[1], between, "right") / max(1, len(order[1]))
-    balanced = above + below
+    positives, negatives = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
+    positive_recall = 1 - np.searchsorted(positives, between, "right") / max(1, len(positives))
+    negative_recall = np.searchsorted(negatives, between, "right") / max(1, len(negatives))
+    balanced = positive_recall + negative_recall
     best = between[balanced >= balanced.max() - 1e-12]
     return float(best[np.abs(best - 0.5).argmin()])
 
@@ -86,13 +91,17 @@ def document(labels: np.ndarray, probabilities: np.ndarray, tuning: np.ndarray) 
     """The "calibration" of a task in metrics.json.
 
     Returns:
-      {"tuned_on", "judged_on": images, "temperature", "threshold",
-       "before", "after": {"accuracy", "balanced_accuracy", "log_loss", "ece"} on the judged images},
-      or {"note": why nothing was fitted}.
+      {"tuned_on", "judged_on": number of images, "temperature", "threshold",
+       "before", "after": {"accuracy", "balanced_accuracy", "log_loss", "ece"} on the images "judged_on"},
+      or {"note": the reason why nothing was fitted}.
     """
     parts = [labels[tuning], labels[~tuning]]
-    if min(map(len, parts)) < _LEAST or any(len(np.unique(part)) < probabilities.shape[1] for part in parts):
-        return {"note": f"needs {_LEAST} images and every class, both in the tuning slice and beside it"}
+    if min(map(len, parts)) < _MIN_IMAGES or any(
+        len(np.unique(part)) < probabilities.shape[1] for part in parts
+    ):
+        return {
+            "note": f"needs {_MIN_IMAGES} images and every class, both in the tuning slice and outside it"
+        }
     fitted = fit(labels[tuning], probabilities[tuning])
     truth, raw = labels[~tuning], probabilities[~tuning]
     calibrated = fitted.probabilities(raw)
@@ -105,7 +114,7 @@ def document(labels: np.ndarray, probabilities: np.ndarray, tuning: np.ndarray) 
     }
 
 
-def _figures(labels: np.ndarray, probabilities: np.ndarray, decided: np.ndarray) -> dict[str, float]:
+def _figures(labels: np.ndarray, probabilities: np.ndarray, decided: np.ndarray) -> dict[str, float | None]:
     values = metrics.score(labels, probabilities).values
     return {
         "accuracy": float((decided == labels).mean()),
@@ -116,32 +125,34 @@ def _figures(labels: np.ndarray, probabilities: np.ndarray, decided: np.ndarray)
 
 
 def load(workdir: str | os.PathLike, split: str, model_sha256: dict[str, str]) -> dict[str, Calibration]:
-    """The calibration by axis that an evaluation of the same models left in the run.
+    """Reads the calibration of each axis from an evaluation of the same models.
 
     Args:
-      model_sha256: of the models to be calibrated, by axis.
+      workdir: folder of the run.
+      split: the split that was evaluated.
+      model_sha256: {axis: hash of the model file}, see `provenance.sha256`.
 
     Raises:
       DataError: there is no such evaluation, it is of other models, or nothing was fitted.
     """
     path = pathlib.Path(workdir, "evaluation", split, "metrics.json")
-    again = (
+    remedy = (
         f"run python -m deepduel.evaluate --workdir={workdir} --data_dir=SHARDS --split={split} "
         "with the same --model first"
     )
     try:
-        found = json.loads(path.read_text("utf-8"))
-        known, tasks = found["about"]["model_sha256"], found["tasks"]
+        evaluation = json.loads(path.read_text("utf-8"))
+        evaluated, tasks = evaluation["about"]["model_sha256"], evaluation["tasks"]
     except FileNotFoundError:
-        raise DataError(f"--calibration={split}: there is no {path}; {again}") from None
-    except (ValueError, KeyError, OSError) as error:
-        raise DataError(f"{path}: unreadable ({error}); {again}") from error
-    fitted = {}
+        raise DataError(f"--calibration={split}: there is no {path}; {remedy}") from None
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise DataError(f"{path}: unreadable ({error}); {remedy}") from error
+    calibrations = {}
     for axis, digest in model_sha256.items():
-        if known.get(axis) != digest:
-            raise DataError(f"{path}: was not written for this {axis} model; {again}")
-        part = tasks.get(axis, {}).get("calibration", {"note": "the split has no labels for it"})
-        if "note" in part:
-            raise DataError(f"{path}: has no calibration of {axis} ({part['note']})")
-        fitted[axis] = Calibration(part["temperature"], part["threshold"])
-    return fitted
+        if evaluated.get(axis) != digest:
+            raise DataError(f"{path}: belongs to another {axis} model; {remedy}")
+        task = tasks.get(axis, {}).get("calibration", {"note": "the split has no labels for it"})
+        if "note" in task:
+            raise DataError(f"{path}: has no calibration of {axis} ({task['note']})")
+        calibrations[axis] = Calibration(task["temperature"], task["threshold"])
+    return calibrations

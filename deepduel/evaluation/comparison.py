@@ -1,8 +1,8 @@
-"""Two runs side by side, on the same images: is one better, or was it luck?
+"""Compares two runs on the same images: SavedEvaluation, SavedEvaluation -> the comparison as a document.
 
-McNemar's exact test (McNemar 1947) looks only at the images that one run gets right and the other
-wrong; under equal skill each is a toss of a coin. Beside it stand the figures of both, each
-difference with a 95 % interval, from the same images drawn with replacement, in pairs.
+McNemar's exact test (McNemar 1947) considers only the images that one run predicts correctly and the other
+does not; if both runs are equally good, either outcome has probability 1/2. In addition the metrics of both
+runs are given, with a 95 % interval of each difference from a paired bootstrap.
 """
 
 import numpy as np
@@ -14,17 +14,17 @@ from tfrecords_tools.errors import DataError, UsageError
 
 FORMAT = "deepduel-comparison"
 FORMAT_VERSION = 1
-DISAGREEMENTS = 12  # images listed each way
+DISAGREEMENTS = 12  # images listed for each run that is correct
 _REPLICATES = 2000
 
 
 def document(
     first: SavedEvaluation, second: SavedEvaluation, *, replicates: int = bootstrap.REPLICATES
 ) -> dict:
-    """Compares the predictions that two evaluations left.
+    """Compares the predictions of two saved evaluations.
 
     Args:
-      replicates: of the bootstrap of the figures' differences; 0 leaves the intervals out.
+      replicates: number of bootstrap samples for the intervals of the differences; 0 leaves them out.
 
     Returns:
       {"format", "format_version", "split", "runs": [first, second],
@@ -32,15 +32,15 @@ def document(
        "tasks": {AXIS: see `mcnemar`, and {
           "classes",
           "figures": {figure: {"values": [first, second], "difference": second minus first,
-                               "interval": of the difference, 95 %}}, null where undefined,
-          "cells": {"real/animals": see `mcnemar`}, per combination of the tasks' true labels,
+                               "interval": 95 % interval of the difference}}, null where undefined,
+          "cells": {"real/animals": see `mcnemar`}, for each combination of the tasks' true labels,
           "disagreements": {"only_first_right", "only_second_right":
-             [{"key", "truth", "answers": [first, second], "probabilities": of the answers}]},
-             those first of which both are surest,
-          "curves": [first, second], what the page draws}}}
+             [{"key", "truth", "answers": [first, second], "probabilities": [first, second]}]},
+             with the predicted labels and their probabilities, the most confident disagreements first,
+          "curves": [first, second], see `curves.document`}}}
 
     Raises:
-      DataError: they were made on other images or labels.
+      DataError: the runs were evaluated on different images or labels.
       UsageError: the runs have no task in common.
     """
     axes = [axis for axis in first.tasks if axis in second.tasks]
@@ -63,11 +63,11 @@ def document(
 def _aligned(
     first: SavedEvaluation, second: SavedEvaluation, axis: str
 ) -> tuple[TaskPredictions, TaskPredictions]:
-    """Both runs' answers on an axis, over the same images in the same order, classes numbered alike."""
+    """Both runs' predictions on an axis, with the images and the classes in the same order."""
     one, other = first.tasks[axis], second.tasks[axis]
     runs = f"{first.workdir} and {second.workdir}"
-    places = {key: place for place, key in enumerate(other.keys)}
-    differing = len(places.keys() ^ set(one.keys))
+    indices = {key: index for index, key in enumerate(other.keys)}
+    differing = len(indices.keys() ^ set(one.keys))
     if differing or not one.keys:
         raise DataError(
             f"--compare: {runs} were evaluated on different images of {axis} ({differing:,} not in both); "
@@ -75,33 +75,35 @@ def _aligned(
         )
     if set(one.classes) != set(other.classes):
         raise DataError(
-            f"--compare: {runs} learnt different labels of {axis} ({', '.join(one.classes)}; "
+            f"--compare: {runs} were trained on different labels of {axis} ({', '.join(one.classes)}; "
             f"{', '.join(other.classes)})"
         )
-    other = other.only([places[key] for key in one.keys]).renumbered(one.classes)
-    wrong = np.flatnonzero(one.labels != other.labels)
-    if len(wrong):
-        key, mine, theirs = one.keys[wrong[0]], one.labels[wrong[0]], other.labels[wrong[0]]
+    other = other.only([indices[key] for key in one.keys]).renumbered(one.classes)
+    relabelled = np.flatnonzero(one.labels != other.labels)
+    if len(relabelled):
+        key, label, other_label = (
+            one.keys[relabelled[0]],
+            one.labels[relabelled[0]],
+            other.labels[relabelled[0]],
+        )
         raise DataError(
-            f"--compare: {runs} disagree on what {key} truly is ({one.classes[mine]}, "
-            f"{one.classes[theirs]}); evaluate both with the same --data_dir"
+            f"--compare: {runs} were evaluated with different labels of {key} ({one.classes[label]}, "
+            f"{one.classes[other_label]}); evaluate both with the same --data_dir"
         )
     return one, other
 
 
 def _task(pairs: dict[str, tuple[TaskPredictions, TaskPredictions]], axis: str, replicates: int) -> dict:
     one, other = pairs[axis]
-    right = one.predicted == one.labels, other.predicted == one.labels
+    first, second = one.predicted == one.labels, other.predicted == one.labels
     return {
-        **mcnemar(*right),
+        **mcnemar(first, second),
         "classes": list(one.classes),
         "figures": _figures(one, other, replicates),
-        "cells": {
-            name: mcnemar(right[0][here], right[1][here]) for name, here in _cells(pairs, axis).items()
-        },
+        "cells": {name: mcnemar(first[mask], second[mask]) for name, mask in _cells(pairs, axis).items()},
         "disagreements": {
-            "only_first_right": _disagreements(one, other, right[0] & ~right[1]),
-            "only_second_right": _disagreements(one, other, ~right[0] & right[1]),
+            "only_first_right": _disagreements(one, other, first & ~second),
+            "only_second_right": _disagreements(one, other, ~first & second),
         },
         "curves": [curves.document(each.labels, each.probabilities) for each in (one, other)],
     }
@@ -112,15 +114,15 @@ def _figures(one: TaskPredictions, other: TaskPredictions, replicates: int) -> d
     intervals = bootstrap.differences(
         one.labels, one.probabilities, other.probabilities, replicates=replicates
     )
-    found = {}
+    figures = {}
     for name in metrics.TITLES:
-        both = [each[name] for each in values]
-        found[name] = {
-            "values": both,
-            "difference": None if None in both else both[1] - both[0],
+        value, other_value = (each[name] for each in values)
+        figures[name] = {
+            "values": [value, other_value],
+            "difference": None if value is None or other_value is None else other_value - value,
             "interval": intervals.get(name),
         }
-    return found
+    return figures
 
 
 def _cells(pairs: dict[str, tuple[TaskPredictions, TaskPredictions]], axis: str) -> dict[str, np.ndarray]:
@@ -134,10 +136,11 @@ def _cells(pairs: dict[str, tuple[TaskPredictions, TaskPredictions]], axis: str)
     return {name: joined == name for name in sorted(set(joined.tolist()))}
 
 
-def _disagreements(one: TaskPredictions, other: TaskPredictions, where: np.ndarray) -> list[dict]:
-    sure = one.probabilities.max(1) + other.probabilities.max(1)
-    numbers = np.flatnonzero(where)
-    numbers = numbers[np.argsort(-sure[numbers], kind="stable")][:DISAGREEMENTS]
+def _disagreements(one: TaskPredictions, other: TaskPredictions, disagree: np.ndarray) -> list[dict]:
+    """The most confident of the images where `disagree`, bool [N], is True."""
+    confidence = one.probabilities.max(1) + other.probabilities.max(1)
+    numbers = np.flatnonzero(disagree)
+    numbers = numbers[np.argsort(-confidence[numbers], kind="stable")][:DISAGREEMENTS]
     return [
         {
             "key": one.keys[number],
@@ -150,19 +153,22 @@ def _disagreements(one: TaskPredictions, other: TaskPredictions, where: np.ndarr
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> dict:
-    """Compares which images two classifiers got right: bool [N], bool [N], N >= 1.
+    """McNemar's exact test of two classifiers on the same N >= 1 images.
+
+    Args:
+      first, second: bool [N], whether each classifier predicts each image correctly.
 
     Returns:
       {"images", "accuracy": [first, second], "both_right", "only_first_right", "only_second_right",
-       "both_wrong", "difference": second minus first, "interval": its 95 % interval,
-       "p_value": McNemar's, exact, two-sided}
+       "both_wrong", "difference": second minus first, "interval": 95 % interval of the difference,
+       "p_value": two-sided}
     """
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     discordant = only_first + only_second
     p_value = stats.binomtest(only_first, discordant, 0.5).pvalue if discordant else 1.0
     difference = second.astype(float) - first
     rng = np.random.default_rng(0)
-    # Only three values occur, so a drawing of N images is one multinomial draw of their counts.
+    # The difference has only three values, so a bootstrap sample is one multinomial draw of their counts.
     counts = rng.multinomial(
         len(first),
         [only_first / len(first), 1 - discordant / len(first), only_second / len(first)],
@@ -183,9 +189,9 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> dict:
 
 
 def verdict(task: dict) -> str:
-    """What McNemar's test says, in words."""
+    """The result of McNemar's test at a significance level of 5 %, in words."""
     if task["p_value"] >= 0.05:
-        return "no difference that chance would not explain"
+        return "no significant difference"
     return "B is better" if task["difference"] > 0 else "A is better"
 
 
@@ -198,7 +204,7 @@ def table(document: dict) -> str:
         lines += [
             f"{axis}, {task['images']:,} images: A {a:.2%}, B {b:.2%}, "
             f"B - A {task['difference'] * 100:+.2f} points (95 %: {low * 100:+.2f} to {high * 100:+.2f})",
-            f"  only A right {task['only_first_right']:,}, only B right {task['only_second_right']:,}; "
+            f"  only A correct {task['only_first_right']:,}, only B correct {task['only_second_right']:,}; "
             f"McNemar's exact p = {task['p_value']:.2g}: {verdict(task)}",
         ]
     return "\n".join(lines)

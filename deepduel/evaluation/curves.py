@@ -1,18 +1,30 @@
-"""What the report draws: points of ROC, precision-recall and reliability curves, and histograms."""
+"""Labels and probabilities -> points of the curves and histograms that the report draws.
+
+labels         int   [N]      0 … C-1
+probabilities  float [N, C]   rows sum to 1
+"""
+
+from typing import Any
 
 import numpy as np
 
 from deepduel.evaluation import metrics
 
-POINTS = 200  # of a curve at most
+POINTS = 200  # maximum per curve
 HISTOGRAM_BINS = 40
 
 
 def document(labels: np.ndarray, probabilities: np.ndarray) -> dict:
-    """Points to draw: ROC, precision-recall, reliability, histogram of the positive class' probability."""
+    """The "curves" of a task in metrics.json.
+
+    Returns:
+      {"reliability": {"confidence", "accuracy", "images"}: lists, one value per bin that is not empty};
+      with two classes also "histogram": [counts of the negative class, of the positive class] over the
+      probability of the positive class; and, if both classes occur, see `metrics.ranking_curves`.
+    """
     bins = metrics.reliability(labels, probabilities)
     full = bins.count > 0
-    drawn = {
+    drawn: dict[str, Any] = {
         "reliability": {
             "confidence": bins.confidence[full].tolist(),
             "accuracy": bins.accuracy[full].tolist(),

@@ -1,12 +1,12 @@
-"""Labels and probabilities -> the figures by which a classifier is judged.
+"""Labels and probabilities -> metrics of a classifier.
 
     labels         int   [N]      0 … C-1
     probabilities  float [N, C]   rows sum to 1
 
-Values are scikit-learn's wherever it has the metric. For two classes the second is the positive
-one (of authenticity: fake) and scores are its probabilities; for more, AUC and average precision
-are means over one class against the rest. A figure that the images at hand do not define (an AUC
-where only one class occurs) is None, and a note says why.
+Values equal scikit-learn's wherever it has the metric. With two classes the second is the positive one
+(for authenticity: fake), and the scores are its probabilities; with more, AUC and average precision are
+macro averages of one class against the rest. A metric that the images do not define (the AUC where only
+one class occurs) is None, and a note gives the reason.
 """
 
 import dataclasses
@@ -14,9 +14,7 @@ import dataclasses
 import numpy as np
 from sklearn import metrics as sk
 
-BINS = (
-    15  # of the calibration error, equally wide (Guo et al. 2017, "On Calibration of Modern Neural Networks")
-)
+BINS = 15  # equally wide bins of confidence (Guo et al. 2017, "On Calibration of Modern Neural Networks")
 TITLES = {
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
@@ -34,12 +32,12 @@ FALSE_POSITIVE_RATES = {"tpr_at_fpr_1": 0.01, "tpr_at_fpr_5": 0.05}
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """The figures over one set of images.
+    """The metrics over one set of images.
 
     Attributes:
-      images: how many there are.
-      values: by the names in `TITLES`; None where the images do not define it.
-      notes: for each None, why.
+      images: number of images.
+      values: {name in `TITLES`: value}; None where the images do not define the metric.
+      notes: {name: the reason why its value is None}.
     """
 
     images: int
@@ -47,20 +45,20 @@ class Score:
     notes: dict[str, str]
 
     def document(self) -> dict:
-        """As it stands in metrics.json."""
+        """The metrics as metrics.json holds them."""
         return {"images": self.images, **self.values} | ({"notes": self.notes} if self.notes else {})
 
 
 def score(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...] | None = None) -> Score:
-    """All figures.
+    """Computes all metrics.
 
     Args:
       labels: int [N], 0 … C-1.
       probabilities: float [N, C].
-      classes: names of the classes, for the notes.
+      classes: names of the classes, used in the notes.
 
     Raises:
-      ValueError: the arrays do not fit together, a label is out of range, a probability is not one.
+      ValueError: the shapes do not match, a label is out of range, or a row is no distribution.
     """
     labels, probabilities = checked(labels, probabilities)
     count, width = probabilities.shape
@@ -81,15 +79,14 @@ def score(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...
     notes = {}
     for name in TITLES:
         if values[name] is None:
-            absent = ", ".join(name for name, there in zip(names, present, strict=True) if not there)
-            binary = f"needs images of every class, and there are none of {absent}"
-            notes[name] = binary if absent else "is defined for two classes only"
-    values = {name: None if values[name] is None else float(values[name]) for name in TITLES}
-    return Score(count, values, notes)
+            absent = ", ".join(name for name, occurs in zip(names, present, strict=True) if not occurs)
+            missing = f"needs images of every class, and there are none of {absent}"
+            notes[name] = missing if absent else "is defined for two classes only"
+    return Score(count, {name: _float(values[name]) for name in TITLES}, notes)
 
 
 def checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same as int64 and float64, rows summing to 1 exactly. Raises ValueError, see `score`."""
+    """Labels as int64 and probabilities as float64, rows normalised to 1. Raises ValueError, see `score`."""
     labels = np.asarray(labels, np.int64)
     probabilities = np.asarray(probabilities, np.float64)
     if probabilities.ndim != 2 or probabilities.shape[1] < 2 or labels.shape != probabilities.shape[:1]:
@@ -107,17 +104,17 @@ def checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, 
 
 
 def recalls(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Share of each class that was recognised: float [classes], NaN for a class without images."""
-    right = np.bincount(labels[labels == predicted], minlength=classes)
+    """Recall of each class: float [classes], NaN for a class without images."""
+    correct = np.bincount(labels[labels == predicted], minlength=classes)
     with np.errstate(invalid="ignore"):
-        return right / np.bincount(labels, minlength=classes)
+        return correct / np.bincount(labels, minlength=classes)
 
 
 def brier(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Brier score of each image, float [N].
 
-    Two classes: squared error of the positive class' probability, 0..1. More: squared errors of
-    all classes summed, 0..2 (Brier 1950). Both as scikit-learn has them.
+    With two classes the squared error of the positive class' probability, 0..1; with more the sum of the
+    squared errors of all classes, 0..2 (Brier 1950). Both are defined as in scikit-learn.
     """
     if probabilities.shape[1] == 2:
         return (probabilities[:, 1] - labels) ** 2
@@ -126,12 +123,12 @@ def brier(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Reliability:
-    """How often predictions of each confidence are right.
+    """Accuracy by confidence, which is the probability of the predicted class.
 
-    Attributes: per bin of confidence (the probability of the predicted class), int or float [BINS]
-      count: images.
-      confidence: mean confidence, NaN in an empty bin.
-      accuracy: share predicted rightly, NaN in an empty bin.
+    Attributes:
+      count: int [BINS], images in each bin.
+      confidence: float [BINS], their mean confidence, NaN in an empty bin.
+      accuracy: float [BINS], NaN in an empty bin.
     """
 
     count: np.ndarray
@@ -146,8 +143,8 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray) -> Reliability:
     count = np.bincount(bins, minlength=BINS)
     with np.errstate(invalid="ignore"):
         mean = np.bincount(bins, confidence, minlength=BINS) / count
-        right = np.bincount(bins, probabilities.argmax(1) == labels, minlength=BINS) / count
-    return Reliability(count, mean, right)
+        accuracy = np.bincount(bins, probabilities.argmax(1) == labels, minlength=BINS) / count
+    return Reliability(count, mean, accuracy)
 
 
 def confidence_bins(confidence: np.ndarray) -> np.ndarray:
@@ -162,7 +159,7 @@ def calibration_error(bins: Reliability) -> float:
 
 
 def class_scores(labels: np.ndarray, predicted: np.ndarray, classes: tuple[str, ...]) -> dict[str, dict]:
-    """Per class {"images", "precision", "recall", "f1"}; None where it is 0 divided by 0."""
+    """{class: {"images", "precision", "recall", "f1"}}; None where a value is 0 divided by 0."""
     numbers = np.arange(len(classes))
     figures = sk.precision_recall_fscore_support(labels, predicted, labels=numbers, zero_division=np.nan)
     return {
@@ -172,7 +169,7 @@ def class_scores(labels: np.ndarray, predicted: np.ndarray, classes: tuple[str, 
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """int [classes, classes]: images of the class (row) that were predicted as (column)."""
+    """int [classes, classes]: number of images of the class (row) predicted as the class (column)."""
     return sk.confusion_matrix(labels, predicted, labels=np.arange(classes))
 
 
@@ -195,7 +192,7 @@ def _ranking(labels: np.ndarray, probabilities: np.ndarray, present: np.ndarray)
 def _operating_points(
     labels: np.ndarray, probabilities: np.ndarray, present: np.ndarray
 ) -> dict[str, float | None]:
-    """The highest true positive rate whose false positive rate does not exceed the given one."""
+    """The highest true positive rate at a false positive rate of at most each of `FALSE_POSITIVE_RATES`."""
     if len(present) != 2 or not present.all():
         return dict.fromkeys(FALSE_POSITIVE_RATES)
     false, true, _ = sk.roc_curve(labels, probabilities[:, 1], drop_intermediate=False)
@@ -206,12 +203,17 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
+def _float(value: float | None) -> float | None:
+    """A plain float for JSON; scikit-learn and NumPy return float64 scalars."""
+    return None if value is None else float(value)
+
+
 def ranking_curves(labels: np.ndarray, scores: np.ndarray, points: int) -> dict[str, dict[str, list[float]]]:
     """{"roc": {"false", "true"}, "precision_recall": {"recall", "precision"}} for two classes, both present.
 
     Args:
       scores: float [N], the positive class' probability.
-      points: of each curve at most, evenly along its length; the ends are kept.
+      points: maximum number of points per curve, spread evenly along its length; the ends are kept.
     """
     false, true, _ = sk.roc_curve(labels, scores, drop_intermediate=True)
     precision, recall, _ = sk.precision_recall_curve(labels, scores)
@@ -224,17 +226,17 @@ def ranking_curves(labels: np.ndarray, scores: np.ndarray, points: int) -> dict[
 
 
 def _thinned(x: np.ndarray, y: np.ndarray, points: int) -> tuple[list[float], list[float]]:
-    """Every so many points of a curve, by its length on paper."""
+    """About `points` of the points of a curve, spread evenly along its drawn length, with both ends."""
     if len(x) > points:
         along = np.concatenate([[0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
-        picked = np.unique(np.searchsorted(along, np.linspace(0, along[-1], points)).clip(0, len(x) - 1))
-        picked = np.union1d(picked, [0, len(x) - 1])
-        x, y = x[picked], y[picked]
+        kept = np.unique(np.searchsorted(along, np.linspace(0, along[-1], points)).clip(0, len(x) - 1))
+        kept = np.union1d(kept, [0, len(x) - 1])
+        x, y = x[kept], y[kept]
     return x.round(5).tolist(), y.round(5).tolist()
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
-    """95 % interval of a share, right of count > 0 (Wilson 1927); also sound at 0 % and 100 %."""
+    """95 % interval of the share right / count, count > 0 (Wilson 1927); also valid at 0 % and 100 %."""
     z = 1.959963984540054
     share, spread = right / count, z * z / count
     centre = (share + spread / 2) / (1 + spread)

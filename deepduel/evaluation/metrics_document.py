@@ -1,19 +1,46 @@
 """Predictions of a labelled split -> the content of metrics.json, and the files of an evaluation.
 
-RUN/evaluation/<split>/metrics.json      the document; its form is described in `document`
-RUN/evaluation/<split>/predictions.csv   per record: key, true and predicted label, probabilities
-RUN/evaluation/<split>/report.html       the document for people, see report
+    RUN/evaluation/<split>/metrics.json      the document below
+    RUN/evaluation/<split>/predictions.csv   per record: key, true and predicted label, probabilities
+    RUN/evaluation/<split>/report.html       the document as a page, see `reports.report_page`
+
+metrics.json, in which a figure is null where the images do not define it:
+
+    format, format_version
+    split         its name
+    records       number of records in the split
+    left_out      number of records that do not decode and are left out of all figures
+    tasks         {AXIS: {
+      classes            label names, in the order of the probabilities
+      positive           name of the positive class; null with more than two classes
+      images             number of images with a label on the axis
+      unlabelled         number of images without one, left out of all figures of the task
+      overall            figures, see `metrics.Score.document`, and intervals: {figure: [low, high]}, 95 %
+      class_scores       {CLASS: {images, precision, recall, f1}}
+      confusion          [[images of the class (row) that are predicted as the class (column)]]
+      groups             {other axis or column: {value: figures and intervals}}; where all images of a group
+                         are of one of two classes, auc_against_others: AUC against all of the other class
+      cells              {"real/animals": {images, accuracy, interval, mean_probability}}
+      apart_from_copies  figures over the images without a duplicate in another split; null if all are
+      calibration        see `calibration.document`
+      shortcuts          see `shortcuts.document`
+      curves             points for the report's plots, see `curves.document`
+    }}
+    ungrouped     {column: number of images that are in none of its groups}
+    duplicates    see `duplicates.search`
+    about         where the figures come from, see `provenance.about`
 """
 
 import json
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from deepduel.decoding.split import Split
 from deepduel.evaluation import bootstrap, calibration, curves, metrics, shortcuts
-from deepduel.evaluation import duplicates as picture_duplicates
+from deepduel.evaluation import duplicates as duplicate_search
 from deepduel.evaluation.predictions import Predictions, write_csv
 from tfrecords_tools.atomic import published
 from tfrecords_tools.errors import DataError
@@ -21,6 +48,10 @@ from tfrecords_tools.progress import Progress
 
 FORMAT = "deepduel-metrics"
 FORMAT_VERSION = 1
+PARTS = (  # of a task, in this order
+    "classes", "positive", "images", "unlabelled", "overall", "class_scores", "confusion", "groups", "cells",
+    "apart_from_copies", "calibration", "shortcuts", "curves",
+)  # fmt: skip
 
 
 def document(
@@ -28,66 +59,51 @@ def document(
     about: dict,
     *,
     columns: dict[str, np.ndarray] | None = None,
-    found: picture_duplicates.Copies | None = None,
+    duplicates: duplicate_search.Duplicates | None = None,
     replicates: int = bootstrap.REPLICATES,
 ) -> dict:
-    """The content of metrics.json.
+    """The content of metrics.json, which the top of this module describes.
 
     Args:
-      about: where the figures come from; stands under "about".
-      found: copies of the images; None looks for exact ones.
-      columns: {name: str per record} to group by besides the label axes, "" for no group.
-      replicates: of the bootstrap; 0 leaves the intervals out.
-
-    Returns:
-      {"format", "format_version", "about",
-       "split", "records": of the split, "left_out": of them, because they do not decode, "tasks": {AXIS: {
-          "classes", "positive": the positive class' name, None with more than two,
-          "images": with a label on the axis, "unlabelled": without (left out of everything),
-          "overall": figures, see `metrics.Score.document`, and "intervals": {figure: [low, high]}, 95 %,
-          "class_scores": {CLASS: {"images", "precision", "recall", "f1"}},
-          "confusion": [[images of class (row) predicted as class (column)]],
-          "groups": {OTHER_AXIS: {LABEL: figures and intervals}}, of the other label axes, then of `columns`;
-             "auc_against_others" of a group within one of two classes: against all of the other class,
-          "cells": {"real/animals": {"images", "accuracy", "interval", "mean_probability"}},
-          "apart_from_copies": figures over the images that no other split has, where some are there,
-          "calibration": see `calibration.document`, "shortcuts": see `shortcuts.document`,
-          "curves": {…}: what the report draws}},
-       "ungrouped": {column: images that are in none of its groups},
-       "duplicates": see `copies.search`}
+      about: where the figures come from, see `provenance.about`.
+      columns: {name: str [records]} to group by besides the label axes; "" for images in no group.
+      duplicates: the duplicates of the images; None searches for exact ones.
+      replicates: number of bootstrap samples; 0 leaves the intervals out.
     """
     split = predictions.split
-    out = predictions.left_out.tolist()
-    tuning = calibration.tuning_slice(
-        [b"" if out[number] else split.key(number) for number in range(len(split))]
-    )
-    axes = [axis for axis in predictions.axes if (predictions.labels[axis] >= 0).any()]
     columns = columns or {}
-    found = found or picture_duplicates.search(split, "exact")
-    tasks = {}
-    with Progress("scoring", total=len(_PARTS) * len(axes), unit="parts") as bar:
-        for axis in axes:
-            tasks[axis] = {}
-            for name, part in _parts(predictions, axis, tuning, columns, found.elsewhere, replicates):
-                tasks[axis][name] = part
-                bar.update(sum(map(len, tasks.values())))
+    if duplicates is None:
+        duplicates = duplicate_search.search(split, "exact")
+    tuning = _tuning_slice(predictions)
+    axes = [axis for axis in predictions.axes if (predictions.labels[axis] >= 0).any()]
+    tasks: dict[str, dict[str, Any]] = {axis: {} for axis in axes}
+    with Progress("scoring", total=len(PARTS) * len(axes), unit="parts") as bar:
+        for axis, task in tasks.items():
+            parts = _parts(predictions, axis, tuning, columns, duplicates.in_other_splits, replicates)
+            for name, part in parts:
+                task[name] = part
+                bar.update(sum(len(each) for each in tasks.values()))
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "split": split.name,
         "records": len(split),
-        "left_out": sum(out),
+        "left_out": int(predictions.left_out.sum()),
         "tasks": tasks,
         "ungrouped": {name: int((values == "").sum()) for name, values in columns.items()},
-        "duplicates": found.document,
+        "duplicates": duplicates.document,
         "about": about,
     }
 
 
-_PARTS = (
-    "classes", "positive", "images", "unlabelled", "overall", "class_scores", "confusion", "groups", "cells",
-    "apart_from_copies", "calibration", "shortcuts", "curves",
-)  # fmt: skip
+def _tuning_slice(predictions: Predictions) -> np.ndarray:
+    """Records on which calibration is fitted, bool [N]; the keys of damaged records are not read."""
+    split = predictions.split
+    keys = [
+        b"" if left_out else split.key(number)
+        for number, left_out in enumerate(predictions.left_out.tolist())
+    ]
+    return calibration.tuning_slice(keys)
 
 
 def _parts(
@@ -95,10 +111,10 @@ def _parts(
     axis: str,
     tuning: np.ndarray,
     columns: dict[str, np.ndarray],
-    elsewhere: np.ndarray,
+    in_other_splits: np.ndarray,
     replicates: int,
 ) -> Iterator[tuple[str, object]]:
-    """The parts of a task in metrics.json, one by one, in the order of `_PARTS`."""
+    """The parts of a task in metrics.json, one by one, in the order of `PARTS`."""
     split, classes = predictions.split, predictions.classes[axis]
     known = predictions.labels[axis] >= 0
     labels, probabilities = metrics.checked(
@@ -113,18 +129,15 @@ def _parts(
     yield "overall", overall
     yield "class_scores", metrics.class_scores(labels, predicted, classes)
     yield "confusion", metrics.confusion(labels, predicted, len(classes)).tolist()
-    members = _groups(split, axis, columns, known)
-    figures_of = lambda here: _of_group(labels, probabilities, here, classes, replicates)
-    yield (
-        "groups",
-        {by: {name: figures_of(here) for name, here in each.items()} for by, each in members.items()},
-    )
+    groups: dict[str, dict[str, dict]] = {}
+    for grouping, masks in _group_masks(split, axis, columns, known).items():
+        groups[grouping] = {
+            name: _group_figures(labels, probabilities, mask, classes, replicates)
+            for name, mask in masks.items()
+        }
+    yield "groups", groups
     yield "cells", _cells(predictions, known, labels, probabilities)
-    alone = ~elsewhere[known]
-    yield (
-        "apart_from_copies",
-        None if alone.all() else metrics.score(labels[alone], probabilities[alone], classes).document(),
-    )
+    yield "apart_from_copies", _figures_without(in_other_splits[known], labels, probabilities, classes)
     yield "calibration", calibration.document(labels, probabilities, tuning[known])
     accuracy = overall["balanced_accuracy"]
     yield "shortcuts", shortcuts.document(split, known, labels, predictions.colours, accuracy)
@@ -132,59 +145,68 @@ def _parts(
 
 
 def _figures(labels: np.ndarray, probabilities: np.ndarray, classes: tuple, replicates: int) -> dict:
-    found = metrics.score(labels, probabilities, classes).document()
-    return found | {"intervals": bootstrap.intervals(labels, probabilities, replicates=replicates)}
+    figures = metrics.score(labels, probabilities, classes).document()
+    return figures | {"intervals": bootstrap.intervals(labels, probabilities, replicates=replicates)}
 
 
-def _of_group(
-    labels: np.ndarray, probabilities: np.ndarray, here: np.ndarray, classes: tuple, replicates: int
+def _figures_without(
+    duplicated: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, classes: tuple
+) -> dict | None:
+    """The figures without the images that another split has too; None when there are no such images."""
+    if not duplicated.any():
+        return None
+    return metrics.score(labels[~duplicated], probabilities[~duplicated], classes).document()
+
+
+def _group_figures(
+    labels: np.ndarray, probabilities: np.ndarray, mask: np.ndarray, classes: tuple, replicates: int
 ) -> dict:
-    """Figures of a group; of one that lies in one of two classes, the AUC against all of the other too."""
-    found = _figures(labels[here], probabilities[here], classes, replicates)
-    own = np.unique(labels[here])
-    if len(classes) == 2 and len(own) == 1:
-        both = here | (labels != own[0])
-        found["auc_against_others"] = metrics.score(labels[both], probabilities[both]).values["auc"]
-    return found
+    """The figures of a group; for a group within one of two classes also the AUC against the other class."""
+    figures = _figures(labels[mask], probabilities[mask], classes, replicates)
+    present = np.unique(labels[mask])
+    if len(classes) == 2 and len(present) == 1:
+        both = mask | (labels != present[0])
+        figures["auc_against_others"] = metrics.score(labels[both], probabilities[both]).values["auc"]
+    return figures
 
 
-def _groups(
+def _group_masks(
     split: Split, axis: str, columns: dict[str, np.ndarray], known: np.ndarray
 ) -> dict[str, dict[str, np.ndarray]]:
-    """{other axis or column: {label or value that occurs: mask over the known records}}."""
-    found: dict = {}
+    """{other axis or column: {label or value that occurs: mask over the labelled records}}."""
+    masks: dict[str, dict[str, np.ndarray]] = {}
     for other in split.manifest.axes:
         if other != axis:
             numbers = split.labels[other][known]
-            found[other] = {
+            masks[other] = {
                 split.manifest.label_name(other, number): numbers == number
                 for number in np.unique(numbers).tolist()
             }
     for name, values in columns.items():
-        values = values[known]
-        found[name] = {value: values == value for value in sorted(set(values.tolist()) - {""})}
-    return found
+        labelled = values[known]
+        masks[name] = {value: labelled == value for value in sorted(set(labelled.tolist()) - {""})}
+    return masks
 
 
 def _cells(
     predictions: Predictions, known: np.ndarray, labels: np.ndarray, probabilities: np.ndarray
 ) -> dict:
-    """Per combination of labels of all axes, named as in the manifest."""
+    """Accuracy for each combination of labels on all axes, named as in the manifest."""
     manifest = predictions.split.manifest
     table = np.stack([predictions.split.labels[axis][known] for axis in manifest.axes], 1)
-    right = probabilities.argmax(1) == labels
-    own = probabilities[np.arange(len(labels)), labels]
+    correct = probabilities.argmax(1) == labels
+    true_class = probabilities[np.arange(len(labels)), labels]
     cells = {}
     for row in np.unique(table, axis=0):
-        here = (table == row).all(1)
+        mask = (table == row).all(1)
         name = "/".join(
             manifest.label_name(axis, int(label)) for axis, label in zip(manifest.axes, row, strict=True)
         )
         cells[name] = {
-            "images": int(here.sum()),
-            "accuracy": float(right[here].mean()),
-            "interval": metrics.wilson(int(right[here].sum()), int(here.sum())),
-            "mean_probability": float(own[here].mean()),
+            "images": int(mask.sum()),
+            "accuracy": float(correct[mask].mean()),
+            "interval": metrics.wilson(int(correct[mask].sum()), int(mask.sum())),
+            "mean_probability": float(true_class[mask].mean()),
         }
     return cells
 
@@ -205,5 +227,6 @@ def save(folder: pathlib.Path, document: dict, predictions: Predictions, report:
             file.write(report)
     except OSError as error:
         raise DataError(
-            f"{folder}: cannot be written ({error.strerror}); evaluate writes into the run"
+            f"{folder}: cannot be written ({error.strerror}); "
+            "the evaluation needs write access to the folder of the run"
         ) from error

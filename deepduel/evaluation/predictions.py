@@ -1,11 +1,13 @@
-"""A run's models over one labelled split: every record exactly once."""
+"""Split, Predictor -> Predictions: a run's models over a labelled split, every record exactly once."""
 
 import csv
 import dataclasses
 import os
 import time
+from typing import IO
 
 import numpy as np
+import tensorflow as tf
 
 from deepduel.decoding.split import Split
 from deepduel.prediction.predictor import Predictor
@@ -17,17 +19,17 @@ from tfrecords_tools.progress import Progress
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What the models say of every record of a split.
+    """The models' predictions for every record of a split.
 
     Attributes:
-      split: the records.
-      classes: label names by axis, as the run numbers them.
+      split: the N records.
+      classes: {axis: label names}, in the order of the probabilities.
       left_out: bool [N], records that do not decode; they have no label.
-      labels: {axis: int64 [N]} in the run's numbers, -1 for no label.
+      labels: {axis: int64 [N]}, indices into `classes`, -1 for no label.
       probabilities: {axis: float32 [N, classes]}.
       colours: float32 [N, 6], mean and standard deviation of each channel, 0..255.
-      seconds: that reading and predicting took, the first batch (compilation) left out where there are more.
-      images: that were predicted in those seconds.
+      seconds: time of reading and predicting, without the first batch if there are more.
+      images: number of images predicted in this time.
     """
 
     split: Split
@@ -48,41 +50,42 @@ class Predictions:
 def open_split(
     data_dir: str | os.PathLike, name: str, predictor: Predictor
 ) -> tuple[Split, dict[str, np.ndarray]]:
-    """The split, and its labels in the run's numbers for each of the predictor's axes.
+    """Opens a split, and maps its labels to the class indices of the run, for each of the predictor's axes.
 
     Raises:
       UsageError: there is no such split, or it has no labels on any of the axes.
-      DataError: the data are of other axes or classes than the run.
+      DataError: the split is empty, or the data lack an axis of the run or have classes unknown to it.
     """
     split = Split(data_dir, name)
     if not len(split):
-        raise DataError(f"{data_dir}: split {name!r} holds no image")
+        raise DataError(f"{data_dir}: split {name!r} has no images")
     labels = {}
     for axis, classes in predictor.classes.items():
         if axis not in split.manifest.axes:
             raise DataError(
                 f"{data_dir} has no label axis {axis!r} (it has {', '.join(split.manifest.axes) or 'none'}), "
-                "but the run was trained on it; give the data of the run, or choose --tasks"
+                "but the run was trained on it; set --data_dir to the data of the run, or choose --tasks"
             )
         labels[axis] = _renumbered(split, axis, classes, data_dir)
     if all((numbers < 0).all() for numbers in labels.values()):
         raise UsageError(
-            f"split {name!r} of {data_dir} has no labels for {', '.join(labels)}, and without them there is "
-            f"nothing to evaluate; predict it: python -m deepduel.predict --images={data_dir} --split={name}"
+            f"split {name!r} of {data_dir} has no labels for {', '.join(labels)}, so there is nothing to "
+            f"evaluate; to predict it, run python -m deepduel.predict --images={data_dir} --split={name}"
         )
     return split, labels
 
 
-def _renumbered(split: Split, axis: str, classes: tuple[str, ...], data_dir) -> np.ndarray:
+def _renumbered(split: Split, axis: str, classes: tuple[str, ...], data_dir: str | os.PathLike) -> np.ndarray:
     names = split.manifest.axes[axis]
     unknown = [name for name in names if name not in classes]
     if unknown:
         raise DataError(
-            f"{data_dir}: label axis {axis!r} has {', '.join(unknown)}, which the run does not know "
-            f"(it learnt {', '.join(classes)}); give the data of the run, or choose --tasks"
+            f"{data_dir}: label axis {axis!r} has {', '.join(unknown)}, which the run was not trained on "
+            f"(its classes are {', '.join(classes)}); "
+            "set --data_dir to the data of the run, or choose --tasks"
         )
     numbers = np.array([classes.index(name) for name in names] + [-1], np.int64)
-    return numbers[split.labels[axis]]  # label -1 picks the last
+    return numbers[split.labels[axis]]  # label -1 selects the last, -1
 
 
 def predict(
@@ -91,46 +94,47 @@ def predict(
     """Runs the models over every record once.
 
     Raises:
-      DataError: with `reading.on_error` "skip", no record decodes that has a label.
+      DataError: a record does not decode (with `reading.on_error` "skip": none of the labelled ones does), or
+        a model gives probabilities that are not finite.
     """
     probabilities = {
         axis: np.full((len(split), len(names)), np.nan, np.float32)
         for axis, names in predictor.classes.items()
     }
     colours = np.zeros((len(split), 6), np.float32)
-    seen = np.zeros(len(split), np.int64)
+    read = np.zeros(len(split), np.int64)  # how often each record was read
     left_out = np.zeros(len(split), bool)
     started, timed = time.perf_counter(), 0
     with Progress("evaluating", total=len(split)) as bar:
         for number, batch in enumerate(pipeline.eval_batches(split, reading)):
-            found = predictor(batch["images"])
+            predicted = predictor(batch["images"])
             numbers = batch["records"].numpy()
             real = numbers >= 0
-            seen[numbers[real]] += 1
+            read[numbers[real]] += 1
             left_out[numbers[real]] = batch["weight"].numpy()[real] == 0
             colours[numbers[real]] = _colours(batch["images"])[real]
-            for axis, part in found.items():
+            for axis, part in predicted.items():
                 probabilities[axis][numbers[real]] = part[real]
             if number == 0 and len(split) > len(numbers):
-                started = time.perf_counter()  # the first batch was compilation
+                started = time.perf_counter()  # the first batch includes compilation
             else:
                 timed += int(real.sum())
-            bar.update(int(seen.sum()))
-    if not (seen == 1).all():
-        raise RuntimeError(f"{(seen != 1).sum()} of {len(split)} records were not read exactly once")
+            bar.update(int(read.sum()))
+    if not (read == 1).all():
+        raise RuntimeError(f"{(read != 1).sum()} of {len(split)} records were not read exactly once")
     seconds = time.perf_counter() - started
     labels = {axis: np.where(left_out, -1, numbers) for axis, numbers in labels.items()}
     if all((numbers < 0).all() for numbers in labels.values()):
         raise DataError(
-            f"{split.data_dir}: none of the images of split {split.name!r} that have a label decodes; "
+            f"{split.data_dir}: none of the labelled images of split {split.name!r} can be decoded; "
             "run python -m tfrecords_tools.verify on the data folder"
         )
     _require_finite({axis: part[~left_out] for axis, part in probabilities.items()}, split, ~left_out)
     return Predictions(split, predictor.classes, left_out, labels, probabilities, colours, seconds, timed)
 
 
-def _colours(images) -> np.ndarray:
-    """uint8 [B, H, W, 3] -> [B, 6]; every fourth pixel tells it well enough."""
+def _colours(images: tf.Tensor) -> np.ndarray:
+    """uint8 [B, H, W, 3] -> float32 [B, 6], mean and standard deviation per channel of every fourth pixel."""
     pixels = images[:, ::2, ::2].numpy().astype(np.float32)
     return np.hstack([pixels.mean((1, 2)), pixels.std((1, 2))])
 
@@ -141,12 +145,13 @@ def _require_finite(probabilities: dict[str, np.ndarray], split: Split, predicte
         if bad.any():
             first = records.key_text(split.key(int(np.flatnonzero(predicted)[bad.argmax()])))
             raise DataError(
-                f"the {axis} model gives no finite probabilities for {bad.sum():,} of {len(part):,} images "
-                f"(the first: {first}); its training diverged: choose an earlier --model=epoch-NN"
+                f"the {axis} model gives NaN or infinite probabilities for {bad.sum():,} of {len(part):,} "
+                f"images (the first: {first}); its training diverged; "
+                "choose an earlier model with --model=epoch-NN"
             )
 
 
-def write_csv(file, predictions: Predictions) -> None:
+def write_csv(file: IO[str], predictions: Predictions) -> None:
     """Writes predictions.csv: key, then per axis the true and predicted label and the probabilities.
 
     Records that were left out have no row.

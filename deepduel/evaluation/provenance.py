@@ -1,4 +1,4 @@
-"""Where figures come from: versions, hashes, device, speed."""
+"""Where the figures come from: versions, hashes, device and speed, as a dict for metrics.json."""
 
 import datetime
 import hashlib
@@ -26,7 +26,8 @@ def about(predictor: Predictor, predictions: Predictions, *, workdir: str, flags
     """The "about" of metrics.json.
 
     Args:
-      flags: the command's flags that differ from their defaults.
+      workdir: folder of the run.
+      flags: the command's flags that differ from their defaults, as written on the command line.
     """
     manifest = predictions.split.manifest
     card = predictor.card
@@ -55,19 +56,19 @@ def about(predictor: Predictor, predictions: Predictions, *, workdir: str, flags
 
 
 def sha256(path: pathlib.Path) -> str:
-    """Of a file, hex."""
+    """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what decides the figures, the project's own included."""
+    """Installed versions of deepduel and of the packages on which the figures depend."""
     import deepduel
 
-    found = {"deepduel": getattr(deepduel, "__version__", "unknown")}
+    installed = {"deepduel": getattr(deepduel, "__version__", "unknown")}
     for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed

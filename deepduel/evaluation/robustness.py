@@ -1,12 +1,12 @@
-"""What is left of the skill when images are recompressed, blurred, shrunk or cut.
+"""Metrics on recompressed, blurred, downscaled and cropped images.
 
-Each damage is done to the decoded picture, at the size that the run reads it in, by the codecs and
-filters of the world outside (libjpeg-turbo, Pillow), not by the training's augmentation:
+Each image is decoded at the size at which the run reads it, and then damaged with libjpeg-turbo and Pillow,
+not with the augmentation of the training:
 
-    jpeg      quality 95 … 30, colours at half resolution (4:2:0), as sites recompress uploads
-    blur      Gaussian, standard deviation in pixels
-    resize    shrunk to a share of the side (antialiased), then enlarged again (bicubic)
-    crop      the middle share of the side, enlarged again (bicubic)
+    jpeg      JPEG quality, with 4:2:0 chroma subsampling, as web sites recompress uploads
+    blur      standard deviation of a Gaussian filter, pixels
+    resize    factor by which the sides are downscaled, before upscaling to the old size (bicubic)
+    crop      share of the sides that a central crop keeps, before upscaling to the old size (bicubic)
 """
 
 import concurrent.futures
@@ -32,7 +32,7 @@ LEVELS: dict[str, tuple[float, ...]] = {
 
 
 def damage(pixels: np.ndarray, kind: str, level: float) -> np.ndarray:
-    """uint8 [H, W, 3] -> the same shape, damaged."""
+    """Applies one kind of damage of `LEVELS`: uint8 [H, W, 3] -> uint8 [H, W, 3]."""
     if kind == "jpeg":
         coded = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), int(level), "RGB", "420", fastdct=False)
         return simplejpeg.decode_jpeg(coded, "RGB")
@@ -60,37 +60,38 @@ def curves(
     batch_size: int,
     on_error: str = "fail",
 ) -> dict[str, dict]:
-    """The figures under every damage.
+    """Computes the metrics for every kind and level of damage.
 
     Args:
-      labels: {axis: int [records]} in the run's numbers, -1 for none and for records to leave out.
-      images: how many to take, evenly from the split; 0 takes all.
-      batch_size: images decoded at a time.
-      on_error: "skip" where `labels` has left out the records that do not decode.
+      labels: {axis: int [records]}, class indices of the run; -1 for no label and for records to leave out.
+      images: number of images to use, spread evenly over the split; 0 for all.
+      batch_size: images per batch.
+      on_error: "fail" raises DataError at a record that does not decode; "skip" requires that `labels` is -1
+        for such records.
 
     Returns:
-      {axis: {"images", "kinds": {kind: [{"level", and the figures of `metrics.TITLES`}]}}}; the first
-      level is None: undamaged.
+      {axis: {"images", "kinds": {kind: [{"level", and the metrics of `metrics.TITLES`}]}}}; the first
+      level, None, is the undamaged images.
     """
     count = min(images or len(split), len(split))
     numbers = np.unique(np.linspace(0, len(split) - 1, count).astype(np.int64))
     steps: list[tuple[str, float | None]] = [("", None)]
     steps += [(kind, level) for kind, levels in LEVELS.items() for level in levels]
     collected = _predict_all(split, predictor, numbers, steps, batch_size, on_error)
-    found = {}
-    for axis, every in labels.items():
-        known = every[numbers] >= 0
-        truth = every[numbers][known]
+    results = {}
+    for axis, axis_labels in labels.items():
+        known = axis_labels[numbers] >= 0
+        truth = axis_labels[numbers][known]
         if not len(truth):
             continue
         figures = {step: metrics.score(truth, part[axis][known]).values for step, part in collected.items()}
         kinds = {
-            kind: [{"level": None} | figures["", None]]
-            + [{"level": level} | figures[kind, level] for level in levels]
+            kind: [{"level": None, **figures["", None]}]
+            + [{"level": level, **figures[kind, level]} for level in levels]
             for kind, levels in LEVELS.items()
         }
-        found[axis] = {"images": len(truth), "kinds": kinds}
-    return found
+        results[axis] = {"images": len(truth), "kinds": kinds}
+    return results
 
 
 def _predict_all(
@@ -106,8 +107,8 @@ def _predict_all(
             batch = numbers[start : start + batch_size]
             pixels = decode(batch)
             for kind, level in steps:
-                found = predictor(_damaged(pixels, kind, level, pool.map))
-                for axis, values in found.items():
+                predicted = predictor(_damaged(pixels, kind, level, pool.map))
+                for axis, values in predicted.items():
                     parts[kind, level][axis].append(values)
                 done += len(batch)
                 bar.update(done)
@@ -117,4 +118,4 @@ def _predict_all(
 def _damaged(pixels: np.ndarray, kind: str, level: float | None, apply: Callable) -> np.ndarray:
     if level is None:
         return pixels
-    return np.stack(list(apply(lambda one: damage(one, kind, level), pixels)))
+    return np.stack(list(apply(lambda image: damage(image, kind, level), pixels)))

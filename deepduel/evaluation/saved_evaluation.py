@@ -1,11 +1,12 @@
-"""What an evaluation left in its run, read again: predictions.csv, and where it came from."""
+"""Reads a finished evaluation: RUN/evaluation/<split>/predictions.csv -> arrays by label axis."""
 
 import csv
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -16,12 +17,12 @@ _SUFFIX = "_predicted"
 
 @dataclasses.dataclass(frozen=True)
 class TaskPredictions:
-    """A run's answers on one label axis, over the images that have a label.
+    """A run's predictions on one label axis, for the images that have a label on it.
 
     Attributes:
       classes: label names, in the order of the probabilities.
-      keys: of the images [N].
-      labels, predicted: int [N], numbers of classes.
+      keys: the keys of the images [N].
+      labels, predicted: int [N], indices into `classes`.
       probabilities: float [N, classes].
     """
 
@@ -31,33 +32,34 @@ class TaskPredictions:
     predicted: np.ndarray
     probabilities: np.ndarray
 
-    def only(self, places: Sequence[int]) -> "TaskPredictions":
-        """Those images, in that order."""
+    def only(self, indices: Sequence[int]) -> "TaskPredictions":
+        """The images at these indices, in this order."""
         return dataclasses.replace(
             self,
-            keys=[self.keys[place] for place in places],
-            labels=self.labels[places],
-            predicted=self.predicted[places],
-            probabilities=self.probabilities[places],
+            keys=[self.keys[index] for index in indices],
+            labels=self.labels[indices],
+            predicted=self.predicted[indices],
+            probabilities=self.probabilities[indices],
         )
 
     def renumbered(self, classes: tuple[str, ...]) -> "TaskPredictions":
-        """With the same classes in another order."""
-        to = np.array([classes.index(name) for name in self.classes])
+        """The same predictions with the same classes in another order."""
+        new = np.array([classes.index(name) for name in self.classes])
         order = [self.classes.index(name) for name in classes]
         return TaskPredictions(
-            classes, self.keys, to[self.labels], to[self.predicted], self.probabilities[:, order]
+            classes, self.keys, new[self.labels], new[self.predicted], self.probabilities[:, order]
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class SavedEvaluation:
-    """An evaluation of a run.
+    """A finished evaluation of one run on one split.
 
     Attributes:
-      workdir, split: whose.
-      about: see `provenance.about`.
-      tasks: {axis: answers}.
+      workdir: folder of the run.
+      split: name of the evaluated split.
+      about: where the figures come from, see `provenance.about`.
+      tasks: predictions by label axis.
     """
 
     workdir: str
@@ -84,40 +86,60 @@ def read(workdir: str | os.PathLike, split: str) -> SavedEvaluation:
             f"--compare: {workdir} has no {path.relative_to(workdir)}; "
             f"run python -m deepduel.evaluate --workdir={workdir} --data_dir=SHARDS --split={split} first"
         ) from None
-    except (OSError, ValueError, KeyError, IndexError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, csv.Error) as error:
         raise DataError(f"{path}: unreadable ({error}); evaluate the run again") from error
     if not tasks:
         raise DataError(f"{path}: holds no predictions; evaluate the run again")
     return SavedEvaluation(str(workdir), split, about, tasks)
 
 
-def _tasks(rows) -> dict[str, TaskPredictions]:
+class _TaskColumns:
+    """The columns of one task in predictions.csv, and the rows read from them so far.
+
+    They are adjacent: AXIS, AXIS_predicted, then p_AXIS_LABEL for each label.
+    """
+
+    def __init__(self, header: list[str], start: int, end: int):
+        self.axis = header[start]
+        self._start, self._end = start, end
+        self._classes = [name.removeprefix(f"p_{self.axis}_") for name in header[start + 2 : end]]
+        self._keys: list[str] = []
+        self._labels: list[int] = []
+        self._predicted: list[int] = []
+        self._probabilities: list[list[float]] = []
+
+    def add(self, row: list[str]) -> None:
+        """Reads one image's row; an image without a label on this axis is left out."""
+        label, predicted, *probabilities = row[self._start : self._end]
+        if label:
+            self._keys.append(row[0])
+            self._labels.append(self._classes.index(label))
+            self._predicted.append(self._classes.index(predicted))
+            self._probabilities.append([float(value) for value in probabilities])
+
+    def predictions(self) -> TaskPredictions:
+        return TaskPredictions(
+            tuple(self._classes),
+            self._keys,
+            np.array(self._labels, int),
+            np.array(self._predicted, int),
+            np.array(self._probabilities, float).reshape(-1, len(self._classes)),
+        )
+
+
+def _tasks(rows: Iterator[list[str]]) -> dict[str, TaskPredictions]:
+    """The rows of predictions.csv, its header first -> {axis: predictions}."""
     header = next(rows, [])
     starts = [
-        place
-        for place, (name, following) in enumerate(zip(header, header[1:], strict=False))
+        position
+        for position, (name, following) in enumerate(itertools.pairwise(header))
         if following == f"{name}{_SUFFIX}"
     ]
-    parts: dict = {header[start]: ([], [], [], []) for start in starts}
-    spans = dict(zip(starts, [*starts[1:], len(header)], strict=True))
-    names = {
-        start: [name.removeprefix(f"p_{header[start]}_") for name in header[start + 2 : end]]
-        for start, end in spans.items()
-    }
+    tasks = [
+        _TaskColumns(header, start, end)
+        for start, end in zip(starts, [*starts[1:], len(header)], strict=True)
+    ]
     for row in rows:
-        for start, end in spans.items():
-            if row[start]:
-                keys, labels, predicted, probabilities = parts[header[start]]
-                keys.append(row[0])
-                labels.append(names[start].index(row[start]))
-                predicted.append(names[start].index(row[start + 1]))
-                probabilities.append([float(value) for value in row[start + 2 : end]])
-    return {
-        header[start]: TaskPredictions(
-            tuple(names[start]),
-            parts[header[start]][0],
-            *(np.array(column, int) for column in parts[header[start]][1:3]),
-            np.array(parts[header[start]][3], float).reshape(-1, len(names[start])),
-        )
-        for start in starts
-    }
+        for task in tasks:
+            task.add(row)
+    return {task.axis: task.predictions() for task in tasks}

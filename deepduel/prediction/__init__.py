@@ -1,1 +1,1 @@
-"""A finished run's models to answers."""
+"""The models of a finished run -> predictions and exported models."""

@@ -1,10 +1,10 @@
-"""A run's models for programs that know neither Keras nor this project.
+"""Exports a run's models for programs without Keras and without deepduel.
 
-    OUTPUT/<task>/          savedmodel: TensorFlow SavedModel, endpoint `serve`
-    OUTPUT/<task>.onnx      onnx
+    OUTPUT/<task>/          a TensorFlow SavedModel with the endpoint `serve`, with the format savedmodel
+    OUTPUT/<task>.onnx      an ONNX model, with the format onnx
     OUTPUT/classes.json     {task: {"classes": names in the order of the outputs, "image_size": pixels}}
 
-Both take float32 pixels 0..255 [B, S, S, 3] and give float32 probabilities [B, classes].
+The exported models map float32 pixels 0..255 [B, S, S, 3] to float32 probabilities [B, classes].
 """
 
 import importlib.util
@@ -23,11 +23,15 @@ FORMATS = ("savedmodel", "onnx")
 
 
 def export(predictor: Predictor, output: str, form: str) -> list[pathlib.Path]:
-    """Writes every task's model; each appears under its name once it is whole. Returns their paths.
+    """Writes the model of every task and returns the paths. Each appears under its name when it is complete.
+
+    Args:
+      output: folder to write to; it is created where it is missing.
+      form: "savedmodel" or "onnx".
 
     Raises:
-      UsageError: the library for the format is missing.
-      DataError: the folder cannot be written or holds something else.
+      UsageError: the package that writes the format is missing.
+      DataError: the folder cannot be written, or a model of that name exists there.
     """
     if form == "onnx" and importlib.util.find_spec("tf2onnx") is None:
         raise UsageError(
@@ -40,17 +44,16 @@ def export(predictor: Predictor, output: str, form: str) -> list[pathlib.Path]:
         for axis, model in predictor.models.items():
             path = folder / (axis if form == "savedmodel" else f"{axis}.onnx")
             if path.exists():
-                raise DataError(f"{path} exists already; give another --output, or remove it")
+                raise DataError(f"{path} exists already; set another --output, or remove it")
             partial = folder / f".{path.stem}.partial{path.suffix}"
             _remove(partial)
             if form == "savedmodel":
-                # Named, since older Keras takes a list of inputs otherwise.
+                # Without a named signature older versions of Keras export a list of inputs.
                 pixels = keras.layers.InputSpec("float32", shape=(None, *model.input_shape[1:]))
                 model.export(partial, format="tf_saved_model", input_signature=[pixels], verbose=False)
             else:
-                model(
-                    np.zeros((1, *model.input_shape[1:]), np.float32)
-                )  # Keras' exporter wants a called model
+                # Keras' ONNX exporter requires that the model was called.
+                model(np.zeros((1, *model.input_shape[1:]), np.float32))
                 model.export(partial, format="onnx", verbose=False)
             partial.replace(path)
             written.append(path)

@@ -1,7 +1,7 @@
-"""The models of a run, ready to use: uint8 [B, H, W, 3] -> {axis: float32 [B, classes]}.
+"""The models of a run as a function: uint8 [B, H, W, 3] -> {axis: float32 [B, classes]}, probabilities.
 
-Every image is brought to each task's input exactly as validation does during training:
-`RunCard.size` first (the reader's part), then the augmentation layer with nothing to augment.
+Images are resized exactly as for validation during training: to `RunCard.size` when they are decoded,
+and here to the input size of each task's model.
 """
 
 import functools
@@ -24,12 +24,16 @@ BEST = "best"
 
 
 class Predictor:
-    """Callable: a batch of images -> every task's probabilities.
+    """Maps a batch of images to the probabilities of every task.
 
     Attributes:
-      card: of the run.
-      classes: label names by axis, in the order of the probabilities.
-      files: the model files, by axis.
+      card: the `RunCard` of the run.
+      classes: {axis: label names}, in the order of the probabilities.
+      files: {axis: path of the model file}.
+
+    Example:
+      predictor = Predictor("run", tasks=["authenticity"])
+      probabilities = predictor(images)["authenticity"]  # uint8 [B, H, W, 3] -> float32 [B, 2]
     """
 
     def __init__(
@@ -40,29 +44,31 @@ class Predictor:
         model: str = BEST,
         micro_batch: int = 32,
     ):
-        """Opens a run; the models are loaded when they are first needed.
+        """Opens a run. The models are loaded when they are first needed.
 
         Args:
           workdir: folder of the run.
-          tasks: which of its label axes; None takes all.
-          model: "best", or "epoch-NN".
+          tasks: label axes to predict; None takes all of the run.
+          model: checkpoint to use, "best" or "epoch-NN".
           micro_batch: images per pass through the models, >= 1.
 
         Raises:
-          DataError: the folder holds no run.
-          UsageError: the run has no such task or model.
+          DataError: the folder has no run, or no model of a task yet.
+          UsageError: the run has no such task or model, or `micro_batch` is less than 1.
         """
         if micro_batch < 1:
-            raise UsageError(f"--micro_batch must be at least 1, got {micro_batch}")
+            raise UsageError(f"micro_batch must be at least 1, got {micro_batch}")
         self.card = RunCard.load(workdir)
         chosen = list(self.card.tasks) if tasks is None else list(tasks)
         for axis in chosen:
             if axis not in self.card.tasks:
                 raise UsageError(
-                    f"--tasks: the run {workdir} has no task {axis!r}; it has {', '.join(self.card.tasks)}"
+                    f"tasks: the run {workdir} has no task {axis!r}; it has {', '.join(self.card.tasks)}"
                 )
         if not chosen or len(set(chosen)) < len(chosen):
-            raise UsageError(f"--tasks={','.join(chosen)}: must name each task once, and at least one")
+            raise UsageError(
+                f"tasks must name at least one task, and each once; got {','.join(chosen) or 'none'}"
+            )
         self.classes = {axis: tuple(self.card.tasks[axis]["classes"]) for axis in chosen}
         self.files = {axis: model_file(workdir, axis, model) for axis in chosen}
         self._micro_batch = micro_batch
@@ -80,20 +86,20 @@ class Predictor:
 
     @property
     def decoding(self) -> DecodeOptions:
-        """How an image must be decoded to be given to it."""
+        """The options with which to decode images for this predictor."""
         return DecodeOptions(self.card.size, self.card.fit, self.card.fast_decode)
 
     def __call__(self, images: np.ndarray | tf.Tensor) -> dict[str, np.ndarray]:
         """uint8 [B, H, W, 3] of `card.size` -> {axis: float32 [B, classes]}."""
-        _ = self._networks  # loaded outside of the graph
+        _ = self._networks  # loads the models outside of the graph
         return {axis: part.numpy() for axis, part in self._run(images).items()}
 
     def inputs(self, images: np.ndarray | tf.Tensor, axis: str) -> tf.Tensor:
-        """What the axis' model is given: uint8 [B, H, W, 3] -> float32 [B, S, S, 3], 0..255."""
+        """The input of the axis' model: uint8 [B, H, W, 3] -> float32 [B, S, S, 3], 0..255."""
         return self._resized(tf.convert_to_tensor(images), *self._shape(axis))
 
     def _probabilities(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        def forward(part, filled):
+        def forward(part: tf.Tensor, filled: tf.Tensor) -> tuple[dict[str, tf.Tensor], tuple]:
             inputs = {shape: self._resized(part, *shape) for shape in map(self._shape, self.models)}
             rows = {axis: run(inputs[self._shape(axis)]) for axis, run in self._networks.items()}
             return rows, ()
@@ -102,7 +108,7 @@ class Predictor:
         return in_micro_batches(forward, images, rows=specs, micro_batch=self._micro_batch)[0]
 
     def _shape(self, axis: str) -> tuple[int, int]:
-        """(side of the model's input, side of the centre crop that it is made of, 0 for all of the image)."""
+        """(side of the model's input, side of the central crop that it shows or 0 for all), in pixels."""
         task = self.card.tasks[axis]
         return task["image_size"], task.get("crop_size", 0)
 
@@ -115,25 +121,30 @@ class Predictor:
         try:
             model = keras.models.load_model(path, compile=False)
             shapes = tuple(model.input_shape[1:]), tuple(model.output_shape[1:])
-        except Exception as error:  # zipfile, h5py, json and Keras each raise their own
+        except Exception as error:  # zipfile, h5py, json and Keras raise errors of their own
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(f"{path}: not a whole Keras model ({reason}); train the run anew") from error
+            raise DataError(f"{path}: not a complete Keras model ({reason}); train the run again") from error
         expected = (side, side, 3), (len(self.classes[axis]),)
         if shapes != expected:
             raise DataError(
-                f"{path}: takes {shapes[0]} and gives {shapes[1]}, but run.json says {expected[0]} and "
+                f"{path}: maps {shapes[0]} to {shapes[1]}, but by run.json it must map {expected[0]} to "
                 f"{expected[1]}; the file belongs to another run"
             )
         return model
 
 
 def model_file(workdir: str | os.PathLike, axis: str, model: str) -> pathlib.Path:
-    """RUN/<axis>/<model>.keras. Raises DataError when there is none at all, UsageError when not this one."""
+    """RUN/<axis>/<model>.keras.
+
+    Raises:
+      DataError: the task has no model yet.
+      UsageError: the task has models, but not this one.
+    """
     folder = pathlib.Path(workdir, axis)
     path = folder / f"{model.removesuffix('.keras')}.keras"
     if path.is_file():
         return path
     known = sorted(file.stem for file in folder.glob("[!.]*.keras"))
     if not known:
-        raise DataError(f"{folder}: holds no model yet; let training finish its first epoch")
-    raise UsageError(f"--model={model}: {folder} has no such model; it has {', '.join(known)}")
+        raise DataError(f"{folder}: there is no model yet; the first is saved at the end of the first epoch")
+    raise UsageError(f"model={model}: {folder} has no such model; it has {', '.join(known)}")

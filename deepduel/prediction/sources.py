@@ -1,19 +1,17 @@
-"""Images to predict -> uint8 batches, in the order of their names.
-
-A batch is a dict:
+"""Images to predict -> uint8 batches, sorted by the names of the images. A batch is a dict:
 
     images   uint8  [B, H, W, 3]   upright RGB; black where the image is unreadable or padding
-    numbers  int64  [B]            number of the image in its source; -1 for padding
-    reasons  string [B]            why an image is unreadable; b"" for a good one
+    numbers  int64  [B]            index of the image in its source; -1 for padding
+    reasons  string [B]            the reason why an image is unreadable; b"" for a readable one
 
-Files and shards give the same pixels for the same image, those that training saw.
+An image gives the same pixels as a file and as a record in shards, as for validation during training.
 """
 
 import concurrent.futures
 import glob
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -33,42 +31,49 @@ from tfrecords_tools.images import jpeg
 from tfrecords_tools.images.encoding_options import MAX_PIXELS
 from tfrecords_tools.listing import walk
 
-_CHUNK = 8  # images per task: long enough to make the hand-over cheap, short enough to even out
+_CHUNK = 8  # images per task of the pool: a compromise between overhead and load balance
 
 
 class Source(Protocol):
-    """Images 0 … len - 1, sorted by name."""
+    """A sequence of images, sorted by name.
+
+    Attributes:
+      rejected: (name, reason) of the files that are not read as images, sorted by name.
+    """
+
+    rejected: list[tuple[str, str]]
 
     def __len__(self) -> int: ...
 
     def name(self, number: int) -> str:
-        """What identifies the image in the output."""
+        """The name of an image, which identifies it in the output."""
 
     def read(self, numbers: np.ndarray, rows: int) -> tuple[np.ndarray, list[str]]:
-        """Image numbers [n <= rows] -> (uint8 [rows, H, W, 3], n reasons, "" for a good image)."""
+        """Image indices [n <= rows] -> (uint8 [rows, H, W, 3], n reasons, "" for a readable image)."""
 
 
 def batches(source: Source, batch_size: int, decoding: DecodeOptions) -> tf.data.Dataset:
-    """Every image once, in order, in batches of one shape."""
+    """A data set of every image once, in order, in batches of the same shape, see the top of this module."""
     rows = max(1, min(batch_size, len(source)))
     height, width = decoding.size
 
-    def load(number: np.ndarray):
-        numbers = np.arange(number * rows, min((number + 1) * rows, len(source)), dtype=np.int64)
+    def load(number: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        first = int(number) * rows
+        numbers = np.arange(first, min(first + rows, len(source)), dtype=np.int64)
         pixels, reasons = source.read(numbers, rows)
         pad = rows - len(numbers)
         coded = [reason.encode("utf-8", "backslashreplace") for reason in reasons] + [b""] * pad
         return pixels, np.pad(numbers, (0, pad), constant_values=-1), np.array(coded, object)
 
-    @tf.autograph.experimental.do_not_convert  # nothing here needs it
-    def batch(number):
+    @tf.autograph.experimental.do_not_convert  # it has no Python control flow on tensors
+    def batch(number: tf.Tensor) -> dict[str, tf.Tensor]:
         pixels, numbers, reasons = host_call(load, [number], (tf.uint8, tf.int64, tf.string))
         pixels.set_shape((rows, height, width, 3))
         numbers.set_shape((rows,))
         reasons.set_shape((rows,))
         return {"images": pixels, "numbers": numbers, "reasons": reasons}
 
-    # As in the pipeline: one call decodes a batch with all cores, a second one hides its end.
+    # One call decodes a batch on all cores; a second one keeps them busy while the first finishes.
     parallel = 2 if rows * height * width * 3 < LARGE_BATCH_BYTES else 1
     numbers = tf.data.Dataset.range(-(-len(source) // rows))
     return numbers.map(batch, num_parallel_calls=parallel, deterministic=True).with_options(options())
@@ -78,34 +83,35 @@ class Files:
     """Image files, read and decoded by a pool of threads.
 
     Attributes:
-      rejected: (name, reason) of what was found but is no readable file, sorted by name.
+      rejected: (name, reason) of the files that are not read as images, sorted by name.
     """
 
     def __init__(self, patterns: Sequence[str], decoding: DecodeOptions, *, threads: int | None = None):
         """Finds the files.
 
         Args:
-          patterns: folders (searched with all they hold; names are relative to the folder), files and
-            glob patterns (names are the paths as given or matched).
+          patterns: folders, searched with their subfolders (names are relative to the folder), files and
+            glob patterns (names are the paths).
+          threads: number of threads that read; None takes one per core.
 
         Raises:
-          DataError: a pattern matches nothing, there are no images, or two have one name.
+          DataError: a pattern matches nothing, there are no images, or two images have the same name.
         """
         self.rejected: list[tuple[str, str]] = []
-        found: dict[bytes, bytes] = {}
+        paths: dict[bytes, bytes] = {}
         for pattern in patterns:
             for name, path in self._find(pattern):
-                if found.get(name, path) != path:
+                if paths.get(name, path) != path:
                     raise DataError(
-                        f"--images: two images are called {records.key_text(name)}, in different folders; "
-                        "predict them in one folder above both, or one after the other"
+                        f"--images: two images in different folders have the name {records.key_text(name)}; "
+                        "name their common parent folder, or predict the folders separately"
                     )
-                found[name] = path
-        if not found:
+                paths[name] = path
+        if not paths:
             also = f", only {len(self.rejected)} other files" if self.rejected else ""
             raise DataError(f"--images={','.join(patterns)}: there are no images there{also}")
-        self._names = sorted(found)
-        self._paths = [found[name] for name in self._names]
+        self._names = sorted(paths)
+        self._paths = [paths[name] for name in self._names]
         self.rejected.sort()
         self._decoding = decoding
         threads = threads or len(os.sched_getaffinity(0))
@@ -137,29 +143,29 @@ class Files:
                 if size > images.MAX_FILE_BYTES:
                     out[...] = 0
                     return f"{size:,} bytes: over the limit of {images.MAX_FILE_BYTES:,} bytes"
-                found = fitted(file.readall(), self._decoding, out)
+                rejected = decode_file(file.readall(), self._decoding, out)
         except OSError as error:
-            found = images.Rejected(f"unreadable file: {error.strerror or error}")
-        if found is not None:
+            rejected = images.Rejected(f"unreadable file: {error.strerror or error}")
+        if rejected is not None:
             out[...] = 0
-            return found.reason
+            return rejected.reason
         return ""
 
-    def _find(self, pattern: str):
-        """(name, path) of the images that a pattern stands for."""
+    def _find(self, pattern: str) -> Iterator[tuple[bytes, bytes]]:
+        """Yields (name, path) of each image that the pattern matches; the other files go to `rejected`."""
         if pathlib.Path(pattern).is_dir():
-            for found in storage.open_folder(pattern).walk():
-                reason = found.problem or walk.no_image(found.key)
+            for file in storage.open_folder(pattern).walk():
+                reason = file.problem or walk.no_image(file.key)
                 if reason:
-                    self.rejected.append((records.key_text(found.key), reason))
+                    self.rejected.append((records.key_text(file.key), reason))
                 else:
-                    yield found.key, os.fsencode(pattern) + b"/" + found.key
+                    yield file.key, os.fsencode(pattern) + b"/" + file.key
             return
         literal = pathlib.Path(pattern).exists()
         matches = [pattern] if literal else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
         if not matches:
             raise DataError(
-                f"--images={pattern}: there is no such folder or file, and as a pattern it matches nothing"
+                f"--images={pattern}: no such folder or file exists, and no file matches it as a pattern"
             )
         for match in matches:
             if pathlib.Path(match).is_file():
@@ -169,14 +175,23 @@ class Files:
 
 
 class Shards:
-    """The records of one split, by name (key) and not by place."""
+    """The records of one split, sorted by key.
+
+    Attributes:
+      rejected: empty; records that do not decode are reported by `read`.
+    """
 
     def __init__(
         self, split: Split, decoding: DecodeOptions, *, threads: int | None = None, on_error: str = "skip"
     ):
-        """With `on_error` "fail" reading raises DataError at a record that does not decode."""
+        """Opens the records.
+
+        Args:
+          threads: number of threads that decode; None takes one per core.
+          on_error: "skip", or "fail": then reading raises DataError at a record that does not decode.
+        """
         if not len(split):
-            raise DataError(f"{split.data_dir}: split {split.name!r} holds no image")
+            raise DataError(f"{split.data_dir}: split {split.name!r} has no images")
         self.rejected: list[tuple[str, str]] = []
         self._names = [self._name(split, number) for number in range(len(split))]
         self._order = np.array(sorted(range(len(split)), key=self._names.__getitem__), np.int64)
@@ -190,9 +205,9 @@ class Shards:
         return records.key_text(self._names[self._order[number]])
 
     def read(self, numbers: np.ndarray, rows: int) -> tuple[np.ndarray, list[str]]:
-        found = self._order[numbers]
-        pixels = self._decode(found, rows=rows)
-        return pixels, [self._split.bad.get(record, "") for record in found.tolist()]
+        indices = self._order[numbers]
+        pixels = self._decode(indices, rows=rows)
+        return pixels, [self._split.bad.get(record, "") for record in indices.tolist()]
 
     def _name(self, split: Split, record: int) -> bytes:
         try:
@@ -209,29 +224,41 @@ def open_source(
     threads: int | None = None,
     on_error: str = "skip",
 ) -> Files | Shards:
-    """The source that `--images` names: folders, files and patterns, or one folder of shards with `split`."""
+    """Opens folders, files and glob patterns, or with `split` one folder of shards.
+
+    Raises:
+      UsageError: `split` is missing for a folder of shards, or is set for anything else.
+      DataError: there are no images.
+    """
     shards = [pattern for pattern in patterns if pathlib.Path(pattern, manifest.FILE_NAME).is_file()]
     if not shards:
         if split is not None:
             raise UsageError(
-                f"--split={split} is for a folder of shards, and --images={','.join(patterns)} is none"
+                f"--split={split} needs a folder of shards, but --images={','.join(patterns)} is none; "
+                "remove --split"
             )
         return Files(patterns, decoding, threads=threads)
     if len(patterns) > 1:
-        raise UsageError(f"--images: a folder of shards ({shards[0]}) must stand alone")
+        raise UsageError(
+            f"--images: a folder of shards must be the only --images; remove the others or {shards[0]}"
+        )
     if split is None:
         names = ", ".join(sorted(manifest.load(shards[0]).splits))
         raise UsageError(
-            f"--images={shards[0]} is a folder of shards: name one of its splits with --split ({names})"
+            f"--images={shards[0]} is a folder of shards; choose one of its splits with --split ({names})"
         )
     return Shards(Split(shards[0], split), decoding, threads=threads, on_error=on_error)
 
 
-def fitted(data: bytes, decoding: DecodeOptions, out: np.ndarray) -> images.Rejected | None:
-    """A file's bytes -> the pixels that its conversion and the pipeline would give, in `out`.
+def decode_file(data: bytes, decoding: DecodeOptions, out: np.ndarray) -> images.Rejected | None:
+    """Decodes an image file to the pixels that the pipeline would give for it after conversion.
 
     Args:
-      out: uint8 [H, W, 3] of `decoding.size`; undefined where the image is rejected.
+      data: the bytes of the file.
+      out: uint8 [H, W, 3] of `decoding.size`, to write the pixels to; undefined if the image is rejected.
+
+    Returns:
+      None, or the reason why the image is unreadable.
     """
     if data[:3] == b"\xff\xd8\xff":
         header = jpeg.scan(data)
@@ -240,9 +267,9 @@ def fitted(data: bytes, decoding: DecodeOptions, out: np.ndarray) -> images.Reje
                 decode_jpeg(data, header.height, header.width, decoding, out)
                 return None
             except ValueError:
-                pass  # which damage is harmless is known below
-    found = images.pixels(data)
-    if isinstance(found, images.Rejected):
-        return found
-    out[...] = resize_image(found, decoding)
+                pass  # it may still be readable: `images.pixels` tolerates harmless damage
+    pixels = images.pixels(data)
+    if isinstance(pixels, images.Rejected):
+        return pixels
+    out[...] = resize_image(pixels, decoding)
     return None

@@ -1,16 +1,14 @@
-"""The file that predict writes: one row per image.
+"""Probabilities -> the file of predictions, with one row per image and these columns in this order:
 
-Columns, in this order:
+    image        name of the image
+    label        0 real, 1 fake; for runs with the axis authenticity (as in ArtiFact's submission format)
+    class        name of the category; for runs with the axis category (likewise)
+    AXIS         name of the label; for each other axis, named after it
+    p_AXIS_NAME  probability of each label of each axis, 0..1; with `probabilities`
 
-    image        the image's name
-    label        of a run that learnt authenticity: 0 real, 1 fake (ArtiFact's submission form)
-    class        of a run that learnt category: the category's name (likewise)
-    AXIS         of any other label axis, named after it: the label's name
-    p_AXIS_NAME  with probabilities: of each label of each axis, 0..1
-
-As JSON lines the same names are keys. The file appears under its name only once it is whole;
-`STEM.rejected.csv` beside it (image,reason) lists what could not be read, and is absent when
-everything could.
+In JSON lines the same names are keys. The file appears under its name when it is complete. A second file
+in the same folder, STEM.rejected.csv (image,reason), lists the files that could not be read; it is absent
+if all could be.
 """
 
 import csv
@@ -28,19 +26,21 @@ _COLUMNS = {AUTHENTICITY: "label", CATEGORY: "class"}
 
 
 class Columns:
-    """How predictions become rows.
+    """Turns predictions into rows.
 
     Attributes:
-      header: the names of the columns.
+      header: names of the columns.
     """
 
     def __init__(self, classes: dict[str, tuple[str, ...]], *, probabilities: bool = False):
-        """Args:
-          classes: label names by axis.
-          probabilities: add the columns p_AXIS_NAME.
+        """Lays out the columns.
+
+        Args:
+          classes: {axis: label names}.
+          probabilities: whether to add the columns p_AXIS_NAME.
 
         Raises:
-          UsageError: two axes would share a column.
+          UsageError: two columns would have the same name.
         """
         self._classes = classes
         self._axes = sorted(
@@ -53,15 +53,16 @@ class Columns:
         if len(set(self.header)) < len(self.header):
             raise UsageError(
                 f"the tasks {', '.join(self._axes)} would share a column ({','.join(self.header)}); "
-                "predict them one by one with --tasks"
+                "predict them separately with --tasks"
             )
 
     def row(self, image: str, probabilities: dict[str, np.ndarray], decisions: dict[str, int]) -> list:
-        """One image's values, in the header's order.
+        """The values of one image in the order of the header.
 
         Args:
+          image: its name.
           probabilities: {axis: float [classes]}.
-          decisions: {axis: class}.
+          decisions: {axis: index of the predicted class}.
         """
         values: list = [image]
         for axis in self._axes:
@@ -73,14 +74,28 @@ class Columns:
 
 
 class Writer:
-    """Writes rows to a file that is published by `publish`. A context manager: without it nothing is left."""
+    """A context manager that writes rows to hidden files; without `publish` they are removed at its end.
+
+    Attributes:
+      path, rejected_path: the files of predictions and of unreadable images.
+      rows, rejected: number of lines written to each so far.
+      first_reason: name and reason of the first unreadable image; "" if there is none.
+    """
 
     def __init__(self, output: str | os.PathLike, header: list[str], *, form: str):
-        """Raises UsageError or DataError when the file cannot be written there."""
+        """Opens the files.
+
+        Args:
+          form: "csv" or "jsonl".
+
+        Raises:
+          UsageError: `output` is a folder.
+          DataError: the file cannot be written.
+        """
         self.path = pathlib.Path(output)
         self.rejected_path = self.path.with_name(f"{self.path.stem}.rejected.csv")
         if self.path.is_dir():
-            raise UsageError(f"--output={output} is a folder; name a file in it")
+            raise UsageError(f"--output={output} is a folder; set it to a file in this folder")
         self._header, self._form = header, form
         self._partials = {
             path: path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -104,11 +119,11 @@ class Writer:
     def __enter__(self) -> "Writer":
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._discard()
 
     def write(self, values: list) -> None:
-        """Adds an image's row."""
+        """Adds the row of an image, see `Columns.row`."""
         self.rows += 1
         if self._form == "csv":
             csv.writer(self._rows, lineterminator="\n").writerow(values)
@@ -123,7 +138,7 @@ class Writer:
         csv.writer(self._rejected, lineterminator="\n").writerow([image, reason])
 
     def publish(self) -> None:
-        """Puts both files under their names, the rows last: where they are, all of it is."""
+        """Renames both files to their names, the predictions last: when they exist, both are complete."""
         for file in self._files:
             file.flush()
             os.fsync(file.fileno())

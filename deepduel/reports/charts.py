@@ -1,11 +1,11 @@
-"""Plots as inline SVG: numbers -> markup for report.html, coloured by its style sheet.
+"""Numbers -> plots as inline SVG, coloured by the page's style sheet.
 
-Colours are CSS classes (`s0` … `s4` for series, `axis`, `grid`), so that a plot follows the page
-into dark mode; text is text, so that it can be read out and searched.
+Colours are CSS classes (`s0` … `s4` for series, `axis`, `grid`), so that plots follow
+the page into dark mode. Text stays text, so that screen readers and searches find it.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import markupsafe
 
@@ -16,12 +16,12 @@ UNIT = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """One line.
+    """A line of a plot.
 
     Attributes:
-      name: for the legend; "" for none.
-      x, y: its points.
-      dots: draw the points too.
+      name: its name in the legend; "" for none.
+      x, y: coordinates of its points.
+      dots: whether to draw the points too.
     """
 
     name: str
@@ -32,20 +32,20 @@ class Series:
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """One axis.
+    """An axis of a plot.
 
     Attributes:
-      title: what it measures.
-      ticks: (value, label); their ends are the axis' ends.
-      reverse: the largest value comes first (left).
+      title: what the axis measures.
+      ticks: (value, label) in increasing order; the axis ends at the first and the last.
+      reverse: whether the largest value is on the left.
     """
 
     title: str
     ticks: tuple[tuple[float, str], ...]
     reverse: bool = False
 
-    def place(self, value: float, start: float, end: float) -> float:
-        """Where a value lies between two coordinates; outside the ticks it is cut off."""
+    def coordinate(self, value: float, start: float, end: float) -> float:
+        """The coordinate of a value on an axis from `start` to `end`; values beyond the ticks are clipped."""
         low, high = self.ticks[0][0], self.ticks[-1][0]
         share = (min(max(value, low), high) - low) / (high - low)
         return start + (1 - share if self.reverse else share) * (end - start)
@@ -57,7 +57,7 @@ def percent_axis(title: str, values: Sequence[float] = UNIT, *, reverse: bool = 
 
 
 def span_axis(title: str, values: Sequence[float]) -> Axis:
-    """An axis of shares around the values: as much of 0..1 as they need, in even steps."""
+    """An axis of shares from a round value below the smallest of `values` up to 1."""
     lowest = min([value for value in values if value is not None], default=0.0)
     start = next(start for start in (0.9, 0.8, 0.5, 0.0) if lowest >= start or start == 0.0)
     step = (1 - start) / 5 if start in (0.0, 0.5) else (1 - start) / 4
@@ -82,44 +82,44 @@ def lines(
     """A line plot.
 
     Args:
-      label: what it shows, for screen readers.
-      diagonal: draw the line y = x (chance, perfect calibration).
-      level: draw a horizontal line there (chance).
+      label: description of the plot for screen readers.
+      diagonal: whether to draw the line y = x (chance, or perfect calibration).
+      level: y of a horizontal reference line (chance); None draws none.
     """
     parts = [_frame(x, y)]
     if diagonal:
         parts.append(f'<path class="reference" d="M{_x(x, 0)} {_y(y, 0)}L{_x(x, 1)} {_y(y, 1)}"/>')
     if level is not None:
         parts.append(f'<path class="reference" d="M{LEFT} {_y(y, level)}H{WIDTH - RIGHT}"/>')
-    for number, one in enumerate(series):
-        parts.append(f'<path class="line s{number}" d="{_path(zip(one.x, one.y, strict=True), x, y)}"/>')
-        if one.dots:
+    for number, line in enumerate(series):
+        parts.append(f'<path class="line s{number}" d="{_path(zip(line.x, line.y, strict=True), x, y)}"/>')
+        if line.dots:
             parts += [
                 f'<circle class="dot s{number}" cx="{_x(x, a)}" cy="{_y(y, b)}" r="3"/>'
-                for a, b in zip(one.x, one.y, strict=True)
+                for a, b in zip(line.x, line.y, strict=True)
             ]
     return _svg(parts, label)
 
 
 def histogram(counts: Sequence[Sequence[int]], x: Axis, *, label: str) -> markupsafe.Markup:
-    """Overlaid bars over x's whole length, one set per series; each set in shares of its own sum."""
-    shares = [[value / max(1, sum(one)) for value in one] for one in counts]
-    top = max(max(one, default=0) for one in shares) or 1
+    """Overlaid histograms with bins of equal width along x; each is normalised to a sum of 1."""
+    shares = [[value / max(1, sum(bins)) for value in bins] for bins in counts]
+    top = max(max(bins, default=0) for bins in shares) or 1
     y = _top_axis(top)
     parts = [_frame(x, y)]
-    for number, one in enumerate(shares):
-        width = (WIDTH - LEFT - RIGHT) / len(one)
-        for place, share in enumerate(one):
+    for number, bins in enumerate(shares):
+        width = (WIDTH - LEFT - RIGHT) / len(bins)
+        for index, share in enumerate(bins):
             if share:
                 parts.append(
-                    f'<rect class="bar s{number}" x="{LEFT + place * width:.1f}" y="{_y(y, share)}" '
+                    f'<rect class="bar s{number}" x="{LEFT + index * width:.1f}" y="{_y(y, share)}" '
                     f'width="{width - 0.6:.1f}" height="{HEIGHT - BOTTOM - float(_y(y, share)):.1f}"/>'
                 )
     return _svg(parts, label)
 
 
 def _top_axis(top: float) -> Axis:
-    """From 0 to a round share just above `top`."""
+    """An axis from 0 to a round share just above `top`."""
     step = next(step for step in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25) if step * 4 >= top or step == 0.25)
     return percent_axis("% of the images", [step * number for number in range(5)])
 
@@ -141,21 +141,21 @@ def _frame(x: Axis, y: Axis) -> str:
         f'x="{(LEFT + right) / 2}" y="{HEIGHT - 6}"',
         f'transform="translate(11 {middle}) rotate(-90)"',
     )
-    for place, axis in ((below, x), (beside, y)):
-        parts.append(f'<text class="title" {place} text-anchor="middle">{_safe(axis.title)}</text>')
+    for position, axis in ((below, x), (beside, y)):
+        parts.append(f'<text class="title" {position} text-anchor="middle">{_safe(axis.title)}</text>')
     return "".join(parts)
 
 
-def _path(points, x: Axis, y: Axis) -> str:
+def _path(points: Iterable[tuple[float, float]], x: Axis, y: Axis) -> str:
     return "M" + "L".join(f"{_x(x, a)} {_y(y, b)}" for a, b in points)
 
 
 def _x(axis: Axis, value: float) -> str:
-    return f"{axis.place(value, LEFT, WIDTH - RIGHT):.1f}"
+    return f"{axis.coordinate(value, LEFT, WIDTH - RIGHT):.1f}"
 
 
 def _y(axis: Axis, value: float) -> str:
-    return f"{axis.place(value, HEIGHT - BOTTOM, TOP):.1f}"
+    return f"{axis.coordinate(value, HEIGHT - BOTTOM, TOP):.1f}"
 
 
 def _svg(parts: Sequence[str], label: str) -> markupsafe.Markup:

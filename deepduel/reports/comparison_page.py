@@ -1,4 +1,4 @@
-"""A comparison -> one HTML file that needs no other and no network, in the style of the report."""
+"""A comparison of two runs -> one HTML file that needs no other file and no network."""
 
 import pathlib
 
@@ -19,9 +19,9 @@ def render(document: dict, pictures: dict[str, str] | None = None, note: str = "
     """The page. The same arguments give the same page.
 
     Args:
-      document: see `compare.document`.
-      pictures: {key: data URL} of the images among the disagreements.
-      note: why there are none.
+      document: see `comparison.document`.
+      pictures: {key: data URL} of the images that the runs disagree on.
+      note: the reason why pictures are missing; "" if none is.
     """
     names = run_names(document)
     shown = [name for name in _PROVENANCE if any(name in about for about in document["about"])]
@@ -33,7 +33,7 @@ def render(document: dict, pictures: dict[str, str] | None = None, note: str = "
 
 
 def run_names(document: dict) -> list[str]:
-    """What to call the two runs: their folders' names, with as much of the path as tells them apart."""
+    """Short names of the two runs: their folders' names, with as many parent folders as needed to differ."""
     paths = [pathlib.Path(run).resolve().parts for run in document["runs"]]
     for length in range(1, max(map(len, paths)) + 1):
         names = ["/".join(parts[-length:]) for parts in paths]
@@ -43,11 +43,11 @@ def run_names(document: dict) -> list[str]:
 
 
 def plots(task: dict) -> list[dict]:
-    """Both runs' curves: {"title", "svg", "legend", "caption"}."""
-    found = []
+    """The plots of a task, with the curves of both runs: {"title", "svg", "legend", "caption"}."""
+    drawn = []
     if all("roc" in curves for curves in task["curves"]):
         negative, positive = task["classes"]
-        found.append({
+        drawn.append({
             "title": "ROC",
             "svg": charts.lines(
                 [charts.Series("", each["roc"]["false"], each["roc"]["true"]) for each in task["curves"]],
@@ -57,7 +57,7 @@ def plots(task: dict) -> list[dict]:
             "legend": ["A", "B"], "caption": "Dashed: random guessing.",
         })  # fmt: skip
     bins = [curves["reliability"] for curves in task["curves"]]
-    found.append({
+    drawn.append({
         "title": "Calibration",
         "svg": charts.lines(
             [charts.Series("", each["confidence"], each["accuracy"], dots=True) for each in bins],
@@ -66,17 +66,17 @@ def plots(task: dict) -> list[dict]:
         "legend": ["A", "B"],
             "caption": "Dashed: perfect calibration (accuracy equals confidence).",
     })  # fmt: skip
-    return found
+    return drawn
 
 
 def pictures(document: dict, data_dir: str | None = None) -> tuple[dict[str, str], str]:
-    """Pictures of the images among the disagreements, from the shards they were evaluated on.
+    """Pictures of the images that the runs disagree on, read from the shards that were evaluated.
 
     Args:
-      data_dir: where the shards lie now; None: where they lay.
+      data_dir: folder of the shards; None takes the folder that the first run was evaluated on.
 
     Returns:
-      ({key: data URL}, "" or why some are missing).
+      ({key: data URL}, the reason why some are missing or "").
     """
     wanted = {
         image["key"]
@@ -85,23 +85,23 @@ def pictures(document: dict, data_dir: str | None = None) -> tuple[dict[str, str
         for image in images
     }
     folder = data_dir or document["about"][0].get("data_dir", "")
-    found: dict[str, str] = {}
+    pictures: dict[str, str] = {}
     if not wanted:
-        return found, ""
+        return pictures, ""
     try:
         split = Split(folder, document["split"])
         for number in range(len(split)):
             key = records.key_text(split.key(number))
             if key in wanted:
-                found[key] = data_url(split.pixels(number))
-            if len(found) == len(wanted):
-                return found, ""
+                pictures[key] = data_url(split.pixels(number))
+            if len(pictures) == len(wanted):
+                return pictures, ""
     except (DataError, UsageError) as error:
         return (
-            found,
+            pictures,
             f"Shown without images; the shards cannot be read: {error}. Set --data_dir to their folder.",
         )
     return (
-        found,
-        f"{folder} lacks {len(wanted) - len(found)} of the images; set --data_dir to their folder.",
+        pictures,
+        f"{folder} lacks {len(wanted) - len(pictures)} of the images; set --data_dir to their folder.",
     )

@@ -1,6 +1,7 @@
-"""The document of metrics.json -> report.html: one file that needs no other and no network."""
+"""The content of metrics.json -> report.html: one file that needs no other file and no network."""
 
 import importlib.resources
+from typing import Any
 
 import jinja2
 
@@ -15,8 +16,8 @@ SHORT = {
     "ece": "ECE",
     "tpr_at_fpr_5": "TPR at 5 % FPR",
 }
-SHARES = ("accuracy", "balanced_accuracy", "ece", *metrics.FALSE_POSITIVE_RATES)  # read in percent
-DAMAGES = {  # title; axis, which begins with the undamaged image
+SHARES = ("accuracy", "balanced_accuracy", "ece", *metrics.FALSE_POSITIVE_RATES)  # shown in percent
+DAMAGES = {  # kind: (title, axis that begins with the undamaged image)
     "jpeg": (
         "Recompressed as JPEG",
         charts.Axis("JPEG quality (100: unchanged)", charts.ticks(30, 50, 70, 85, 100), reverse=True),
@@ -34,21 +35,21 @@ DAMAGES = {  # title; axis, which begins with the undamaged image
 
 
 def render(
-    document: dict, galleries: dict[str, list[dict]] | None = None, alike: list[list[dict]] | None = None
+    document: dict, galleries: dict[str, list[dict]] | None = None, pairs: list[list[dict]] | None = None
 ) -> str:
     """The page. The same arguments give the same page.
 
     Args:
-      document: see `evaluation.document`, perhaps with "robustness" in its tasks.
-      galleries: {axis: see `gallery.galleries`}.
-      alike: pictures of copies in other splits, see `gallery.pairs`.
+      document: see `metrics_document`; its tasks may have "robustness", see `robustness.curves`.
+      galleries: {axis: galleries}, see `gallery.galleries`.
+      pairs: pictures of near duplicates in other splits, see `gallery.pairs`.
     """
     tools = {"plots": plots, "undefined": undefined, "damage_plots": damage_plots, "short": SHORT}
-    return page("report.html", **document, **tools, galleries=galleries or {}, alike=alike or [])
+    return page("report.html", **document, **tools, galleries=galleries or {}, pairs=pairs or [])
 
 
-def page(template: str, **values) -> str:
-    """One of the package's templates, filled; all text is escaped."""
+def page(template: str, **values: Any) -> str:
+    """Renders one of the templates in this folder; all text is escaped."""
     folder = importlib.resources.files("deepduel.reports")
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8")),
@@ -60,7 +61,7 @@ def page(template: str, **values) -> str:
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """0.98765 -> "98.8 %"; only what is all of them says 100 %."""
+    """0.98765 -> "98.8 %"; a value below 1 never rounds to 100 %."""
     if value is None:
         return "–"
     shown = round(value * 100, digits)
@@ -80,7 +81,7 @@ def count(value: int) -> str:
 
 
 def figure(value: float | None, name: str) -> str:
-    """A metric's value the way it is read: shares in percent, the rest as numbers."""
+    """A metric's value as text: shares in percent, other metrics as numbers."""
     return percent(value) if name in SHARES else number(value)
 
 
@@ -89,22 +90,22 @@ def undefined(task: dict) -> list[tuple[str, list[str]]]:
 
     Figures that exist for two classes only are not listed for tasks with more classes.
     """
-    found: dict[str, list[str]] = {}
+    titles: dict[str, list[str]] = {}
     for name, note in task["overall"].get("notes", {}).items():
         if len(task["classes"]) == 2 or name not in metrics.FALSE_POSITIVE_RATES:
-            found.setdefault(note, []).append(metrics.TITLES[name])
-    return list(found.items())
+            titles.setdefault(note, []).append(metrics.TITLES[name])
+    return list(titles.items())
 
 
 def plots(task: dict) -> list[dict]:
     """The plots of a task: {"title", "svg", "legend", "caption"}."""
     curves = task["curves"]
-    found = []
+    drawn = []
     if "roc" in curves:
         negative, positive = task["classes"]
         roc, pr = curves["roc"], curves["precision_recall"]
         auc, ap = number(task["overall"]["auc"]), number(task["overall"]["average_precision"])
-        found.append({
+        drawn.append({
             "title": f"ROC: AUC {auc}",
             "svg": charts.lines(
                 [charts.Series("", roc["false"], roc["true"])],
@@ -113,7 +114,7 @@ def plots(task: dict) -> list[dict]:
                 label=f"ROC curve, area {auc}", diagonal=True),
             "legend": [], "caption": "Dashed: random guessing.",
         })  # fmt: skip
-        found.append({
+        drawn.append({
             "title": f"Precision and recall: average precision {ap}",
             "svg": charts.lines(
                 [charts.Series("", pr["recall"], pr["precision"])],
@@ -124,7 +125,7 @@ def plots(task: dict) -> list[dict]:
         })  # fmt: skip
     bins = curves["reliability"]
     ece = percent(task["overall"]["ece"])
-    found.append({
+    drawn.append({
         "title": f"Calibration: ECE {ece}",
         "svg": charts.lines(
             [charts.Series("", bins["confidence"], bins["accuracy"], dots=True)],
@@ -135,36 +136,36 @@ def plots(task: dict) -> list[dict]:
     })  # fmt: skip
     if "histogram" in curves:
         positive = task["classes"][1]
-        found.append({
+        drawn.append({
             "title": "Predicted probabilities",
             "svg": charts.histogram(
                 curves["histogram"], charts.percent_axis(f"probability of {positive}, %"),
                 label=f"histogram of the probability of {positive}, by true class"),
             "legend": task["classes"], "caption": "One colour per true class.",
         })  # fmt: skip
-    return found
+    return drawn
 
 
 def damage_plots(robustness: dict, chance: float) -> list[dict]:
-    """The plots of a task's robustness: accuracy and, where there is one, AUC over the damage."""
-    found = []
+    """The plots of a task's robustness: accuracy and, where defined, AUC against the level of damage."""
+    drawn = []
     for kind, rows in robustness["kinds"].items():
         title, axis = DAMAGES[kind]
         clean = axis.ticks[-1 if axis.reverse else 0][0]
-        places = [clean if row["level"] is None else row["level"] for row in rows]
+        levels = [clean if row["level"] is None else row["level"] for row in rows]
         names = [name for name in ("accuracy", "auc") if all(row[name] is not None for row in rows)]
         series = [
-            charts.Series(metrics.TITLES[name], places, [row[name] for row in rows], dots=True)
+            charts.Series(metrics.TITLES[name], levels, [row[name] for row in rows], dots=True)
             for name in names
         ]
-        lowest = min(min(one.y) for one in series)
+        lowest = min(min(each.y) for each in series)
         start, end = (rows[0]["accuracy"], rows[-1]["accuracy"])
         label = f"{title}: accuracy falls from {percent(start)} to {percent(end)}"
-        found.append({
+        drawn.append({
             "title": title,
             "svg": charts.lines(
                 series, axis, charts.span_axis("%", [lowest, chance]), label=label, level=chance),
-            "legend": [one.name for one in series],
+            "legend": [each.name for each in series],
             "caption": f"Accuracy {percent(start)} on the left, {percent(end)} on the right. Dashed: chance.",
         })  # fmt: skip
-    return found
+    return drawn

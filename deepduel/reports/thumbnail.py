@@ -1,4 +1,4 @@
-"""Pixels -> a small picture inside an HTML page."""
+"""Pixels -> a thumbnail embedded in an HTML page."""
 
 import base64
 import io
@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
-SIDE = 160  # pixels of a picture at most
+SIDE = 160  # longest side of a thumbnail, pixels
 
 
 def data_url(pixels: np.ndarray) -> str:

@@ -12,7 +12,7 @@ from deepduel import evaluate
 from deepduel.decoding.split import Split
 from deepduel.networks.run_card import RunCard
 from tests.conftest import run_command
-from tests.decoding.test_bad_records import spoil
+from tests.helpers.batches import spoil
 from tests.helpers.fake_runs import write_run
 
 VALIDATION = 54
@@ -78,7 +78,7 @@ def test_every_task_has_the_documented_parts_and_figures_with_intervals(evaluate
     assert (document["format"], document["format_version"]) == ("deepduel-metrics", 1)
     assert {"within": 0, "across": {"test": 0, "train": 0}}.items() <= document["duplicates"].items()
     for task in document["tasks"].values():
-        assert tuple(task) == metrics_document._PARTS
+        assert tuple(task) == metrics_document.PARTS
         for name in metrics.TITLES:
             value = task["overall"][name]
             if value is None:
@@ -100,6 +100,7 @@ def test_cells_and_groups_cover_all_images_and_agree_with_the_whole(evaluated):
     assert all(group["auc"] is not None for group in groups.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", [["--batch_size=1000"], ["--batch_size=7", "--micro_batch=64"],
                                    ["--reader=sequential", "--batch_size=10"]], ids=str)  # fmt: skip
 def test_the_figures_do_not_depend_on_batch_size_or_reader(
@@ -243,6 +244,7 @@ def test_the_card_of_a_run_survives_saving(run_folder, tmp_path):
     assert RunCard.load(tmp_path) == card
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", ["random", "sequential"])
 def test_images_that_do_not_decode_are_left_out_and_counted(run_folder, toy_shards, tmp_path, capsys, reader):
     shards = shutil.copytree(toy_shards, tmp_path / "shards")

@@ -17,7 +17,7 @@ from deepduel.decoding.split import Split
 from deepduel.prediction import sources, submission
 from deepduel.prediction.predictor import Predictor
 from tests.conftest import run_command
-from tests.decoding.test_bad_records import spoil
+from tests.helpers.batches import spoil
 from tests.helpers.fake_runs import write_run
 
 
@@ -98,6 +98,7 @@ def test_the_header_is_that_of_a_submission(run_folder, toy_folder, tmp_path):
     assert not (tmp_path / "out.rejected.csv").exists()
 
 
+@pytest.mark.slow
 def test_files_and_shards_of_the_same_images_get_the_same_probabilities(
     run_folder, toy_folder, toy_shards, tmp_path
 ):
@@ -114,7 +115,7 @@ def test_files_and_shards_of_the_same_images_get_the_same_probabilities(
 
 
 def test_rows_are_what_the_model_says_of_the_pixels(run_folder, toy_folder, tmp_path):
-    """The whole route against plain Keras on pixels read by Pillow."""
+    """Predictions against plain Keras on pixels read by Pillow."""
     import keras
     import tensorflow as tf
 
@@ -125,10 +126,10 @@ def test_rows_are_what_the_model_says_of_the_pixels(run_folder, toy_folder, tmp_
     model = keras.models.load_model(run_folder / "category" / "best.keras")
     expected = np.asarray(model.predict(inputs, verbose=0))
     classes = ("animals", "human_faces", "vehicles")
-    found = np.array([[float(row[f"p_category_{name}"]) for name in classes] for row in rows])
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    predicted = np.array([[float(row[f"p_category_{name}"]) for name in classes] for row in rows])
+    np.testing.assert_allclose(predicted, expected, atol=1e-4)
     assert [row["class"] for row in rows] == [classes[number] for number in expected.argmax(1)]
-    assert len({tuple(row) for row in found}) > 10  # a constant would prove nothing
+    assert len({tuple(row) for row in predicted}) > 10  # a constant would prove nothing
 
 
 def test_json_lines_hold_the_same_as_the_csv(run_folder, odd_folder, tmp_path):
@@ -198,8 +199,8 @@ def test_reading_files_uses_memory_again(toy_folder):
     source = sources.open_source([str(toy_folder / "test")], decoding)
     first, _ = source.read(np.arange(7), 7)
     memory, pixels = weakref.ref(first.base), first.copy()
-    held, _ = source.read(np.arange(7, 14), 7)
-    assert held.base is not memory()
+    second, _ = source.read(np.arange(7, 14), 7)
+    assert second.base is not memory()
     del first
     again, _ = source.read(np.arange(5), 7)
     assert again.base is memory()
@@ -210,9 +211,9 @@ def test_reading_files_uses_memory_again(toy_folder):
 def test_batches_have_one_shape_and_every_image_once(toy_folder):
     decoding = DecodeOptions((20, 30), "pad")
     source = sources.open_source([str(toy_folder / "test")], decoding)
-    found = list(sources.batches(source, 7, decoding))
-    assert {tuple(batch["images"].shape) for batch in found} == {(7, 20, 30, 3)}
-    numbers = np.concatenate([batch["numbers"] for batch in found])
+    batches = list(sources.batches(source, 7, decoding))
+    assert {tuple(batch["images"].shape) for batch in batches} == {(7, 20, 30, 3)}
+    numbers = np.concatenate([batch["numbers"] for batch in batches])
     assert numbers[numbers >= 0].tolist() == list(range(len(source)))
 
 
@@ -282,6 +283,7 @@ def test_the_predictor_does_not_mind_the_micro_batch(run_folder):
         np.testing.assert_allclose(one[axis], other[axis], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_calibrated_decisions_follow_the_evaluations_threshold(run_folder, toy_folder, toy_shards, tmp_path):
     """A threshold that calls nothing fake must reach the output."""
     from deepduel.evaluation import calibration, provenance
@@ -321,7 +323,7 @@ def test_a_calibration_that_is_not_there_names_the_command_that_makes_it(
 
 def test_an_image_that_cannot_be_read_ends_it_on_request(run_folder, odd_folder, tmp_path, capsys):
     assert _predict(run_folder, odd_folder, tmp_path / "out.csv", "--on_error=fail") == 1
-    assert "leave it out with --on_error=skip" in capsys.readouterr().err
+    assert "set --on_error=skip to leave it out" in capsys.readouterr().err
     assert not list(tmp_path.glob("*.csv"))
 
 

@@ -49,5 +49,5 @@ def test_only_fakes_carry_the_checkerboard():
 def test_a_folder_of_other_things_is_not_overwritten(tmp_path, capsys):
     Image.new("RGB", (4, 4)).save(tmp_path / "holiday.jpg")
     assert run_command(toy_images, f"--output_dir={tmp_path}") == 1
-    assert "is not empty and holds no toy images" in capsys.readouterr().err
+    assert "is not empty and has no toy images" in capsys.readouterr().err
     assert (tmp_path / "holiday.jpg").is_file()

@@ -136,7 +136,7 @@ def test_native_crops_are_spread_evenly_and_differ_between_images_and_epochs():
 
 
 def test_files_and_records_go_the_same_way():
-    """`sources.fitted`, which predicts from files, against the shards' way."""
+    """`sources.decode_file`, which predicts from files, against the shards' way."""
     data = jpeg(photo(203, 161))
     for decoding in (
         DecodeOptions((50, 50)),
@@ -144,7 +144,7 @@ def test_files_and_records_go_the_same_way():
         DecodeOptions((50, 50), "native"),
     ):
         out = np.empty((50, 50, 3), np.uint8)
-        assert sources.fitted(data, decoding, out) is None
+        assert sources.decode_file(data, decoding, out) is None
         assert (out == row(data, decoding)).all()
 
 

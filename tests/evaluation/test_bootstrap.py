@@ -24,7 +24,7 @@ def _random(seed, count, classes, *, decimals=None):
 def test_weighted_figures_equal_scikit_learns_with_sample_weight(decimals):
     labels, probabilities = _random(0, 150, 2, decimals=decimals)
     weights = np.random.default_rng(1).integers(0, 4, (3, 150)).astype(float)
-    found = bootstrap.weighted(labels, probabilities, weights)
+    values = bootstrap.weighted(labels, probabilities, weights)
     scores, predicted = probabilities[:, 1], probabilities.argmax(1)
     for row, weight in enumerate(weights):
         false, true, _ = sk.roc_curve(labels, scores, sample_weight=weight, drop_intermediate=False)
@@ -39,16 +39,16 @@ def test_weighted_figures_equal_scikit_learns_with_sample_weight(decimals):
             "tpr_at_fpr_5": true[false <= 0.05].max(),
         }
         for name, value in expected.items():
-            assert found[name][row] == pytest.approx(value, abs=1e-9), name
+            assert values[name][row] == pytest.approx(value, abs=1e-9), name
 
 
 @pytest.mark.parametrize("classes", [2, 4])
 def test_weights_of_one_give_the_plain_figures(classes):
     labels, probabilities = _random(2, 300, classes)
-    found = bootstrap.weighted(labels, probabilities, np.ones((1, 300)))
+    weighted = bootstrap.weighted(labels, probabilities, np.ones((1, 300)))
     plain = metrics.score(labels, probabilities).values
-    assert set(found) == {name for name, value in plain.items() if value is not None}
-    for name, values in found.items():
+    assert set(weighted) == {name for name, value in plain.items() if value is not None}
+    for name, values in weighted.items():
         assert values[0] == pytest.approx(plain[name], abs=1e-9), name
 
 
@@ -70,27 +70,27 @@ def test_the_same_images_give_the_same_intervals():
 
 def test_chunks_do_not_change_the_result(monkeypatch):
     labels, probabilities = _random(4, 50, 3)
-    whole = bootstrap.intervals(labels, probabilities, replicates=60)
+    at_once = bootstrap.intervals(labels, probabilities, replicates=60)
     monkeypatch.setattr(bootstrap, "_CHUNK", 50 * 7)
     chunked = bootstrap.intervals(labels, probabilities, replicates=60)
-    assert chunked.keys() == whole.keys()
-    for name, interval in whole.items():
+    assert chunked.keys() == at_once.keys()
+    for name, interval in at_once.items():
         assert chunked[name] == pytest.approx(interval), name
 
 
 def test_a_single_class_has_an_interval_of_accuracy_and_none_of_auc():
     _, probabilities = _random(5, 60, 2)
-    found = bootstrap.intervals(np.ones(60, int), probabilities, replicates=50)
-    assert "accuracy" in found and "auc" not in found
+    intervals = bootstrap.intervals(np.ones(60, int), probabilities, replicates=50)
+    assert "accuracy" in intervals and "auc" not in intervals
 
 
 def test_many_images_take_fewer_drawings_and_keep_the_interval(monkeypatch):
     labels, probabilities = _random(6, 5000, 2)
-    whole = bootstrap.intervals(labels, probabilities)["accuracy"]
-    monkeypatch.setattr(bootstrap, "_MOST_DRAWN", 1)
+    full = bootstrap.intervals(labels, probabilities)["accuracy"]
+    monkeypatch.setattr(bootstrap, "MAX_DRAWN", 1)
     drawings = []
     plain = bootstrap.weighted
     monkeypatch.setattr(bootstrap, "weighted", lambda *a: drawings.append(len(a[2])) or plain(*a))
     fewer = bootstrap.intervals(labels, probabilities)["accuracy"]
     assert sum(drawings) == 200
-    assert fewer == pytest.approx(whole, abs=0.004)
+    assert fewer == pytest.approx(full, abs=0.004)

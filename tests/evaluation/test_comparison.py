@@ -12,7 +12,7 @@ from deepduel.evaluation import bootstrap, comparison, saved_evaluation
 from deepduel.reports import comparison_page
 from tests.conftest import run_command
 from tests.helpers.fake_runs import write_run
-from tests.reports.test_report_page import Balance
+from tests.helpers.pages import BalancedPage
 
 SURE = 0.9  # probability of the predicted label
 
@@ -39,17 +39,17 @@ def _right(only_a, only_b, both, neither):
 
 def test_p_values_are_those_of_the_exact_test():
     # Two-sided binomial tail: 2 * P(X <= 1), X ~ B(10, 1/2).
-    found = comparison.mcnemar(*_right(9, 1, 80, 10))
-    assert found["p_value"] == pytest.approx(2 * (1 + 10) / 2**10)
-    assert found["accuracy"] == pytest.approx([0.89, 0.81])
-    assert found["difference"] == pytest.approx(-0.08)
+    result = comparison.mcnemar(*_right(9, 1, 80, 10))
+    assert result["p_value"] == pytest.approx(2 * (1 + 10) / 2**10)
+    assert result["accuracy"] == pytest.approx([0.89, 0.81])
+    assert result["difference"] == pytest.approx(-0.08)
     assert comparison.mcnemar(*_right(0, 0, 5, 5))["p_value"] == 1.0
     assert comparison.mcnemar(*_right(5, 5, 0, 0))["p_value"] == 1.0
 
 
 def test_the_interval_surrounds_the_difference_by_its_standard_error():
-    found = comparison.mcnemar(*_right(60, 100, 700, 140))
-    low, high = found["interval"]
+    result = comparison.mcnemar(*_right(60, 100, 700, 140))
+    low, high = result["interval"]
     error = np.sqrt(160 / 1000 - 0.04**2) / np.sqrt(1000)
     assert (low, high) == pytest.approx((0.04 - 1.96 * error, 0.04 + 1.96 * error), abs=0.003)
 
@@ -92,9 +92,10 @@ def test_equal_runs_are_not_called_different(tmp_path, capsys):
     rows = [[f"{n}.jpg", "real", "real" if n % 3 else "fake"] for n in range(50)]
     a, b = _run(tmp_path / "a", rows), _run(tmp_path / "b", rows)
     assert run_command(evaluate, f"--compare={a},{b}") == 0
-    assert "no difference" in capsys.readouterr().out
+    assert "no significant difference" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_page_has_both_runs_their_figures_cells_and_the_pictures_they_disagree_on(
     toy_shards, tmp_path, capsys
 ):
@@ -122,8 +123,7 @@ def test_the_page_has_both_runs_their_figures_cells_and_the_pictures_they_disagr
                 assert image["truth"] == image["key"].split("/")[1 if axis == "authenticity" else 2]
         assert len(split) == 54
     assert text.count("<img") == disagreed > 0
-    parser = Balance()
-    parser.feed(text)
+    parser = BalancedPage(text)
     assert parser.open == []
     assert all(link.startswith(("#", "data:")) for link in parser.links)
 
@@ -185,7 +185,7 @@ def test_mistakes_get_one_clear_line(tmp_path, capsys):
     fails([f"--compare={a},{another}"], 2, "share no task")
     fails([f"--compare={a},{tmp_path / 'e'}"], 1, "predictions.csv", "deepduel.evaluate")
     fails([f"--compare={a}"], 2, "two run folders")
-    fails([f"--compare={a},{fewer}", f"--workdir={a}"], 2, "no --workdir")
+    fails([f"--compare={a},{fewer}", f"--workdir={a}"], 2, "without --workdir")
     fails([f"--compare={a},{a}", f"--output={tmp_path / 'x.pdf'}"], 2, "x.pdf", ".html", ".json")
     fails([f"--workdir={a}"], 2, "--data_dir is missing")
     fails([f"--workdir={a}", f"--data_dir={a}", "--output=x.json"], 2, "--output needs --compare")

@@ -1,4 +1,4 @@
-"""Copies: exact and near ones are told apart, across splits and within, and the figures do without them."""
+"""Exact and near duplicates are counted within and across splits, and figures without them reported."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from deepduel import evaluate
 from deepduel.decoding.split import Split
 from deepduel.evaluation import duplicates as picture_duplicates
 from tests.conftest import run_command
-from tests.decoding.test_bad_records import spoil
+from tests.helpers.batches import spoil
 from tests.helpers.fake_runs import write_run
 from tfrecords_tools import convert
 
@@ -60,11 +60,11 @@ def _key(split, *stems):
     return {number for number in range(len(split)) if split.key(number).decode().endswith(stems)}
 
 
-def test_near_and_exact_copies_are_counted_and_shown(shards):
+def test_near_and_exact_duplicates_are_counted_and_shown(shards):
     split = Split(shards, "validation")
-    found = picture_duplicates.search(split)
-    near = found.document.pop("near")
-    assert found.document == {"within": 1, "across": {"train": 1}}
+    duplicates = picture_duplicates.search(split)
+    near = duplicates.document.pop("near")
+    assert duplicates.document == {"within": 1, "across": {"train": 1}}
     assert (near["within"], near["across"]) == (1, {"train": 3})
     shown = {(mine["key"], theirs["split"], theirs["key"]) for mine, theirs in near["examples"]}
     assert shown == {
@@ -72,15 +72,15 @@ def test_near_and_exact_copies_are_counted_and_shown(shards):
         ("validation/fake/25.jpg", "train", "train/fake/1.jpg"),
         ("validation/real/26.jpg", "train", "train/real/2.jpg"),
     }
-    assert set(np.flatnonzero(found.elsewhere)) == _key(split, "24.jpg", "25.jpg", "26.jpg")
+    assert set(np.flatnonzero(duplicates.in_other_splits)) == _key(split, "24.jpg", "25.jpg", "26.jpg")
 
 
-def test_only_what_is_asked_for_is_looked_for(shards, monkeypatch):
+def test_only_the_requested_kind_of_duplicates_is_searched_for(shards, monkeypatch):
     split = Split(shards, "validation")
     exact = picture_duplicates.search(split, "exact")
     assert exact.document["within"] == 1 and "note" in exact.document["near"]
-    assert set(np.flatnonzero(exact.elsewhere)) == _key(split, "24.jpg")
-    assert not picture_duplicates.search(split, "none").elsewhere.any()
+    assert set(np.flatnonzero(exact.in_other_splits)) == _key(split, "24.jpg")
+    assert not picture_duplicates.search(split, "none").in_other_splits.any()
     monkeypatch.setattr(picture_duplicates, "NEAR_AT_MOST", 39)
     assert "40 images" in picture_duplicates.search(split, "auto").document["near"]["note"]
 
@@ -95,7 +95,8 @@ def test_an_image_that_does_not_decode_is_compared_by_its_bytes_alone(shards, tm
     assert near["across"] == {"train": 2}
 
 
-def test_the_report_gives_the_figures_without_the_copies(shards, tmp_path, capsys):
+@pytest.mark.slow
+def test_the_report_gives_the_figures_without_the_duplicates(shards, tmp_path, capsys):
     run = write_run(tmp_path / "run", shards)
     words = f"--workdir={run}", f"--data_dir={shards}", "--bootstrap=0"
     assert run_command(evaluate, *words) == 0

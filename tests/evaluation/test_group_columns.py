@@ -31,6 +31,7 @@ def run_folder(tmp_path_factory, toy_shards):
     return write_run(tmp_path_factory.mktemp("columns") / "run", toy_shards)
 
 
+@pytest.mark.slow
 def test_figures_by_a_column_are_those_of_its_images(run_folder, toy_shards, tmp_path, capsys):
     keys = _keys(toy_shards)
     rows = [
@@ -78,11 +79,12 @@ def test_what_a_file_cannot_say_is_one_clear_line(toy_shards, tmp_path):
 
     fails(UsageError, "'?camera.*it has generator, size", [(key, "gan", 1)], ["camera"])
     fails(UsageError, "label axis", [(key, "gan", 1)], ["category"])
-    fails(DataError, "row 3 says that generator of .* is 'sd', an earlier one 'gan'",
+    fails(DataError, "row 3 gives generator of .* as 'sd', an earlier row as 'gan'",
           [(key, "gan", 1), (key, "sd", 1)])  # fmt: skip
     fails(DataError, f"no row for any of the 54 .* such as {key}", [("photo.jpg", "gan", 1)])
     fails(DataError, "row 2 has 2 fields, but the header has 3", [(key, "gan")])
     fails(DataError, "no column image_path or .*generator", [("gan",)], header=("generator",))
+    fails(DataError, "row . is no row of a CSV file .field larger", [(key, "x" * 200_000, 1)])
     many = [(key, f"camera {number}", 1) for number, key in enumerate(_keys(toy_shards))]
     monkey = pytest.MonkeyPatch()
     monkey.setattr(group_columns, "MOST_VALUES", 50)

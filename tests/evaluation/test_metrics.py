@@ -135,13 +135,13 @@ def test_confusion_and_class_scores_equal_scikit_learns_and_name_what_is_undefin
     labels, predicted = np.array([0, 0, 1, 1, 1]), np.array([0, 1, 1, 1, 0])
     classes = ("a", "b", "c")
     assert metrics.confusion(labels, predicted, 3).tolist() == [[1, 1, 0], [1, 2, 0], [0, 0, 0]]
-    found = metrics.class_scores(labels, predicted, classes)
+    scores = metrics.class_scores(labels, predicted, classes)
     report = sk.classification_report(labels, predicted, output_dict=True)
     for name, number in (("a", "0"), ("b", "1")):
-        assert found[name]["precision"] == pytest.approx(report[number]["precision"])
-        assert found[name]["recall"] == pytest.approx(report[number]["recall"])
-        assert found[name]["f1"] == pytest.approx(report[number]["f1-score"])
-    assert found["c"] == {"images": 0, "precision": None, "recall": None, "f1": None}
+        assert scores[name]["precision"] == pytest.approx(report[number]["precision"])
+        assert scores[name]["recall"] == pytest.approx(report[number]["recall"])
+        assert scores[name]["f1"] == pytest.approx(report[number]["f1-score"])
+    assert scores["c"] == {"images": 0, "precision": None, "recall": None, "f1": None}
 
 
 def test_thinned_curves_keep_their_ends_and_their_area():

@@ -56,18 +56,21 @@ def test_an_unknown_damage_is_refused(picture):
         robustness.damage(picture, "rot", 1)
 
 
+@pytest.mark.slow
 def test_undamaged_figures_are_those_of_the_evaluation(tmp_path, toy_shards):
     predictor = Predictor(write_run(tmp_path / "run", toy_shards, axes=["authenticity"]))
     split, labels = predictions.open_split(toy_shards, "validation", predictor)
     labels["authenticity"][3] = -1
-    found = robustness.curves(split, labels, predictor, images=0, batch_size=20)["authenticity"]
-    made = predictions.predict(split, labels, predictor, pipeline.ReadOptions(16, predictor.card.size))
+    curves = robustness.curves(split, labels, predictor, images=0, batch_size=20)["authenticity"]
+    predicted = predictions.predict(split, labels, predictor, pipeline.ReadOptions(16, predictor.card.size))
     known = labels["authenticity"] >= 0
-    plain = metrics.score(labels["authenticity"][known], made.probabilities["authenticity"][known]).values
-    assert found["images"] == 53
+    plain = metrics.score(
+        labels["authenticity"][known], predicted.probabilities["authenticity"][known]
+    ).values
+    assert curves["images"] == 53
     for kind, levels in robustness.LEVELS.items():
-        rows = found["kinds"][kind]
+        rows = curves["kinds"][kind]
         assert [row["level"] for row in rows] == [None, *levels]
         assert {name: rows[0][name] for name in plain} == pytest.approx(plain, abs=1e-6)
-    aucs = {row["auc"] for rows in found["kinds"].values() for row in rows}
+    aucs = {row["auc"] for rows in curves["kinds"].values() for row in rows}
     assert len(aucs) > 5  # damage reaches the model

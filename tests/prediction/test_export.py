@@ -41,6 +41,7 @@ def _same_elsewhere(run_folder, exported, program, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_savedmodel_gives_the_same_numbers_elsewhere(run_folder, tmp_path):
     out = tmp_path / "exported"
     assert run_command(predict, f"--workdir={run_folder}", "--export=savedmodel", f"--output={out}") == 0
@@ -51,6 +52,7 @@ def test_a_savedmodel_gives_the_same_numbers_elsewhere(run_folder, tmp_path):
     _same_elsewhere(run_folder, out / "category", _SAVEDMODEL, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not all(importlib.util.find_spec(name) for name in ("tf2onnx", "onnxruntime")),
     reason="needs tf2onnx and onnxruntime",

@@ -59,18 +59,23 @@ def predicted(tmp_path_factory, toy_shards):
 
 def test_galleries_hold_the_extremes_with_their_keys(predicted):
     predictions, predictor = predicted
-    found = {one["title"]: one["images"] for one in gallery.galleries(predictions, predictor, "category")}
+    drawn = gallery.galleries(predictions, predictor, "category")
+    galleries = {each["title"]: each["images"] for each in drawn}
     probabilities, labels = predictions.probabilities["category"], predictions.labels["category"]
     right = probabilities.argmax(1) == labels
-    worst = found["Most confident mistakes"]
+    worst = galleries["Most confident mistakes"]
     assert all(image["truth"] != image["predicted"] for image in worst)
     assert worst[0]["probability"] == pytest.approx(probabilities[~right].max())
-    assert all(image["key"].split("/")[2] == image["truth"] for images in found.values() for image in images)
-    sure = found["Most confident correct predictions"]
+    assert all(
+        image["key"].split("/")[2] == image["truth"] for images in galleries.values() for image in images
+    )
+    sure = galleries["Most confident correct predictions"]
     assert [image["probability"] for image in sure] == pytest.approx(
         np.sort(probabilities[right].max(1))[::-1][: len(sure)].tolist()
     )
-    assert found["Least confident predictions"][0]["probability"] == pytest.approx(probabilities.max(1).min())
+    assert galleries["Least confident predictions"][0]["probability"] == pytest.approx(
+        probabilities.max(1).min()
+    )
     assert sum(image["heat"] is not None for image in worst) == min(gallery.EXPLAINED, len(worst))
 
 

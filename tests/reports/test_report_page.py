@@ -1,6 +1,5 @@
-"""The report: one file, whole without anything else, safe with any names."""
+"""The report: one file that refers to no other, and that names from the data cannot break."""
 
-import html.parser
 import re
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 
 from deepduel.evaluation import bootstrap, calibration, curves, metrics, metrics_document, robustness
 from deepduel.reports import charts, report_page
+from tests.helpers.pages import BalancedPage
 
 
 def task(classes=("real", "fake"), count=300, seed=0) -> dict:
@@ -60,32 +60,9 @@ def document(**tasks) -> dict:
     }  # fmt: skip
 
 
-class Balance(html.parser.HTMLParser):
-    """Checks that every element that opens closes again."""
-
-    VOID = {"meta", "br", "img", "path", "rect", "circle", "link", "input", "hr"}
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.links = [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.links += [value for name, value in attrs if name in ("src", "href")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        pass
-
-    def handle_endtag(self, tag):
-        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
-        self.open.pop()
-
-
 def test_the_page_is_well_formed_and_refers_to_nothing_outside_itself():
     page = report_page.render(document())
-    parser = Balance()
-    parser.feed(page)
+    parser = BalancedPage(page)
     assert parser.open == []
     assert parser.links and all(link.startswith(("#", "data:")) for link in parser.links)
     assert not re.search(r"https?://|@import|url\(", page)
@@ -98,9 +75,9 @@ def test_names_from_the_data_cannot_break_the_page():
 
 
 def test_the_page_shows_the_figures_of_the_document():
-    made = document()
-    page = report_page.render(made)
-    overall = made["tasks"]["authenticity"]["overall"]
+    metrics_json = document()
+    page = report_page.render(metrics_json)
+    overall = metrics_json["tasks"]["authenticity"]["overall"]
     assert report_page.percent(overall["accuracy"]) in page
     assert f"ROC: AUC {overall['auc']:.3f}" in page
     assert page.count("<svg") == 5
@@ -147,8 +124,7 @@ def test_damage_and_galleries_are_drawn_where_there_are_any():
     assert page.count("<svg") == 8
     assert page.count("<img") == 3
     assert "a/&lt;i&gt;.jpg" in page and "Grad-CAM" in page
-    parser = Balance()
-    parser.feed(page)
+    parser = BalancedPage(page)
     assert parser.open == []
 
 
@@ -158,19 +134,19 @@ def test_every_damage_that_is_measured_has_a_plot_that_holds_its_levels():
         assert ticks[0][0] <= min(levels) and max(levels) <= ticks[-1][0]
 
 
-def test_copies_in_other_splits_are_shown_and_what_the_figures_are_without_them():
+def test_duplicates_in_other_splits_are_shown_with_the_figures_without_them():
     twins = [{"split": "validation", "key": "a.jpg", "picture": "data:,"},
              {"split": "train", "key": "b/<2>.jpg", "picture": "data:,"}]  # fmt: skip
-    made = document()
-    page = report_page.render(made, alike=[twins])
+    metrics_json = document()
+    page = report_page.render(metrics_json, pairs=[twins])
     assert "2 images of train are also in this split" in page
-    assert "5 of these images have one in train" in page
+    assert "5 images of this split have a near duplicate in train" in page
     assert "over the 295 images without a duplicate in another split" in page
     assert page.count("<img") == 2 and "b/&lt;2&gt;.jpg" in page
-    made["duplicates"]["near"] = {"note": "not searched for (the folder has 60,000 images)"}
-    assert "not searched for (the folder has 60,000 images)" in report_page.render(made)
-    made["duplicates"] = {"note": "not searched for (--duplicates=none)"}
-    assert "Duplicates were not searched for" in report_page.render(made)
+    metrics_json["duplicates"]["near"] = {"note": "not searched for (the folder has 60,000 images)"}
+    assert "not searched for (the folder has 60,000 images)" in report_page.render(metrics_json)
+    metrics_json["duplicates"] = {"note": "not searched for (--duplicates=none)"}
+    assert "Duplicates were not searched for" in report_page.render(metrics_json)
 
 
 def test_a_report_on_the_images_of_training_says_so():
@@ -188,7 +164,7 @@ def test_percent_never_rounds_up_to_all(value, text):
 
 def test_points_lie_where_the_axes_say():
     x, y = charts.percent_axis("x"), charts.percent_axis("y")
-    assert x.place(0, 10, 110) == 10 and x.place(0.5, 10, 110) == 60 and x.place(7, 10, 110) == 110
+    assert [x.coordinate(value, 10, 110) for value in (0, 0.5, 7)] == [10, 60, 110]
     drawn = charts.lines([charts.Series("", [0, 1], [0, 1])], x, y, label="line")
     left, right = charts.LEFT, charts.WIDTH - charts.RIGHT
     top, bottom = charts.TOP, charts.HEIGHT - charts.BOTTOM
