@@ -124,24 +124,24 @@ def _deepduel(job: dict, batch: int, way: str) -> dict:
 
 def _timed(step: Callable, trainer, batch: int, at_least: float) -> tuple[float, float, float]:
     """(images/s, seconds, seconds of these spent waiting for batches)."""
-    before, started, done = trainer.input_seconds, time.perf_counter(), 0
+    before, started, done = trainer.progress.input_seconds, time.perf_counter(), 0
     while not done or time.perf_counter() - started < at_least:
         results = step()
         done += 1
         next(iter(results.values())).numpy()
     seconds = time.perf_counter() - started
-    return batch * done / seconds, seconds, trainer.input_seconds - before
+    return batch * done / seconds, seconds, trainer.progress.input_seconds - before
 
 
 def _trainer(job: dict, batch: int):
     """(a function that trains a step, deepduel's trainer)."""
     from deepduel.augmentation.options import PRESETS
     from deepduel.training.task import Task
-    from deepduel.training.trainer import Duel
+    from deepduel.training.trainer import MultiTaskTrainer
 
     axis, model, split = _model(job)
     task = Task(axis, model, PRESETS["original"], _optimizer(model))
-    trainer = Duel([task], micro_batch=min(job["micro_batch"], batch))
+    trainer = MultiTaskTrainer([task], micro_batch=min(job["micro_batch"], batch))
     trainer.compile()
     function, iterator = trainer.make_train_function(), iter(_batches(split, batch))
     return lambda: function(iterator), trainer

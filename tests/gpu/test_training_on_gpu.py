@@ -82,14 +82,13 @@ def test_the_micro_batch_is_found_in_time_and_remembered(toy_shards, device):
     from deepduel.networks import task_model
     from deepduel.networks.architecture import Architecture
     from deepduel.runs import micro_batch_search
-    from deepduel.training.trainer import Duel
-    from tests.training.test_trainer import make_task
+    from tests.helpers.tasks import compiled
+    from tests.helpers.tasks import make as make_task
 
     split = Split(toy_shards, "train")
     size = 224 if device.startswith("GPU") else 71
     networks = {axis: Architecture(*parts, size) for axis, parts in task_model.ORIGINAL.items()}
-    built = Duel([make_task(axis, split, network) for axis, network in networks.items()], micro_batch=1)
-    built.compile()
+    built = compiled(*(make_task(axis, split, network) for axis, network in networks.items()))
     started = time.perf_counter()
     rates = micro_batch_search.measure(built, batch_size=512)
     seconds = time.perf_counter() - started
