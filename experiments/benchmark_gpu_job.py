@@ -5,6 +5,7 @@
 prints one row a line as soon as it is measured, so that what is measured stays when time is over.
 """
 
+import gc
 import json
 import os
 import pathlib
@@ -49,12 +50,12 @@ def training(job: dict) -> Iterator[dict]:
                 yield row | {"failed": "the time was over"}
                 continue
             tf.keras.backend.clear_session()
+            gc.collect()  # what was measured before is in cycles of references
             gpu_meters.reset_peak()
             try:
                 measure = {"deepduel": _deepduel, "keras": _keras, "keras-xla": _keras}[way]
-                with gpu_meters.Utilisation() as utilisation:
-                    row |= measure(job, batch, way)
-                row |= {"peak_bytes": gpu_meters.peak_bytes(), "utilisation": utilisation.mean}
+                row |= measure(job, batch, way)
+                row["peak_bytes"] = gpu_meters.peak_bytes()
             except tf.errors.ResourceExhaustedError:
                 row["failed"] = "out of memory"
             yield row
@@ -116,10 +117,14 @@ def _wait(batch) -> None:
 
 
 def _deepduel(job: dict, batch: int, way: str) -> dict:
+    from experiments import gpu_meters
+
     step, trainer = _trainer(job, batch)
     step()
-    rate, seconds, waited = _timed(step, trainer, batch, job["seconds"])
-    return {"images_per_second": rate, "waiting_share": waited / seconds, "micro_batch": trainer.micro_batch}
+    with gpu_meters.Utilisation() as utilisation:
+        rate, seconds, waited = _timed(step, trainer, batch, job["seconds"])
+    row = {"images_per_second": rate, "waiting_share": waited / seconds, "utilisation": utilisation.mean}
+    return row | {"micro_batch": trainer.micro_batch}
 
 
 def _timed(step: Callable, trainer, batch: int, at_least: float) -> tuple[float, float, float]:
@@ -170,14 +175,21 @@ def _keras(job: dict, batch: int, way: str) -> dict:
     batches = _batches(split, batch).map(lambda batch: (batch["images"], batch["labels"][axis]))
     clock = _Clock(job["seconds"])
     model.fit(batches, steps_per_epoch=10**6, epochs=1, callbacks=[clock.callback(model)], verbose=0)
-    return {"images_per_second": batch * clock.steps / clock.seconds}
+    clock.utilisation.__exit__()
+    return {
+        "images_per_second": batch * clock.steps / clock.seconds,
+        "utilisation": clock.utilisation.mean,
+    }
 
 
 class _Clock:
     """Times fit's steps after the first one, and ends it when there was time enough."""
 
     def __init__(self, at_least: float):
+        from experiments import gpu_meters
+
         self._at_least, self.steps, self.seconds = at_least, 0, 0.0
+        self.utilisation = gpu_meters.Utilisation()
 
     def callback(self, model):
         import keras
@@ -186,13 +198,13 @@ class _Clock:
 
         def on_train_batch_end(batch, logs=None):
             if not started:
+                self.utilisation.__enter__()
                 started.append(time.perf_counter())
                 return
             self.steps += 1
             self.seconds = time.perf_counter() - started[0]
-            model.stop_training = self.seconds >= self._at_least
+            model.stop_training = self.seconds >= self._at_least  # Keras looks at it after each batch
 
-        # Keras looks at stop_training after each batch.
         return keras.callbacks.LambdaCallback(on_train_batch_end=on_train_batch_end)
 
 

@@ -33,9 +33,9 @@ class Utilisation:
     """
 
     mean: float | None = None
+    _process = None
 
     def __enter__(self):
-        self._process = None
         if shutil.which("nvidia-smi"):
             query = "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--id=0", "-lms", "500"
             self._file = tempfile.TemporaryFile("w+")
