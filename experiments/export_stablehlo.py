@@ -9,8 +9,8 @@
     FOLDER/run_stablehlo.py    a copy of the script
 
 Weights are drawn on the device, so FOLDER is a few megabytes. Networks are compared with float32 on the
-CPU, whatever their own precision, on the first --reference_images images; training steps for three steps,
-where the micro-batch is not above it.
+CPU, whatever their own precision, on the first --reference_images images; training steps for two or three
+steps, where the micro-batch is not above it.
 """
 
 import fnmatch
@@ -46,8 +46,6 @@ flags.DEFINE_integer(
     "reference_images", 32, "Images that the CPU here computes with a network at most; 0: none.",
     lower_bound=0, flag_values=FLAGS,
 )  # fmt: skip
-
-_STEPS = 3  # of a training step's comparison: the second loss shows the first update
 
 
 def main(options: flags.FlagValues) -> None:
@@ -162,7 +160,7 @@ def _expected(program, function, options) -> list | None:
             lambda *arrays: program.function(*arrays), autograph=False, reduce_retracing=True
         )
     steps = []
-    for _ in range(_STEPS if program.state else 1):
+    for _ in range(program.steps):
         outputs = function(*map(tf.constant, arrays))
         rows = program.rows
         found = [run_stablehlo.describe(output.numpy()) for output in outputs[: program.compared]]
