@@ -2,6 +2,7 @@
 # make test         install, run all tests
 # make test-oldest  the same with the oldest packages that setup.cfg allows
 # make test-older-processor   the numeric tests with the kernels of a processor without AVX-512
+# make test-gpu     the tests that need a GPU (skipped where there is none); DEEPDUEL_GPU_TESTS_ON=CPU tries them on the CPU
 # make test-wheel   build a wheel, install it elsewhere, run the quickstart from it
 # make lint         ruff; which room may import which; types
 # make docs         build the documentation into site/
@@ -11,7 +12,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test test-oldest test-older-processor test-wheel docs lint clean
+.PHONY: quickstart test test-oldest test-older-processor test-gpu test-wheel docs lint clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/python -m deepduel.quickstart --output_dir=quickstart
@@ -39,6 +40,10 @@ OLDER_PROCESSOR = TF_ENABLE_ONEDNN_OPTS=0 ONEDNN_MAX_CPU_ISA=AVX2 XLA_FLAGS=--xl
 
 test-older-processor: $(VENV)/installed
 	$(OLDER_PROCESSOR) $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --durations=5 -m numeric
+
+test-gpu: $(VENV)/installed
+	if command -v nvidia-smi; then $(BIN)/python -m pip install --constraint $(CONSTRAINTS) --editable '.[gpu,test]'; fi
+	$(BIN)/python -m pytest -rs -m gpu tests/gpu
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

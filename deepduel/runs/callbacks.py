@@ -189,7 +189,7 @@ class NonFinite(keras.callbacks.Callback):
 
     def _give_up(self, task: Task) -> None:
         self._save()
-        rate = float(task.optimizer.learning_rate)
+        rate = float(task.optimizer.learning_rate.numpy())
         raise DataError(
             f"{task.name}: {MAX_NON_FINITE} steps in a row had a loss or gradient that is not finite, "
             f"and were skipped; possible causes are the learning rate ({rate:g}), the precision "

@@ -138,7 +138,7 @@ class Board(keras.callbacks.Callback):
     def _rates(self) -> dict[str, float]:
         points = {}
         for task in self._trainer.running:
-            points[f"{task.name}_learning_rate"] = float(task.optimizer.learning_rate)
+            points[f"{task.name}_learning_rate"] = float(task.optimizer.learning_rate.numpy())
             scale = loss_scaling.scale_of(task.optimizer)
             if scale is not None:
                 points[f"{task.name}_loss_scale"] = scale

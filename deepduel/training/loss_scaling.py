@@ -12,7 +12,7 @@ import tensorflow as tf
 
 def scale_of(optimizer: keras.optimizers.Optimizer) -> float | None:
     """The factor that the loss is multiplied with now; None for an optimizer that scales no loss."""
-    return float(optimizer.dynamic_scale) if _scales(optimizer) else None
+    return float(optimizer.dynamic_scale.numpy()) if _scales(optimizer) else None
 
 
 def inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:

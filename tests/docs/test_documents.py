@@ -40,7 +40,8 @@ FLAG_PAGES = {
     "deepduel.toy_images": ("index",),
 }
 LONG = (  # they measure or train for minutes
-    "deepduel.quickstart", "experiments.benchmark_photos", "experiments.benchmark_throughput",
+    "deepduel.quickstart", "experiments.benchmark_gpu", "experiments.benchmark_photos",
+    "experiments.benchmark_throughput", "experiments.export_stablehlo",
     "experiments.time_to_accuracy", "experiments.what_helps",
 )  # fmt: skip
 FOREIGN_FLAGS = {"flagfile", "help", "helpfull"}  # of every command

@@ -20,6 +20,7 @@ from deepduel.reading import order, pipeline
 from deepduel.runs import build
 from deepduel.runs.length import RunLength
 from deepduel.runs.options import RunOptions, TaskOptions
+from deepduel.training import loss_scaling
 from deepduel.training.optimizer_options import OptimizerOptions
 from tfrecords_tools.errors import UsageError
 
@@ -48,6 +49,7 @@ def fit(count):
         pipeline.train_batches(train, reading, order.Position(3)), steps_per_epoch=3, epochs=2,
         validation_data=pipeline.eval_batches(validation, reading), shuffle=False, verbose=0,
     ).history
+    assert loss_scaling.scale_of(trainer.tasks[1].optimizer) > 0  # of a variable on both devices
     return [variable.numpy() for variable in trainer.state_variables()], history
 
 (one, expected), (two, history) = fit("1"), fit("2")
