@@ -1,7 +1,7 @@
 """TFRecord shards to trained image classifiers.
 
 Users run `train`, `evaluate`, `predict`, `profile_input` and `quickstart`, and import `pipeline`, `augment`,
-`order`, `mixing`, `errors`, or the names below. The folders are private and import only from those under them:
+`order`, `mixing`, `errors`, or the names below. Folders are private; each imports from those under it only:
 
 reports        figures -> HTML pages, plots, galleries
 evaluation     predictions -> figures
