@@ -99,8 +99,8 @@ _NUMBERS = (
 )
 for _name, _default, _help in _TEXT:
     flags.DEFINE_string(_name, _default, _help, flag_values=FLAGS)
-for _name, _default, _help in _NUMBERS:
-    flags.DEFINE_integer(_name, _default, _help, flag_values=FLAGS)
+for _name, _number, _help in _NUMBERS:
+    flags.DEFINE_integer(_name, _number, _help, flag_values=FLAGS)
 flags.DEFINE_enum(
     "encoding",
     "keep",
@@ -174,7 +174,7 @@ def main(options: flags.FlagValues) -> None:
     with progress.Progress("listing", unit="files") as bar:
         listing = folder.scan(
             options.input_dir,
-            layout=base.options["layout"] if base and options.layout is None else options.layout,
+            layout=str(base.options["layout"]) if base and options.layout is None else options.layout,
             metadata=options.metadata,
             seed=options.seed,
             allow_missing_classes=bool(options.split) or _incomplete(options),

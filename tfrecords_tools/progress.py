@@ -6,7 +6,7 @@ with progress.Progress("converting", total=5200) as bar:
 
 import sys
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
 QUIET_SECONDS = 2.0  # what is over sooner says nothing
 LINE_SECONDS = 5.0  # between two lines when the output is a file or a pipe
@@ -30,7 +30,7 @@ class Progress:
         self._clock = clock
         self._start = clock()
         self._said = self._start + QUIET_SECONDS - LINE_SECONDS
-        self._bar = None
+        self._bar: Any = None  # tqdm's
         self._done = self._first = 0
         self._note = ""
         self._spoke, self._told = False, -1

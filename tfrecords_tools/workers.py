@@ -7,6 +7,7 @@ costs each of them half a second of imports.
 
 import contextlib
 import ctypes
+import functools
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -114,7 +115,7 @@ class WorkerPool:
     def _run_here(self, jobs: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         for job in jobs:
             array = [0] * _COUNTS
-            counts = Counts(array, lambda array=array: self._tick([array]))
+            counts = Counts(array, functools.partial(self._tick, [array]))
             yield job, self._function(self._common, job, counts)
             self._totals = [total + count for total, count in zip(self._totals, array, strict=True)]
 
@@ -143,7 +144,7 @@ class _Worker:
     """One process and the parent's end of its pipe."""
 
     def __init__(self, function: Callable, common: Any):
-        context = multiprocessing.get_context(_start_method())
+        context: Any = multiprocessing.get_context(_start_method())
         self._array = sharedctypes.RawArray(ctypes.c_int64, _COUNTS)
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(
@@ -207,5 +208,7 @@ def _serve(pipe, function: Callable, common: Any, array) -> None:
 
 
 def _follow_parent() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
     os._exit(1)

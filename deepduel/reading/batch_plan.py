@@ -50,11 +50,11 @@ class ShuffledPlan:
     def __call__(self, numbers: Sequence[int]) -> BatchRecords:
         epoch = numbers[0] // self._steps
         records, repeats = self._epoch(epoch)
-        places = []
+        parts = []
         for start in ((number - epoch * self._steps) * self._batch_size for number in numbers):
             begin, end = self._worker.part(min(self._batch_size, len(records) - start))
-            places.append(np.arange(start + begin, start + end))
-        places = np.concatenate(places)
+            parts.append(np.arange(start + begin, start + end))
+        places = np.concatenate(parts)
         records, repeats = records[places], repeats[places]
         seeds = order.image_seeds(records, seed=self._seed, epoch=epoch, repeats=repeats)
         return BatchRecords(records, seeds, epoch + repeats)

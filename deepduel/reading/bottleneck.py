@@ -55,7 +55,7 @@ def table(rates: Rates, situation: Situation) -> str:
         (f"augmentation, on the {situation.device}", rates.augmentation),
         ("pipeline and augmentation", rates.together),
     ]
-    if rates.cached is not None:
+    if rates.cached is not None and rates.cached_together is not None:
         rows += [
             (f"the pipeline, --cache={situation.cache}", rates.cached),
             ("the same and augmentation", rates.cached_together),

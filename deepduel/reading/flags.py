@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -92,7 +92,7 @@ def build(
     *,
     batch_size: int,
     size: tuple[int, int] | None = None,
-    **values: object,
+    **values: Any,
 ) -> ReadOptions:
     """The parsed flags as ReadOptions; fields whose flags the command does not define keep their defaults.
 
@@ -106,7 +106,7 @@ def build(
     """
     from deepduel.reading.options import ReadOptions
 
-    fields = {
+    fields: dict[str, Any] = {
         name: options[name].value
         for name in ("reader", "on_error", "fast_decode", "sampling", "cache", "fit")
         if name in options

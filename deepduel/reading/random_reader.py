@@ -66,10 +66,11 @@ def _batches(
     begin, end = reading.worker.part(reading.batch_size)
     batch_bytes = (rows or end - begin) * decoding.size[0] * decoding.size[1] * 3
     parallel = min(_under_way(batch_bytes), threads)
-    decode = BatchDecoder(split, decoding, threads=threads, on_error=reading.on_error)
+    decoder = BatchDecoder(split, decoding, threads=threads, on_error=reading.on_error)
+    decode: BatchDecoder | CachedDecoder = decoder
     cache = open_cache(reading.cache, split, decoding)
     if cache:
-        decode = CachedDecoder(split, cache, decode, decoding.size, threads=threads, callers=parallel)
+        decode = CachedDecoder(split, cache, decoder, decoding.size, threads=threads, callers=parallel)
     axes = list(split.manifest.axes)
 
     def load(numbers: list[int]):

@@ -73,7 +73,7 @@ class Sampling:
         return Classes(members, self._shares_of(split, found[:, 0]))
 
     def _shares_of(self, split: Split, labels: np.ndarray) -> tuple[float, ...]:
-        names = split.manifest.axes[self.axis]
+        names = split.manifest.axes[str(self.axis)]
         for name in self.shares:
             if name not in names:
                 raise UsageError(f"sampling: {self.axis!r} has no label {name!r}; it has {', '.join(names)}")

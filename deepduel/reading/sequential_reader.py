@@ -146,7 +146,7 @@ def _decoded(
         nothing = tf.zeros(0, tf.int64), tf.zeros((0, *decoding.size, 3), tf.uint8), tf.zeros((0, len(axes)))
         nothing = tf.nest.map_structure(lambda part, kind: tf.cast(part, kind), nothing, kinds)
         whole = rows.batch(tf.maximum(count, 1)).concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
-        return whole.map(lambda *good: _in_place(*good, numbers, word))
+        return whole.map(lambda row, image, labels: _in_place(row, image, labels, numbers, word))
 
     kinds = tf.int64, tf.uint8, tf.int32
     # Two batches under way: one begins while the other ends.

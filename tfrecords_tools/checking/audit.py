@@ -246,7 +246,7 @@ class _Reader:
             yield Damage(
                 self.part.file, f"{len(self.rows)} records, but the manifest says {self.part.records}"
             )
-        if bytes(self.index) != "".join(f"{row[0]} {row[1]}\n" for row in self.rows).encode():
+        if bytes(self.index or b"") != "".join(f"{row[0]} {row[1]}\n" for row in self.rows).encode():
             yield Damage(f"{self.part.file}.idx", "does not give the records' places")
         if self.table is None or len(self.table) != len(self.rows):
             yield Damage(f"{self.part.file}.npy", "is not the table of the shard's records")

@@ -9,6 +9,7 @@ import collections
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -135,7 +136,8 @@ def _hash_files(
         except OSError:
             data = b"unreadable: " + key  # convert says more about it
         counts.add(1, len(data))
-        stored, pixels = data, None
+        stored: bytes = data
+        pixels: Any = None
         if recipe:
             checked = image.check(data, recipe)
             if isinstance(checked, image.Checked):

@@ -157,7 +157,8 @@ def parse(payload: bytes) -> tuple[bytes, bytes, dict[str, int]]:
     except Exception as error:  # protobuf's DecodeError has a different home in each version
         raise ValueError(f"not a serialized tf.train.Example: {error}") from error
     labels = {name: value.int64_list.value[0] for name, value in feature.items() if value.int64_list.value}
-    images, keys = (feature[name].bytes_list.value if name in feature else () for name in ("image", "key"))
+    images = list(feature["image"].bytes_list.value) if "image" in feature else []
+    keys = list(feature["key"].bytes_list.value) if "key" in feature else []
     if len(images) != 1 or len(keys) != 1:
         raise ValueError("the Example has no single `image` and `key`")
     return images[0], keys[0], labels

@@ -100,6 +100,11 @@ class Local:
         with open(f"{self.root}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
             return file.readall()
 
+    def read_span(self, name: str, start: int, size: int) -> bytes:
+        """`size` bytes from `start` on; fewer where the file ends."""
+        with self.path(name).open("rb") as file:
+            return os.pread(file.fileno(), size, start)
+
     def view(self, name: str) -> mmap.mmap | bytes:
         """A file's bytes without reading them all into memory."""
         with self.path(name).open("rb") as file:

@@ -175,7 +175,7 @@ def _read_other(data: bytes, max_pixels: int, read: Callable):
 
 
 def _kind(opened: Image.Image) -> str:
-    return "JPEG" if opened.format == "MPO" else opened.format
+    return "JPEG" if opened.format == "MPO" else str(opened.format)
 
 
 def _upright(opened: Image.Image) -> np.ndarray:

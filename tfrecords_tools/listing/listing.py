@@ -86,7 +86,7 @@ class Listing:
         for start in range(0, len(order), _CHUNK):
             chosen = order[start : start + _CHUNK]
             for values in (self.rows["order"], self.rows["size"], self.split, self.labels):
-                digest.update(np.ascontiguousarray(values[chosen]))
+                digest.update(np.ascontiguousarray(values[chosen]).data)
         return digest.hexdigest()
 
 

@@ -92,7 +92,10 @@ def assign(listing: Listing, shares: Shares, content: np.ndarray | None, seed: i
     bounds = np.cumsum([shares.shares[name] for name in names])
     places = np.empty(len(listing))
     for index in range(len(listing)):
-        what = _group(listing, index, shares).encode() if shares.group else content[index].tobytes()
+        if content is None or shares.group:
+            what = _group(listing, index, shares).encode()
+        else:
+            what = content[index].tobytes()
         digest = hashlib.blake2b(what, digest_size=8, key=seed.to_bytes(8, "little", signed=True)).digest()
         places[index] = int.from_bytes(digest, "little") / 2**64
     split = np.minimum(np.searchsorted(bounds, places, side="right"), len(names) - 1).astype(np.int16)

@@ -65,7 +65,7 @@ class Table:
         walk = self.walk
         rejected = list(walk.rejected)
         for index in np.flatnonzero(self.outside):
-            rejected.append((walk.key(index), f"outside the layout {self.layout.template}"))
+            rejected.append((walk.key(int(index)), f"outside the layout {self.layout.template}"))
         keep = slice(None) if not self.outside.any() else ~self.outside
         maps = self._maps(keep) if given is None else given
         for axis in set(self.names) - {SPLIT}:

@@ -60,7 +60,7 @@ def require_classes_left(made: Plan, reports: list[dict], target) -> None:
 def table(made: Plan, rows: Iterable[Iterable[str]], earlier: bytes = b"") -> bytes:
     """The file: what the listing and the shards (`rows`: key, reason) rejected, and what stood in it."""
     listed = made.listing.rejected + made.listing.skipped
-    found = {(records.key_text(key), reason) for key, reason in listed}
+    found: set[tuple[str, ...]] = {(records.key_text(key), reason) for key, reason in listed}
     found |= {tuple(row) for row in rows}
     old = csv.reader(io.StringIO(earlier.decode("utf-8"), newline=""))
     next(old, None)

@@ -23,6 +23,7 @@ import numpy as np
 from tfrecords_tools import workers
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import manifest, records, storage, tfds_metadata
+from tfrecords_tools.format.folder import Folder
 from tfrecords_tools.format.manifest import ENDINGS, Manifest
 from tfrecords_tools.format.storage import WORK
 from tfrecords_tools.writing import beam, rejection, shard
@@ -97,7 +98,7 @@ def write(
         run(made, output_dir, made.jobs(todo), min(processes, len(todo)), on_progress)
     elif todo:
         beam.run(made, output_dir, made.jobs(todo), beam_options, on_progress)
-    reports = [read_report(target, file) for file in made.files]
+    reports = _all_reports(target, made)
     rejection.require_few(made, reports, max_rejected, target)
     if not allow_missing_classes:
         rejection.require_classes_left(made, reports, target)
@@ -134,7 +135,10 @@ def finished(target, made: Plan) -> Manifest | None:
     if made.base is not None and held.source == made.base.source:
         return None
     last = held.generations[-1]
-    found = {"name": held.name, "axes": {axis: list(names) for axis, names in held.axes.items()}}
+    found: dict[str, object] = {
+        "name": held.name,
+        "axes": {axis: list(names) for axis, names in held.axes.items()},
+    }
     found |= {**held.options, **last, "appends_to": made.description["appends_to"]}
     require_same(target.root, found, made.description)
     _clear(target, held)  # in case it was killed after its last act but one
@@ -172,6 +176,18 @@ def _require_ours(target, made: Plan) -> None:
     except ValueError as error:
         raise DataError(f"{target.root}/{PLAN_FILE}: unreadable ({error}); delete --output_dir") from error
     require_same(target.root, found, made.description)
+
+
+def _all_reports(target: Folder, made: Plan) -> list[dict]:
+    """The reports of all shards. Raises DataError when one was removed meanwhile."""
+    reports = {file: read_report(target, file) for file in made.files}
+    for file, report in reports.items():
+        if report is None:
+            raise DataError(
+                f"{target.root}: {file} or its report was removed or changed during the conversion; "
+                "run the same command again"
+            )
+    return [report for report in reports.values() if report is not None]
 
 
 def read_report(target, file: str) -> dict | None:
