@@ -140,7 +140,7 @@ def _timed(step: Callable, trainer, batch: int, at_least: float) -> tuple[float,
 
 def _trainer(job: dict, batch: int):
     """(a function that trains a step, deepduel's trainer)."""
-    from deepduel.augmentation.options import PRESETS
+    from deepduel.augment import PRESETS
     from deepduel.training.task import Task
     from deepduel.training.trainer import MultiTaskTrainer
 
@@ -156,8 +156,7 @@ def _keras(job: dict, batch: int, way: str) -> dict:
     """Keras' fit of the same network on the same batches, augmented by the same layer within the model."""
     import keras
 
-    from deepduel.augment import RandomWarp
-    from deepduel.augmentation.options import PRESETS
+    from deepduel.augment import PRESETS, RandomWarp
 
     axis, parts, split = _model(job)
     size = parts.architecture.image_size

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import keras
 import tensorflow as tf
 
-from deepduel.augmentation.options import PRESETS, Augmentation
+from deepduel.augment import PRESETS, Augmentation
 from deepduel.augmentation.transform import augment, resize
 from deepduel.networks import task_model
 from deepduel.networks.architecture import PRECISIONS, Architecture

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from deepduel import train
+from deepduel.runs import run_options
 from experiments import time_to_accuracy
 from tests.conftest import run_command
 
@@ -58,7 +59,7 @@ def test_our_routes_are_commands_that_training_takes(toy_shards, tmp_path):
         for name in train.FLAGS:
             train.FLAGS[name].unparse()
         train.FLAGS([module, *words])
-        options = train._run_options(train.FLAGS)
+        options = run_options.from_flags(train.FLAGS)
         assert (options.features is not None) == features and options.views == (2 if features else 3)
         assert options.reading.batch_size == 32
         assert train.FLAGS.precision[-1] == "mixed_bfloat16"

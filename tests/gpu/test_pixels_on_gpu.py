@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from deepduel.augment import PRESETS, Augmentation
 from deepduel.augmentation import mixing, photometric
 from deepduel.augmentation.draws import draw, uniforms
-from deepduel.augmentation.options import FILL_MODES, PRESETS, Augmentation, Mixing
+from deepduel.augmentation.options import FILL_MODES
 from deepduel.augmentation.transform import apply_transform, augment
+from deepduel.mixing import Mixing
 from tests.helpers.augmented import photo_like, seed_pairs
 
 COUNT = 48
