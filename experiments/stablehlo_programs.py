@@ -92,10 +92,10 @@ def augmentations(count: int, stored: int, size: int) -> Iterator[Program]:
     for name, preset in PRESETS.items():
 
         def function(images, seeds, preset=preset):
-            return [resize(images, size) if preset.at_rest else augment(images, seeds, preset, size)]
+            return [resize(images, size) if preset.is_identity else augment(images, seeds, preset, size)]
 
         # Blurs and JPEG's cosine transform add up floats, whose order the compiler decides.
-        exact = not preset.at_rest and preset.blur_sigma is None and preset.jpeg_quality is None
+        exact = not preset.is_identity and preset.blur_sigma is None and preset.jpeg_quality is None
         yield Program(
             f"augment-{name}", "augmentation", function, [images_input(count, stored), seeds_input(count)],
             count, tolerance=0.0 if exact else 1e-2, compiled=True,

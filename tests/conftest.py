@@ -20,8 +20,8 @@ TOY_TRAINING = (
 )
 
 # TensorFlow's threads warn from C++ of errors that tests provoke, between tests too, when pytest captures
-# nothing. What fails raises in Python with the same words; messages of level error are still shown.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# nothing. What fails raises in Python with the same words.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def run_command(module, *words: str) -> int:
