@@ -28,4 +28,4 @@ def resolve(argv: Sequence[str]) -> list[str]:
 
 def _path(value: str) -> str:
     preset = _FOLDER / f"{value}.flags"
-    return str(preset) if value in names() and not pathlib.Path(value).exists() else value
+    return str(preset) if value in names() and not pathlib.Path(value).is_file() else value

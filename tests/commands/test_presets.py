@@ -21,6 +21,13 @@ def test_a_presets_name_becomes_its_path(words):
     assert pathlib.Path(resolved[-2].rpartition("=")[2]).is_file()
 
 
+def test_a_folder_of_that_name_does_not_hide_the_preset(tmp_path, monkeypatch):
+    """The quickstart writes into a folder of its own name."""
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("quickstart").mkdir()
+    assert presets.resolve(["train", "--flagfile=quickstart"])[1].endswith("quickstart.flags")
+
+
 def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pathlib.Path("quickstart").write_text("--epochs=3\n")
