@@ -1,25 +1,13 @@
 """Image folders to TFRecord shards. Knows nothing of models.
 
-cli        flags in, exit code out; the errors that a user sees
-layout     which part of a path says what
-folder     image folder -> listing (keys, sizes, splits, labels): walk, then table
-metadata   metadata.csv, checked against the folders
-curation   listing -> listing with splits made and duplicates dropped
-image      bytes -> checked bytes | Rejected;  bytes -> upright RGB pixels
-planning   listing -> which image goes into which shard
-shard      one shard, from its images to its files
-workers    several processes at one list of jobs
-writer     plan -> whole data folder
-rejection  rejected.csv, and when too many images are in it
-records    one record, byte by byte
-manifest   what a data folder holds
-audit      whether a data folder is what its manifest says
-contents   images by cell, contact sheets
-duplicates, splitting: which images are the same; splits by content
-storage, remote, beam: folders here and in object stores; other machines
-mending    damaged shards rebuilt, new images appended
-telling    a plan and a finished folder, for people
-convert, verify, inspect: the commands
+Users run `convert`, `verify` and `inspect`, and import `records` and `manifest`. The folders are private, and
+each imports only from those under it:
+
+writing    a list of images -> published shards; append and repair
+checking   whether shards are sound; duplicates, contact sheets
+listing    a folder or a table -> a list of images with splits and labels
+images     bytes -> checked bytes, or a reason for rejection; bytes -> upright RGB pixels
+format     records, tables and manifests; folders on disk and in object stores
 """
 
 import sys as _sys

@@ -284,7 +284,7 @@ def _write(plan: planning.Plan, options: flags.FlagValues) -> writer.Written:
             nonlocal earlier
             earlier = images
             bar.start_from(images)
-            print(f"going on after {shards} finished shards ({images:,} images)", flush=True)
+            print(f"resuming after {shards} finished shards ({images:,} images)", flush=True)
 
         def on_progress(images: int, size: int, rejected: int) -> None:
             rate = size / 1e6 / max(time.monotonic() - start, 1e-9)

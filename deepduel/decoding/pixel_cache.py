@@ -176,14 +176,16 @@ class FileCache(PixelCache):
                 return
             os.fsync(self._file)
             os.fsync(self._states_file)
-            with filelock.FileLock(self._lock_path):
+            with filelock.FileLock(self._lock_path, fallback_to_soft=False):
                 if _same_file(self._file, self._path):  # and not begun anew meanwhile
                     _write_about(self._about_path, self._about | {"complete": True})
             self._complete = True
 
     def _open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(self._lock_path):  # the system releases it when the process ends
+        with filelock.FileLock(
+            self._lock_path, fallback_to_soft=False
+        ):  # the system releases it when the process ends
             if not self._usable():
                 for path in (self._about_path, self._path, self._states_path):
                     path.unlink(missing_ok=True)

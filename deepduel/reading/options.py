@@ -77,8 +77,8 @@ class ReadOptions:
         if size is None:
             sizes = split.manifest.image_sizes
             raise UsageError(
-                f"the images of {split.data_dir} have {len(sizes)} different sizes; say with size=(height, "
-                "width) what they are to be brought to"
+                f"the images of {split.data_dir} have {len(sizes)} different sizes; set size=(height, width) "
+                "to resize them"
             )
         if self.fit == "native" and self.cache != "none" and split.one_size != size:
             raise UsageError(

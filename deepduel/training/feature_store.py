@@ -174,7 +174,7 @@ class FeatureStore:
 
 def _locked(path: pathlib.Path) -> filelock.BaseFileLock:
     """The lock of a store, once no other process computes its features."""
-    lock = filelock.FileLock(path / "lock")
+    lock = filelock.FileLock(path / "lock", fallback_to_soft=False)
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:

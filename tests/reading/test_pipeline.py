@@ -162,7 +162,7 @@ def test_memory_does_not_grow_from_batch_to_batch(split):
 
 def test_differing_sizes_need_a_size(mixed_shards):
     split = Split(mixed_shards, "train")
-    with pytest.raises(UsageError, match="have 3 different sizes; say with size"):
+    with pytest.raises(UsageError, match="have 3 different sizes; set size"):
         pipeline.train_batches(split, ReadOptions(8), order.Position())
 
 

@@ -239,7 +239,7 @@ def test_too_many_rejected_is_exit_code_1_and_more_can_be_allowed_later(odd, tmp
     assert "images are rejected, but --max_rejected is a share of 0.01" in error
     assert not (output / "manifest.json").exists() and (output / "rejected.csv").exists()
     assert convert_to(output, odd, "--max_rejected=1") == 0
-    assert "going on after 1 finished shards" in capsys.readouterr().out
+    assert "resuming after 1 finished shards" in capsys.readouterr().out
     assert convert_to(tmp_path / "again", odd, "--max_rejected=1") == 0
     assert folders.sums(output) == folders.sums(tmp_path / "again")
 
@@ -275,7 +275,7 @@ def test_a_class_that_loses_every_image_of_a_split_is_an_error(tmp_path, capsys,
     assert "--allow_missing_classes" in error and not (tmp_path / "out" / "manifest.json").exists()
     assert damaged in (tmp_path / "out" / "rejected.csv").read_text()
     assert convert_to(tmp_path / "out", root, "--max_rejected=0.5", "--allow_missing_classes") == 0
-    assert "going on after" in capsys.readouterr().out
+    assert "resuming after" in capsys.readouterr().out
     assert run_command(verify, f"--data_dir={tmp_path}/out", "--workers=1") == 0
 
 

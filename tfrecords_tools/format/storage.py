@@ -193,15 +193,20 @@ def lock(path: pathlib.Path) -> object:
 
     Raises:
       DataError: another process holds it.
+      PermissionError: the folder may not be written to.
     """
-    held = filelock.FileLock(path, timeout=1)  # a process that was killed just now takes a moment to let go
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A process that was killed just now takes a moment to release it. A lock that is a mere file
+    # would outlive a killed process, so there is no such fallback.
+    held = filelock.FileLock(path, timeout=1, fallback_to_soft=False)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         held.acquire()
     except filelock.Timeout:
         raise DataError(
             f"{path.parent.parent}: another conversion is writing here; wait for it, or stop it"
         ) from None
+    except PermissionError:
+        raise
     except (OSError, NotImplementedError):
         pass  # a file system without locks: unfinished files have names of their own
     return held

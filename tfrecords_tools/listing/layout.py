@@ -41,7 +41,7 @@ class Layout:
         fields = [field for part in self.parts if (field := _field(part, self.template))]
         for field in fields:
             if fields.count(field) > 1:
-                raise UsageError(f"--layout={self.template}: {{{field}}} stands in it twice")
+                raise UsageError(f"--layout={self.template}: {{{field}}} occurs twice")
             if field in RESERVED:
                 raise UsageError(f"--layout={self.template}: {{{field}}} cannot be a label axis: "
                                  "a record has a feature of that name; choose another")  # fmt: skip

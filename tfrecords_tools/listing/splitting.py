@@ -60,7 +60,7 @@ class Shares:
                     f"--split={self.text}: {part!r} is not name:share, for example train:0.7,validation:0.3"
                 )
         if len(found) != self.text.count(",") + 1:
-            raise UsageError(f"--split={self.text}: a split stands in it twice")
+            raise UsageError(f"--split={self.text}: a split occurs twice")
         return found
 
     def group_of(self, key: bytes, labels: dict[str, str]) -> str:

@@ -28,7 +28,7 @@ def require_few(made: Plan, reports: list[dict], max_rejected: float, target) ->
     raise DataError(
         f"{made.listing.root}: {len(rejected):,} of {images:,} images are rejected, but --max_rejected is "
         f"a share of {max_rejected:.3g}; the first is {key} ({reason}), all are in "
-        f"{target.root}/{FILE_NAME}; mend them and convert into a new folder, "
+        f"{target.root}/{FILE_NAME}; repair them and convert into a new folder, "
         "or run again with a higher --max_rejected: finished shards are kept"
     )
 
@@ -52,8 +52,9 @@ def require_classes_left(made: Plan, reports: list[dict], target) -> None:
             rows = [row for report in own for row in report["rejected"]]
             target.write(FILE_NAME, table(made, rows))
             raise DataError(
-                f"{listing.root}: every image {gone} is rejected, see {target.root}/{FILE_NAME}; mend "
-                "them and convert into a new folder, or pass --allow_missing_classes: what is done is kept"
+                f"{listing.root}: every image {gone} is rejected, see {target.root}/{FILE_NAME}; "
+                "repair them and convert into a new folder, or pass --allow_missing_classes: "
+                "finished shards are kept"
             )
 
 

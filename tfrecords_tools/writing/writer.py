@@ -123,7 +123,7 @@ def run(made: Plan, output_dir: str, jobs: Iterable[Job], processes: int, on_pro
         key = death.job.images[min(death.done, len(death.job.images) - 1)][0]
         raise DataError(
             f"a worker died twice ({death.how}) at {made.listing.root}/{records.key_text(key)}; if memory "
-            "was short use fewer --workers, else move that file away; the same command then goes on"
+            "was short use fewer --workers, else move that file away; the same command then resumes"
         ) from death
 
 

@@ -193,7 +193,7 @@ def test_groups_stay_together(tmp_path):
     [
         (["--split=train:0.7"], 2, "the shares add up to 0.7, not to 1"),
         (["--split=train"], 2, "'train' is not name:share"),
-        (["--split=train:0.5,train:0.5"], 2, "a split stands in it twice"),
+        (["--split=train:0.5,train:0.5"], 2, "a split occurs twice"),
         (["--group={stem}"], 2, "--group goes with --split"),
         ([SPLIT, "--group={stem"], 2, "not a template such as {stem}"),
         ([SPLIT, "--group={artist}"], 1, "there is no field 'artist', only stem, name"),

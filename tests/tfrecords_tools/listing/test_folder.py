@@ -70,7 +70,7 @@ def test_a_layout_that_could_be_several_is_an_error(files, message):
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{split}/{split}", "stands in it twice"),
+        ("{split}/{split}", "occurs twice"),
         ("{image}", "cannot be a label axis"),
         ("{split}/x{category}", "is no {name}, \\* or plain directory name"),
     ],

@@ -96,7 +96,7 @@ def test_an_interrupted_conversion_into_a_bucket_goes_on(images, shards, bucket,
     monkeypatch.undo()
     assert run_command(verify, f"--data_dir={bucket}/half") == 1
     assert run_command(convert, *words) == 0
-    assert "going on after 5 finished shards" in capsys.readouterr().out
+    assert "resuming after 5 finished shards" in capsys.readouterr().out
     store = storage.open_folder(f"{bucket}/half")
     assert {name: store.read(name) for name in store.names()} == {
         path.name: path.read_bytes() for path in shards.iterdir()
