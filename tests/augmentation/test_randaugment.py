@@ -102,6 +102,7 @@ def test_pixels_are_float32_whole_numbers_under_every_policy(policy):
     assert changed.mean() > 0.8
 
 
+@pytest.mark.slow
 def test_more_operations_leave_the_first_ones_as_they_were():
     images, seeds = pictures(12, 16), seed_pairs(12)
     one = tf.cast(images, tf.float32)
@@ -114,6 +115,7 @@ def test_more_operations_leave_the_first_ones_as_they_were():
     assert (two != first).any()
 
 
+@pytest.mark.slow
 def test_an_empty_batch_can_be_augmented():
     out = augment(pictures(0, 8), seed_pairs(0), SPEC, 8)
     assert out.shape == (0, 8, 8, 3) and out.dtype == tf.float32

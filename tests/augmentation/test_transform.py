@@ -206,6 +206,7 @@ def test_quarter_turns_of_oblong_images_are_refused_with_the_remedy():
 # --- the same everywhere ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_eager_compiled_and_mapped_have_the_same_bits_whatever_the_batch():
     images, seeds = photo_like(9, 40, 40), seed_pairs(9)
     whole = augment(images, seeds, ORIGINAL, 44).numpy()

@@ -129,6 +129,7 @@ def test_the_command_prints_a_table_and_where_the_report_is(run_folder, toy_shar
     assert str(copy / "evaluation" / "validation" / "report.html") in out
 
 
+@pytest.mark.slow
 def test_records_without_a_label_are_left_out_and_counted(evaluated, run_folder, toy_shards, tmp_path):
     """The test split's own labels are all -1; here some of validation's become so."""
     from deepduel.evaluation import metrics_document, predictions

@@ -10,6 +10,7 @@ from tests.conftest import run_command
 MEMORY = 90e3  # images/s read from memory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [[f"--reader={reader}"] for reader in READERS] + [["--cache=ram"]])
 def test_every_stage_has_a_rate_and_the_last_line_says_what_limits(toy_shards, capsys, words):
     common = f"--data_dir={toy_shards}", "--batch_size=50", "--image_size=16", "--seconds=0.05"

@@ -67,6 +67,7 @@ def test_the_sequential_reader_names_shard_record_and_key_in_its_graph(copy):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 def test_skip_keeps_shapes_order_and_all_other_rows(spoilt, toy_shards, reader, capfd):
     sound = Split(toy_shards, "train")
@@ -125,6 +126,7 @@ def test_other_errors_are_no_data_errors():
     assert bad_records.data_error(ValueError("shapes (3,) and (4,)")) is None
 
 
+@pytest.mark.slow
 def test_a_shard_cut_short_while_it_is_read_is_an_error_and_no_crash(copy):
     """In a process of its own: through a memory map this would be SIGBUS, which kills it."""
     program = """
@@ -176,6 +178,7 @@ def test_an_unknown_policy_is_refused():
         ReadOptions(8, on_error="ignore")
 
 
+@pytest.mark.slow
 def test_a_run_leaves_bad_images_out_and_says_how_many_in_each_epoch(spoilt, tmp_path, capsys, monkeypatch):
     tiny_network.install(monkeypatch)
     spoil(spoilt.data_dir, 5, split="validation")

@@ -145,6 +145,7 @@ def test_files_of_another_length_are_not_used(toy_shards, tmp_path):
     assert same(read(toy_shards, f"decoded:{tmp_path}"), read(toy_shards, "none"))
 
 
+@pytest.mark.slow
 def test_two_processes_fill_one_cache_and_a_killed_one_leaves_no_wrong_row(toy_shards, tmp_path):
     program = """
         import itertools, sys

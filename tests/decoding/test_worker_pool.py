@@ -235,6 +235,7 @@ def test_workers_end_with_their_parent_however_it_ends(toy_shards):
         assert len(workers) == 2 and all(map(ended, workers))
 
 
+@pytest.mark.slow
 def test_a_process_that_exits_while_batches_are_being_read_ends(toy_shards):
     program = """
         import sys

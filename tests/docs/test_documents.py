@@ -271,6 +271,7 @@ def test_the_formats_page_names_every_field(workshop):
     assert fields - named == set()
 
 
+@pytest.mark.slow
 def test_the_formats_page_names_every_figure(workshop, tmp_path):
     evaluate = importlib.import_module("deepduel.evaluate")
     run, data = tmp_path / "RUN", workshop / "SHARDS"

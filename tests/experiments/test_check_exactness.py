@@ -9,6 +9,7 @@ from tests.conftest import run_command
 pytestmark = pytest.mark.numeric
 
 
+@pytest.mark.slow
 def test_xception_in_micro_batches_is_plain_keras_on_the_full_batch(toy_shards, capsys):
     """Three steps; experiments/check_exactness.py does fifty."""
     words = f"--data_dir={toy_shards}", "--image_size=71", "--steps=3", "--batch_size=8", "--micro_batch=3"

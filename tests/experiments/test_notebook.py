@@ -38,6 +38,7 @@ def _cells(**settings: str):
     return notebook
 
 
+@pytest.mark.slow
 def test_from_a_folder_to_models_and_predictions(toy_folder, tmp_path, monkeypatch, no_board_left):
     monkeypatch.setenv("PATH", f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     work = tmp_path / "work"

@@ -139,6 +139,7 @@ def test_bad_usage(tmp_path, words, capsys):
     assert "must have the lines '<!-- rows -->' and '<!-- /rows -->'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_killed_runner_goes_on_and_never_trains_a_run_twice_at_a_time(tmp_path, words):
     (tmp_path / "go").unlink()
     start = lambda: subprocess.Popen([sys.executable, "-c", RUNNER, *words], cwd=pathlib.Path.cwd())
@@ -184,6 +185,7 @@ def _until(condition) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_row_of_the_real_commands(tmp_path, toy_shards):
     (tmp_path / "base.flags").write_text(
         "# Base\n--tasks=authenticity\n--backbone=small_cnn\n--head=avg\n--image_size=8\n"

@@ -45,6 +45,7 @@ def test_a_finished_run_predicts_as_its_saved_model(folder):
         assert sum(shares) == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_for_a_second_epoch(folder, monkeypatch):
     tiny_network.install(monkeypatch)
     assert run_command(train, "--flagfile=run/train.flags", "--epochs=2") == 0

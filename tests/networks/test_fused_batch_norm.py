@@ -73,6 +73,7 @@ def test_layers_of_another_shape_or_axis_stay_keras_own(shape, options):
     assert model(np.ones((2, *shape), np.float32), training=True).shape == (2, *shape)
 
 
+@pytest.mark.slow
 def test_a_network_trained_with_it_is_saved_as_plain_keras(tmp_path):
     model = task_model.build("a", Architecture("small_cnn", image_size=8, fine_tune="all"), ("x", "y"))
     norms = [layer for layer in keras_graph.flat_layers(model.extractor) if "batch_norm" in layer.name]

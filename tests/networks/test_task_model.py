@@ -223,6 +223,7 @@ def test_forensic_cnns_stem_skips_no_pixel():
     assert backbones.forensic_cnn(200, stem_stride=2).output.shape[1:3] == (13, 13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnetv2b0", "resnet50", "xception"])
 def test_a_stem_stride_of_one_keeps_the_weights_and_enlarges_the_maps(name):
     own, _ = backbones.build(name, 96)

@@ -26,6 +26,7 @@ def converted(monkeypatch) -> list[str]:
 FEATURES = "--cache=features --views=1 --backbone=vgg16 --weights=none --head=avg --image_size=32"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", ["--micro_batch=auto", FEATURES, "--reader=sequential"])
 def test_nothing_of_a_run_is_converted(converted, monkeypatch, toy_shards, toy_folder, tmp_path, more):
     tiny_network.install(monkeypatch)
@@ -37,6 +38,7 @@ def test_nothing_of_a_run_is_converted(converted, monkeypatch, toy_shards, toy_f
     assert not converted
 
 
+@pytest.mark.slow
 def test_what_rand_augment_takes_of_keras_cv_is(converted, toy_shards, tmp_path, monkeypatch):
     tiny_network.install(monkeypatch)
     words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *tiny_network.RUN, "--epochs=1"

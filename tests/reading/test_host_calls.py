@@ -4,6 +4,8 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
 PROGRAM = """
     import atexit, os, sys, time
 
@@ -28,6 +30,7 @@ PROGRAM = """
 """
 
 
+@pytest.mark.slow
 def test_calls_under_way_are_waited_for_at_the_end_of_the_process():
     words = [sys.executable, "-c", textwrap.dedent(PROGRAM)]
     ended = subprocess.run(words, capture_output=True, text=True, timeout=60)

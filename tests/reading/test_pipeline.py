@@ -73,6 +73,7 @@ def test_both_readers_give_the_same_images_and_seeds(split):
     assert same(*by_record)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 def test_the_order_is_the_same_whatever_the_threads(split, reader):
     def batches(threads):
@@ -84,6 +85,7 @@ def test_the_order_is_the_same_whatever_the_threads(split, reader):
         assert same(expected, batches(threads))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 def test_epochs_and_seeds_have_orders_of_their_own(split, reader):
     def records(seed, epoch):
@@ -107,6 +109,7 @@ def test_evaluation_sees_every_record_exactly_once(toy_shards, reader, batch_siz
     assert all(not batch["images"][batch["weight"] == 0].any() for batch in batches)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", ["crop", "pad"])
 def test_differing_sizes_are_brought_to_one_alike_by_both_readers(mixed_shards, fit):
     split = Split(mixed_shards, "train")
@@ -122,6 +125,7 @@ def test_differing_sizes_are_brought_to_one_alike_by_both_readers(mixed_shards, 
     assert difference.mean() < 1  # grey levels; Pillow rounds between its two passes
 
 
+@pytest.mark.slow
 def test_native_crops_are_the_same_in_both_readers_and_any_threads(mixed_shards):
     split = Split(mixed_shards, "train")
 
@@ -200,6 +204,7 @@ def test_unlabelled_images_weigh_nothing(toy_shards):
     assert weight.numpy().tolist() == [0] * 18
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("count", [2, 4])
 def test_the_workers_batches_joined_are_those_of_one(split, reader, count):
@@ -215,6 +220,7 @@ def test_the_workers_batches_joined_are_those_of_one(split, reader, count):
         assert max(len(share["records"]) for share in shares) <= -(-len(batch["records"]) // count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 def test_the_workers_evaluate_every_record_once_between_them(toy_shards, reader):
     split = Split(toy_shards, "validation")
@@ -225,6 +231,7 @@ def test_the_workers_evaluate_every_record_once_between_them(toy_shards, reader)
     assert sorted(records) == list(range(54))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 def test_workers_share_a_batch_smaller_than_their_number(toy_shards, reader):
     """54 = 52 + 2 images for 4 workers: two of them get an empty part of the last batch."""
@@ -238,6 +245,7 @@ def test_workers_share_a_batch_smaller_than_their_number(toy_shards, reader):
     assert sizes == [0, 1, 0, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 def test_restored_at_any_step_every_later_pixel_is_the_same_augmentation_included(split, reader):
     def run(position, count):

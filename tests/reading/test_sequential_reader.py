@@ -106,6 +106,7 @@ def test_the_stream_is_the_same_from_any_record_on(many_shards, small_steps):
             assert split.image(number) in example
 
 
+@pytest.mark.slow
 def test_resumed_in_any_group_and_window_it_goes_on_the_same(many_shards, small_steps):
     split = Split(many_shards, "train")
     reading = ReadOptions(20, reader="sequential")  # 9 batches, 5 windows, 3 groups
@@ -157,6 +158,7 @@ class Opened:
             data = data[16 + length :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_error", ["fail", "skip"])
 def test_tf_data_service_workers_give_the_same_batches(copy, on_error, capfd):
     if on_error == "skip":

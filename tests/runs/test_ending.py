@@ -19,6 +19,7 @@ def small_network(monkeypatch):
     tiny_network.install(monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_run_given_a_time_plans_its_epochs_and_ends_its_cosine_with_them(
     toy_shards, tmp_path, monkeypatch, capsys
 ):
@@ -84,6 +85,7 @@ def test_a_task_that_gets_no_better_stops_alone_and_stays_stopped(toy_shards, tm
         assert (folder / "best.keras").read_bytes() == (folder / f"epoch-0{epoch}.keras").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_ends_when_all_tasks_have_stopped(toy_shards, tmp_path, capsys):
     words = [f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", "--tasks=category"]
     words += PLAIN

@@ -148,6 +148,7 @@ def test_crops_at_native_resolution_are_those_of_the_epoch(toy_shards, tmp_path,
     np.testing.assert_allclose(ours["features"]["category"], expected, atol=2e-3, rtol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"input_filter": "spectrum"}, {"stem_stride": 1}])
 def test_what_is_in_front_of_the_same_weights_has_other_features(toy_shards, tmp_path, change):
     split, reading = Split(toy_shards, "train"), ReadOptions(32, size=(70, 70))

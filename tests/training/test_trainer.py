@@ -23,6 +23,7 @@ def split(toy_shards):
     return Split(toy_shards, "train")
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_trains_as_in_plain_keras_on_the_full_batch(split):
     """Head weights after 6 steps, partial batch and dropout included, against Model.fit."""
     ours = make_task("category", split)
@@ -182,6 +183,7 @@ def test_a_batch_without_any_label_leaves_the_loss_finite(split):
     assert all(np.isfinite(weight).all() for weight in weights(task))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_trains_in_float32_variables(split, precision):
     architecture = Architecture("small_cnn", "avg", 8, fine_tune="all", precision=precision)
@@ -282,6 +284,7 @@ def test_an_empty_batch_changes_nothing(split, architecture):
         assert_same(before, weights(task), atol=0)
 
 
+@pytest.mark.slow
 def test_a_nan_image_from_a_custom_reader_is_skipped_and_listed(split, tmp_path):
     """A reader may give float images; what is not a number in them ends in no weight, but in the list."""
     task = make_task("category", split, TRAINED, "none")

@@ -42,6 +42,7 @@ def many(tmp_path_factory):
     return root, folders.sums(root.parent / "whole"), time.monotonic() - began
 
 
+@pytest.mark.slow
 def test_killed_at_20_random_instants_it_goes_on_to_the_same_bytes(many, tmp_path):
     images, expected, seconds = many
     output, draw, kills = tmp_path / "out", random.Random(0), 0
@@ -101,6 +102,7 @@ def test_a_worker_killed_alone_is_replaced(many, tmp_path):
     assert folders.sums(tmp_path / "out") == expected
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_a_killed_parent(many, tmp_path):
     images, expected, _ = many
     process = start(images, tmp_path / "out")

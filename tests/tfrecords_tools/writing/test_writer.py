@@ -56,6 +56,7 @@ def upload(folder: pathlib.Path, url: str) -> None:
         store.write(path.relative_to(folder).as_posix(), path.read_bytes())
 
 
+@pytest.mark.slow
 def test_from_bucket_to_bucket_gives_the_same_bytes(images, shards, bucket, capsys, tmp_path):
     upload(images, f"{bucket}/in/images")
     words = f"--input_dir={bucket}/in/images", f"--output_dir={bucket}/out", "--num_shards=4"
