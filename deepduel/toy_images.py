@@ -21,6 +21,7 @@ from absl import flags
 from PIL import Image, ImageDraw
 
 from tfrecords_tools import cli, progress
+from tfrecords_tools.atomic import written_beside
 from tfrecords_tools.errors import DataError
 
 CATEGORIES = ("animals", "human_faces", "vehicles")
@@ -82,9 +83,14 @@ def _scene(category: str, size: int, rng: np.random.Generator) -> np.ndarray:
 
 def write_folder(output_dir: pathlib.Path, *, count: int, size: int, seed: int) -> None:
     """Draws `count` images: 70 % train, 25 % validation, 5 % test, with all labels equally frequent."""
+    with written_beside(output_dir) as partial:
+        _draw_all(partial, count=count, size=size, seed=seed)
+        if output_dir.exists():
+            shutil.rmtree(output_dir)
+
+
+def _draw_all(folder: pathlib.Path, *, count: int, size: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    partial = output_dir.with_name(f".{output_dir.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     rows = []
     bar = progress.Progress("drawing", total=count)
     for number in range(count):
@@ -97,17 +103,14 @@ def write_folder(output_dir: pathlib.Path, *, count: int, size: int, seed: int) 
         else:
             path = pathlib.PurePosixPath(split, LABELS[fake], category, f"{category}_{number:05d}.jpg")
             rows.append((path, fake, category))
-        target = partial / path
+        target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(draw(category, bool(fake), size, rng)).save(
             target, quality=int(rng.integers(*QUALITY))
         )
     bar.close()
-    with (partial / "metadata.csv").open("w", newline="") as file:
+    with (folder / "metadata.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("image_path", "label", "class"), *rows])
-    if output_dir.exists():
-        shutil.rmtree(output_dir)
-    partial.rename(output_dir)
 
 
 def main(options: flags.FlagValues) -> None:

@@ -12,7 +12,6 @@ no brightness. Only ours resizes to --size within the same pass; the peers stay 
 """
 
 import json
-import pathlib
 import platform
 import statistics
 import sys
@@ -21,6 +20,7 @@ import time
 from absl import flags
 
 from tfrecords_tools import cli
+from tfrecords_tools.atomic import published
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("output", None, "JSON file to write; none when not given.", flag_values=FLAGS)
@@ -96,10 +96,8 @@ def _report(rows: list[dict], options: flags.FlagValues) -> None:
             "machine": {"processor": platform.processor() or platform.machine(), "system": platform.system()},
             "results": rows,
         }
-        path = pathlib.Path(options.output)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
-        partial.replace(path)
+        with published(options.output) as file:
+            file.write(json.dumps(document, indent=1) + "\n")
 
 
 def _contenders(batch: int, side: int, size: int) -> dict:

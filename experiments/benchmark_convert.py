@@ -32,6 +32,7 @@ from collections.abc import Callable
 from absl import flags
 
 from tfrecords_tools import cli
+from tfrecords_tools.atomic import published
 from tfrecords_tools.errors import DataError, UsageError
 
 FLAGS = flags.FlagValues()
@@ -215,9 +216,8 @@ def _tell(options, files: list[str], rates: dict[str, list[float]]) -> None:
         print(f"  {name:<50} {statistics.median(found):>7,.0f} images/s {spread:<18} {ratio:>6.3f} of bare")
     if options.output:
         document = {"files": len(files), "bytes": size, "workers": options.workers, "results": rows}
-        partial = pathlib.Path(f"{options.output}.partial")
-        partial.write_text(json.dumps(document, indent=1) + "\n")
-        partial.replace(options.output)
+        with published(options.output) as file:
+            file.write(json.dumps(document, indent=1) + "\n")
 
 
 def entry() -> int:

@@ -29,6 +29,7 @@ import time
 from absl import flags
 
 from tfrecords_tools import cli
+from tfrecords_tools.atomic import published
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.progress import Progress
 
@@ -171,9 +172,8 @@ def save(output: pathlib.Path, result: dict) -> None:
     texts = {output: json.dumps(result, indent=1) + "\n"}
     texts[output.with_suffix(".md")] = benchmark_gpu_page.page(result)
     for path, text in texts.items():
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(text, "utf-8")
-        partial.replace(path)
+        with published(path) as file:
+            file.write(text)
 
 
 if __name__ == "__main__":

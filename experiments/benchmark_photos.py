@@ -20,6 +20,7 @@ from experiments import benchmark_contenders as contenders
 from experiments import benchmark_throughput as throughput
 from experiments.benchmark_job import Job
 from tfrecords_tools import cli
+from tfrecords_tools.atomic import published
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.images import jpeg
 
@@ -48,7 +49,8 @@ def main(options: flags.FlagValues) -> None:
         job = dataset(options, pathlib.Path(scratch))
         runs = throughput.measure_all(job, settings, pathlib.Path(scratch))
         document = report.document(job, settings, runs)
-    throughput.publish(output, (json.dumps(document, indent=1) + "\n").encode())
+    with published(output) as file:
+        file.write(json.dumps(document, indent=1) + "\n")
     print(report.text(document))
     print(f"\n{output}")
 

@@ -27,7 +27,7 @@ from absl import flags
 
 from experiments import benchmark_contenders as contenders
 from experiments.benchmark_job import Job
-from tfrecords_tools import cli, progress
+from tfrecords_tools import atomic, cli, progress
 from tfrecords_tools.errors import DataError, UsageError
 
 PEERS = ("ffcv", "dali", "torch")
@@ -104,8 +104,10 @@ def main(options: flags.FlagValues) -> None:
         document = report.document(job, settings, measure_all(job, settings, pathlib.Path(scratch)))
     document["images"] |= {"folder": options.images, "data_dir": options.data_dir}
     chart = output.with_suffix(".png")
-    publish(output, (json.dumps(document, indent=1) + "\n").encode())
-    publish(chart, report.chart(document))
+    with atomic.published(output) as file:
+        file.write(json.dumps(document, indent=1) + "\n")
+    with atomic.published(chart, binary=True) as file:
+        file.write(report.chart(document))
     print(report.text(document))
     print(f"\n{output}, {chart}")
     failed = [entry for entry in document["contenders"] if entry["status"] == "failed"]
@@ -257,13 +259,6 @@ def run(job: Job, python: str, workspace: pathlib.Path) -> dict:
 
 def _python(contender: contenders.Contender, settings: Settings) -> str:
     return settings.pythons.get(contender.peer, sys.executable)
-
-
-def publish(path: pathlib.Path, data: bytes) -> None:
-    """Writes a file by rename."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)
 
 
 def entry() -> int:

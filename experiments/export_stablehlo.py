@@ -26,6 +26,7 @@ from absl import flags
 
 from experiments import run_stablehlo
 from tfrecords_tools import cli
+from tfrecords_tools.atomic import written_beside
 from tfrecords_tools.errors import UsageError
 from tfrecords_tools.progress import Progress
 
@@ -53,20 +54,18 @@ def main(options: flags.FlagValues) -> None:
     if folder.exists():
         raise UsageError(f"--output={folder} exists; give a new folder")
     cli.quiet_tensorflow()
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    cards, left_out, expected = [], {}, {}
-    with Progress("exporting", unit="programs") as bar:
-        for number, program in enumerate(_programs(options)):
-            bar.update(number)
-            _export(program, options, partial, cards, left_out, expected)
-    if not cards:
-        raise UsageError(f"--only={','.join(options.only)}: no program has such a name")
-    document = {"versions": _versions(), "left_out": left_out, "programs": cards}
-    (partial / "programs.json").write_text(json.dumps(document) + "\n", "utf-8")
-    shutil.copy(run_stablehlo.__file__, partial / "run_stablehlo.py")
-    partial.rename(folder)
+    with written_beside(folder) as partial:
+        partial.mkdir(parents=True)
+        cards, left_out, expected = [], {}, {}
+        with Progress("exporting", unit="programs") as bar:
+            for number, program in enumerate(_programs(options)):
+                bar.update(number)
+                _export(program, options, partial, cards, left_out, expected)
+        if not cards:
+            raise UsageError(f"--only={','.join(options.only)}: no program has such a name")
+        document = {"versions": _versions(), "left_out": left_out, "programs": cards}
+        (partial / "programs.json").write_text(json.dumps(document) + "\n", "utf-8")
+        shutil.copy(run_stablehlo.__file__, partial / "run_stablehlo.py")
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{folder}: {len(cards)} programs, {size / 1e6:.1f} MB; {len(left_out)} do not compile by XLA")
     for name, reason in left_out.items():

@@ -185,7 +185,10 @@ class Runner:
 
     @contextlib.contextmanager
     def _held(self, name: str, seed: int) -> Iterator[int]:
-        """Waits for whoever works on it; the lock's file descriptor."""
+        """Waits for whoever works on it; the file descriptor of the lock.
+
+        Children inherit it and keep the lock after a kill of this process; filelock's descriptor is private.
+        """
         path = self._folder / name / f"seed-{seed}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as file:

@@ -3,15 +3,19 @@
     with published(path) as file:      a text file (binary=True: bytes) to write to
     with written_beside(path) as part: a path, for libraries that open files themselves
 
-After an error nothing is left beside, and an earlier file of that name is untouched; a kill leaves a hidden
-`.NAME.PID.partial` that no reader takes for the file. A link is followed: what it points to is replaced.
-Where something else than a regular file is, such as /dev/stdout or a named pipe, it is written to as it is.
+After an error nothing is left beside, and an earlier file of that name is untouched. A kill leaves a hidden
+`.NAME.PID.partial` that no reader takes for the file, and that the next write of the same name removes.
+A link is followed: what it points to is replaced. Where something else than a regular file is, such as
+/dev/stdout or a named pipe, it is written to as it is. `written_beside` publishes folders too, where none of
+that name exists.
 """
 
 import contextlib
 import errno
+import glob
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -47,13 +51,43 @@ def written_beside(path: str | os.PathLike, *, ending: str = "") -> Iterator[pat
     if target.exists() and not target.is_file() and not target.is_dir():
         yield target
         return
+    _remove_leftovers(target, ending)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial{ending}")
     try:
         yield partial
         partial.replace(target)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        _remove(partial)
         raise
+
+
+def _remove_leftovers(target: pathlib.Path, ending: str) -> None:
+    """Removes what processes that were killed wrote beside the target."""
+    prefix, suffix = f".{target.name}.", f".partial{ending}"
+    for path in target.parent.glob(f"{glob.escape(prefix)}*{glob.escape(suffix)}"):
+        number = path.name.removeprefix(prefix).removesuffix(suffix)
+        if number.isdecimal() and not _is_running(int(number)):
+            _remove(path)
+
+
+def _is_running(number: int) -> bool:
+    """Whether a process has this number. Our own number counts as not running: an earlier process had it."""
+    if number == os.getpid():
+        return False
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it belongs to another user
+        return True
+    return True
+
+
+def _remove(path: pathlib.Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync(file: IO[Any]) -> None:

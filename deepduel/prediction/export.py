@@ -10,13 +10,12 @@ The exported models map float32 pixels 0..255 [B, S, S, 3] to float32 probabilit
 import importlib.util
 import json
 import pathlib
-import shutil
 
 import keras
 import numpy as np
 
 from deepduel.prediction.predictor import Predictor
-from tfrecords_tools.atomic import published
+from tfrecords_tools.atomic import published, written_beside
 from tfrecords_tools.errors import DataError, UsageError
 
 FORMATS = ("savedmodel", "onnx")
@@ -45,17 +44,8 @@ def export(predictor: Predictor, output: str, form: str) -> list[pathlib.Path]:
             path = folder / (axis if form == "savedmodel" else f"{axis}.onnx")
             if path.exists():
                 raise DataError(f"{path} exists already; set another --output, or remove it")
-            partial = folder / f".{path.stem}.partial{path.suffix}"
-            _remove(partial)
-            if form == "savedmodel":
-                # Without a named signature older versions of Keras export a list of inputs.
-                pixels = keras.layers.InputSpec("float32", shape=(None, *model.input_shape[1:]))
-                model.export(partial, format="tf_saved_model", input_signature=[pixels], verbose=False)
-            else:
-                # Keras' ONNX exporter requires that the model was called.
-                model(np.zeros((1, *model.input_shape[1:]), np.float32))
-                model.export(partial, format="onnx", verbose=False)
-            partial.replace(path)
+            with written_beside(path, ending=path.suffix) as partial:
+                _export(model, partial, form)
             written.append(path)
         tasks = {axis: predictor.card.tasks[axis] for axis in predictor.models}
         with published(folder / "classes.json") as file:
@@ -65,8 +55,12 @@ def export(predictor: Predictor, output: str, form: str) -> list[pathlib.Path]:
     return written
 
 
-def _remove(path: pathlib.Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
+def _export(model: keras.Model, path: pathlib.Path, form: str) -> None:
+    if form == "savedmodel":
+        # Without a named signature older versions of Keras export a list of inputs.
+        pixels = keras.layers.InputSpec("float32", shape=(None, *model.input_shape[1:]))
+        model.export(path, format="tf_saved_model", input_signature=[pixels], verbose=False)
     else:
-        path.unlink(missing_ok=True)
+        # Keras' ONNX exporter requires that the model was called.
+        model(np.zeros((1, *model.input_shape[1:]), np.float32))
+        model.export(path, format="onnx", verbose=False)

@@ -11,13 +11,16 @@ in the same folder, STEM.rejected.csv (image,reason), lists the files that could
 if all could be.
 """
 
+import contextlib
 import csv
 import json
 import os
 import pathlib
+from typing import IO, Any
 
 import numpy as np
 
+from tfrecords_tools.atomic import published
 from tfrecords_tools.errors import DataError, UsageError
 
 AUTHENTICITY, CATEGORY = "authenticity", "category"
@@ -97,30 +100,25 @@ class Writer:
         if self.path.is_dir():
             raise UsageError(f"--output={output} is a folder; set it to a file in this folder")
         self._header, self._form = header, form
-        self._partials = {
-            path: path.with_name(f".{path.name}.{os.getpid()}.partial")
-            for path in (self.path, self.rejected_path)
-        }
-        self._files = []
+        self._files = contextlib.ExitStack()
+        self._rejected: IO[str] | None = None
         self.rows = self.rejected = 0
         self.first_reason = ""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            for partial in self._partials.values():
-                self._files.append(partial.open("w", encoding="utf-8", newline=""))
+            self._rows = self._files.enter_context(published(self.path, durable=True))
         except OSError as error:
-            self._discard()
             raise DataError(f"--output={output}: cannot be written ({error.strerror})") from error
-        self._rows, self._rejected = self._files
         if form == "csv":
             csv.writer(self._rows, lineterminator="\n").writerow(header)
-        csv.writer(self._rejected, lineterminator="\n").writerow(["image", "reason"])
 
     def __enter__(self) -> "Writer":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._discard()
+    def __exit__(self, kind: type[BaseException] | None, *exception: Any) -> None:
+        if kind is None:  # what was not published until here is not meant to be
+            kind, exception = _NotPublished, (_NotPublished(), None)
+        self._files.__exit__(kind, *exception)
 
     def write(self, values: list) -> None:
         """Adds the row of an image, see `Columns.row`."""
@@ -135,23 +133,17 @@ class Writer:
         """Adds an image to the list of unreadable ones."""
         self.rejected += 1
         self.first_reason = self.first_reason or f"{image}: {reason}"
+        if self._rejected is None:
+            self._rejected = self._files.enter_context(published(self.rejected_path, durable=True))
+            csv.writer(self._rejected, lineterminator="\n").writerow(["image", "reason"])
         csv.writer(self._rejected, lineterminator="\n").writerow([image, reason])
 
     def publish(self) -> None:
         """Renames both files to their names, the predictions last: when they exist, both are complete."""
-        for file in self._files:
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
-        if self.rejected:
-            self._partials[self.rejected_path].replace(self.rejected_path)
-        else:
-            self._partials[self.rejected_path].unlink()
+        if not self.rejected:
             self.rejected_path.unlink(missing_ok=True)
-        self._partials[self.path].replace(self.path)
+        self._files.close()
 
-    def _discard(self) -> None:
-        for file in self._files:
-            file.close()
-        for partial in self._partials.values():
-            partial.unlink(missing_ok=True)
+
+class _NotPublished(Exception):
+    """Ends the files' contexts without publishing them."""

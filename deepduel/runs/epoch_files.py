@@ -18,7 +18,7 @@ from deepduel.runs.options import MONITORS
 from deepduel.runs.training_state import State
 from deepduel.training.task import Task
 from deepduel.training.trainer import MultiTaskTrainer
-from tfrecords_tools.atomic import published
+from tfrecords_tools.atomic import published, written_beside
 
 
 class EpochFiles(keras.callbacks.Callback):
@@ -46,9 +46,8 @@ class EpochFiles(keras.callbacks.Callback):
         folder = self._workdir / task.name
         folder.mkdir(exist_ok=True)
         path = folder / f"epoch-{epoch:0{self._digits}d}.keras"
-        partial = folder / ".partial.keras"  # Keras insists on the ending
-        task.model.saved_model.save(partial)
-        partial.replace(path)
+        with written_beside(path, ending=".keras") as partial:  # Keras requires the ending
+            task.model.saved_model.save(partial)
         best = self._state.best
         if task.name not in best or _better(task.monitor, value, best[task.name][0]):
             best[task.name] = value, epoch
@@ -70,10 +69,8 @@ def _better(monitor: str, value: float, best: float) -> bool:
 
 def _link(source: pathlib.Path, target: pathlib.Path) -> None:
     """Publishes a second name for the same bytes where the file system can, else a copy."""
-    partial = target.with_name(f".{target.name}.partial")
-    partial.unlink(missing_ok=True)
-    try:
-        os.link(source, partial)
-    except OSError:
-        shutil.copyfile(source, partial)
-    partial.replace(target)
+    with written_beside(target) as partial:
+        try:
+            os.link(source, partial)
+        except OSError:
+            shutil.copyfile(source, partial)

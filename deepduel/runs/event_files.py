@@ -9,6 +9,8 @@ import pathlib
 import tensorflow as tf
 from tensorboard.compat.proto.event_pb2 import Event
 
+from tfrecords_tools.atomic import written_beside
+
 
 def forget_after(folder: pathlib.Path, step: int) -> int:
     """Removes every point whose step is above `step`. Returns how many there were.
@@ -31,9 +33,7 @@ def _rewrite(path: pathlib.Path, step: int) -> int:
     except tf.errors.DataLossError:
         complete = False
     if dropped or not complete:
-        partial = path.with_name(f".{path.name}.partial")
-        with tf.io.TFRecordWriter(str(partial)) as writer:
+        with written_beside(path) as partial, tf.io.TFRecordWriter(str(partial)) as writer:
             for record in kept:
                 writer.write(record)
-        partial.replace(path)
     return dropped

@@ -10,7 +10,6 @@ the ZIP container), so a damaged file is noticed and the one before it is used.
 import concurrent.futures
 import dataclasses
 import json
-import os
 import pathlib
 import re
 import zipfile
@@ -20,6 +19,8 @@ from typing import Any
 
 import keras
 import numpy as np
+
+from tfrecords_tools.atomic import published
 
 _NAME = re.compile(r"state-(\d+)-(\d+)\.npz")
 _KEPT = 2
@@ -112,12 +113,8 @@ def load(folder: pathlib.Path, variables: Sequence[keras.Variable]) -> tuple[Sta
 def _write(path: pathlib.Path, arrays: dict[str, Any]) -> None:
     """Publishes one state and removes all but the two newest."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
+    with published(path, binary=True, durable=True) as file:
         np.savez(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
     for old in _states(path.parent)[:-_KEPT]:
         old.unlink(missing_ok=True)
 

@@ -136,10 +136,8 @@ class FeatureStore:
                     "give another --cache=features:FOLDER, fewer --views, or --cache=none"
                 )
             self._sums_path(view).unlink(missing_ok=True)
-            partial = path.with_suffix(".partial")
-            with partial.open("wb") as file:
+            with published(path, binary=True) as file:
                 os.posix_fallocate(file.fileno(), 0, self.source.view_bytes)
-            partial.replace(path)
 
     def _map(self, view: int) -> np.memmap:
         path = self.path / f"view-{view:02d}.f16"
@@ -148,9 +146,8 @@ class FeatureStore:
     def _checked_sums(self, view: int) -> np.memmap:
         path, count = self._sums_path(view), -(-self.source.records // CHUNK)
         if not path.exists() or path.stat().st_size != count * 8:
-            partial = path.with_suffix(".partial")
-            partial.write_bytes(bytes(count * 8))
-            partial.replace(path)
+            with published(path, binary=True) as file:
+                file.write(bytes(count * 8))
         sums = np.memmap(path, np.uint64, "r+", shape=(count,))
         for chunk in np.flatnonzero(sums):
             rows = self._rows[view][chunk * CHUNK : (chunk + 1) * CHUNK]

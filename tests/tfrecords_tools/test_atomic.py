@@ -1,5 +1,7 @@
 import os
 import pathlib
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -68,3 +70,30 @@ def test_the_path_beside_has_the_ending_that_is_needed(tmp_path):
         assert partial.suffix == ".keras"
         partial.write_text("weights")
     assert (tmp_path / "model").read_text() == "weights"
+
+
+def test_the_next_write_removes_what_a_killed_process_left(tmp_path):
+    killed = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
+    )
+    left = tmp_path / f".model.keras.{killed.stdout.strip()}.partial.keras"
+    left.write_text("half")
+    (tmp_path / f".folder.{killed.stdout.strip()}.partial").mkdir()
+    other = tmp_path / f".model.keras.{os.getppid()}.partial.keras"
+    other.write_text("at work")
+    with written_beside(tmp_path / "model.keras", ending=".keras") as partial:
+        partial.write_text("weights")
+    with written_beside(tmp_path / "folder") as partial:
+        partial.mkdir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([other.name, "model.keras", "folder"])
+
+
+def test_a_folder_appears_when_the_block_ends_and_not_after_an_error(tmp_path):
+    with written_beside(tmp_path / "model") as partial:
+        partial.mkdir()
+        (partial / "weights").write_text("1")
+    with pytest.raises(KeyboardInterrupt), written_beside(tmp_path / "other") as partial:
+        partial.mkdir()
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model" / "weights").read_text() == "1"
