@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import pathlib
 
 import pytest
 
@@ -61,6 +62,12 @@ def test_the_table_has_a_line_per_parameter_and_the_presets_values():
     assert lines[2] == (
         "| `--rotation_range` | Rotate by an angle uniform in ± this. | degrees | 0.0 | 30 | | | 10 | |"
     )
+
+
+def test_the_page_has_the_table():
+    shown = {name: PRESETS[name] for name in ("original", "light", "forensic", "robust")}
+    page = pathlib.Path(__file__).parents[2] / "docs" / "augmenting.md"
+    assert markdown_table((Augmentation, Mixing), shown) in page.read_text("utf-8")
 
 
 def test_values_are_written_as_in_flags():
