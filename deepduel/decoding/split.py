@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from tfrecords_tools import regular_files
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import manifest as manifests
 from tfrecords_tools.format import records, storage
@@ -24,6 +25,7 @@ from tfrecords_tools.images.stored import stored_pixels
 
 _SPARE_FILES = 256  # descriptors that the rest of the process may need
 _AHEAD_BYTES = 4 << 20
+_TABLE_HEADER = 1 << 16  # bytes of a table's header, at most
 
 
 class Split:
@@ -178,7 +180,9 @@ class Split:
     def _table(self, shard: manifests.Shard) -> np.ndarray:
         path = f"{self._folder.root}/{shard.file}.npy"
         try:
-            table = records.load_table(self._folder.read(f"{shard.file}.npy"), len(self.manifest.axes))
+            axes = len(self.manifest.axes)
+            most = shard.records * records.table_dtype(axes).itemsize + _TABLE_HEADER
+            table = records.load_table(self._folder.read(f"{shard.file}.npy", limit=most), axes)
         except (OSError, ValueError, EOFError) as error:
             raise DataError(
                 f"{path}: unreadable ({error}); run tfrecords_tools.verify, then convert again"
@@ -194,7 +198,7 @@ class Split:
 
     def _open(self, shard: int) -> int:
         try:
-            return os.open(self.path(shard), os.O_RDONLY | os.O_CLOEXEC)
+            return regular_files.open_descriptor(self.path(shard))
         except OSError as error:
             raise DataError(f"{self.path(shard)}: cannot be opened ({error.strerror})") from error
 

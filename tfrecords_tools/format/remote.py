@@ -57,7 +57,10 @@ class Remote:
     def read_image(self, key: bytes) -> bytes:
         return self.read(key.decode("utf-8", "surrogateescape"))
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, *, limit: int | None = None) -> bytes:
+        """The bytes of an object of at most `limit` bytes."""
+        if limit is not None and (self.size(name) or 0) > limit:
+            raise DataError(f"{self.root}/{name}: larger than the {limit:,} bytes that are read")
         with self._spoken():
             return self._files.cat_file(self._name(name))
 

@@ -4,6 +4,8 @@ Names are `/`-separated bytes for images (a file system promises no encoding), t
 Whatever is published appears whole under its name, or not at all.
 """
 
+import collections
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -13,9 +15,11 @@ import shutil
 import stat
 import uuid
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import filelock
 
+from tfrecords_tools import regular_files
 from tfrecords_tools.atomic import sync
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format.folder import WORK, Folder, Found
@@ -24,6 +28,17 @@ IMAGE_SUFFIXES = frozenset(
     b".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .jp2 .j2k .ppm .pgm .pbm "
     b".pnm .ico .tga .mpo .apng".split()
 )
+_MOST_LINKS = 100  # followed to one directory: links to directories of links could make a walk endless
+_Identity = tuple[int, int]  # device and inode
+
+
+class _Level(NamedTuple):
+    """A directory of a walk: its key with a slash at the end, its entries not visited yet."""
+
+    folder: bytes
+    identity: _Identity
+    entries: Iterator[os.DirEntry[bytes]]
+    problem: str
 
 
 class Local:
@@ -39,55 +54,60 @@ class Local:
     def walk(self) -> Iterator[Found]:
         """Every file below the folder, links followed, in sorted order within each directory."""
         top = os.stat(self._root)  # noqa: PTH116
-        yield from self._walk(b"", ((top.st_dev, top.st_ino),))
-
-    def _walk(self, folder: bytes, above: tuple[tuple[int, int], ...]) -> Iterator[Found]:
-        try:
-            with os.scandir(os.path.join(self._root, folder)) as entries:  # noqa: PTH118
-                listed = sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            yield Found(folder or b".", 0, f"unreadable directory: {error.strerror}")
-            return
-        for entry in listed:
-            key = folder + entry.name
+        linked: collections.Counter[_Identity] = collections.Counter()  # visits of a directory through links
+        levels = [_Level(b"", (top.st_dev, top.st_ino), *self._listed(b""))]  # no recursion, at any depth
+        while levels:
+            level = levels[-1]
+            entry = next(level.entries, None)
+            if level.problem or entry is None:
+                if level.problem:
+                    yield Found(level.folder or b".", 0, level.problem)
+                levels.pop()
+                continue
+            key = level.folder + entry.name
             try:
                 status = entry.stat()
             except OSError as error:
                 yield Found(key, 0, _broken(entry, error))
                 continue
+            identity = status.st_dev, status.st_ino
             if stat.S_ISREG(status.st_mode):
                 yield Found(key, status.st_size, "")
             elif not stat.S_ISDIR(status.st_mode):
                 yield Found(key, 0, "not a regular file")
             elif suffix(key) in IMAGE_SUFFIXES:
                 yield Found(key, 0, "a directory named like an image; not looked into")
-            elif (status.st_dev, status.st_ino) in above:
+            elif any(above.identity == identity for above in levels):
                 yield Found(key, 0, "link loop: the directory contains itself")
+            elif entry.is_symlink() and linked[identity] == _MOST_LINKS:
+                yield Found(key, 0, f"a link to a directory that {_MOST_LINKS} links led to before")
             else:
-                yield from self._walk(key + b"/", (*above, (status.st_dev, status.st_ino)))
+                if entry.is_symlink():
+                    linked[identity] += 1
+                levels.append(_Level(key + b"/", identity, *self._listed(key)))
+
+    def _listed(self, folder: bytes) -> tuple[Iterator[os.DirEntry[bytes]], str]:
+        """The entries of a directory in sorted order, and why it cannot be read ("" if it can)."""
+        try:
+            with os.scandir(os.path.join(self._root, folder)) as entries:  # noqa: PTH118
+                return iter(sorted(entries, key=lambda entry: entry.name)), ""
+        except OSError as error:
+            return iter(()), f"unreadable directory: {error.strerror}"
 
     def read_image(self, key: bytes) -> bytes:
         """A file's bytes. Raises PermissionError, other OSError."""
-        file = os.open(self._root + b"/" + key, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            size = os.fstat(file).st_size
-            parts = [os.read(file, size + 1)]
-            if len(parts[0]) != size:  # a file system that reads in pieces, or a file that grows
-                while part := os.read(file, 1 << 20):
-                    parts.append(part)
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-        finally:
-            os.close(file)
+        return regular_files.read(self._root + b"/" + key)
 
     def path(self, name: str) -> pathlib.Path:
         return pathlib.Path(self.root, name)
 
     def size(self, name: str) -> int | None:
-        """A published file's bytes; None when there is none."""
+        """A published file's bytes; None when there is no regular file of that name."""
         try:
-            return os.stat(f"{self.root}/{name}").st_size  # noqa: PTH116, pathlib is slow for 10,000 shards
+            status = os.stat(f"{self.root}/{name}")  # noqa: PTH116, pathlib is slow for 10,000 shards
         except FileNotFoundError:
             return None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def names(self, folder: str = "") -> list[str]:
         """Names of what lies in the folder, sorted; empty when it does not exist."""
@@ -96,21 +116,27 @@ class Local:
         except FileNotFoundError:
             return []
 
-    def read(self, name: str) -> bytes:
-        with open(f"{self.root}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
-            return file.readall()
+    def read(self, name: str, *, limit: int | None = None) -> bytes:
+        """The bytes of a file of at most `limit` bytes."""
+        return regular_files.read(f"{self.root}/{name}", limit=limit)
 
     def read_span(self, name: str, start: int, size: int) -> bytes:
         """`size` bytes from `start` on; fewer where the file ends."""
-        with self.path(name).open("rb") as file:
-            return os.pread(file.fileno(), size, start)
+        with self._opened(name) as file:
+            return os.pread(file, size, start)
 
     def view(self, name: str) -> mmap.mmap | bytes:
         """A file's bytes without reading them all into memory."""
-        with self.path(name).open("rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                return b""
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        with self._opened(name) as file:
+            return mmap.mmap(file, 0, access=mmap.ACCESS_READ) if os.fstat(file).st_size else b""
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[int]:
+        file = regular_files.open_descriptor(f"{self.root}/{name}")
+        try:
+            yield file
+        finally:
+            os.close(file)
 
     def alias(self, name: str, other: str) -> None:
         """Makes a published file known by another name too; a copy where links are not possible."""

@@ -1,3 +1,6 @@
+import os
+import subprocess
+
 import pytest
 
 from tfrecords_tools.errors import DataError
@@ -24,3 +27,61 @@ def test_a_span_of_a_file_is_read(tmp_path):
     folder = storage.open_folder(tmp_path)
     assert folder.read_span("a", 3, 4) == b"3456"
     assert folder.read_span("a", 8, 4) == b"89"
+
+
+def test_directories_of_any_depth_are_walked(tmp_path):
+    """1,200 of them, more than Python's recursion limit; their path is longer than a system call takes."""
+    try:
+        deep = os.open(tmp_path, os.O_RDONLY)
+        for _ in range(1_200):
+            os.mkdir("d", dir_fd=deep)
+            below = os.open("d", os.O_RDONLY, dir_fd=deep)
+            os.close(deep)
+            deep = below
+        os.close(os.open("a.jpg", os.O_CREAT | os.O_WRONLY, dir_fd=deep))
+        os.close(deep)
+        assert [found.key for found in storage.open_folder(tmp_path).walk()] == [b"d/" * 1_200 + b"a.jpg"]
+    finally:
+        subprocess.run(["rm", "-r", str(tmp_path / "d")], check=True)  # shutil.rmtree recurses
+
+
+def test_a_path_that_is_longer_than_the_system_takes_is_a_problem_of_its_own(tmp_path):
+    folder = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("d" * 250, dir_fd=folder)
+        below = os.open("d" * 250, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    os.close(folder)
+    (found,) = storage.open_folder(tmp_path).walk()
+    assert found.problem in ("unreadable directory: File name too long", "unreadable: File name too long")
+
+
+def test_links_to_directories_of_links_do_not_make_a_walk_endless(tmp_path):
+    """2**30 paths lead to the one file."""
+    for number in range(30):
+        (tmp_path / "all" / f"{number:02d}").mkdir(parents=True)
+        for name in "ab":
+            (tmp_path / "all" / f"{number:02d}" / name).symlink_to(f"../{number + 1:02d}")
+    (tmp_path / "all" / "30").mkdir()
+    (tmp_path / "all" / "30" / "x.jpg").write_bytes(b"x")
+    files = list(storage.open_folder(tmp_path / "all").walk())
+    assert b"00/" + b"a/" * 30 + b"x.jpg" in {found.key for found in files}
+    assert sum(not found.problem for found in files) <= 101
+    assert len(files) < 10_000
+
+
+def test_what_is_no_regular_file_is_listed_and_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    folder = storage.open_folder(tmp_path)
+    assert [(found.key, found.problem) for found in folder.walk()] == [(b"a.jpg", "not a regular file")]
+    assert folder.size("a.jpg") is None
+    reads = (
+        lambda: folder.read("a.jpg"),
+        lambda: folder.read_image(b"a.jpg"),
+        lambda: folder.read_span("a.jpg", 0, 1),
+        lambda: folder.view("a.jpg"),
+    )
+    for read in reads:
+        with pytest.raises(OSError, match="not a regular file"):
+            read()

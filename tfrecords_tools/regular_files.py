@@ -1,0 +1,55 @@
+"""Regular files that someone else named: opened without waiting, and refused if they are anything else.
+
+Opening a named pipe waits until a process writes to it, and reading some devices never ends.
+"""
+
+import errno
+import os
+import stat
+from typing import IO
+
+
+def open_descriptor(path: str | bytes | os.PathLike) -> int:
+    """Opens a file for reading; links are followed.
+
+    Raises:
+      OSError: it cannot be opened, or is a directory, a named pipe, a socket or a device.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "not a regular file", os.fsdecode(path))
+    return file
+
+
+def open_text(path: str | os.PathLike, *, encoding: str = "utf-8", errors: str = "strict") -> IO[str]:
+    """Opens a text file, its newlines unchanged. Raises OSError as `open_descriptor` does."""
+    return open(open_descriptor(path), encoding=encoding, errors=errors, newline="")
+
+
+def read(path: str | bytes | os.PathLike, *, limit: int | None = None) -> bytes:
+    """The bytes of a file.
+
+    Args:
+      limit: of its size in bytes; None for any size.
+
+    Raises:
+      OSError: as `open_descriptor`, or the file is larger.
+    """
+    file = open_descriptor(path)
+    try:
+        size = os.fstat(file).st_size
+        if limit is not None and size > limit:
+            raise OSError(errno.EFBIG, f"{size:,} bytes, more than the {limit:,} that are read")
+        parts = [os.read(file, size + 1)]
+        if len(parts[0]) != size:  # a file system that reads in pieces, or a file that grows
+            while part := os.read(file, 1 << 20):
+                parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+    finally:
+        os.close(file)
+
+
+def read_text(path: str | os.PathLike, *, limit: int | None = None) -> str:
+    """The text of a file in UTF-8. Raises OSError as `read` does, and ValueError if it is not UTF-8."""
+    return read(path, limit=limit).decode("utf-8")
