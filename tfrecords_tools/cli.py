@@ -106,6 +106,8 @@ def _run(main: Callable, flag_values: flags.FlagValues, name: str, argv: list[st
         return _say(name, f"{error}\nSee python -m {name} --help", 2)
     except DataError as error:
         return _say(name, str(error), 1)
+    except MemoryError as error:
+        return _say(name, f"not enough memory ({error or 'for what the data ask for'})", 1)
     except KeyboardInterrupt:
         return _say(name, "interrupted", 130)
     return 0

@@ -81,7 +81,7 @@ def _first_lost(shard: str) -> str:
     try:
         size = os.stat(shard).st_size  # noqa: PTH116
         table = np.load(f"{shard}.npy", allow_pickle=False)
-    except (OSError, ValueError):
+        lost = np.flatnonzero(table["offset"] + table["size"] > size)
+    except (OSError, ValueError, IndexError):
         return ""
-    lost = np.flatnonzero(table["offset"] + table["size"] > size)
     return f", record {lost[0]} (key unreadable)" if len(lost) else ""

@@ -30,6 +30,7 @@ import pathlib
 import shutil
 import threading
 import weakref
+from typing import Any
 
 import filelock
 import numpy as np
@@ -40,6 +41,7 @@ from deepduel.decoding.image import DecodeOptions
 from deepduel.decoding.split import Split
 from tfrecords_tools.atomic import published
 from tfrecords_tools.errors import DataError, UsageError
+from tfrecords_tools.format import documents
 
 _FORMAT = 2  # of the files, and of the pixels that `image` makes
 _ABSENT, _PRESENT, _BAD = 0, 1, 2
@@ -197,7 +199,7 @@ class FileCache(PixelCache):
 
     def _usable(self) -> bool:
         try:
-            about = json.loads(self._about_path.read_text("utf-8"))
+            about = documents.read_file(self._about_path, dict[str, Any])
             sizes = self._path.stat().st_size, self._states_path.stat().st_size
         except (OSError, ValueError):
             return False
@@ -266,11 +268,11 @@ def _remove_stale(folder: pathlib.Path, about: dict) -> None:
     """Removes caches of the same split and options whose data have changed since."""
     for path in folder.glob("*.json"):
         try:
-            other = json.loads(path.read_text("utf-8"))
+            other = documents.read_file(path, dict[str, Any])
         except (OSError, ValueError):
             continue
         alike = ("data_dir", "split", "options")
-        if isinstance(other, dict) and all(other.get(name) == about[name] for name in alike):
+        if all(other.get(name) == about[name] for name in alike):
             for suffix in (".json", ".pixels", ".rows", ".lock"):
                 path.with_suffix(suffix).unlink(missing_ok=True)
 

@@ -13,15 +13,17 @@ Both are evaluated on the other four fifths.
 
 import dataclasses
 import hashlib
-import json
 import os
 import pathlib
+from typing import Annotated
 
+import msgspec
 import numpy as np
 from scipy import optimize
 
 from deepduel.evaluation import metrics
 from tfrecords_tools.errors import DataError
+from tfrecords_tools.format import documents
 
 SLICE = 5  # one image in five belongs to the tuning slice
 _MIN_IMAGES = 20  # of the tuning slice and of the other images; with fewer nothing is fitted
@@ -48,6 +50,33 @@ class Calibration:
         if self.threshold is None:
             return calibrated.argmax(1)
         return (calibrated[:, 1] > self.threshold).astype(np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fitted:
+    """The "calibration" of a task in metrics.json, as far as it is read: see `document`."""
+
+    note: str | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=1e-3, le=1e3)] | None = None
+    threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _TaskMetrics:
+    calibration: _Fitted = _Fitted("the split has no labels for it")
+
+
+@dataclasses.dataclass(frozen=True)
+class _About:
+    model_sha256: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Metrics:
+    """metrics.json, as far as it is read here."""
+
+    about: _About
+    tasks: dict[str, _TaskMetrics]
 
 
 def tuning_slice(keys: list[bytes]) -> np.ndarray:
@@ -141,18 +170,17 @@ def load(workdir: str | os.PathLike, split: str, model_sha256: dict[str, str]) -
         "with the same --model first"
     )
     try:
-        evaluation = json.loads(path.read_text("utf-8"))
-        evaluated, tasks = evaluation["about"]["model_sha256"], evaluation["tasks"]
+        metrics = documents.read_file(path, _Metrics)
     except FileNotFoundError:
         raise DataError(f"--calibration={split}: there is no {path}; {remedy}") from None
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise DataError(f"{path}: unreadable ({error}); {remedy}") from error
     calibrations = {}
     for axis, digest in model_sha256.items():
-        if evaluated.get(axis) != digest:
+        if metrics.about.model_sha256.get(axis) != digest:
             raise DataError(f"{path}: belongs to another {axis} model; {remedy}")
-        task = tasks.get(axis, {}).get("calibration", {"note": "the split has no labels for it"})
-        if "note" in task:
-            raise DataError(f"{path}: has no calibration of {axis} ({task['note']})")
-        calibrations[axis] = Calibration(task["temperature"], task["threshold"])
+        task = metrics.tasks.get(axis, _TaskMetrics()).calibration
+        if task.note is not None or task.temperature is None:
+            raise DataError(f"{path}: has no calibration of {axis} ({task.note})")
+        calibrations[axis] = Calibration(task.temperature, task.threshold)
     return calibrations

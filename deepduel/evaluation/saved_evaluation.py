@@ -3,14 +3,16 @@
 import csv
 import dataclasses
 import itertools
-import json
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
+from tfrecords_tools import regular_files
 from tfrecords_tools.errors import DataError
+from tfrecords_tools.format import documents
 
 _SUFFIX = "_predicted"
 
@@ -68,6 +70,13 @@ class SavedEvaluation:
     tasks: dict[str, TaskPredictions]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Metrics:
+    """metrics.json, as far as it is read here."""
+
+    about: dict[str, Any]
+
+
 def read(workdir: str | os.PathLike, split: str) -> SavedEvaluation:
     """Reads RUN/evaluation/<split>.
 
@@ -77,16 +86,16 @@ def read(workdir: str | os.PathLike, split: str) -> SavedEvaluation:
     folder = pathlib.Path(workdir, "evaluation", split)
     path = folder / "predictions.csv"
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with regular_files.open_text(path) as file:
             tasks = _tasks(csv.reader(file))
         path = folder / "metrics.json"
-        about = json.loads(path.read_text("utf-8"))["about"]
+        about = documents.read_file(path, _Metrics).about
     except FileNotFoundError:
         raise DataError(
             f"--compare: {workdir} has no {path.relative_to(workdir)}; "
             f"run python -m deepduel.evaluate --workdir={workdir} --data_dir=SHARDS --split={split} first"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, IndexError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: unreadable ({error}); evaluate the run again") from error
     if not tasks:
         raise DataError(f"{path}: holds no predictions; evaluate the run again")

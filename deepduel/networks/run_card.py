@@ -4,9 +4,28 @@ import dataclasses
 import json
 import os
 import pathlib
+from typing import Annotated, NotRequired, TypedDict
+
+import msgspec
 
 from tfrecords_tools.atomic import published
 from tfrecords_tools.errors import DataError
+from tfrecords_tools.format import documents
+from tfrecords_tools.format.documents import AxisName, Count, Seed, Side
+
+
+class TaskCard(TypedDict):
+    """What is needed to use the models of one task.
+
+    Attributes:
+      classes: label names in the order of the outputs.
+      image_size: side of the models' input in pixels.
+      crop_size: side of the square that is cut out of the middle first, 0 or absent for none.
+    """
+
+    classes: list[str]
+    image_size: Side
+    crop_size: NotRequired[Count]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,8 +33,7 @@ class RunCard:
     """What is needed to use a run's models.
 
     Attributes:
-      tasks: {axis: {"classes": label names in the order of the outputs, "image_size": pixels,
-        "crop_size": side of the square that is cut out of the middle first, 0 for none}}.
+      tasks: by label axis.
       size: (height, width) in pixels to which images of another size are resized first.
       fit: how they are resized: "crop", "pad" or "native" (see `DecodeOptions`).
       fast_decode: whether JPEGs were decoded approximately.
@@ -24,27 +42,26 @@ class RunCard:
       seed: random seed of the run.
     """
 
-    tasks: dict[str, dict]
-    size: tuple[int, int]
-    fit: str
+    tasks: dict[AxisName, TaskCard]
+    size: tuple[Side, Side]
+    fit: Annotated[str, msgspec.Meta(pattern=r"^(?:crop|pad|native)\Z")]
     fast_decode: bool
     data_name: str
     data_source: str
-    seed: int
+    seed: Seed
 
     @classmethod
     def load(cls, workdir: str | os.PathLike) -> "RunCard":
         """Reads RUN/run.json. Raises DataError if the folder is not a run's or the file is unreadable."""
         path = pathlib.Path(workdir, "run.json")
         try:
-            document = json.loads(path.read_text("utf-8"))
-            return cls(**document | {"size": tuple(document["size"])})
+            return documents.read_file(path, cls)
         except FileNotFoundError:
             raise DataError(
                 f"{workdir}: no run.json, so this is not a run's folder; train with python -m deepduel.train "
                 f"--workdir={workdir}"
             ) from None
-        except (ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError) as error:
             raise DataError(f"{path}: unreadable ({error}); train the run again") from error
 
     def save(self, workdir: pathlib.Path) -> None:

@@ -15,6 +15,7 @@ import keras
 from deepduel.decoding.split import Split
 from deepduel.training.task import Task
 from deepduel.training.trainer import MultiTaskTrainer
+from tfrecords_tools import regular_files
 from tfrecords_tools.atomic import published
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records as record_format
@@ -154,9 +155,12 @@ class NonFinite(keras.callbacks.Callback):
         """Removes what an earlier session listed of this step (both counted from 0) and later ones."""
         if not self._path.exists():
             return
-        with self._path.open(newline="", encoding="utf-8") as file:
-            head, *rows = csv.reader(file)
-        kept = [row for row in rows if (int(row[1]) - 1, int(row[2])) < (epoch, step)]
+        try:
+            with regular_files.open_text(self._path) as file:
+                head, *rows = csv.reader(file)
+            kept = [row for row in rows if (int(row[1]) - 1, int(row[2])) < (epoch, step)]
+        except (OSError, ValueError, IndexError, csv.Error) as error:
+            raise DataError(f"{self._path}: unreadable ({error}); remove it, and resume again") from error
         with published(self._path) as file:
             csv.writer(file).writerows([head, *kept])
 

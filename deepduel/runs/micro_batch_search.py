@@ -6,11 +6,14 @@ The result is stored, and used again when the run is resumed on such a device. W
 statistics are trained, the micro-batch is part of the result: there the first choice holds on any device.
 """
 
+import dataclasses
 import json
 import pathlib
 import time
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
+import msgspec
 import tensorflow as tf
 
 from deepduel.runs import build
@@ -19,6 +22,8 @@ from deepduel.training.task import Task
 from deepduel.training.task_losses import Targets
 from deepduel.training.trainer import MultiTaskTrainer
 from tfrecords_tools.atomic import published
+from tfrecords_tools.errors import DataError
+from tfrecords_tools.format import documents
 
 _FIRST = 8
 _SECONDS = 15.0  # for all sizes together, not counting the first trace
@@ -26,20 +31,43 @@ _USABLE = 0.8  # of the memory; the rest is margin
 _GAIN = 1.03  # how much faster a larger size must be to be preferred
 
 
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """What a search has found.
+
+    Attributes:
+      micro_batch: the size that was chosen, images.
+      images_per_second: by size.
+    """
+
+    micro_batch: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
+    images_per_second: dict[str, float]
+
+
 def chosen(trainer: MultiTaskTrainer, workdir: pathlib.Path, *, batch_size: int) -> int:
     """The stored size, or one that is measured and stored now."""
     path = workdir / "micro_batch.json"
-    stored = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    stored = _stored(path)
     key = _key(trainer, batch_size)
     if key not in stored:
         rates = measure(trainer, batch_size=batch_size)
         best = fastest(rates)
-        stored[key] = {"micro_batch": best, "images_per_second": {str(size): rates[size] for size in rates}}
+        stored[key] = Search(best, {str(size): rates[size] for size in rates})
         with published(path) as file:
-            file.write(json.dumps(stored, indent=1) + "\n")
+            sizes = {name: dataclasses.asdict(search) for name, search in stored.items()}
+            file.write(json.dumps(sizes, indent=1) + "\n")
         measured = ", ".join(f"{size}: {rate:,.1f}" for size, rate in rates.items())
         print(f"micro-batch {best} (images/s of the networks by size: {measured})", flush=True)
-    return stored[key]["micro_batch"]
+    return stored[key].micro_batch
+
+
+def _stored(path: pathlib.Path) -> dict[str, Search]:
+    try:
+        return documents.read_file(path, dict[str, Search])
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: unreadable ({error}); remove it, and the size is measured again") from error
 
 
 def fastest(rates: dict[int, float]) -> int:

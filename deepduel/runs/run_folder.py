@@ -4,9 +4,11 @@ import pathlib
 import re
 
 from deepduel.networks.run_card import RunCard
+from tfrecords_tools import regular_files
 from tfrecords_tools.atomic import published
 from tfrecords_tools.errors import DataError
 
+_MOST_BYTES = 1 << 20  # of train.flags
 # Flags that may have another value when a run is resumed: its length, folders, how often it saves.
 _MAY_CHANGE = {
     "epochs",
@@ -31,7 +33,11 @@ def check(workdir: pathlib.Path, flags: str, defaults: str = "") -> None:
     """
     path = workdir / "train.flags"
     if path.exists():
-        stored = _settings(defaults) | _settings(path.read_text("utf-8"))
+        try:
+            text = regular_files.read_text(path, limit=_MOST_BYTES)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: unreadable ({error}); give another --workdir") from error
+        stored = _settings(defaults) | _settings(text)
         given = _settings(defaults) | _settings(flags)
         # A file of an earlier version may lack the comments with the augmentation's parameters.
         names = [name for name in sorted(stored | given) if name in stored or not name.startswith("#")]

@@ -14,7 +14,7 @@ import numpy as np
 
 from deepduel.decoding.split import Split
 from deepduel.networks import input_filters
-from deepduel.networks.run_card import RunCard
+from deepduel.networks.run_card import RunCard, TaskCard
 from deepduel.reading import pipeline
 from deepduel.runs import (
     build,
@@ -102,7 +102,7 @@ def _dry_run(
 def _card(
     options: RunOptions, split: Split, trainer: MultiTaskTrainer, reading: pipeline.ReadOptions
 ) -> RunCard:
-    tasks = {
+    tasks: dict[str, TaskCard] = {
         task.name: {
             "classes": list(task.model.classes),
             "image_size": task.size,

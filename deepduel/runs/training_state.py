@@ -10,6 +10,7 @@ the ZIP container), so a damaged file is noticed and the one before it is used.
 import concurrent.futures
 import dataclasses
 import json
+import math
 import pathlib
 import re
 import zipfile
@@ -20,10 +21,26 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfrecords_tools import regular_files
 from tfrecords_tools.atomic import published
+from tfrecords_tools.format import documents
+from tfrecords_tools.format.documents import AxisName, Count
 
 _NAME = re.compile(r"state-(\d+)-(\d+)\.npz")
 _KEPT = 2
+_WIDEST = 16  # bytes of an element of a variable, at most
+_HEADER = 1 << 14  # bytes of an array's header, at most
+_DAMAGE = (
+    ValueError,
+    KeyError,
+    OSError,
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,  # an encrypted archive
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclasses.dataclass
@@ -37,11 +54,15 @@ class State:
       stopped: {task: epoch counted from 1} of tasks that stopped early.
     """
 
-    epoch: int = 0
-    step: int = 0
-    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    best: dict[str, tuple[float, int]] = dataclasses.field(default_factory=dict)
-    stopped: dict[str, int] = dataclasses.field(default_factory=dict)
+    epoch: Count = 0
+    step: Count = 0
+    history: list[dict[str, int | float]] = dataclasses.field(default_factory=list)
+    best: dict[AxisName, tuple[float, Count]] = dataclasses.field(default_factory=dict)
+    stopped: dict[AxisName, Count] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not all(0 < row.get("seconds", 0) < math.inf for row in self.history):
+            raise ValueError("an epoch of the history has no duration")
 
     @property
     def begun(self) -> bool:
@@ -97,11 +118,8 @@ def load(folder: pathlib.Path, variables: Sequence[keras.Variable]) -> tuple[Sta
     damaged = []
     for path in reversed(_states(folder)):
         try:
-            state, arrays = _read(path)
-            shapes = [tuple(variable.shape) for variable in variables]
-            if not arrays or [array.shape for array in arrays] != shapes[: len(arrays)]:
-                raise ValueError("its variables are not those of this run")
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            state, arrays = _read(path, variables)
+        except _DAMAGE as error:
             damaged.append(f"{path}: damaged ({error}); using the state before it")
             continue
         for variable, array in zip(variables, arrays, strict=False):  # later versions add at the end
@@ -119,13 +137,33 @@ def _write(path: pathlib.Path, arrays: dict[str, Any]) -> None:
         old.unlink(missing_ok=True)
 
 
-def _read(path: pathlib.Path) -> tuple[State, list[np.ndarray]]:
-    with np.load(path, allow_pickle=False) as file:
-        about = json.loads(file["about"].tobytes())
-        arrays = [file[f"v{number}"] for number in range(len(file.files) - 1)]
-    best = {task: tuple(value) for task, value in about["best"].items()}
-    state = State(about["epoch"], about["step"], about["history"], best, about.get("stopped", {}))
+def _read(path: pathlib.Path, variables: Sequence[keras.Variable]) -> tuple[State, list[np.ndarray]]:
+    """The state and the values of the first variables; later versions add variables at the end."""
+    arrays = []
+    with open(regular_files.open_descriptor(path), "rb") as file, zipfile.ZipFile(file) as archive:  # noqa: PTH123
+        state = documents.read(_array(archive, "about", None, documents.MAX_BYTES).tobytes(), State)
+        count = len(archive.namelist()) - 1
+        if not 0 < count <= len(variables):
+            raise ValueError("its variables are not those of this run")
+        for number, variable in enumerate(variables[:count]):
+            shape = tuple(variable.shape)
+            arrays.append(_array(archive, f"v{number}", shape, math.prod(shape) * _WIDEST))
     return state, arrays
+
+
+def _array(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...] | None, limit: int) -> np.ndarray:
+    """One array of an .npz file; refused before it is read if it has another shape, or more bytes."""
+    if archive.getinfo(f"{name}.npy").file_size > limit + _HEADER:
+        raise ValueError(f"its array {name} is larger than that of this run")
+    with archive.open(f"{name}.npy") as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"its array {name} has another format")
+        found, _, dtype = np.lib.format.read_array_header_1_0(file)
+        size = math.prod(found) * dtype.itemsize
+    if dtype.kind not in "biuf" or size > limit or shape not in (None, found):
+        raise ValueError("its variables are not those of this run")
+    with archive.open(f"{name}.npy") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _states(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -37,3 +37,35 @@ def test_a_damaged_card_is_one_clear_line(tmp_path, text):
     with pytest.raises(DataError, match="run.json: unreadable .*; train the run again") as error:
         RunCard.load(tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tasks": {"..": CARD.tasks["category"]}},
+        {"tasks": {"a/b": CARD.tasks["category"]}},
+        {"tasks": {"category": {"classes": ["cat"], "image_size": 0}}},
+        {"tasks": {"category": {"classes": ["cat"], "image_size": 1 << 40}}},
+        {"tasks": {"category": {"classes": "cat", "image_size": 224}}},
+        {"tasks": {"category": {"image_size": 224}}},
+        {"tasks": [1]},
+        {"size": [200, 1 << 40]},
+        {"size": [200]},
+        {"size": [0, 0]},
+        {"fit": "../crop"},
+        {"fast_decode": "no"},
+        {"seed": 1 << 70},
+        {"seed": 0.5},
+    ],
+)
+def test_a_hostile_card_is_one_line(tmp_path, changes):
+    (tmp_path / "run.json").write_text(json.dumps(dataclasses.asdict(CARD) | changes))
+    with pytest.raises(DataError, match="run.json: unreadable .*Expected|missing required") as error:
+        RunCard.load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_card_that_is_nested_too_deeply_is_one_line(tmp_path):
+    (tmp_path / "run.json").write_text('{"tasks":' * 100_000)
+    with pytest.raises(DataError, match="run.json: unreadable .nested too deeply"):
+        RunCard.load(tmp_path)

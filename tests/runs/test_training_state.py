@@ -1,3 +1,9 @@
+import dataclasses
+import json
+import tracemalloc
+import warnings
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -21,7 +27,7 @@ def values(variables):
 
 
 def test_what_is_saved_is_loaded(tmp_path):
-    state = State(3, 7, [{"epoch": 1, "loss": 0.5}], {"category": (0.9, 2)})
+    state = State(3, 7, [{"epoch": 1, "loss": 0.5, "seconds": 2.0}], {"category": (0.9, 2)})
     save(tmp_path, state, variables(1.5))
     fresh = variables(0)
     assert training_state.load(tmp_path, fresh) == (state, [])
@@ -100,3 +106,63 @@ def test_a_state_that_cannot_be_written_is_an_error_of_the_run(tmp_path):
     writer.save(State(1), variables(1))
     with pytest.raises(OSError, match="resume"):
         writer.wait()
+
+
+def arrays(**about):
+    """The arrays of a state of `variables`, whose document has these fields."""
+    fields = dataclasses.asdict(State(1)) | about
+    values = {f"v{number}": variable.numpy() for number, variable in enumerate(variables(1))}
+    return values | {"about": np.frombuffer(json.dumps(fields).encode(), np.uint8)}
+
+
+DEEP = np.frombuffer(b"[" * 100_000, np.uint8)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        arrays(epoch=-1),
+        arrays(epoch="1"),
+        arrays(step=1 << 70),
+        arrays(history=[{"loss": 1.0}]),
+        arrays(history=[{"seconds": 0.0}]),
+        arrays(history=[{"seconds": "1"}]),
+        arrays(history=3),
+        arrays(best={"..": [0.5, 1]}),
+        arrays(best={"a": 1}),
+        arrays(stopped={"a/b": 1}),
+        arrays() | {"about": DEEP},
+        arrays() | {"about": np.array([{}], object)},
+        arrays() | {"v0": np.array([{}, {}, {}], object)},
+        arrays() | {"v0": np.array(["a", "b", "c"])},
+        arrays() | {"v0": np.zeros(1 << 22, np.float32)},
+        {name: value for name, value in arrays().items() if name != "v1"},
+        {name: value for name, value in arrays().items() if name != "about"},
+        {},
+    ],
+)
+def test_a_hostile_state_is_passed_over_with_one_line(tmp_path, hostile):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.savez_compressed(tmp_path / "state-000001-000000000.npz", **hostile)
+    fresh = variables(0)
+    state, lines = training_state.load(tmp_path, fresh)
+    assert (state, values(fresh), len(lines)) == (None, {0.0}, 1)
+    assert "\n" not in lines[0]
+
+
+def test_an_array_that_inflates_is_refused_before_it_is_read(tmp_path):
+    """A 400 kB file of 400 MB of zeros."""
+    path = tmp_path / "state-000001-000000000.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("about", "v0", "v1", "v2"):
+            with archive.open(f"{name}.npy", "w") as file:
+                for _ in range(100 if name == "about" else 1):
+                    file.write(bytes(4 << 20))
+    tracemalloc.start()
+    state, lines = training_state.load(tmp_path, variables(0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert state is None
+    assert "is larger than that of this run" in lines[0]
+    assert peak < 20e6

@@ -295,7 +295,7 @@ def damaged_shards(whole: manifest.Manifest, damages: list[Damage]) -> list[str]
 
 def rebuild_command(whole: manifest.Manifest, data_dir: str) -> str:
     """The command that makes a folder whole again."""
-    words = ["python -m tfrecords_tools.convert --input_dir=IMAGES", f"--output_dir={data_dir}"]
+    words = ["python -m tfrecords_tools.convert --input_dir=IMAGES", f"--output_dir={shlex.quote(data_dir)}"]
     words.append(f"--name={whole.name}")
     for name, value in whole.options.items():
         if name != "plan_version":

@@ -9,9 +9,19 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from typing import TypedDict
 
 from tfrecords_tools.errors import DataError
-from tfrecords_tools.format import storage
+from tfrecords_tools.format import documents, storage
+from tfrecords_tools.format.documents import (
+    AxisName,
+    Count,
+    DataName,
+    FileName,
+    HexDigest,
+    OptionName,
+    SplitName,
+)
 
 FILE_NAME = "manifest.json"
 ENDINGS = ("", ".idx", ".npy")  # the files of a shard
@@ -30,10 +40,10 @@ class Shard:
       sha256: hex digests by file ending: "" for the shard itself, ".idx", ".npy".
     """
 
-    file: str
-    records: int
-    bytes: int
-    sha256: dict[str, str]
+    file: FileName
+    records: Count
+    bytes: Count
+    sha256: dict[str, HexDigest]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,11 +57,19 @@ class Split:
     """
 
     shards: tuple[Shard, ...]
-    cells: dict[str, int]
+    cells: dict[str, Count]
 
     @property
     def records(self) -> int:
         return sum(shard.records for shard in self.shards)
+
+
+class Generation(TypedDict):
+    """One conversion that added to a folder: its input, and what came of it."""
+
+    source: HexDigest
+    images: Count
+    shards: dict[SplitName, Count]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,17 +91,17 @@ class Manifest:
       files: SHA-256 of each other file of the folder (rejected.csv, TFDS's metadata), hex.
     """
 
-    name: str
-    axes: dict[str, tuple[str, ...]]
-    splits: dict[str, Split]
-    image_sizes: dict[str, int]
-    encodings: dict[str, int]
-    rejected: int
-    options: dict[str, object]
-    source: str
-    reencoded: dict[str, int] = dataclasses.field(default_factory=dict)
-    generations: tuple[dict, ...] = ()
-    files: dict[str, str] = dataclasses.field(default_factory=dict)
+    name: DataName
+    axes: dict[AxisName, tuple[str, ...]]
+    splits: dict[SplitName, Split]
+    image_sizes: dict[str, Count]
+    encodings: dict[str, Count]
+    rejected: Count
+    options: dict[OptionName, str | int | float | bool | None]
+    source: HexDigest
+    reencoded: dict[str, Count] = dataclasses.field(default_factory=dict)
+    generations: tuple[Generation, ...] = ()
+    files: dict[FileName, HexDigest] = dataclasses.field(default_factory=dict)
 
     def label_name(self, axis: str, label: int) -> str:
         """The name of a label; "?" for no label (-1)."""
@@ -125,7 +143,7 @@ def load(data_dir: str | os.PathLike, *, shards: bool = True) -> Manifest:
     if not folder.exists():
         raise DataError(f"{folder.root}: there is no such folder of shards; convert makes one")
     try:
-        document = json.loads(folder.read(FILE_NAME).decode("utf-8"))
+        document = documents.parse(folder.read(FILE_NAME, limit=documents.MAX_BYTES))
     except FileNotFoundError:
         raise DataError(
             f"{folder.root}: no {FILE_NAME}, so no finished conversion lies here; "
@@ -155,17 +173,14 @@ def load(data_dir: str | os.PathLike, *, shards: bool = True) -> Manifest:
 
 def _from_document(document: dict, path: str) -> Manifest:
     try:
-        splits = {
-            name: Split(tuple(Shard(**shard) for shard in split["shards"]), split["cells"])
-            for name, split in document["splits"].items()
-        }
-        fields = {field.name: document[field.name] for field in dataclasses.fields(Manifest)}
-        axes = {axis: tuple(names) for axis, names in document["axes"].items()}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: incomplete ({error!r}); convert again") from error
-    return Manifest(
-        **fields | {"splits": splits, "axes": axes, "generations": tuple(document["generations"])}
-    )
+        manifest = documents.check(document, Manifest)
+    except ValueError as error:
+        raise DataError(f"{path}: incomplete or malformed ({error}); convert again") from error
+    for split in manifest.splits.values():
+        for shard in split.shards:
+            if set(shard.sha256) != set(ENDINGS):
+                raise DataError(f"{path}: incomplete (the SHA-256 sums of {shard.file}); convert again")
+    return manifest
 
 
 def _check_shard(folder, split: str, shard: Shard) -> None:

@@ -69,8 +69,13 @@ def load_table(data: bytes, axes: int) -> np.ndarray:
     # NumPy evaluates the header as Python, which takes longer than all else with thousands of shards.
     if head and head["descr"] == _table_descr(axes):
         return np.frombuffer(data, dtype, count=int(head["count"]), offset=head.end())
-    table = np.load(io.BytesIO(data), allow_pickle=False)
-    if table.dtype != dtype or table.ndim != 1:
+    try:
+        table = np.load(io.BytesIO(data), allow_pickle=False)
+    except ValueError:
+        raise
+    except Exception as error:  # the header is parsed as Python, which raises SyntaxError, MemoryError, …
+        raise ValueError(f"not an array ({type(error).__name__})") from error
+    if not isinstance(table, np.ndarray) or table.dtype != dtype or table.ndim != 1:
         raise ValueError(f"a table of {table.dtype} {table.shape}, not of {dtype}")
     return table
 

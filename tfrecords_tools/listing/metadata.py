@@ -39,6 +39,13 @@ class _Reader:
     def read(self, data: bytes) -> None:
         text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", "surrogateescape", newline="")
         reader = csv.reader(text)
+        try:
+            self._read(reader)
+        except csv.Error as error:
+            line = f"{self.where}: row {reader.line_num}"
+            raise DataError(f"{line} is no row of a CSV file ({error}); correct it") from error
+
+    def _read(self, reader) -> None:
         header = [column.strip() for column in next(reader, [])]
         path = next((header.index(column) for column in PATH_COLUMNS if column in header), None)
         where = self.where

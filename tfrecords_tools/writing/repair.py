@@ -130,8 +130,11 @@ def _rejected_again(target, made: Plan) -> list[tuple[str, str]]:
 def _members(target, whole: Manifest, generation: int) -> np.ndarray:
     name = writer.members_file(generation + 1)
     try:
-        return np.load(io.BytesIO(target.read(name)), allow_pickle=False)
-    except (OSError, ValueError) as error:
+        hashes = np.load(io.BytesIO(target.read(name)), allow_pickle=False)
+        if hashes.dtype != np.uint64 or hashes.ndim != 1:
+            raise ValueError(f"an array of {hashes.dtype} {hashes.shape}")
+        return hashes
+    except Exception as error:  # the header is parsed as Python, which raises SyntaxError, MemoryError, …
         raise DataError(
             f"{target.root}/{name}: unreadable ({error}); without it nobody can tell which images "
             "belong to which shards; copy it again, or convert into a new folder"

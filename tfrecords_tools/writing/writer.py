@@ -17,16 +17,17 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
 from tfrecords_tools import workers
 from tfrecords_tools.errors import DataError
-from tfrecords_tools.format import manifest, records, storage, tfds_metadata
+from tfrecords_tools.format import documents, manifest, records, storage, tfds_metadata
 from tfrecords_tools.format.folder import Folder
 from tfrecords_tools.format.manifest import ENDINGS, Manifest
 from tfrecords_tools.format.storage import WORK
-from tfrecords_tools.writing import beam, rejection, shard
+from tfrecords_tools.writing import beam, rejection, shard, shard_report
 from tfrecords_tools.writing.planning import Job, Plan
 
 PLAN_FILE = f"{WORK}/plan.json"
@@ -89,7 +90,7 @@ def write(
         return Written(whole, 0.0, 0)
     _require_ours(target, made)
     target.write(PLAN_FILE, json.dumps(made.description, indent=1).encode())
-    done = {file: report for file in made.files if (report := read_report(target, file)) is not None}
+    done = {file: report for file in made.files if (report := shard_report.read(target, file)) is not None}
     if done:
         seen = sum(report["records"] + len(report["rejected"]) for report in done.values())
         on_resume(len(done), seen)
@@ -152,7 +153,7 @@ def require_same(root: str, found: dict, wanted: dict, remedy: str = "") -> None
     usual = "choose another --output_dir, or delete this one"
     other_input = wanted["source"] is not None and found.get("source") != wanted["source"]
     if other_input and (not told or "shards" in differing):
-        counts = f"{found.get('images'):,} images then, {wanted['images']:,} now"
+        counts = f"{found.get('images')} images then, {wanted['images']} now"
         told.insert(0, f"the input's files, sizes or labels ({counts})")
         usual += "; --append adds images that are new"
     if told:
@@ -172,7 +173,7 @@ def _require_ours(target, made: Plan) -> None:
             )
         return
     try:
-        found = json.loads(target.read(PLAN_FILE))
+        found = documents.read(target.read(PLAN_FILE, limit=documents.MAX_BYTES), dict[str, Any])
     except ValueError as error:
         raise DataError(f"{target.root}/{PLAN_FILE}: unreadable ({error}); delete --output_dir") from error
     require_same(target.root, found, made.description)
@@ -180,7 +181,7 @@ def _require_ours(target, made: Plan) -> None:
 
 def _all_reports(target: Folder, made: Plan) -> list[dict]:
     """The reports of all shards. Raises DataError when one was removed meanwhile."""
-    reports = {file: read_report(target, file) for file in made.files}
+    reports = {file: shard_report.read(target, file) for file in made.files}
     for file, report in reports.items():
         if report is None:
             raise DataError(
@@ -188,22 +189,6 @@ def _all_reports(target: Folder, made: Plan) -> list[dict]:
                 "run the same command again"
             )
     return [report for report in reports.values() if report is not None]
-
-
-def read_report(target, file: str) -> dict | None:
-    """The report of a published shard; None when it or a companion is missing or of another size.
-
-    Companions and reports are not synced to the disk one by one: after a power cut they may be empty,
-    and the shard is written again.
-    """
-    if target.size(file) is None:
-        return None
-    try:
-        report = json.loads(target.read(f"{WORK}/{file}.json"))
-    except (FileNotFoundError, ValueError):
-        return None
-    sizes = {ending: target.size(file + ending) for ending in ENDINGS}
-    return report if sizes == report["sizes"] else None
 
 
 def _finish(target, made: Plan, reports: list[dict]) -> Manifest:
@@ -221,8 +206,12 @@ def _finish(target, made: Plan, reports: list[dict]) -> Manifest:
     earlier = [dataclasses.asdict(base)] if base else []
     rows = [row for report in reports for row in report["rejected"]]
     rejected = rejection.table(made, rows, target.read(rejection.FILE_NAME) if base else b"")
-    generations = (*(base.generations if base else ()),
-                   {key: made.description[key] for key in ("source", "images", "shards")})  # fmt: skip
+    new = manifest.Generation(
+        source=made.description["source"],
+        images=made.description["images"],
+        shards=made.description["shards"],
+    )
+    generations = (*(base.generations if base else ()), new)
     sources = [generation["source"] for generation in generations]
     whole = Manifest(
         name=made.options.name,

@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import os
+import re
 
 import pytest
 
@@ -77,3 +79,63 @@ def test_a_manifest_that_lacks_something_is_incomplete(folder):
 
 def test_the_same_manifest_is_the_same_bytes():
     assert manifest.dumps(WHOLE) == manifest.dumps(dataclasses.replace(WHOLE))
+
+
+def rewritten(folder, change) -> None:
+    """Changes the document of a manifest, as an attacker would: its checksum fits again."""
+    path = folder / "manifest.json"
+    document = json.loads(path.read_text("utf-8"))
+    change(document)
+    document["checksum"] = manifest._checksum(document)
+    path.write_text(json.dumps(document))
+
+
+UP = "../../up"
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        (lambda whole: whole["axes"].update({"..": ["a"]}), "matching regex .* at `key` in `$.axes`"),
+        (lambda whole: whole["axes"].update({"/tmp/a": ["a"]}), "at `key` in `$.axes`"),
+        (lambda whole: whole["axes"].update(category="cats"), "Expected `array`, got `str`"),
+        (lambda whole: whole["splits"].update({UP: whole["splits"]["train"]}), "at `key` in `$.splits`"),
+        (lambda whole: whole["splits"]["train"]["shards"][0].update(file=UP), "shards[0].file`"),
+        (lambda whole: whole["splits"]["train"]["shards"][0].update(file=".hidden"), "shards[0].file`"),
+        (lambda whole: whole["splits"]["train"]["shards"][0].update(records=-1), "shards[0].records`"),
+        (lambda whole: whole["splits"]["train"]["shards"][0].update(bytes=1 << 63), "shards[0].bytes`"),
+        (lambda whole: whole["splits"]["train"]["shards"][0].update(sha256={"": "0"}), "the SHA-256 sums of"),
+        (lambda whole: whole.update(name="a/b"), "`$.name`"),
+        (
+            lambda whole: whole.update(name=".*"),
+            "`$.name`",
+        ),  # part of a pattern of names to remove
+        (lambda whole: whole.update(files={UP: "0"}), "at `key` in `$.files`"),
+        (lambda whole: whole.update(options={"a=$(id) ": 1}), "at `key` in `$.options`"),
+        (lambda whole: whole.update(options={"seed": {}}), "`$.options[...]`"),
+        (lambda whole: whole.update(generations=[{}]), "missing required field"),
+        (lambda whole: whole.update(generations=[{"source": "", "images": 1, "shards": {UP: 1}}]), "shards`"),
+        (lambda whole: whole.update(source=UP), "`$.source`"),
+    ],
+)
+def test_a_hostile_manifest_is_one_line(folder, change, where):
+    rewritten(folder, change)
+    with pytest.raises(DataError, match="manifest.json: incomplete") as raised:
+        manifest.load(folder)
+    assert re.search(re.escape(where).replace(r"\.\*", ".*"), str(raised.value))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_shard_that_is_a_named_pipe_is_missing(folder):
+    (folder / SHARD.file).unlink()
+    os.mkfifo(folder / SHARD.file)
+    rewritten(folder, lambda whole: whole["splits"]["train"]["shards"][0].update(bytes=0))
+    with pytest.raises(DataError, match="missing, but the manifest lists it"):
+        manifest.load(folder)
+
+
+def test_a_manifest_that_is_a_named_pipe_is_refused(folder):
+    (folder / "manifest.json").unlink()
+    os.mkfifo(folder / "manifest.json")
+    with pytest.raises(DataError, match="manifest.json: unreadable .*not a regular file"):
+        manifest.load(folder)
