@@ -11,9 +11,10 @@ format     records, tables and manifests; folders on disk and in object stores
 """
 
 import sys as _sys
+from types import TracebackType as _TracebackType
 
 
-def _quiet_interrupt(kind, error, trace) -> None:
+def _quiet_interrupt(kind: type[BaseException], error: BaseException, trace: _TracebackType | None) -> None:
     """Ctrl-C while a command is still importing is no error to trace."""
     if issubclass(kind, KeyboardInterrupt):
         print("interrupted", file=_sys.stderr)

@@ -214,7 +214,9 @@ def _incomplete(options: flags.FlagValues) -> bool:
     return options.allow_missing_classes or options.append or options.repair
 
 
-def _curate(listing: Listing, chosen: planning.Options, options: flags.FlagValues, base) -> Listing:
+def _curate(
+    listing: Listing, chosen: planning.Options, options: flags.FlagValues, base: manifest.Manifest | None
+) -> Listing:
     """Makes splits and drops duplicates, as asked for."""
     processes = _processes(options)
     if chosen.split and len(listing):

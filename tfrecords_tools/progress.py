@@ -6,6 +6,7 @@ with progress.Progress("converting", total=5200) as bar:
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
 QUIET_SECONDS = 2.0  # what is over sooner says nothing
@@ -24,7 +25,7 @@ class Progress:
     """
 
     def __init__(self, title: str, *, total: int | None = None, unit: str = "images",
-                 stream: TextIO | None = None, clock=time.monotonic):  # fmt: skip
+                 stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic):  # fmt: skip
         self._title, self._total, self._unit = title, total, unit
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
@@ -38,7 +39,7 @@ class Progress:
     def __enter__(self) -> "Progress":
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def start_from(self, done: int) -> None:

@@ -16,8 +16,9 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, MutableSequence
 from multiprocessing import sharedctypes
+from multiprocessing.connection import Connection
 from typing import Any
 
 from tfrecords_tools.errors import DataError
@@ -37,7 +38,7 @@ class WorkerDied(Exception):
 class Counts:
     """How far a job is: `add` in the worker, read by the parent while the worker goes on."""
 
-    def __init__(self, array, on_add: Callable[[], None] | None = None):
+    def __init__(self, array: MutableSequence[int], on_add: Callable[[], None] | None = None):
         self.array, self._on_add = array, on_add
 
     def add(self, images: int, size: int = 0, rejected: int = 0) -> None:
@@ -75,23 +76,24 @@ class WorkerPool:
         if self._workers == 1:
             yield from self._run_here(jobs)
             return
-        queue, crew = iter(jobs), []
+        queue = iter(jobs)
+        running: list[_Worker] = []
         again: list[tuple[Any, int]] = []
         try:
             while True:
-                while len(crew) < self._workers and (work := _next(again, queue)) is not None:
-                    crew.append(_Worker(self._function, self._common))
-                    crew[-1].give(*work)
-                if not crew:
+                while len(running) < self._workers and (work := _next(again, queue)) is not None:
+                    running.append(_Worker(self._function, self._common))
+                    running[-1].give(*work)
+                if not running:
                     return
-                pipes = [worker.pipe for worker in crew]
+                pipes = [worker.pipe for worker in running]
                 ready = multiprocessing.connection.wait(pipes, TICK_SECONDS)
-                for worker in [worker for worker in crew if worker.pipe in ready]:
+                for worker in [worker for worker in running if worker.pipe in ready]:
                     job, deaths, counts = worker.job, worker.deaths, worker.done
                     try:
                         kind, value = worker.pipe.recv()
                     except (EOFError, OSError):
-                        crew.remove(worker)
+                        running.remove(worker)
                         how = worker.end()
                         if deaths:
                             raise WorkerDied(job, counts[0], how) from None
@@ -104,12 +106,12 @@ class WorkerPool:
                     if (work := _next(again, queue)) is not None:
                         worker.give(*work)
                     else:
-                        crew.remove(worker)
+                        running.remove(worker)
                         worker.dismiss()
                     yield job, value
-                self._tick([worker.done for worker in crew])
+                self._tick([worker.done for worker in running])
         finally:
-            for worker in crew:
+            for worker in running:
                 worker.end()
 
     def _run_here(self, jobs: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
@@ -184,7 +186,7 @@ class _Worker:
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-def _serve(pipe, function: Callable, common: Any, array) -> None:
+def _serve(pipe: Connection, function: Callable, common: Any, array: MutableSequence[int]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
     threading.Thread(target=_follow_parent, daemon=True).start()
     counts = Counts(array)

@@ -15,6 +15,7 @@ import numpy as np
 
 from tfrecords_tools import workers
 from tfrecords_tools.format import manifest, records, storage, tfds_metadata
+from tfrecords_tools.format.folder import Folder
 from tfrecords_tools.format.manifest import ENDINGS, cell_name
 from tfrecords_tools.images import image
 
@@ -86,8 +87,9 @@ def audit(
     tasks = [Task(name, part) for name, split in whole.splits.items() for part in split.shards]
     setting = Setting(data_dir, whole.axes, decode)
     crew = workers.WorkerPool(look, setting, workers=max(1, min(processes, len(tasks))), on_tick=on_progress)
-    cells = {name: collections.Counter() for name in whole.splits}
-    encodings, damaged = collections.Counter(), {}
+    cells: dict[str, collections.Counter[str]] = {name: collections.Counter() for name in whole.splits}
+    encodings: collections.Counter[str] = collections.Counter()
+    damaged = {}
     for task, (damages, own_cells, own_encodings) in crew.run(tasks):
         damaged[task.shard.file] = damages
         cells[task.split].update(own_cells)
@@ -99,7 +101,7 @@ def audit(
     return whole, found
 
 
-def _companions(store, whole: manifest.Manifest) -> Iterator[Damage]:
+def _companions(store: Folder, whole: manifest.Manifest) -> Iterator[Damage]:
     for name, sha256 in whole.files.items():
         try:
             data = store.read(name)
@@ -159,8 +161,9 @@ class _Reader:
         self.setting, self.part, self.counts = setting, part, counts
         self.data, self.index = data[""], data.get(".idx")
         self.damages: list[Damage] = []
-        self.cells, self.encodings = collections.Counter(), collections.Counter()
-        self.rows = []
+        self.cells: collections.Counter[str] = collections.Counter()
+        self.encodings: collections.Counter[str] = collections.Counter()
+        self.rows: list[tuple] = []
         self.table = _table(data.get(".npy"), len(setting.axes), part)
         for number, (offset, payload, key, wrong) in enumerate(self._records()):
             if wrong:

@@ -25,7 +25,8 @@ def tables(whole: Manifest, data_dir: str, split: str) -> Iterator[tuple[str, np
 
 def cells(whole: Manifest, data_dir: str, split: str) -> dict[str, tuple[int, float]]:
     """Per combination of labels: images, and mean bytes of an encoded image."""
-    counts, sizes = collections.Counter(), collections.Counter()
+    counts: collections.Counter[str] = collections.Counter()
+    sizes: collections.Counter[str] = collections.Counter()
     for _, table in tables(whole, data_dir, split):
         labels, which = np.unique(table["labels"], axis=0, return_inverse=True)
         which = which.reshape(-1)
@@ -65,20 +66,21 @@ def draw_sheets(
 
 
 def _first_images(whole: Manifest, data_dir: str, split: str, count: int) -> dict[str, list[np.ndarray]]:
-    store, found = storage.open_folder(data_dir), collections.defaultdict(list)
+    store = storage.open_folder(data_dir)
+    images: dict[str, list[np.ndarray]] = collections.defaultdict(list)
     wanted = set(whole.splits[split].cells)
     for file, table in tables(whole, data_dir, split):
         data = store.view(file)
         for row in table:
             cell = cell_name(whole.axes, row["labels"].tolist())
-            if len(found[cell]) < count:
-                found[cell].append(pixels(data, row))
-        if all(len(found[cell]) >= count for cell in wanted):
+            if len(images[cell]) < count:
+                images[cell].append(pixels(data, row))
+        if all(len(images[cell]) >= count for cell in wanted):
             break
-    return dict(sorted(found.items()))
+    return dict(sorted(images.items()))
 
 
-def pixels(data, row: np.ndarray) -> np.ndarray:
+def pixels(data: records.Buffer, row: np.ndarray) -> np.ndarray:
     """One record's image, uint8 [H, W, 3].
 
     Args:

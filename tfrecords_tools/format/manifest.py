@@ -22,6 +22,7 @@ from tfrecords_tools.format.documents import (
     OptionName,
     SplitName,
 )
+from tfrecords_tools.format.folder import Folder
 
 FILE_NAME = "manifest.json"
 ENDINGS = ("", ".idx", ".npy")  # the files of a shard
@@ -183,7 +184,7 @@ def _from_document(document: dict, path: str) -> Manifest:
     return manifest
 
 
-def _check_shard(folder, split: str, shard: Shard) -> None:
+def _check_shard(folder: Folder, split: str, shard: Shard) -> None:
     size = folder.size(shard.file)
     if size is None:
         raise DataError(

@@ -24,13 +24,16 @@ Beside `SHARD` lie two files that make it addressable by record number:
 import functools
 import hashlib
 import io
+import mmap
 import re
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import google_crc32c
 import numpy as np
 
+Buffer = bytes | memoryview | mmap.mmap  # the contents of a shard
 ENCODINGS = ("jpeg", "png", "raw")  # `table["encoding"]` is an index into this
 NO_LABEL = -1
 LENGTH_BYTES = 12  # before the payload: length and its checksum
@@ -117,8 +120,9 @@ def _example(image: bytes, key: bytes, labels: dict[str, int]) -> tuple[bytes, i
     Features in the order of their names. By hand it takes 4 us; protobuf, and then looking for the
     image in what it gave, 40.
     """
-    before, after, names = [], [], sorted((*labels, "key"))
-    for name in names:
+    before: list[bytes] = []
+    after: list[bytes] = []
+    for name in sorted((*labels, "key")):
         entry = _bytes_entry(b"key", len(key)) + key if name == "key" else _int_entry(name, labels[name])
         (before if name < "image" else after).append(entry)
     head, tail = b"".join((*before, _bytes_entry(b"image", len(image)))), b"".join(after)
@@ -169,7 +173,7 @@ def parse(payload: bytes) -> tuple[bytes, bytes, dict[str, int]]:
     return images[0], keys[0], labels
 
 
-def read_payloads(data) -> Iterator[bytes]:
+def read_payloads(data: Buffer) -> Iterator[bytes]:
     """The payloads of a sound shard, one after another, checksums unread."""
     offset = 0
     while offset < len(data):
@@ -178,7 +182,7 @@ def read_payloads(data) -> Iterator[bytes]:
         offset += LENGTH_BYTES + length + FOOTER_BYTES
 
 
-def read_keys(data) -> Iterator[bytes]:
+def read_keys(data: Buffer) -> Iterator[bytes]:
     """The keys of a sound shard's records."""
     return (parse(payload)[1] for payload in read_payloads(data))
 
@@ -204,7 +208,7 @@ def key_text(key: bytes) -> str:
 
 
 @functools.cache
-def example_class():
+def example_class() -> Any:
     """tf.train.Example from its published schema, without importing TensorFlow.
 
     Source: tensorflow/core/example/{example,feature}.proto. A pool of its own, so that it never
@@ -215,7 +219,7 @@ def example_class():
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="tensorflow", syntax="proto3")
 
-    def message(name, *fields, parent=None):
+    def message(name: str, *fields: tuple[str, int, int, int, str | None], parent: Any = None) -> Any:
         made = (parent.nested_type if parent else file.message_type).add(name=name)
         for field_name, number, kind, label, type_name in fields:
             made.field.add(name=field_name, number=number, type=kind, label=label, type_name=type_name)

@@ -15,7 +15,7 @@ import shutil
 import stat
 import uuid
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 import filelock
 
@@ -197,14 +197,14 @@ def suffix(key: bytes) -> bytes:
     return (dot + ending).lower() if stem.strip(b".") else b""
 
 
-def start_writing(file, start: int, end: int) -> None:
+def start_writing(file: IO[bytes], start: int, end: int) -> None:
     """Has the system write these bytes of an open file soon, so that `sync` need not wait for them all."""
     file.flush()
     if _sync_file_range is not None:
         _sync_file_range(file.fileno(), start, end - start, 2)  # SYNC_FILE_RANGE_WRITE; advice: may fail
 
 
-def _find_sync_file_range():
+def _find_sync_file_range() -> Any:
     function = getattr(ctypes.CDLL(None), "sync_file_range", None)  # Linux; Python has no such call
     if function is not None:
         function.argtypes = ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint

@@ -34,7 +34,7 @@ class EncodingOptions:
     quality: int = 95
     max_pixels: int = MAX_PIXELS
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.encoding not in ENCODINGS:
             raise UsageError(f"--encoding must be one of {', '.join(ENCODINGS)}, not {self.encoding!r}")
         if self.fit not in FITS:

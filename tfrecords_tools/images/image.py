@@ -10,6 +10,7 @@ import dataclasses
 import io
 import warnings
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import simplejpeg
@@ -22,6 +23,7 @@ from tfrecords_tools.images.scratch import scratch
 MAX_FILE_BYTES = 1 << 29
 # EPS and PDF would run other programs, the rest of Pillow's list nobody trains on.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "TGA")
+Result = TypeVar("Result")
 _HARMLESS = ("Invalid SOS parameters", "Unknown Adobe color transform", "Warning: unknown JFIF revision")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
@@ -69,7 +71,12 @@ def pixels(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray | Rejecte
     return _read(data, max_pixels, lambda header: _plain_jpeg(data, header), _upright)
 
 
-def _read(data: bytes, max_pixels: int, read_jpeg: Callable, read_other: Callable):
+def _read(
+    data: bytes,
+    max_pixels: int,
+    read_jpeg: Callable[[jpeg.Header], Result | Rejected | None],
+    read_other: Callable[[Image.Image], Result | Rejected],
+) -> Result | Rejected:
     """Hands an image to who can read it, and makes whatever goes wrong a reason.
 
     Args:
@@ -153,7 +160,9 @@ def _plain_jpeg(
     return found
 
 
-def _read_other(data: bytes, max_pixels: int, read: Callable):
+def _read_other(
+    data: bytes, max_pixels: int, read: Callable[[Image.Image], Result | Rejected]
+) -> Result | Rejected:
     """Whatever else Pillow reads."""
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS and not _register_heif():
         return Rejected("HEIF/HEIC image: reading it needs pip install pillow-heif")

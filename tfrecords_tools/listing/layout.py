@@ -37,7 +37,7 @@ class Layout:
 
     template: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         fields = [field for part in self.parts if (field := _field(part, self.template))]
         for field in fields:
             if fields.count(field) > 1:
@@ -110,7 +110,7 @@ def detect(folders: Mapping[Folder, int]) -> Layout:
             "say what is what, for example --layout='{split}/{category}' or --layout='{category}'"
         )
     start = 1 if known else 0
-    rests = collections.Counter()
+    rests: collections.Counter[Folder] = collections.Counter()
     for folder, count in folders.items():
         if len(folder) > start:
             rests[folder[start:]] += count

@@ -6,22 +6,24 @@ A row names a file (`image_path`, `path`, `file`, `image` or `filename`) and has
 
 import csv
 import io
+from typing import Any
 
 import numpy as np
 
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records
 from tfrecords_tools.listing.layout import AUTHENTICITY, CATEGORY, SPLIT, TRUTH_WORDS
+from tfrecords_tools.listing.table import Table
 
 PATH_COLUMNS = ("image_path", "path", "file", "image", "filename")
 _AXIS_COLUMNS = {"label": AUTHENTICITY, "class": CATEGORY}
 
 
-def read(table, data: bytes, where: str, seed: int) -> None:
+def read(table: Table, data: bytes, where: str, seed: int) -> None:
     """Takes a CSV file into the table of a folder.
 
     Args:
-      table: a `table.Table`, with what the directories say.
+      table: what the directories say.
       data: the file's bytes.
       where: its name in messages.
       seed: of the table's order hashes.
@@ -33,7 +35,7 @@ def read(table, data: bytes, where: str, seed: int) -> None:
 
 
 class _Reader:
-    def __init__(self, table, where: str, seed: int):
+    def __init__(self, table: Table, where: str, seed: int):
         self.table, self.where, self.seed = table, where, seed
 
     def read(self, data: bytes) -> None:
@@ -45,7 +47,7 @@ class _Reader:
             line = f"{self.where}: row {reader.line_num}"
             raise DataError(f"{line} is no row of a CSV file ({error}); correct it") from error
 
-    def _read(self, reader) -> None:
+    def _read(self, reader: Any) -> None:
         header = [column.strip() for column in next(reader, [])]
         path = next((header.index(column) for column in PATH_COLUMNS if column in header), None)
         where = self.where

@@ -32,7 +32,7 @@ class Shares:
     text: str
     group: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if abs(sum(self.shares.values()) - 1) > 1e-6:
             raise UsageError(
                 f"--split={self.text}: the shares add up to {sum(self.shares.values()):g}, not to 1"

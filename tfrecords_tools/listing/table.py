@@ -91,7 +91,7 @@ class Table:
             split=split, labels=labels, rejected=rejected, skipped=walk.skipped, keys=walk.keys,
         )  # fmt: skip
 
-    def _maps(self, keep) -> dict[str, tuple[str, ...]]:
+    def _maps(self, keep: np.ndarray | slice) -> dict[str, tuple[str, ...]]:
         axes = [axis for axis in self.columns if axis != SPLIT and (self.columns[axis][keep] >= 0).any()]
         axes.sort(key=lambda axis: axis != AUTHENTICITY)
         if not axes:
@@ -101,7 +101,7 @@ class Table:
             )
         return {axis: TRUTH if axis == AUTHENTICITY else tuple(sorted(self.names[axis])) for axis in axes}
 
-    def _splits(self, keep) -> tuple[np.ndarray, tuple[str, ...]]:
+    def _splits(self, keep: np.ndarray | slice) -> tuple[np.ndarray, tuple[str, ...]]:
         ids = self.columns[SPLIT][keep]
         names = list(self.names.get(SPLIT, []))
         if (ids < 0).any():

@@ -3,10 +3,13 @@
 import collections
 import tempfile
 from collections.abc import Callable
+from typing import IO
 
 import numpy as np
+import numpy.typing as npt
 
 from tfrecords_tools.format import records, storage
+from tfrecords_tools.format.folder import Folder
 from tfrecords_tools.listing import layout as layouts
 
 METADATA = "metadata.csv"
@@ -25,7 +28,7 @@ class Walk:
       skipped: (key, reason) of files that are no images by their names.
     """
 
-    def __init__(self, store, metadata: str, seed: int, on_progress: Callable[[int], None]):
+    def __init__(self, store: Folder, metadata: str, seed: int, on_progress: Callable[[int], None]):
         self.folders: list[layouts.Folder] = []
         self.rejected: list[tuple[bytes, str]] = []
         self.skipped: list[tuple[bytes, str]] = []
@@ -65,7 +68,7 @@ class Walk:
 
     def counts(self) -> dict[layouts.Folder, int]:
         """Images by directory."""
-        counts = collections.Counter()
+        counts: collections.Counter[layouts.Folder] = collections.Counter()
         for folder, count in zip(
             self.folders, np.bincount(self.rows["folder"], minlength=len(self.folders)), strict=True
         ):
@@ -77,7 +80,7 @@ class Walk:
         return self.keys[row["start"] : row["start"] + row["length"]].tobytes()
 
 
-def _mapped(file, dtype) -> np.ndarray:
+def _mapped(file: IO[bytes], dtype: npt.DTypeLike) -> np.ndarray:
     size = file.tell()
     file.flush()
     return np.asarray(np.memmap(file, dtype, mode="r")) if size else np.empty(0, dtype)  # a plain view

@@ -17,7 +17,7 @@ from tfrecords_tools.writing import shard
 from tfrecords_tools.writing.planning import Job, Plan
 
 
-def run(made: Plan, output_dir: str, jobs: Iterable[Job], options: str, on_progress) -> None:
+def run(made: Plan, output_dir: str, jobs: Iterable[Job], options: str, on_progress: shard.Progress) -> None:
     """Writes shards by a Beam pipeline.
 
     Args:
@@ -74,7 +74,7 @@ def _write(job: Job, common: shard.ShardContext) -> str:
     return records.key_text(job.file.encode())
 
 
-def _watch(output_dir: str, jobs: list[Job], done: threading.Event, on_progress) -> None:
+def _watch(output_dir: str, jobs: list[Job], done: threading.Event, on_progress: shard.Progress) -> None:
     """Tells of shards as they appear, wherever they are written."""
     target = storage.open_folder(output_dir)
     waiting, images, size = list(jobs), 0, 0

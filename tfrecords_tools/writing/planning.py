@@ -45,7 +45,7 @@ class Options:
     drop_duplicates: str = "none"
     duplicate_distance: int = 4
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.name.isidentifier() or not self.name.isascii():
             raise UsageError(
                 f"--name is letters, digits and _, not beginning with a digit, not {self.name!r}"

@@ -9,13 +9,14 @@ import numpy as np
 
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records
+from tfrecords_tools.format.folder import Folder
 from tfrecords_tools.format.manifest import cell_name
 from tfrecords_tools.writing.planning import Plan
 
 FILE_NAME = "rejected.csv"
 
 
-def require_few(made: Plan, reports: list[dict], max_rejected: float, target) -> None:
+def require_few(made: Plan, reports: list[dict], max_rejected: float, target: Folder) -> None:
     """Raises DataError when more than this share of the images, or all of them, is rejected."""
     rows = [row for report in reports for row in report["rejected"]]
     outside = [[records.key_text(key), reason] for key, reason in made.listing.rejected]
@@ -33,12 +34,12 @@ def require_few(made: Plan, reports: list[dict], max_rejected: float, target) ->
     )
 
 
-def require_classes_left(made: Plan, reports: list[dict], target) -> None:
+def require_classes_left(made: Plan, reports: list[dict], target: Folder) -> None:
     """Raises DataError when every image of a class, of one split, was rejected."""
     listing = made.listing
     for split, order in made.order.items():
         own = [report for report in reports if report["split"] == split]
-        left = collections.Counter()
+        left: collections.Counter[str] = collections.Counter()
         for report in own:
             left.update(report["cells"])
         cells = np.unique(listing.labels[order], axis=0)

@@ -8,6 +8,7 @@ import numpy as np
 from tfrecords_tools.checking import audit
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import manifest, records, storage
+from tfrecords_tools.format.folder import Folder
 from tfrecords_tools.format.manifest import Manifest
 from tfrecords_tools.listing.listing import Listing
 from tfrecords_tools.writing import planning, rejection, shard, writer
@@ -30,7 +31,7 @@ def repair(
     output_dir: str,
     *,
     processes: int,
-    on_progress: writer.Progress = lambda images, size, rejected: None,
+    on_progress: shard.Progress = lambda images, size, rejected: None,
 ) -> tuple[Manifest, list[str]]:
     """Rebuilds whatever `audit` finds damaged, from the images it was made of.
 
@@ -58,7 +59,7 @@ def repair(
     return whole, sorted({damage.file for damage in damages})
 
 
-def _plans(listing: Listing, options: Options, target, whole: Manifest) -> list[Plan]:
+def _plans(listing: Listing, options: Options, target: Folder, whole: Manifest) -> list[Plan]:
     """The plans of a folder's generations, again. Raises DataError where they are not the same."""
     plans, base = [], None
     for number, generation in enumerate(whole.generations):
@@ -87,7 +88,7 @@ def _upto(whole: Manifest, plans: list[Plan]) -> Manifest:
 
 
 def _companions(
-    target, plans: list[Plan], whole: Manifest, listing: Listing, damaged: set[str]
+    target: Folder, plans: list[Plan], whole: Manifest, listing: Listing, damaged: set[str]
 ) -> dict[str, bytes]:
     """The files beside the shards, TFDS's metadata apart: made again where damaged.
 
@@ -113,7 +114,7 @@ def _companions(
     return companions | {rejection.FILE_NAME: table}
 
 
-def _rejected_again(target, made: Plan) -> list[tuple[str, str]]:
+def _rejected_again(target: Folder, made: Plan) -> list[tuple[str, str]]:
     """Planned images that are in no shard, with the reasons found by checking them again."""
     source = storage.open_folder(made.listing.root)
     common = shard.ShardContext(made.listing.root, target.root, made.listing.axes, made.options.recipe)
@@ -127,7 +128,7 @@ def _rejected_again(target, made: Plan) -> list[tuple[str, str]]:
     return rows
 
 
-def _members(target, whole: Manifest, generation: int) -> np.ndarray:
+def _members(target: Folder, whole: Manifest, generation: int) -> np.ndarray:
     name = writer.members_file(generation + 1)
     try:
         hashes = np.load(io.BytesIO(target.read(name)), allow_pickle=False)

@@ -10,12 +10,15 @@ import errno
 import hashlib
 import io
 import json
+from collections.abc import Callable
+from typing import IO
 
 import numpy as np
 
 from tfrecords_tools.atomic import sync
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records, storage
+from tfrecords_tools.format.folder import Folder
 from tfrecords_tools.format.manifest import cell_name
 from tfrecords_tools.format.storage import WORK
 from tfrecords_tools.images import image
@@ -23,6 +26,7 @@ from tfrecords_tools.images.encoding_options import EncodingOptions
 from tfrecords_tools.workers import Counts
 from tfrecords_tools.writing.planning import Job
 
+Progress = Callable[[int, int, int], None]  # called with (images, bytes, rejected) so far
 _WRITE_BYTES = 2 << 20  # the disk works while the next images are decoded
 
 
@@ -75,10 +79,15 @@ def write(common: ShardContext, job: Job, counts: Counts) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _write_records(file, source, common: ShardContext, job: Job, counts) -> tuple[dict, bytes, bytes]:
+def _write_records(
+    file: IO[bytes], source: Folder, common: ShardContext, job: Job, counts: Counts
+) -> tuple[dict, bytes, bytes]:
     """Fills an open shard. Returns its report, and the contents of `.idx` and `.npy`."""
     axes, offset, digest = tuple(common.axes), 0, hashlib.sha256()
-    cells, image_sizes, encodings, notes = (collections.Counter() for _ in range(4))
+    cells: collections.Counter[tuple[int, ...]] = collections.Counter()
+    image_sizes: collections.Counter[tuple[int, int]] = collections.Counter()
+    encodings: collections.Counter[str] = collections.Counter()
+    notes: collections.Counter[str] = collections.Counter()
     rows, rejected, handed = [], [], 0
     for key, size, labels in job.images:
         checked = fetch(source, key, size, common)
@@ -122,7 +131,7 @@ def _write_records(file, source, common: ShardContext, job: Job, counts) -> tupl
     return report, index, stream.getvalue()
 
 
-def fetch(source, key: bytes, size: int, common: ShardContext) -> image.Checked | image.Rejected:
+def fetch(source: Folder, key: bytes, size: int, common: ShardContext) -> image.Checked | image.Rejected:
     """Reads and checks one image.
 
     Raises:

@@ -34,8 +34,6 @@ PLAN_FILE = f"{WORK}/plan.json"
 MAX_SIZES = 1_000  # image sizes listed in the manifest
 _OF_MANIFEST = ("name", "axes", "shards", "source", "images", "appends_to")  # said elsewhere in it
 
-Progress = Callable[[int, int, int], None]
-
 
 @dataclasses.dataclass(frozen=True)
 class Written:
@@ -60,7 +58,7 @@ def write(
     max_rejected: float = 0.01,
     allow_missing_classes: bool = False,
     beam_options: str | None = None,
-    on_progress: Progress = lambda images, size, rejected: None,
+    on_progress: shard.Progress = lambda images, size, rejected: None,
     on_resume: Callable[[int, int], None] = lambda shards, images: None,
 ) -> Written:
     """Writes a plan's shards into a folder and makes it whole; goes on where an earlier run ended.
@@ -109,7 +107,9 @@ def write(
     return Written(whole, time.monotonic() - start, images)
 
 
-def run(made: Plan, output_dir: str, jobs: Iterable[Job], processes: int, on_progress: Progress) -> None:
+def run(
+    made: Plan, output_dir: str, jobs: Iterable[Job], processes: int, on_progress: shard.Progress
+) -> None:
     """Writes shards by local processes.
 
     Raises:
@@ -128,7 +128,7 @@ def run(made: Plan, output_dir: str, jobs: Iterable[Job], processes: int, on_pro
         ) from death
 
 
-def finished(target, made: Plan) -> Manifest | None:
+def finished(target: Folder, made: Plan) -> Manifest | None:
     """The folder's manifest if this very plan is done there. Raises DataError if it holds another."""
     if target.size(manifest.FILE_NAME) is None:
         return None
@@ -162,7 +162,7 @@ def require_same(root: str, found: dict, wanted: dict, remedy: str = "") -> None
         )
 
 
-def _require_ours(target, made: Plan) -> None:
+def _require_ours(target: Folder, made: Plan) -> None:
     """Raises DataError unless the folder is new, empty, or left by a run of this plan."""
     if target.size(PLAN_FILE) is None:
         names = [name for name in target.names() if name != WORK]
@@ -191,7 +191,7 @@ def _all_reports(target: Folder, made: Plan) -> list[dict]:
     return [report for report in reports.values() if report is not None]
 
 
-def _finish(target, made: Plan, reports: list[dict]) -> Manifest:
+def _finish(target: Folder, made: Plan, reports: list[dict]) -> Manifest:
     """Adds the written shards to what was there, and publishes the result."""
     base, listing = made.base, made.listing
     splits = dict(base.splits) if base else {}
@@ -238,7 +238,7 @@ def members_file(generation: int) -> str:
     return f"images-{generation:05d}.npy"
 
 
-def publish(target, whole: Manifest, companions: dict[str, bytes]) -> Manifest:
+def publish(target: Folder, whole: Manifest, companions: dict[str, bytes]) -> Manifest:
     """Publishes what lies beside the shards, TFDS's metadata too, then the manifest, and clears up."""
     companions = companions | tfds_metadata.files(whole)
     for alias, name in tfds_metadata.aliases(whole).items():
@@ -252,7 +252,7 @@ def publish(target, whole: Manifest, companions: dict[str, bytes]) -> Manifest:
     return whole
 
 
-def _clear(target, whole: Manifest) -> None:
+def _clear(target: Folder, whole: Manifest) -> None:
     """Removes what only the work needed: `.convert/`, and shard names of earlier generations' counts."""
     pattern = re.compile(rf"{whole.name}-\w+\.tfrecord-\d{{5}}-of-\d{{5}}(\.idx|\.npy)?")
     known = set(tfds_metadata.aliases(whole))
@@ -265,7 +265,7 @@ def _clear(target, whole: Manifest) -> None:
 
 
 def _sum(reports: list[dict], key: str) -> dict[str, int]:
-    total = collections.Counter()
+    total: collections.Counter[str] = collections.Counter()
     for report in reports:
         total.update(report[key])
     return dict(sorted(total.items()))
