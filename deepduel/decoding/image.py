@@ -13,14 +13,13 @@ are no power of two are not used: libjpeg-turbo has no vector code for them, and
 """
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import simplejpeg
-from PIL import Image
 
+from deepduel.decoding.resample import library, resample
 from tfrecords_tools.errors import UsageError
 from tfrecords_tools.images.scratch import scratch
 from tfrecords_tools.images.stored import stored_pixels
@@ -32,9 +31,14 @@ SCALES = (8, 4, 2)  # the reductions for which libjpeg-turbo has vector code
 _MARGIN = 1.5
 _FAST_MARGIN = 1.0
 
-# Pillow would return its memory after every image, and page it in again for the next: half a
-# millisecond each. Each thread needs an image, the one between the two passes, and the result.
-Image.core.set_blocks_max(max(Image.core.get_blocks_max(), 3 * (os.cpu_count() or 1)))
+
+def libraries() -> dict[str, str]:
+    """What the pixels depend on besides the options, for the keys of caches and the record of a run.
+
+    Returns:
+      {"decoder": version of simplejpeg, "resizer": name and version of the library that resamples}.
+    """
+    return {"decoder": simplejpeg.__version__, "resizer": library()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +51,9 @@ class DecodeOptions:
         centred) or "pad" (fit inside, black around), both with the aspect ratio kept and antialiased;
         "native": no resampling, cut a frame out; an image smaller than the frame is mirrored at its edges.
       fast: trade accuracy for speed: approximate DCT and colour upsampling, and large images
-        decoded at 1/2, 1/4 or 1/8, down to exactly `size`. Off, pixels are those that Pillow
-        gives, bit for bit, and reduced images stay at least 1.5 times as large as `size`.
+        decoded at 1/2, 1/4 or 1/8, down to exactly `size`. Off, JPEGs decode to Pillow's pixels, bit for
+        bit, and reduced images stay at least 1.5 times as large as `size`. Where images are
+        resampled, one value in seven differs from Pillow's by a grey level, see `resample`.
     """
 
     size: tuple[int, int]
@@ -152,28 +157,26 @@ def resize_image(
     h, w = full or pixels.shape[:2]
     if pixels.shape[:2] == (height, width) == (h, w):
         return pixels
-    picture = Image.fromarray(pixels)
     if options.fit == "crop":
         factor = max(height / h, width / w)
         left, top = (w - width / factor) / 2, (h - height / factor) / 2
         box = (max(left, 0), max(top, 0), min(w - left, w), min(h - top, h))
-        return _resample(picture, (height, width), box, scale)
+        return _resample(pixels, (height, width), box, scale)
     factor = min(height / h, width / w)
     inner = max(1, round(h * factor)), max(1, round(w * factor))
     canvas = np.zeros((height, width, 3), np.uint8)
     top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
-    resized = _resample(picture, inner, (0, 0, w, h), scale)
+    resized = _resample(pixels, inner, (0, 0, w, h), scale)
     canvas[top : top + inner[0], left : left + inner[1]] = resized
     return canvas
 
 
 def _resample(
-    picture: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float], scale: int
+    pixels: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float], scale: int
 ) -> np.ndarray:
     """`box` (left, top, right, bottom) in pixels of the whole image -> uint8 [*size, 3]."""
     left, top, right, bottom = (side / scale for side in box)
-    resized = picture.resize(size[::-1], Image.Resampling.BILINEAR, box=(left, top, right, bottom))
-    return np.asarray(resized)
+    return resample(pixels, size, (left, top, right, bottom))
 
 
 def _cut_out(pixels: np.ndarray, size: tuple[int, int], seed: Sequence[int] | None) -> np.ndarray:

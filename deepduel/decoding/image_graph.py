@@ -1,7 +1,7 @@
 """`deepduel.decoding.image` in TensorFlow's operations: one encoded image -> uint8 [H, W, 3].
 
 The same pixels at native resolution and where the image has the row's size; resampled images differ by
-the rounding between Pillow's two passes.
+the rounding between the two passes of `resample`.
 """
 
 from collections.abc import Collection

@@ -34,10 +34,9 @@ from typing import Any
 
 import filelock
 import numpy as np
-import simplejpeg
 
 from deepduel.decoding import host_memory
-from deepduel.decoding.image import DecodeOptions
+from deepduel.decoding.image import DecodeOptions, libraries
 from deepduel.decoding.split import Split
 from tfrecords_tools.atomic import published
 from tfrecords_tools.errors import DataError, UsageError
@@ -251,7 +250,7 @@ def _no_room(what: str, size: int, room: int, where: str) -> DataError:
 
 def _about(split: Split, decoding: DecodeOptions) -> dict:
     shards = [[shard.records, shard.sha256[""]] for shard in split.shards]
-    options = dataclasses.asdict(decoding) | {"decoder": simplejpeg.__version__}
+    options = dataclasses.asdict(decoding) | libraries()
     digest = hashlib.sha256(json.dumps([_FORMAT, shards, options]).encode()).hexdigest()
     boot = pathlib.Path("/proc/sys/kernel/random/boot_id")
     return {

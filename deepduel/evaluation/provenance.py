@@ -17,6 +17,7 @@ _PACKAGES = (
     "numpy",
     "scikit-learn",
     "simplejpeg",
+    "cykooz.resizer",
     "Pillow",
     "pillow-simd",
 )

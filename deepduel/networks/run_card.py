@@ -40,6 +40,8 @@ class RunCard:
       data_name: name in the manifest of the training data.
       data_source: source in the manifest of the training data.
       seed: random seed of the run.
+      libraries: what decoded and resampled the images when the run was begun, see `image.libraries`; empty
+        for runs of earlier versions.
     """
 
     tasks: dict[AxisName, TaskCard]
@@ -49,6 +51,7 @@ class RunCard:
     data_name: str
     data_source: str
     seed: Seed
+    libraries: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def load(cls, workdir: str | os.PathLike) -> "RunCard":

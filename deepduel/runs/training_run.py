@@ -12,6 +12,7 @@ import pathlib
 
 import numpy as np
 
+from deepduel.decoding.image import libraries
 from deepduel.decoding.split import Split
 from deepduel.networks import input_filters
 from deepduel.networks.run_card import RunCard, TaskCard
@@ -113,8 +114,9 @@ def _card(
     decoding = reading.decoding(split)
     manifest = split.manifest
     return RunCard(
-        tasks, decoding.size, decoding.fit, decoding.fast, manifest.name, manifest.source, options.seed
-    )
+        tasks, decoding.size, decoding.fit, decoding.fast, manifest.name, manifest.source, options.seed,
+        libraries(),
+    )  # fmt: skip
 
 
 def _print_plan(

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import simplejpeg
 import tensorflow as tf
 
+from deepduel.decoding.image import libraries
 from deepduel.decoding.split import Split
 from deepduel.reading import batch_plan, random_reader
 from deepduel.reading.options import ReadOptions
@@ -80,7 +80,7 @@ class Extraction:
         about = {
             "data": [[shard.records, shard.sha256[""]] for shard in self._split.shards],
             "decoding": dataclasses.asdict(self._reading.decoding(self._split)),
-            "decoder": simplejpeg.__version__,
+            **libraries(),
             "on_error": self._reading.on_error,
             "backbone": architecture.backbone,
             "input_filter": architecture.input_filter,

@@ -9,7 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from deepduel import train
-from deepduel.decoding.image import DecodeOptions
+from deepduel.decoding.image import DecodeOptions, libraries
 from deepduel.networks.run_card import RunCard
 from deepduel.prediction.predictor import Predictor
 from deepduel.runs import run_options, task_flags, train_flags
@@ -32,6 +32,7 @@ def test_a_run_leaves_its_models_history_and_card(toy_run, toy_shards):
         assert all(float(row[name]) >= 0 for row in history)
     card = RunCard.load(toy_run)
     assert card.size == (32, 32)
+    assert card.libraries == libraries()
     assert card.tasks["authenticity"] == {"classes": ["real", "fake"], "image_size": 16, "crop_size": 0}
     assert card.data_source == json.loads((toy_shards / "manifest.json").read_text())["source"]
 

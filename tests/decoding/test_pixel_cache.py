@@ -236,3 +236,11 @@ def test_an_unknown_cache_is_refused(text):
 def test_the_sequential_reader_refuses_a_cache():
     with pytest.raises(UsageError, match="cache=ram needs reader=random"):
         ReadOptions(8, cache="ram", reader="sequential")
+
+
+def test_another_library_that_resamples_has_a_cache_of_its_own(toy_shards, tmp_path, monkeypatch):
+    options = DecodeOptions((16, 16))
+    pixel_cache.FileCache(tmp_path, Split(toy_shards, "train"), options)
+    monkeypatch.setattr(pixel_cache, "libraries", lambda: {"decoder": "1.8.1", "resizer": "Pillow 12.0.0"})
+    pixel_cache.FileCache(tmp_path, Split(toy_shards, "train"), options)
+    assert len(list(tmp_path.glob("train-*.pixels"))) == 2

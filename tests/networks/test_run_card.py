@@ -69,3 +69,10 @@ def test_a_card_that_is_nested_too_deeply_is_one_line(tmp_path):
     (tmp_path / "run.json").write_text('{"tasks":' * 100_000)
     with pytest.raises(DataError, match="run.json: unreadable .nested too deeply"):
         RunCard.load(tmp_path)
+
+
+def test_a_card_of_an_earlier_version_names_no_libraries(tmp_path):
+    document = dataclasses.asdict(CARD)
+    del document["libraries"]
+    (tmp_path / "run.json").write_text(json.dumps(document))
+    assert RunCard.load(tmp_path).libraries == {}
