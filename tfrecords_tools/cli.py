@@ -25,8 +25,8 @@ def quiet_tensorflow() -> None:
     """Imports TensorFlow and finds its devices, without the start-up chatter.
 
     TensorFlow's C++ side logs to file descriptor 2 before any level is in force, whatever
-    TF_CPP_MIN_LOG_LEVEL says; what it prints in this window is held back, and shown only when
-    the import fails. A user's own TF_CPP_MIN_LOG_LEVEL wins: then nothing is held back.
+    TF_CPP_MIN_LOG_LEVEL says; what it prints in this window is kept back, and shown only when
+    the import fails. A user's own TF_CPP_MIN_LOG_LEVEL wins: then nothing is kept back.
     """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if "tensorflow" in sys.modules:
@@ -37,18 +37,18 @@ def quiet_tensorflow() -> None:
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # errors are still shown
     sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
+    stderr_copy = os.dup(2)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
         try:
             _start_tensorflow()
         except BaseException:
-            held.seek(0)
-            os.write(kept, held.read())
+            log.seek(0)
+            os.write(stderr_copy, log.read())
             raise
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(stderr_copy, 2)
+            os.close(stderr_copy)
 
 
 def _start_tensorflow() -> None:

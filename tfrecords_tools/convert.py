@@ -16,7 +16,8 @@ from absl import flags
 from tfrecords_tools import cli, progress
 from tfrecords_tools.checking import duplicates
 from tfrecords_tools.errors import UsageError
-from tfrecords_tools.format import manifest, records
+from tfrecords_tools.format import manifest as manifests
+from tfrecords_tools.format import records
 from tfrecords_tools.images import encoding_options
 from tfrecords_tools.listing import folder, splitting
 from tfrecords_tools.listing.listing import Listing, require_all_classes
@@ -159,7 +160,7 @@ def main(options: flags.FlagValues) -> None:
     _require(options)
     chosen = planning.Options(
         name=options.name if options.name is not None else planning.clean_name(options.input_dir),
-        recipe=encoding_options.EncodingOptions(
+        encoding=encoding_options.EncodingOptions(
             options.encoding, options.image_size, options.fit, options.quality, options.max_pixels
         ),
         shard_mb=options.shard_mb,
@@ -170,7 +171,7 @@ def main(options: flags.FlagValues) -> None:
         drop_duplicates=options.drop_duplicates,
         duplicate_distance=options.duplicate_distance,
     )
-    base = manifest.load(options.output_dir) if options.append else None
+    base = manifests.load(options.output_dir) if options.append else None
     with progress.Progress("listing", unit="files") as bar:
         listing = folder.scan(
             options.input_dir,
@@ -215,7 +216,7 @@ def _incomplete(options: flags.FlagValues) -> bool:
 
 
 def _curate(
-    listing: Listing, chosen: planning.Options, options: flags.FlagValues, base: manifest.Manifest | None
+    listing: Listing, chosen: planning.Options, options: flags.FlagValues, base: manifests.Manifest | None
 ) -> Listing:
     """Makes splits and drops duplicates, as asked for."""
     processes = _processes(options)
@@ -231,12 +232,12 @@ def _curate(
 
 def _appended_to(options: flags.FlagValues) -> bool:
     """Whether this repairs a folder whose own lists tell which images were left out, and when."""
-    return options.repair and len(manifest.load(options.output_dir, shards=False).generations) > 1
+    return options.repair and len(manifests.load(options.output_dir, shards=False).generations) > 1
 
 
 def _repair(listing: folder.Listing, chosen: planning.Options, options: flags.FlagValues) -> None:
     with progress.Progress("rebuilding") as bar:
-        whole, mended = repair.repair(
+        manifest, mended = repair.repair(
             listing,
             chosen,
             options.output_dir,

@@ -1,4 +1,4 @@
-"""Shows what shards hold: counts per split and label, sizes, encodings, disk use.
+"""Shows what shards contain: images per split and label, sizes, disk use.
 
     python -m tfrecords_tools.inspect --data_dir=SHARDS
 
@@ -15,7 +15,8 @@ from tfrecords_tools import cli, progress
 from tfrecords_tools.atomic import published
 from tfrecords_tools.checking import contact_sheets, duplicates
 from tfrecords_tools.errors import UsageError
-from tfrecords_tools.format import manifest, storage
+from tfrecords_tools.format import manifest as manifests
+from tfrecords_tools.format import storage
 
 FLAGS = flags.FlagValues()
 USUAL = {
@@ -62,10 +63,10 @@ def main(options: flags.FlagValues) -> None:
     duplicates.require_distance(options.duplicate_distance)
     if options.duplicates_csv and not options.duplicates:
         raise UsageError("--duplicates_csv goes with --duplicates")
-    whole = manifest.load(options.data_dir)
-    _tables(whole, options.data_dir)
+    manifest = manifests.load(options.data_dir)
+    _tables(manifest, options.data_dir)
     if options.duplicates:
-        _duplicates(whole, options)
+        _duplicates(manifest, options)
     if options.per_sheet:
         if storage.is_remote(options.data_dir) and not options.sheet_dir:
             raise UsageError("--sheet_dir is needed where --data_dir is remote (or --per_sheet=0)")
@@ -74,56 +75,56 @@ def main(options: flags.FlagValues) -> None:
             raise UsageError("--sheet_dir must not be --data_dir, which holds shards only")
         with progress.Progress("drawing contact sheets", unit="sheets") as bar:
             sheets = contact_sheets.draw_sheets(
-                whole, options.data_dir, sheet_dir, per_sheet=options.per_sheet, on_progress=bar.update
+                manifest, options.data_dir, sheet_dir, per_sheet=options.per_sheet, on_progress=bar.update
             )
         print(f"{len(sheets)} contact sheets in {sheet_dir}")
 
 
-def _duplicates(whole: manifest.Manifest, options: flags.FlagValues) -> None:
-    with progress.Progress("hashing", total=sum(split.records for split in whole.splits.values())) as bar:
+def _duplicates(manifest: manifests.Manifest, options: flags.FlagValues) -> None:
+    with progress.Progress("hashing", total=sum(split.records for split in manifest.splits.values())) as bar:
         hashes, names = duplicates.of_folder(
-            whole,
+            manifest,
             options.data_dir,
             processes=options.workers or len(os.sched_getaffinity(0)),
             on_progress=lambda images, size, failed: bar.update(images),
         )
     exact = duplicates.report(duplicates.groups(hashes, -1), names)
     print(f"exact duplicates: {exact.summary}")
-    found = exact
+    shown = exact
     if options.duplicate_distance >= 0:
-        found = duplicates.report(duplicates.groups(hashes, options.duplicate_distance), names)
-        print(f"within {options.duplicate_distance} bits of 64: {found.summary}")
-    for members in found.leaks[:20]:
+        shown = duplicates.report(duplicates.groups(hashes, options.duplicate_distance), names)
+        print(f"within {options.duplicate_distance} bits of 64: {shown.summary}")
+    for members in shown.leaks[:20]:
         line = " = ".join(f"{split}: {key}" for split, key in members[:4])
         print("  " + line.replace("\n", "\\n"))
-    if len(found.leaks) > 20:
-        print(f"  and {len(found.leaks) - 20:,} more across splits; --duplicates_csv has all")
+    if len(shown.leaks) > 20:
+        print(f"  and {len(shown.leaks) - 20:,} more across splits; --duplicates_csv has all")
     if options.duplicates_csv:
         with published(options.duplicates_csv) as file:
             table = csv.writer(file)
             table.writerow(("group", "split", "key"))
-            for number, members in enumerate(found.leaks + found.within):
+            for number, members in enumerate(shown.leaks + shown.within):
                 table.writerows((number, *member) for member in members)
 
 
-def _tables(whole: manifest.Manifest, data_dir: str) -> None:
-    print(f"{whole.name} in {data_dir}")
-    for axis, names in whole.axes.items():
+def _tables(manifest: manifests.Manifest, data_dir: str) -> None:
+    print(f"{manifest.name} in {data_dir}")
+    for axis, names in manifest.axes.items():
         print(f"  {axis}: {', '.join(f'{number} {name}' for number, name in enumerate(names))}")
     print(f"  {'split':<12} {'labels':<32} {'images':>12} {'mean kB':>10}")
-    for name, split in whole.splits.items():
-        for cell, (count, mean) in contact_sheets.cells(whole, data_dir, name).items():
+    for name, split in manifest.splits.items():
+        for cell, (count, mean) in contact_sheets.cells(manifest, data_dir, name).items():
             shown = cell if cell.strip("?/") else "without labels"
             print(f"  {name:<12} {shown:<32} {count:>12,} {mean / 1e3:>10,.1f}")
         print(f"  {name:<12} {'all':<32} {split.records:>12,}   in {len(split.shards)} shards")
-    total = sum(whole.image_sizes.values())
-    sizes = ", ".join(f"{size} {count / total:.1%}" for size, count in list(whole.image_sizes.items())[:5])
-    print(f"  sizes (height x width), {len(whole.image_sizes):,} in all: {sizes}")
-    print(f"  encodings: {', '.join(f'{name} {count:,}' for name, count in whole.encodings.items())}")
-    for reason, count in whole.reencoded.items():
+    total = sum(manifest.image_sizes.values())
+    sizes = ", ".join(f"{size} {count / total:.1%}" for size, count in list(manifest.image_sizes.items())[:5])
+    print(f"  sizes (height x width), {len(manifest.image_sizes):,} in all: {sizes}")
+    print(f"  encodings: {', '.join(f'{name} {count:,}' for name, count in manifest.encodings.items())}")
+    for reason, count in manifest.reencoded.items():
         print(f"  stored as PNG for {reason}: {count:,}")
-    print(f"  rejected: {whole.rejected:,}")
-    shards = sum(part.bytes for split in whole.splits.values() for part in split.shards)
+    print(f"  rejected: {manifest.rejected:,}")
+    shards = sum(part.bytes for split in manifest.splits.values() for part in split.shards)
     store = storage.open_folder(data_dir)
     disk = sum(store.size(name) or 0 for name in store.names())
     print(f"  disk: {disk / 1e6:,.1f} MB, of them shards {shards / 1e6:,.1f} MB")

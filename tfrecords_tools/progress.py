@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-QUIET_SECONDS = 2.0  # what is over sooner says nothing
+QUIET_SECONDS = 2.0  # nothing is shown for a task that ends sooner
 LINE_SECONDS = 5.0  # between two lines when the output is a file or a pipe
 
 
@@ -18,7 +18,7 @@ class Progress:
 
     Args:
       title: what is being done, for example "converting".
-      total: how many units there are; None when nobody knows yet.
+      total: how many units there are; None if unknown.
       unit: of `total`, for example "images", "steps".
       stream: where to show it; default: standard error.
       clock: seconds, rising; for tests.
@@ -30,11 +30,11 @@ class Progress:
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
         self._start = clock()
-        self._said = self._start + QUIET_SECONDS - LINE_SECONDS
+        self._line_time = self._start + QUIET_SECONDS - LINE_SECONDS
         self._bar: Any = None  # tqdm's
         self._done = self._first = 0
         self._note = ""
-        self._spoke, self._told = False, -1
+        self._shown, self._shown_done = False, -1
 
     def __enter__(self) -> "Progress":
         return self
@@ -47,14 +47,14 @@ class Progress:
         self._first = self._done = done
 
     def update(self, done: int, note: str = "") -> None:
-        """Tells that `done` units in all are finished; `note` is shown behind the rate."""
+        """Reports that `done` units in all are finished; `note` is shown after the rate."""
         self._done, self._note = done, note
         if self._clock() - self._start < QUIET_SECONDS:
             return
         if _is_terminal(self._stream):
             self._draw()
-        elif self._clock() - self._said >= LINE_SECONDS:
-            self._said = self._clock()
+        elif self._clock() - self._line_time >= LINE_SECONDS:
+            self._line_time = self._clock()
             self._line()
 
     def close(self) -> None:
@@ -63,13 +63,13 @@ class Progress:
             self._draw()
             self._bar.close()
             self._bar = None
-        elif self._spoke and self._done != self._told:
+        elif self._shown and self._done != self._shown_done:
             self._line()
-        self._spoke = False
+        self._shown = False
 
     def _draw(self) -> None:
         if self._bar is None:
-            import tqdm  # only who watches a terminal pays for it
+            import tqdm  # slow to import
 
             tqdm.tqdm.monitor_interval = 0  # no thread: workers are forked from this process
             self._bar = tqdm.tqdm(
@@ -81,7 +81,7 @@ class Progress:
         self._bar.update(self._done - self._bar.n)
 
     def _line(self) -> None:
-        self._spoke, self._told = True, self._done
+        self._shown, self._shown_done = True, self._done
         elapsed = max(self._clock() - self._start, 1e-9)
         rate = (self._done - self._first) / elapsed
         amount = f"{self._done:,}" if self._total is None else f"{self._done:,} of {self._total:,}"
@@ -98,12 +98,12 @@ def per_second(rate: float) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as people say them: "42 s", "3 min 05 s", "2 h 10 min"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60:02d} s"
+    return f"{rounded // 3600} h {rounded % 3600 // 60:02d} min"
 
 
 def _is_terminal(stream: TextIO) -> bool:

@@ -32,7 +32,7 @@ def main(options: flags.FlagValues) -> None:
     if not 0 <= options.workers <= 1024:
         raise UsageError(f"--workers is 1 to 1024, or 0 for one per core, not {options.workers}")
     with progress.Progress("verifying") as bar:
-        whole, damages = audit.audit(
+        manifest, damages = audit.audit(
             options.data_dir,
             decode=options.decode,
             processes=options.workers or len(os.sched_getaffinity(0)),
@@ -40,17 +40,17 @@ def main(options: flags.FlagValues) -> None:
                 images, f"{size / 1e6:,.0f} MB, {damaged:,} damaged"
             ),
         )
-    for name in audit.strays(options.data_dir, whole):
+    for name in audit.strays(options.data_dir, manifest):
         print(f"{options.data_dir}/{name}: not in the manifest; no reader looks at it")
     for damage in damages:
         print(f"{options.data_dir}/{damage}")
     if damages:
         raise DataError(
             f"{options.data_dir}: {len(damages)} damages; rebuild just the damaged files with: "
-            f"{audit.rebuild_command(whole, options.data_dir)}"
+            f"{audit.rebuild_command(manifest, options.data_dir)}"
         )
-    count = sum(split.records for split in whole.splits.values())
-    shards = sum(len(split.shards) for split in whole.splits.values())
+    count = sum(split.records for split in manifest.splits.values())
+    shards = sum(len(split.shards) for split in manifest.splits.values())
     decoded = ", every image decodes" if options.decode else ""
     print(f"{options.data_dir}: sound, {count:,} images in {shards} shards{decoded}")
 

@@ -132,8 +132,8 @@ def _hashed(splits: list[Split], near: bool) -> duplicates.Hashes:
             hashes.content[index] = np.frombuffer(digest, np.uint64)
             if near:
                 with contextlib.suppress(DataError):  # an image that does not decode has no perceptual hash
-                    hashes.looks[index] = duplicates.looks(split.pixels(number, data))
-                    hashes.seen[index] = True
+                    hashes.phash[index] = duplicates.phash(split.pixels(number, data))
+                    hashes.has_phash[index] = True
         return len(numbers)
 
     firsts = np.cumsum([0, *map(len, splits)]).tolist()

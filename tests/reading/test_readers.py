@@ -32,10 +32,10 @@ def data(request, tmp_path_factory):
     from tfrecords_tools.images import image
     from tfrecords_tools.images.encoding_options import EncodingOptions
 
-    recipe = EncodingOptions(request.param, 16 if request.param == "raw" else 0)
+    options = EncodingOptions(request.param, 16 if request.param == "raw" else 0)
     expected = {}
     for path in root.rglob("*.*"):
-        checked = image.check(path.read_bytes(), recipe)
+        checked = image.check(path.read_bytes(), options)
         raw = request.param == "raw"
         pixels = (
             np.frombuffer(checked.data, np.uint8).reshape(16, 16, 3) if raw else image.decode(checked.data)

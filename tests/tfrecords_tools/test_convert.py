@@ -96,17 +96,17 @@ def test_the_seed_decides_the_order(images, shards, tmp_path):
 def test_a_second_run_has_nothing_to_do_and_touches_nothing(images, shards, capsys):
     before = {path: path.stat().st_mtime_ns for path in shards.iterdir()}
     assert convert_to(shards, images, "--num_shards=3") == 0
-    assert "holds exactly this conversion already" in capsys.readouterr().out
+    assert "already holds exactly this conversion" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in shards.iterdir()} == before
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--num_shards=2"], r"differs in num_shards \(there 3, now 2\)"),
-        (["--num_shards=3", "--seed=7"], r"differs in seed \(there 0, now 7\)"),
-        (["--num_shards=3", "--encoding=png"], r'differs in encoding \(there "keep", now "png"\)'),
-        (["--num_shards=3", "--name=cats"], r'differs in name \(there "images", now "cats"\)'),
+        (["--num_shards=2"], r"differs in num_shards \(3 there, 2 now\)"),
+        (["--num_shards=3", "--seed=7"], r"differs in seed \(0 there, 7 now\)"),
+        (["--num_shards=3", "--encoding=png"], r'differs in encoding \("keep" there, "png" now\)'),
+        (["--num_shards=3", "--name=cats"], r'differs in name \("images" there, "cats" now\)'),
     ],
 )
 def test_other_options_over_a_finished_folder_say_what_differs(images, shards, capsys, words, message):

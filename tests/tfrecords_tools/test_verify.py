@@ -140,7 +140,7 @@ def test_repair_from_other_images_is_refused(images, copy, tmp_path, capsys):
     before = folders.sums(copy)
     assert repair(other, copy) == 1
     error = capsys.readouterr().err
-    assert "the input's files, sizes or labels" in error and "bring back the images" in error
+    assert "the input's files, sizes or labels" in error and "use the same images and options as then" in error
     assert folders.sums(copy) == before
 
 
@@ -154,7 +154,9 @@ def test_repair_leaves_a_shard_alone_that_it_cannot_make_the_same_again(copy, tm
     changed.write_bytes(data)
     before = folders.sums(copy)
     assert repair(other, copy) == 1
-    assert f"{path}: left as it is: rebuilt it would have other bytes" in capsys.readouterr().err
+    assert (
+        f"{path}: not replaced, because the rebuilt shard would have other bytes" in capsys.readouterr().err
+    )
     assert {name: value for name, value in folders.sums(copy).items() if ".convert" not in name} == before
 
 
@@ -201,7 +203,7 @@ def garbage_image(files):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (without_last_line, ".idx: does not give the records' places"),
+        (without_last_line, ".idx: does not give the offsets of the records"),
         (other_label, "a label is out of range"),
         (one_record_less, "15 records, but the manifest says 16"),
         (garbage_image, "damaged JPEG: Premature end"),

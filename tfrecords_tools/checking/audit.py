@@ -1,4 +1,4 @@
-"""Whether a data folder is what its manifest says: every sum, every record, every index row.
+"""Checks a data folder against its manifest: every checksum, every record, every index row.
 
 `audit` finds damage and names it: file, record number, key. It trusts nothing in the folder but
 the manifest, and that only after its own checksum.
@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from tfrecords_tools import workers
-from tfrecords_tools.format import manifest, records, storage, tfds_metadata
+from tfrecords_tools.format import manifest as manifests
+from tfrecords_tools.format import records, storage, tfds_metadata
 from tfrecords_tools.format.folder import Folder
 from tfrecords_tools.format.manifest import ENDINGS, cell_name
 from tfrecords_tools.images import image
 
-_MANY = 20  # damages told of one shard; what lies beyond is damage of the same kind
+_MANY = 20  # damages reported per shard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Damage:
     Attributes:
       file: its name in the data folder.
       what: the rule that is broken.
-      record: number within the shard; -1: the file as a whole.
+      record: number within the shard; -1: the whole file.
       key: the record's key for people; "" when unknown.
     """
 
@@ -45,10 +46,10 @@ class Damage:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One shard to look through: its manifest entry, and its split's name."""
+    """One shard to check: its manifest entry, and its split's name."""
 
     split: str
-    shard: manifest.Shard
+    shard: manifests.Shard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,43 +67,45 @@ def audit(
     decode: bool = False,
     processes: int = 1,
     on_progress: Callable[[int, int, int], None] = lambda images, size, damaged: None,
-) -> tuple[manifest.Manifest, list[Damage]]:
-    """Looks through a whole data folder.
+) -> tuple[manifests.Manifest, list[Damage]]:
+    """Checks a whole data folder.
 
     Args:
       data_dir: the folder.
       decode: also decode every image and compare its size with the index.
-      processes: how many shards at once.
+      processes: number of worker processes.
       on_progress: called with (images, bytes, damages) so far.
 
     Raises:
       DataError: the manifest itself cannot be read.
     """
-    whole = manifest.load(data_dir, shards=False)
+    manifest = manifests.load(data_dir, shards=False)
     store = storage.open_folder(data_dir)
-    found = []
-    if store.read(manifest.FILE_NAME) != manifest.dumps(whole):
-        found.append(Damage(manifest.FILE_NAME, "its bytes are not those that were written"))
-    found += _companions(store, whole)
-    tasks = [Task(name, part) for name, split in whole.splits.items() for part in split.shards]
-    setting = Setting(data_dir, whole.axes, decode)
-    crew = workers.WorkerPool(look, setting, workers=max(1, min(processes, len(tasks))), on_tick=on_progress)
-    cells: dict[str, collections.Counter[str]] = {name: collections.Counter() for name in whole.splits}
+    all_damages = []
+    if store.read(manifests.FILE_NAME) != manifests.dumps(manifest):
+        all_damages.append(Damage(manifests.FILE_NAME, "its bytes are not those that were written"))
+    all_damages += _companions(store, manifest)
+    tasks = [Task(name, part) for name, split in manifest.splits.items() for part in split.shards]
+    setting = Setting(data_dir, manifest.axes, decode)
+    pool = workers.WorkerPool(
+        check_shard, setting, workers=max(1, min(processes, len(tasks))), on_tick=on_progress
+    )
+    cells: dict[str, collections.Counter[str]] = {name: collections.Counter() for name in manifest.splits}
     encodings: collections.Counter[str] = collections.Counter()
     damaged = {}
-    for task, (damages, own_cells, own_encodings) in crew.run(tasks):
+    for task, (damages, shard_cells, shard_encodings) in pool.run(tasks):
         damaged[task.shard.file] = damages
-        cells[task.split].update(own_cells)
-        encodings.update(own_encodings)
+        cells[task.split].update(shard_cells)
+        encodings.update(shard_encodings)
     for task in tasks:
-        found += damaged[task.shard.file]
+        all_damages += damaged[task.shard.file]
     if not any(damaged.values()):
-        found += _totals(whole, cells, encodings)
-    return whole, found
+        all_damages += _totals(manifest, cells, encodings)
+    return manifest, all_damages
 
 
-def _companions(store: Folder, whole: manifest.Manifest) -> Iterator[Damage]:
-    for name, sha256 in whole.files.items():
+def _companions(store: Folder, manifest: manifests.Manifest) -> Iterator[Damage]:
+    for name, sha256 in manifest.files.items():
         try:
             data = store.read(name)
         except FileNotFoundError:
@@ -110,24 +113,26 @@ def _companions(store: Folder, whole: manifest.Manifest) -> Iterator[Damage]:
             continue
         if hashlib.sha256(data).hexdigest() != sha256:
             yield Damage(name, "its SHA-256 is not the manifest's")
-    for alias, name in tfds_metadata.aliases(whole).items():
+    for alias, name in tfds_metadata.aliases(manifest).items():
         if store.size(alias) is None or bytes(store.view(alias)) != bytes(store.view(name)):
             yield Damage(alias, f"is not the same as {name}")
 
 
-def _totals(whole: manifest.Manifest, cells: dict, encodings: collections.Counter) -> Iterator[Damage]:
-    """What no shard shows alone: the manifest's counts."""
-    for name, split in whole.splits.items():
+def _totals(manifest: manifests.Manifest, cells: dict, encodings: collections.Counter) -> Iterator[Damage]:
+    """The counts of the manifest, which no single shard shows."""
+    for name, split in manifest.splits.items():
         if dict(cells[name]) != split.cells:
             yield Damage(
-                manifest.FILE_NAME, f"counts {split.cells} in {name}, the records {dict(cells[name])}"
+                manifests.FILE_NAME, f"counts {split.cells} in {name}, the records {dict(cells[name])}"
             )
-    if dict(encodings) != whole.encodings:
-        yield Damage(manifest.FILE_NAME, f"counts encodings {whole.encodings}, the records {dict(encodings)}")
+    if dict(encodings) != manifest.encodings:
+        yield Damage(
+            manifests.FILE_NAME, f"counts encodings {manifest.encodings}, the records {dict(encodings)}"
+        )
 
 
-def look(setting: Setting, task: Task, counts: workers.Counts) -> tuple[list[Damage], dict, dict]:
-    """Looks through one shard: (damages, images per cell, images per encoding)."""
+def check_shard(setting: Setting, task: Task, counts: workers.Counts) -> tuple[list[Damage], dict, dict]:
+    """Checks one shard: (damages, images per cell, images per encoding)."""
     store = storage.open_folder(setting.data_dir)
     damages, data = [], {}
     for ending in ENDINGS:
@@ -157,7 +162,7 @@ def look(setting: Setting, task: Task, counts: workers.Counts) -> tuple[list[Dam
 class _Reader:
     """One pass over a shard's records, beside its index."""
 
-    def __init__(self, setting: Setting, part: manifest.Shard, data: dict, counts: workers.Counts):
+    def __init__(self, setting: Setting, part: manifests.Shard, data: dict, counts: workers.Counts):
         self.setting, self.part, self.counts = setting, part, counts
         self.data, self.index = data[""], data.get(".idx")
         self.damages: list[Damage] = []
@@ -196,7 +201,7 @@ class _Reader:
             offset, number = end, number + 1
 
     def _next(self, number: int) -> int:
-        """Where the record after a broken length begins, by the index; else the end."""
+        """The offset of the record after one with a broken length, from the index; else the end."""
         if self.table is not None and number + 1 < len(self.table):
             return int(self.table["offset"][number + 1])
         return len(self.data)
@@ -209,13 +214,13 @@ class _Reader:
             return
         axes = self.setting.axes
         if list(labels) != sorted(axes) and set(labels) != set(axes):
-            told = f"has the labels {sorted(labels)}, but the manifest's axes are {list(axes)}"
-            self.damages.append(Damage(self.part.file, told, number, records.key_text(key)))
+            problem = f"has the labels {sorted(labels)}, but the manifest's axes are {list(axes)}"
+            self.damages.append(Damage(self.part.file, problem, number, records.key_text(key)))
             return
         values = tuple(labels[axis] for axis in axes)
         if any(not -1 <= value < len(axes[axis]) for axis, value in labels.items()):
-            told = f"a label is out of range: {labels}"
-            self.damages.append(Damage(self.part.file, told, number, records.key_text(key)))
+            problem = f"a label is out of range: {labels}"
+            self.damages.append(Damage(self.part.file, problem, number, records.key_text(key)))
             return
         self.cells[cell_name(axes, values)] += 1
         start = offset + records.LENGTH_BYTES + records.image_span(payload, encoded)
@@ -240,30 +245,30 @@ class _Reader:
                 return
             shape = checked.height, checked.width
         if shape != (height, width):
-            told = f"its image is {shape[0]}x{shape[1]}, the index says {height}x{width}"
-            self.damages.append(Damage(self.part.file, told, number, records.key_text(key)))
+            problem = f"its image is {shape[0]}x{shape[1]}, the index says {height}x{width}"
+            self.damages.append(Damage(self.part.file, problem, number, records.key_text(key)))
 
     def disagreements(self) -> Iterator[Damage]:
-        """Where sound files contradict one another: a writer's fault, not the disk's."""
+        """Contradictions between undamaged files, which a faulty writer would cause."""
         if len(self.rows) != self.part.records:
             yield Damage(
                 self.part.file, f"{len(self.rows)} records, but the manifest says {self.part.records}"
             )
         if bytes(self.index or b"") != "".join(f"{row[0]} {row[1]}\n" for row in self.rows).encode():
-            yield Damage(f"{self.part.file}.idx", "does not give the records' places")
+            yield Damage(f"{self.part.file}.idx", "does not give the offsets of the records")
         if self.table is None or len(self.table) != len(self.rows):
             yield Damage(f"{self.part.file}.npy", "is not the table of the shard's records")
             return
-        for number, (row, held) in enumerate(zip(self.rows, self.table, strict=True)):
-            told = (*(int(held[name]) for name in ("offset", "size", "image_offset", "image_size")),
-                    tuple(held["labels"].tolist()))  # fmt: skip
-            if told != row:
-                yield Damage(f"{self.part.file}.npy", f"says {told} where the shard has {row}", number)
+        for number, (row, indexed) in enumerate(zip(self.rows, self.table, strict=True)):
+            index_row = (*(int(indexed[name]) for name in ("offset", "size", "image_offset", "image_size")),
+                    tuple(indexed["labels"].tolist()))  # fmt: skip
+            if index_row != row:
+                yield Damage(f"{self.part.file}.npy", f"says {index_row} where the shard has {row}", number)
                 return
 
 
-def _table(data: bytes | None, axes: int, part: manifest.Shard) -> np.ndarray | None:
-    """The table, when its bytes are those that were written."""
+def _table(data: bytes | None, axes: int, part: manifests.Shard) -> np.ndarray | None:
+    """The table, or None if its checksum is wrong."""
     if data is None or hashlib.sha256(data).hexdigest() != part.sha256[".npy"]:
         return None
     return records.load_table(bytes(data), axes)
@@ -277,30 +282,30 @@ def _key(payload: bytes) -> str:
         return ""
 
 
-def strays(data_dir: str, whole: manifest.Manifest) -> list[str]:
+def strays(data_dir: str, manifest: manifests.Manifest) -> list[str]:
     """Files that the manifest does not know."""
-    known = {manifest.FILE_NAME, *whole.files, *tfds_metadata.aliases(whole)}
-    for split in whole.splits.values():
+    known = {manifests.FILE_NAME, *manifest.files, *tfds_metadata.aliases(manifest)}
+    for split in manifest.splits.values():
         known |= {part.file + ending for part in split.shards for ending in ENDINGS}
     return [name for name in storage.open_folder(data_dir).names() if name not in known]
 
 
-def damaged_shards(whole: manifest.Manifest, damages: list[Damage]) -> list[str]:
+def damaged_shards(manifest: manifests.Manifest, damages: list[Damage]) -> list[str]:
     """Names of the shards that damages lie in, companions counted to their shard."""
     files = {damage.file for damage in damages}
     return [
         part.file
-        for split in whole.splits.values()
+        for split in manifest.splits.values()
         for part in split.shards
         if files & {part.file + ending for ending in ENDINGS}
     ]
 
 
-def rebuild_command(whole: manifest.Manifest, data_dir: str) -> str:
-    """The command that makes a folder whole again."""
+def rebuild_command(manifest: manifests.Manifest, data_dir: str) -> str:
+    """The command that rebuilds the damaged files of a folder."""
     words = ["python -m tfrecords_tools.convert --input_dir=IMAGES", f"--output_dir={shlex.quote(data_dir)}"]
-    words.append(f"--name={whole.name}")
-    for name, value in whole.options.items():
+    words.append(f"--name={manifest.name}")
+    for name, value in manifest.options.items():
         if name != "plan_version":
             words.append(f"--{name}={shlex.quote(str(value))}")
     return " ".join([*words, "--repair"])

@@ -1,4 +1,4 @@
-"""What lies in a data folder, read through its tables: images by cell, contact sheets."""
+"""Counts and contact sheets of a data folder, read through its index tables."""
 
 import collections
 import pathlib
@@ -16,63 +16,63 @@ THUMBNAIL = 112  # pixels, with 4 of margin
 _MARGIN = 4
 
 
-def tables(whole: Manifest, data_dir: str, split: str) -> Iterator[tuple[str, np.ndarray]]:
+def tables(manifest: Manifest, data_dir: str, split: str) -> Iterator[tuple[str, np.ndarray]]:
     """(shard, its table) for each shard of a split."""
     store = storage.open_folder(data_dir)
-    for part in whole.splits[split].shards:
-        yield part.file, records.load_table(store.read(f"{part.file}.npy"), len(whole.axes))
+    for part in manifest.splits[split].shards:
+        yield part.file, records.load_table(store.read(f"{part.file}.npy"), len(manifest.axes))
 
 
-def cells(whole: Manifest, data_dir: str, split: str) -> dict[str, tuple[int, float]]:
+def cells(manifest: Manifest, data_dir: str, split: str) -> dict[str, tuple[int, float]]:
     """Per combination of labels: images, and mean bytes of an encoded image."""
     counts: collections.Counter[str] = collections.Counter()
     sizes: collections.Counter[str] = collections.Counter()
-    for _, table in tables(whole, data_dir, split):
+    for _, table in tables(manifest, data_dir, split):
         labels, which = np.unique(table["labels"], axis=0, return_inverse=True)
         which = which.reshape(-1)
         for number, cell in enumerate(labels.tolist()):
-            name = cell_name(whole.axes, cell)
+            name = cell_name(manifest.axes, cell)
             counts[name] += int((which == number).sum())
             sizes[name] += int(table["image_size"][which == number].sum())
     return {name: (count, sizes[name] / count) for name, count in sorted(counts.items())}
 
 
 def draw_sheets(
-    whole: Manifest,
+    manifest: Manifest,
     data_dir: str,
     sheet_dir: str,
     *,
     per_sheet: int = 36,
     on_progress: Callable[[int], None] = lambda sheets: None,
 ) -> list[pathlib.Path]:
-    """Draws a PNG per split and cell with its first images, which are a random choice.
+    """Draws a PNG per split and cell with its first images, a random selection.
 
     Returns:
       The files, `SPLIT-fake-animals.png`.
     """
     folder = pathlib.Path(sheet_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    made = []
-    for split in whole.splits:
-        for cell, images in _first_images(whole, data_dir, split, per_sheet).items():
+    files = []
+    for split in manifest.splits:
+        for cell, images in _first_images(manifest, data_dir, split, per_sheet).items():
             name = cell.replace("/", "-") if cell.strip("?/") else "unlabelled"
             name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
             file = folder / f"{split}-{name}.png"
             with published(file, binary=True) as stream:
                 _sheet(images).save(stream, "PNG")
-            made.append(file)
-            on_progress(len(made))
-    return made
+            files.append(file)
+            on_progress(len(files))
+    return files
 
 
-def _first_images(whole: Manifest, data_dir: str, split: str, count: int) -> dict[str, list[np.ndarray]]:
+def _first_images(manifest: Manifest, data_dir: str, split: str, count: int) -> dict[str, list[np.ndarray]]:
     store = storage.open_folder(data_dir)
     images: dict[str, list[np.ndarray]] = collections.defaultdict(list)
-    wanted = set(whole.splits[split].cells)
-    for file, table in tables(whole, data_dir, split):
+    wanted = set(manifest.splits[split].cells)
+    for file, table in tables(manifest, data_dir, split):
         data = store.view(file)
         for row in table:
-            cell = cell_name(whole.axes, row["labels"].tolist())
+            cell = cell_name(manifest.axes, row["labels"].tolist())
             if len(images[cell]) < count:
                 images[cell].append(pixels(data, row))
         if all(len(images[cell]) >= count for cell in wanted):

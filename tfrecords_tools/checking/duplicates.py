@@ -1,4 +1,4 @@
-"""Images that are there twice: exactly (the same bytes) or nearly (perceptual hashes a few bits apart).
+"""Duplicate images: exact (the same bytes) or near (perceptual hashes that differ in a few bits).
 
 Perceptual hash: ImageHash's `phash`, 64 bits of the lowest frequencies. Two images are near
 duplicates when at most `distance` of the bits differ; resized, recompressed or slightly brightened
@@ -37,24 +37,24 @@ class Hashes:
 
     Attributes:
       content: [n, 2] uint64, BLAKE2b of the bytes.
-      looks: [n] uint64, perceptual; meaningless where not `seen`.
-      seen: [n] bool, whether the image could be decoded for it.
+      phash: [n] uint64, perceptual hash; undefined where `has_phash` is false.
+      has_phash: [n] bool, false where the image could not be decoded.
     """
 
     content: np.ndarray
-    looks: np.ndarray
-    seen: np.ndarray
+    phash: np.ndarray
+    has_phash: np.ndarray
 
 
 def _bits_set(words: np.ndarray) -> np.ndarray:
-    """How many bits of each uint64 are 1."""
+    """The number of bits of each uint64 that are 1."""
     if hasattr(np, "bitwise_count"):
         return np.bitwise_count(words)
     return np.unpackbits(words[..., None].view(np.uint8), axis=-1).sum(-1)  # NumPy 1
 
 
 def require_distance(distance: int) -> None:
-    """Raises UsageError for a distance that is none."""
+    """Raises UsageError for a distance outside -1..16."""
     if not -1 <= distance <= 16:
         raise UsageError(f"--duplicate_distance is 0 to 16 bits of 64, or -1 for exact only, not {distance}")
 
@@ -64,25 +64,25 @@ def of_listing(
     *,
     perceptual: bool,
     processes: int,
-    recipe: EncodingOptions | None = None,
+    encoding: EncodingOptions | None = None,
     on_progress: Callable[[int, int, int], None] = lambda images, size, failed: None,
 ) -> Hashes:
     """Reads every image of a listing, and decodes it if `perceptual`.
 
-    With a `recipe`, the hashes are of the image as it would be stored, as `of_folder`'s are.
+    With an `encoding`, the hashes are of the image as it would be stored, as `of_folder`'s are.
     """
     jobs = (
         (start, [listing.key(index) for index in range(start, min(start + _CHUNK, len(listing)))])
         for start in range(0, len(listing), _CHUNK)
     )
-    crew = workers.WorkerPool(
-        _hash_files, (listing.root, perceptual, recipe), workers=max(1, processes), on_tick=on_progress
+    pool = workers.WorkerPool(
+        _hash_files, (listing.root, perceptual, encoding), workers=max(1, processes), on_tick=on_progress
     )
-    return _collect(((start, rows) for (start, _), rows in _run(crew, jobs)), len(listing))
+    return _collect(((start, rows) for (start, _), rows in _run(pool, jobs)), len(listing))
 
 
 def of_folder(
-    whole: Manifest,
+    manifest: Manifest,
     data_dir: str,
     *,
     processes: int,
@@ -91,24 +91,27 @@ def of_folder(
 ) -> tuple[Hashes, list[tuple[str, str]]]:
     """Hashes of all stored images, and their (split, key)."""
     jobs, start = [], 0
-    for split, held in whole.splits.items():
-        for part in held.shards:
+    for split, stored in manifest.splits.items():
+        for part in stored.shards:
             jobs.append((start, split, part.file))
             start += part.records
-    crew = workers.WorkerPool(
-        _hash_shard, (data_dir, len(whole.axes), perceptual), workers=max(1, processes), on_tick=on_progress
+    pool = workers.WorkerPool(
+        _hash_shard,
+        (data_dir, len(manifest.axes), perceptual),
+        workers=max(1, processes),
+        on_tick=on_progress,
     )
     names: list[tuple[str, str]] = [("", "")] * start
     results = []
-    for (first, split, _), (rows, keys) in _run(crew, jobs):
+    for (first, split, _), (rows, keys) in _run(pool, jobs):
         results.append((first, rows))
         names[first : first + len(keys)] = [(split, key) for key in keys]
     return _collect(results, start), names
 
 
-def _run(crew: workers.WorkerPool, jobs: Iterable) -> Iterator:
+def _run(pool: workers.WorkerPool, jobs: Iterable) -> Iterator:
     try:
-        yield from crew.run(jobs)
+        yield from pool.run(jobs)
     except workers.WorkerDied as death:
         raise DataError(
             f"a worker died twice ({death.how}) while hashing images; use fewer --workers"
@@ -116,35 +119,35 @@ def _run(crew: workers.WorkerPool, jobs: Iterable) -> Iterator:
 
 
 def _collect(results: Iterable[tuple[int, list]], count: int) -> Hashes:
-    made = Hashes(np.zeros((count, 2), np.uint64), np.zeros(count, np.uint64), np.zeros(count, bool))
+    hashes = Hashes(np.zeros((count, 2), np.uint64), np.zeros(count, np.uint64), np.zeros(count, bool))
     for start, rows in results:
-        for number, (content, looks) in enumerate(rows, start):
-            made.content[number] = np.frombuffer(content, np.uint64)
-            if looks is not None:
-                made.looks[number], made.seen[number] = looks, True
-    return made
+        for number, (content, phash) in enumerate(rows, start):
+            hashes.content[number] = np.frombuffer(content, np.uint64)
+            if phash is not None:
+                hashes.phash[number], hashes.has_phash[number] = phash, True
+    return hashes
 
 
 def _hash_files(
-    common: tuple[str, bool, EncodingOptions | None], job: tuple[int, list[bytes]], counts: workers.Counts
+    context: tuple[str, bool, EncodingOptions | None], job: tuple[int, list[bytes]], counts: workers.Counts
 ) -> list:
-    root, perceptual, recipe = common
+    root, perceptual, encoding = context
     store, rows = storage.open_folder(root), []
     for key in job[1]:
         try:
             data = store.read_image(key)
         except OSError:
-            data = b"unreadable: " + key  # convert says more about it
+            data = b"unreadable: " + key  # convert reports it
         counts.add(1, len(data))
         stored: bytes = data
         pixels: Any = None
-        if recipe:
-            checked = image.check(data, recipe)
+        if encoding:
+            checked = image.check(data, encoding)
             if isinstance(checked, image.Checked):
                 stored, pixels = checked.data, _pixels(checked) if perceptual else None
         elif perceptual:
             pixels = image.pixels(data)
-        rows.append((_digest(stored), looks(pixels) if isinstance(pixels, np.ndarray) else None))
+        rows.append((_digest(stored), phash(pixels) if isinstance(pixels, np.ndarray) else None))
     return rows
 
 
@@ -153,15 +156,15 @@ def _pixels(checked: image.Checked) -> np.ndarray:
 
 
 def _hash_shard(
-    common: tuple[str, int, bool], job: tuple[int, str, str], counts: workers.Counts
+    context: tuple[str, int, bool], job: tuple[int, str, str], counts: workers.Counts
 ) -> tuple[list, list]:
-    data_dir, axes, perceptual = common
+    data_dir, axes, perceptual = context
     store, rows, keys = storage.open_folder(data_dir), [], []
     data = store.view(job[2])
     table = records.load_table(store.read(f"{job[2]}.npy"), axes)
     for row, payload in zip(table, records.read_payloads(data), strict=True):
         encoded, key, _ = records.parse(payload)
-        rows.append((_digest(encoded), looks(contact_sheets.pixels(data, row)) if perceptual else None))
+        rows.append((_digest(encoded), phash(contact_sheets.pixels(data, row)) if perceptual else None))
         keys.append(records.key_text(key))
         counts.add(1, len(encoded))
     return rows, keys
@@ -171,18 +174,18 @@ def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def looks(pixels: np.ndarray) -> int:
+def phash(pixels: np.ndarray) -> int:
     """The perceptual hash of an image, uint8 [H, W, 3]: 64 bits."""
-    import imagehash  # SciPy comes with it: only who hashes waits for it
+    import imagehash  # it imports SciPy, so only when needed
 
     bits = imagehash.phash(Image.fromarray(pixels)).hash.reshape(-1)
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
 def groups(hashes: Hashes, distance: int) -> np.ndarray:
-    """Which images are duplicates of which: [n] group numbers; the same number, the same picture.
+    """Groups of duplicates: [n] group numbers, equal for images that are duplicates of one another.
 
-    Images that are near an image that is near a third are all of one group.
+    Being a duplicate is transitive: if A and B are near and B and C are near, all three are one group.
     """
     count = len(hashes.content)
     if not count:
@@ -194,7 +197,7 @@ def groups(hashes: Hashes, distance: int) -> np.ndarray:
     first[group[::-1]] = np.arange(count)[::-1]
     parent = first[group]
     if distance >= 0:
-        for one, other in near(hashes.looks, hashes.seen, distance):
+        for one, other in near(hashes.phash, hashes.has_phash, distance):
             one, other = _root(parent, one), _root(parent, other)
             parent[max(one, other)] = min(one, other)
     return np.array([_root(parent, index) for index in range(count)])
@@ -207,14 +210,14 @@ def _root(parent: np.ndarray, index: int) -> int:
     return int(index)
 
 
-def near(values: np.ndarray, seen: np.ndarray, distance: int) -> Iterator[tuple[int, int]]:
+def near(values: np.ndarray, has_phash: np.ndarray, distance: int) -> Iterator[tuple[int, int]]:
     """Pairs of images whose hashes differ in at most `distance` bits; a pair may come several times.
 
     Cut into distance + 1 bands, two such hashes agree in at least one band (pigeonhole): only images
     that share a band are compared. Images of one hash are linked to the first of them only.
     """
-    distinct, first = np.unique(values[seen], return_index=True)
-    places = np.flatnonzero(seen)
+    distinct, first = np.unique(values[has_phash], return_index=True)
+    places = np.flatnonzero(has_phash)
     leader = dict(zip(distinct.tolist(), places[first].tolist(), strict=True))
     for index in places.tolist():
         if leader[int(values[index])] != index:
@@ -242,7 +245,7 @@ class Report:
 
     @property
     def summary(self) -> str:
-        """For people."""
+        """One line of text."""
         across, within = (sum(map(len, kind)) for kind in (self.leaks, self.within))
         return (
             f"{len(self.leaks):,} groups across splits ({across:,} images), "
@@ -251,44 +254,49 @@ class Report:
 
 
 def report(group: np.ndarray, names: list[tuple[str, str]]) -> Report:
-    """Sorts groups of more than one image by whether they cross splits."""
+    """The groups of more than one image, separated by whether they cross splits."""
     order = np.argsort(group, kind="stable")
-    found = Report([], [])
+    result = Report([], [])
     for run in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
         if len(run) > 1:
             members = [names[index] for index in run.tolist()]
-            (found.leaks if len({split for split, _ in members}) > 1 else found.within).append(members)
-    return found
+            (result.leaks if len({split for split, _ in members}) > 1 else result.within).append(members)
+    return result
 
 
-def across_splits(listing: Listing, group: np.ndarray, held: Sequence[tuple[str, str]] = ()) -> Listing:
-    """Leaves each picture in one split only: test before validation before any other before train.
+def across_splits(listing: Listing, group: np.ndarray, stored: Sequence[tuple[str, str]] = ()) -> Listing:
+    """Keeps each group of duplicates in one split only: in test, else validation, else any other, else train.
 
     Args:
       listing: the images.
-      group: [images + held] which are the same picture, see `groups`.
-      held: (split, key) of images that stay whatever happens: pictures of theirs enter no other split.
+      group: [images + stored] group numbers, see `groups`.
+      stored: (split, key) of images that stay in any case; their duplicates enter no other split.
 
-    What is left out is listed among `skipped`, each with the image that stays.
+    The images that are left out are listed in `skipped`, each with the copy that stays.
     """
-    own, there = group[: len(listing)], collections.defaultdict(list)
-    for number, one in zip(group[len(listing) :].tolist(), held, strict=True):
-        if number < len(listing):  # else it has no copy in the listing: groups are named by their first
-            there[number].append(one)
-    stays, keep = {}, np.ones(len(listing), bool)
-    for index in np.flatnonzero(np.isin(own, list(there))).tolist():
+    listed = group[: len(listing)]
+    stored_in: dict[int, list[tuple[str, str]]] = collections.defaultdict(list)
+    for number, image_name in zip(group[len(listing) :].tolist(), stored, strict=True):
+        if number < len(
+            listing
+        ):  # else the group has no image of the listing: it is named by its first member
+            stored_in[number].append(image_name)
+    kept_copy, keep = {}, np.ones(len(listing), bool)
+    for index in np.flatnonzero(np.isin(listed, list(stored_in))).tolist():
         split = listing.splits[listing.split[index]]
-        other = next((key for theirs, key in there[int(own[index])] if theirs != split), None)
+        other = next(
+            (key for stored_split, key in stored_in[int(listed[index])] if stored_split != split), None
+        )
         if other is not None:
-            stays[index], keep[index] = other, False
+            kept_copy[index], keep[index] = other, False
     rank = np.array([_RANKS.get(name.casefold(), 1) * 1_000 + n for n, name in enumerate(listing.splits)])
-    mine, best, first = rank[listing.split], np.full(len(listing), -1), np.full(len(listing), -1)
-    np.maximum.at(best, own[keep], mine[keep])
-    keep &= mine == best[own]
-    first[own[keep]] = np.flatnonzero(keep)
+    split_rank, best, first = rank[listing.split], np.full(len(listing), -1), np.full(len(listing), -1)
+    np.maximum.at(best, listed[keep], split_rank[keep])
+    keep &= split_rank == best[listed]
+    first[listed[keep]] = np.flatnonzero(keep)
     reasons = []
     for index in np.flatnonzero(~keep).tolist():
-        other = stays.get(index) or records.key_text(listing.key(first[own[index]]))
+        other = kept_copy.get(index) or records.key_text(listing.key(first[listed[index]]))
         reasons.append((listing.key(index), f"duplicate across splits: {other} is the same picture"))
     kept = listing.only(keep)
     return dataclasses.replace(kept, skipped=listing.skipped + reasons)

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 WORK = ".convert"  # in an output folder: unfinished files
 
 
-class Found(NamedTuple):
+class FolderEntry(NamedTuple):
     """A file of an input folder: its key, its size in bytes, and why it cannot be read ("" if it can)."""
 
     key: bytes
@@ -26,7 +26,7 @@ class Folder(Protocol):
 
     def exists(self) -> bool: ...
 
-    def walk(self) -> Iterator[Found]: ...
+    def walk(self) -> Iterator[FolderEntry]: ...
 
     def read_image(self, key: bytes) -> bytes: ...
 

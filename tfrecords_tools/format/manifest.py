@@ -1,4 +1,4 @@
-"""manifest.json: what a data folder holds. Written last, so a folder that has one is whole.
+"""manifest.json: what a data folder holds. Written last, so a folder that has one is complete.
 
 The manifest is the only thing a reader needs besides the shards: label names, and per split
 the shards with their record counts, byte sizes and SHA-256 sums.
@@ -154,10 +154,10 @@ def load(data_dir: str | os.PathLike, *, shards: bool = True) -> Manifest:
         raise DataError(f"{path}: unreadable ({error}); convert again") from error
     if not isinstance(document, dict):
         raise DataError(f"{path}: not a manifest; convert again")
-    found = document.get("format"), document.get("format_version")
-    if found != (FORMAT, FORMAT_VERSION):
+    version = document.get("format"), document.get("format_version")
+    if version != (FORMAT, FORMAT_VERSION):
         raise DataError(
-            f"{path}: format {found[0]!r} version {found[1]!r}, but this version reads "
+            f"{path}: format {version[0]!r} version {version[1]!r}, but this version reads "
             f"{FORMAT!r} version {FORMAT_VERSION}; convert again"
         )
     if document.get("checksum") != _checksum(document):

@@ -1,6 +1,6 @@
 """One record, byte by byte: what a shard holds and where each part of it lies.
 
-A shard is a TFRecord file: records one after another, each
+A shard is a TFRecord file: records optional after another, each
 
     length    8 bytes, little-endian   bytes of payload
     crc       4 bytes                  masked CRC-32C of the length
@@ -11,7 +11,7 @@ and its Example holds
 
     image     bytes   the encoded image (JPEG, PNG), or H*W*3 raw uint8
     key       bytes   path relative to the input folder, `/`-separated, as the file system gave it
-    AXIS      int64   one per label axis, -1 where the image has no label on it
+    AXIS      int64   optional per label axis, -1 where the image has no label on it
 
 Beside `SHARD` lie two files that make it addressable by record number:
 
@@ -131,7 +131,7 @@ def _example(image: bytes, key: bytes, labels: dict[str, int]) -> tuple[bytes, i
 
 
 def _bytes_entry(name: bytes, size: int) -> bytes:
-    """A feature of one bytes value, up to the value: it comes last."""
+    """A feature of optional bytes value, up to the value: it comes last."""
     value = b"\x0a" + _varint(size)
     feature = b"\x0a" + _varint(len(value) + size)
     named = b"\x0a" + _varint(len(name)) + name + b"\x12" + _varint(len(feature) + len(value) + size)
@@ -140,7 +140,7 @@ def _bytes_entry(name: bytes, size: int) -> bytes:
 
 @functools.lru_cache(maxsize=1 << 16)
 def _int_entry(name: str, value: int) -> bytes:
-    """A feature of one int64 value."""
+    """A feature of optional int64 value."""
     number = _varint(value & 0xFFFFFFFFFFFFFFFF)
     feature = b"\x1a" + _varint(len(number) + 2) + b"\x0a" + _varint(len(number)) + number
     coded = name.encode()
@@ -160,7 +160,7 @@ def _varint(value: int) -> bytes:
 
 
 def parse(payload: bytes) -> tuple[bytes, bytes, dict[str, int]]:
-    """The inverse of `serialize`: (image, key, labels). Raises ValueError when it is not one."""
+    """The inverse of `serialize`: (image, key, labels). Raises ValueError when it is not optional."""
     try:
         feature = example_class().FromString(bytes(payload)).features.feature
     except Exception as error:  # protobuf's DecodeError has a different home in each version
@@ -174,7 +174,7 @@ def parse(payload: bytes) -> tuple[bytes, bytes, dict[str, int]]:
 
 
 def read_payloads(data: Buffer) -> Iterator[bytes]:
-    """The payloads of a sound shard, one after another, checksums unread."""
+    """The payloads of a sound shard, optional after another, checksums unread."""
     offset = 0
     while offset < len(data):
         (length,) = struct.unpack_from("<Q", data, offset)
@@ -214,41 +214,41 @@ def example_class() -> Any:
     Source: tensorflow/core/example/{example,feature}.proto. A pool of its own, so that it never
     meets TensorFlow's registration of the same names.
     """
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # only who reads waits
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # slow to import
 
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="tensorflow", syntax="proto3")
 
     def message(name: str, *fields: tuple[str, int, int, int, str | None], parent: Any = None) -> Any:
-        made = (parent.nested_type if parent else file.message_type).add(name=name)
+        added = (parent.nested_type if parent else file.message_type).add(name=name)
         for field_name, number, kind, label, type_name in fields:
-            made.field.add(name=field_name, number=number, type=kind, label=label, type_name=type_name)
-        return made
+            added.field.add(name=field_name, number=number, type=kind, label=label, type_name=type_name)
+        return added
 
-    one, many = field.LABEL_OPTIONAL, field.LABEL_REPEATED
-    message("BytesList", ("value", 1, field.TYPE_BYTES, many, None))
-    message("FloatList", ("value", 1, field.TYPE_FLOAT, many, None))
-    message("Int64List", ("value", 1, field.TYPE_INT64, many, None))
+    optional, repeated = field.LABEL_OPTIONAL, field.LABEL_REPEATED
+    message("BytesList", ("value", 1, field.TYPE_BYTES, repeated, None))
+    message("FloatList", ("value", 1, field.TYPE_FLOAT, repeated, None))
+    message("Int64List", ("value", 1, field.TYPE_INT64, repeated, None))
     feature = message(
         "Feature",
-        ("bytes_list", 1, field.TYPE_MESSAGE, one, ".tensorflow.BytesList"),
-        ("float_list", 2, field.TYPE_MESSAGE, one, ".tensorflow.FloatList"),
-        ("int64_list", 3, field.TYPE_MESSAGE, one, ".tensorflow.Int64List"),
+        ("bytes_list", 1, field.TYPE_MESSAGE, optional, ".tensorflow.BytesList"),
+        ("float_list", 2, field.TYPE_MESSAGE, optional, ".tensorflow.FloatList"),
+        ("int64_list", 3, field.TYPE_MESSAGE, optional, ".tensorflow.Int64List"),
     )
     feature.oneof_decl.add(name="kind")
     for member in feature.field:
         member.oneof_index = 0
     features = message(
-        "Features", ("feature", 1, field.TYPE_MESSAGE, many, ".tensorflow.Features.FeatureEntry")
+        "Features", ("feature", 1, field.TYPE_MESSAGE, repeated, ".tensorflow.Features.FeatureEntry")
     )
     entry = message(
         "FeatureEntry",
-        ("key", 1, field.TYPE_STRING, one, None),
-        ("value", 2, field.TYPE_MESSAGE, one, ".tensorflow.Feature"),
+        ("key", 1, field.TYPE_STRING, optional, None),
+        ("value", 2, field.TYPE_MESSAGE, optional, ".tensorflow.Feature"),
         parent=features,
     )
     entry.options.map_entry = True
-    message("Example", ("features", 1, field.TYPE_MESSAGE, one, ".tensorflow.Features"))
+    message("Example", ("features", 1, field.TYPE_MESSAGE, optional, ".tensorflow.Features"))
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))

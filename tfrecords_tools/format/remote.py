@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator
 
 from tfrecords_tools.errors import DataError
-from tfrecords_tools.format.folder import WORK, Found
+from tfrecords_tools.format.folder import WORK, FolderEntry
 
 
 class Remote:
@@ -31,7 +31,7 @@ class Remote:
 
     @contextlib.contextmanager
     def _spoken(self) -> Iterator[None]:
-        """What an object store objects to, as one clear line."""
+        """What an object store objects to, as a DataError of one line."""
         try:
             yield
         except (FileNotFoundError, DataError, PermissionError):
@@ -44,12 +44,12 @@ class Remote:
             self._files.invalidate_cache()
             return bool(self._files.exists(self._path))
 
-    def walk(self) -> Iterator[Found]:
+    def walk(self) -> Iterator[FolderEntry]:
         with self._spoken():
-            found = self._files.find(self._path, detail=True)
+            statuses = self._files.find(self._path, detail=True)
         start = len(self._path.rstrip("/")) + 1
-        for name, status in sorted(found.items()):
-            yield Found(name[start:].encode("utf-8", "surrogateescape"), int(status["size"] or 0), "")
+        for name, status in sorted(statuses.items()):
+            yield FolderEntry(name[start:].encode("utf-8", "surrogateescape"), int(status["size"] or 0), "")
 
     def _name(self, name: str) -> str:
         return f"{self._path.rstrip('/')}/{name}"

@@ -22,7 +22,7 @@ import filelock
 from tfrecords_tools import regular_files
 from tfrecords_tools.atomic import sync
 from tfrecords_tools.errors import DataError
-from tfrecords_tools.format.folder import WORK, Folder, Found
+from tfrecords_tools.format.folder import WORK, Folder, FolderEntry
 
 IMAGE_SUFFIXES = frozenset(
     b".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .jp2 .j2k .ppm .pgm .pbm "
@@ -51,7 +51,7 @@ class Local:
     def exists(self) -> bool:
         return os.path.isdir(self.root)  # noqa: PTH112
 
-    def walk(self) -> Iterator[Found]:
+    def walk(self) -> Iterator[FolderEntry]:
         """Every file below the folder, links followed, in sorted order within each directory."""
         top = os.stat(self._root)  # noqa: PTH116
         linked: collections.Counter[_Identity] = collections.Counter()  # visits of a directory through links
@@ -61,26 +61,26 @@ class Local:
             entry = next(level.entries, None)
             if level.problem or entry is None:
                 if level.problem:
-                    yield Found(level.folder or b".", 0, level.problem)
+                    yield FolderEntry(level.folder or b".", 0, level.problem)
                 levels.pop()
                 continue
             key = level.folder + entry.name
             try:
                 status = entry.stat()
             except OSError as error:
-                yield Found(key, 0, _broken(entry, error))
+                yield FolderEntry(key, 0, _broken(entry, error))
                 continue
             identity = status.st_dev, status.st_ino
             if stat.S_ISREG(status.st_mode):
-                yield Found(key, status.st_size, "")
+                yield FolderEntry(key, status.st_size, "")
             elif not stat.S_ISDIR(status.st_mode):
-                yield Found(key, 0, "not a regular file")
+                yield FolderEntry(key, 0, "not a regular file")
             elif suffix(key) in IMAGE_SUFFIXES:
-                yield Found(key, 0, "a directory named like an image; not looked into")
+                yield FolderEntry(key, 0, "a directory named like an image; not looked into")
             elif any(above.identity == identity for above in levels):
-                yield Found(key, 0, "link loop: the directory contains itself")
+                yield FolderEntry(key, 0, "link loop: the directory contains itself")
             elif entry.is_symlink() and linked[identity] == _MOST_LINKS:
-                yield Found(key, 0, f"a link to a directory that {_MOST_LINKS} links led to before")
+                yield FolderEntry(key, 0, f"a link to a directory that {_MOST_LINKS} links led to before")
             else:
                 if entry.is_symlink():
                     linked[identity] += 1
@@ -224,9 +224,9 @@ def lock(path: pathlib.Path) -> object:
     path.parent.mkdir(parents=True, exist_ok=True)
     # A process that was killed just now takes a moment to release it. A lock that is a mere file
     # would outlive a killed process, so there is no such fallback.
-    held = filelock.FileLock(path, timeout=1, fallback_to_soft=False)
+    file_lock = filelock.FileLock(path, timeout=1, fallback_to_soft=False)
     try:
-        held.acquire()
+        file_lock.acquire()
     except filelock.Timeout:
         raise DataError(
             f"{path.parent.parent}: another conversion is writing here; wait for it, or stop it"
@@ -235,7 +235,7 @@ def lock(path: pathlib.Path) -> object:
         raise
     except (OSError, NotImplementedError):
         pass  # a file system without locks: unfinished files have names of their own
-    return held
+    return file_lock
 
 
 def _broken(entry: os.DirEntry, error: OSError) -> str:

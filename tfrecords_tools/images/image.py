@@ -1,6 +1,6 @@
-"""One image: bytes as found -> bytes that every reader decodes to the right pixels, or a reason why not.
+"""The bytes of an image file -> bytes that every reader decodes to the right pixels, or why it is rejected.
 
-`check` decides what may enter the shards; whatever it accepts, `decode` turns into upright RGB
+`check` decides what enters the shards; whatever it accepts, `decode` turns into upright RGB
 pixels, uint8 [H, W, 3]; `pixels` gives the same at once. Alpha is dropped, the first frame of an
 animation stands for all, embedded colour profiles are kept but not applied: what
 `PIL.Image.convert("RGB")` gives, and training tools expect.
@@ -48,18 +48,18 @@ class Checked:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rejected:
-    """An image that may not enter, and why."""
+    """A rejected image, and why."""
 
     reason: str
 
 
-def check(data: bytes, recipe: EncodingOptions = KEEP) -> Checked | Rejected:
-    """Decodes the whole image once, and gives what to store. Never raises on bad bytes."""
+def check(data: bytes, encoding: EncodingOptions = KEEP) -> Checked | Rejected:
+    """Decodes the whole image once, and returns what to store. Never raises on bad bytes."""
     return _read(
         data,
-        recipe.max_pixels,
-        lambda header: _check_plain_jpeg(data, header, recipe),
-        lambda opened: _take(opened, data, recipe),
+        encoding.max_pixels,
+        lambda header: _check_plain_jpeg(data, header, encoding),
+        lambda opened: _take(opened, data, encoding),
     )
 
 
@@ -77,7 +77,7 @@ def _read(
     read_jpeg: Callable[[jpeg.Header], Result | Rejected | None],
     read_other: Callable[[Image.Image], Result | Rejected],
 ) -> Result | Rejected:
-    """Hands an image to who can read it, and makes whatever goes wrong a reason.
+    """Reads an image with simplejpeg or Pillow; any error becomes a `Rejected`.
 
     Args:
       read_jpeg: takes the header of a JPEG that decodes to upright RGB as it is; None when only
@@ -90,8 +90,8 @@ def _read(
     if header is not None and header.height * header.width > max_pixels:
         return _too_large(header.height, header.width, max_pixels)
     try:
-        found = read_jpeg(header) if header is not None and header.plain else None
-        return _read_other(data, max_pixels, read_other) if found is None else found
+        result = read_jpeg(header) if header is not None and header.plain else None
+        return _read_other(data, max_pixels, read_other) if result is None else result
     except MemoryError:
         return Rejected("decoding it takes more memory than there is")
     except Exception as error:  # decoders of hostile bytes raise anything: SyntaxError, struct.error, …
@@ -126,20 +126,22 @@ def decode(data: bytes | memoryview, *, fast: bool = False, out: np.ndarray | No
     return out
 
 
-def _check_plain_jpeg(data: bytes, header: jpeg.Header, recipe: EncodingOptions) -> Checked | Rejected | None:
+def _check_plain_jpeg(
+    data: bytes, header: jpeg.Header, encoding: EncodingOptions
+) -> Checked | Rejected | None:
     """A JPEG whose bytes the pipeline decodes to upright RGB as they are."""
-    keep = recipe.encoding == "keep"
+    keep = encoding.encoding == "keep"
     # Keeping needs only the proof that all of it decodes. At 1/8 of the size every bit is read and every
     # coefficient decoded, which is where damage shows; only the transform to pixels, which cannot fail,
     # is less.
     scale = 8 if keep else 1
     size = -(-header.height // scale) * -(-header.width // scale) * 3
-    found = _plain_jpeg(data, header, scale=scale, fast=keep, buffer=scratch(size))
-    if found is None or isinstance(found, Rejected):
-        return found
+    decoded = _plain_jpeg(data, header, scale=scale, fast=keep, buffer=scratch(size))
+    if decoded is None or isinstance(decoded, Rejected):
+        return decoded
     if keep:
         return Checked(data, header.height, header.width, "jpeg")
-    return _encoded(Image.fromarray(found), recipe)
+    return _encoded(Image.fromarray(decoded), encoding)
 
 
 def _plain_jpeg(
@@ -148,16 +150,16 @@ def _plain_jpeg(
     """Its pixels, sides divided by `scale` and rounded up; None when only Pillow reads on."""
     least = 1 if scale > 1 else 0  # as small as it gets, or as large as it is
     try:
-        found = simplejpeg.decode_jpeg(
+        decoded = simplejpeg.decode_jpeg(
             data, "RGB", fastdct=fast, fastupsample=fast, min_height=least, min_width=least, buffer=buffer
         )
     except ValueError as error:
         if str(error).startswith(_HARMLESS):  # and fatal to simplejpeg
             return None
         return Rejected(f"damaged JPEG: {_one_line(error)}")
-    if found.shape[:2] != (-(-header.height // scale), -(-header.width // scale)):
+    if decoded.shape[:2] != (-(-header.height // scale), -(-header.width // scale)):
         return Rejected("damaged JPEG: it has two sizes")
-    return found
+    return decoded
 
 
 def _read_other(
@@ -191,18 +193,18 @@ def _upright(opened: Image.Image) -> np.ndarray:
     return np.asarray(_to_rgb(ImageOps.exif_transpose(opened)))
 
 
-def _take(opened: Image.Image, data: bytes, recipe: EncodingOptions) -> Checked:
+def _take(opened: Image.Image, data: bytes, encoding: EncodingOptions) -> Checked:
     kind, mode = _kind(opened), opened.mode
     frames = getattr(opened, "n_frames", 1) if kind != "JPEG" else 1
     orientation = opened.getexif().get(0x0112, 1)
     opened.load()
     plain = mode in ("RGB", "L") and frames == 1 and orientation in (0, 1)
     plain = plain and kind == "PNG" and data[24] == 8 and "transparency" not in opened.info
-    if recipe.encoding == "keep" and plain:
+    if encoding.encoding == "keep" and plain:
         return Checked(data, opened.height, opened.width, "png")
     upright = _to_rgb(ImageOps.exif_transpose(opened))
-    note = _why(kind, mode, data, frames, orientation) if recipe.encoding == "keep" else ""
-    return _encoded(upright, recipe, note)
+    note = _why(kind, mode, data, frames, orientation) if encoding.encoding == "keep" else ""
+    return _encoded(upright, encoding, note)
 
 
 def _why(kind: str, mode: str, data: bytes, frames: int, orientation: int) -> str:
@@ -231,9 +233,8 @@ def _to_rgb(opened: Image.Image) -> Image.Image:
     return opened if opened.mode == "RGB" else opened.convert("RGB")
 
 
-def _encoded(upright: Image.Image, recipe: EncodingOptions, note: str = "") -> Checked:
-    data, height, width, encoding = recipe.encode(upright)
-    return Checked(data, height, width, encoding, note)
+def _encoded(upright: Image.Image, encoding: EncodingOptions, note: str = "") -> Checked:
+    return Checked(*encoding.encode(upright), note)
 
 
 def _require_shape(out: np.ndarray, height: int, width: int) -> None:

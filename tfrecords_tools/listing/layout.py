@@ -2,7 +2,7 @@
 
 `{split}/{authenticity}/{category}` names the directories from the top. A part is `{split}`,
 `{axis}` for a label axis of that name, `*` for any directory, or a literal name. Directories
-deeper than the template, and the file name, are the image's own business.
+deeper than the template, and the file name, have no meaning.
 """
 
 import collections
@@ -65,17 +65,17 @@ class Layout:
 
         A directory that ends at {split} fits too, without labels.
         """
-        found = {}
+        values = {}
         for part, name in zip(self.parts, folder, strict=False):
             if part.startswith("{"):
-                found[part[1:-1]] = name
+                values[part[1:-1]] = name
             elif part not in ("*", name):
                 return None
         if len(folder) >= len(self.parts):
-            return found
+            return values
         missing = self.parts[len(folder) :]
-        if self.has_split and "{split}" not in missing and not any(axis in found for axis in self.axes):
-            return found
+        if self.has_split and "{split}" not in missing and not any(axis in values for axis in self.axes):
+            return values
         return None
 
 
@@ -98,7 +98,7 @@ def detect(folders: Mapping[Folder, int]) -> Layout:
     at all (then metadata.csv has to give the labels). Flat splits have no labels.
 
     Raises:
-      DataError: none of these; the message shows what was found.
+      DataError: none of these; the message names the directories.
     """
     tops = {folder[0] for folder in folders if folder}
     if not tops:
@@ -133,7 +133,7 @@ def _label_levels(rests: Mapping[Folder, int]) -> list[str]:
     truth = [level for level in range(depth) if {name.casefold() for name in names[level]} <= _REAL_OR_FAKE]
     others = [level for level in range(depth) if level not in truth[:1]]
     if len(others) > 1:
-        shown = " / ".join(_some(found) for found in names)
+        shown = " / ".join(_some(level) for level in names)
         raise DataError(
             f"layout: the directory levels {shown} could mean several things; name each, "
             "for example --layout='{split}/{generator}/{category}'"

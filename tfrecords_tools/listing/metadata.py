@@ -53,11 +53,13 @@ class _Reader:
         where = self.where
         if path is None:
             raise DataError(f"{where}: no column {' or '.join(PATH_COLUMNS)}; its columns are {header}")
-        given = set(self.table.columns) if self.table.layout.has_split else set(self.table.columns) - {SPLIT}
+        from_folders = (
+            set(self.table.columns) if self.table.layout.has_split else set(self.table.columns) - {SPLIT}
+        )
         wanted = self._wanted(header)
         order = np.argsort(self.table.walk.rows["order"], kind="stable")
         hashes = self.table.walk.rows["order"][order]
-        seen = np.zeros(len(self.table.walk.rows), bool)
+        has_row = np.zeros(len(self.table.walk.rows), bool)
         for row in reader:
             if not row:
                 continue
@@ -70,12 +72,12 @@ class _Reader:
                     f"{line} names {row[path]!r}, but {self.table.root} has no such image; "
                     "correct the row, or pass --metadata= to leave the file unread"
                 )
-            if seen[index]:
+            if has_row[index]:
                 raise DataError(f"{line} names {row[path]!r} a second time; keep one of the rows")
-            seen[index] = True
+            has_row[index] = True
             for column, position in wanted.items():
-                self._take(column, row[position].strip(), index, column in given, line, row[path])
-        self._require_rows(seen, set(wanted) - given, where)
+                self._take(column, row[position].strip(), index, column in from_folders, line, row[path])
+        self._require_rows(has_row, set(wanted) - from_folders, where)
 
     def _wanted(self, header: list[str]) -> dict[str, int]:
         """Axis (or split) -> position of its column."""
@@ -96,7 +98,7 @@ class _Reader:
             return None
         return int(order[place])
 
-    def _take(self, column: str, value: str, index: int, given: bool, line: str, path: str) -> None:
+    def _take(self, column: str, value: str, index: int, from_folders: bool, line: str, path: str) -> None:
         if value == "":
             return
         if column == AUTHENTICITY:
@@ -105,25 +107,25 @@ class _Reader:
                 raise DataError(f"{line}: {value!r} is no authenticity label, which is 0 (real) or 1 (fake); "
                                 "a column of other labels must be called class")  # fmt: skip
             value = word
-        if not given:
+        if not from_folders:
             self.table.columns[column][index] = self.table.number(column, value)
             return
-        held = self.table.columns[column][index]
-        if held >= 0 and self.table.names[column].get(value) != held:
+        label = self.table.columns[column][index]
+        if label >= 0 and self.table.names[column].get(value) != label:
             raise DataError(
                 f"{line} says {path!r} is {value!r} ({column}), but its directory says "
-                f"{list(self.table.names[column])[held]!r}; correct the row or move the image"
+                f"{list(self.table.names[column])[label]!r}; correct the row or move the image"
             )
 
-    def _require_rows(self, seen: np.ndarray, supplied: set[str], where: str) -> None:
+    def _require_rows(self, has_row: np.ndarray, supplied: set[str], where: str) -> None:
         """Where only the CSV file gives labels, every image of a split has them or none has."""
         for column in supplied - {SPLIT}:
             for split in np.unique(self.table.columns[SPLIT][~self.table.outside]):
-                here = (self.table.columns[SPLIT] == split) & ~self.table.outside
-                missing = here & (self.table.columns[column] < 0)
-                if missing.any() and not missing[here].all():
+                in_split = (self.table.columns[SPLIT] == split) & ~self.table.outside
+                missing = in_split & (self.table.columns[column] < 0)
+                if missing.any() and not missing[in_split].all():
                     index = int(np.flatnonzero(missing)[0])
-                    why = "leaves it empty" if seen[index] else "has no row for it"
+                    why = "leaves it empty" if has_row[index] else "has no row for it"
                     key = records.key_text(self.table.walk.key(index))
                     raise DataError(
                         f"{where}: {key} has no {column}: the file {why}; label all images of a split or none"

@@ -48,20 +48,20 @@ class Shares:
     @property
     def shares(self) -> dict[str, float]:
         """Split -> share."""
-        found = {}
+        shares = {}
         for part in self.text.split(","):
             name, _, share = part.strip().partition(":")
             try:
-                found[name] = float(share)
+                shares[name] = float(share)
             except ValueError:
-                found[name] = -1.0
-            if not name.isidentifier() or not name.isascii() or not 0 < found[name] <= 1:
+                shares[name] = -1.0
+            if not name.isidentifier() or not name.isascii() or not 0 < shares[name] <= 1:
                 raise UsageError(
                     f"--split={self.text}: {part!r} is not name:share, for example train:0.7,validation:0.3"
                 )
-        if len(found) != self.text.count(",") + 1:
+        if len(shares) != self.text.count(",") + 1:
             raise UsageError(f"--split={self.text}: a split occurs twice")
-        return found
+        return shares
 
     def group_of(self, key: bytes, labels: dict[str, str]) -> str:
         """The group that a key belongs to. Raises KeyError for an unknown field."""
@@ -93,10 +93,12 @@ def assign(listing: Listing, shares: Shares, content: np.ndarray | None, seed: i
     places = np.empty(len(listing))
     for index in range(len(listing)):
         if content is None or shares.group:
-            what = _group(listing, index, shares).encode()
+            identity = _group(listing, index, shares).encode()
         else:
-            what = content[index].tobytes()
-        digest = hashlib.blake2b(what, digest_size=8, key=seed.to_bytes(8, "little", signed=True)).digest()
+            identity = content[index].tobytes()
+        digest = hashlib.blake2b(
+            identity, digest_size=8, key=seed.to_bytes(8, "little", signed=True)
+        ).digest()
         places[index] = int.from_bytes(digest, "little") / 2**64
     split = np.minimum(np.searchsorted(bounds, places, side="right"), len(names) - 1).astype(np.int16)
     return dataclasses.replace(listing, split=split, splits=tuple(names))

@@ -1,4 +1,4 @@
-"""The second pass: what the directories and the metadata say of each image, by name, then by number.
+"""The second pass: split and labels of each image, from its directories and metadata.csv.
 
 Label maps are decided here: `authenticity` is real = 0, fake = 1; every other axis has its names sorted.
 """
@@ -53,24 +53,24 @@ class Table:
         return names.setdefault(name, len(names))
 
     def _only_labelled_or_only_not(self) -> None:
-        """Images right in a split's directory: a split without labels, or strays among labelled ones."""
+        """Decides whether images directly in a split's directory are unlabelled or outside the layout."""
         split, axis = self.columns[SPLIT], self.columns[self.layout.axes[0]]
         for index in range(len(self.names.get(SPLIT, ()))):
-            here = split == index
-            if (here & (axis >= 0)).any():
-                self.outside |= here & (axis < 0)
+            in_split = split == index
+            if (in_split & (axis >= 0)).any():
+                self.outside |= in_split & (axis < 0)
 
-    def finish(self, given: dict[str, tuple[str, ...]] | None = None) -> Listing:
+    def finish(self, axes: dict[str, tuple[str, ...]] | None = None) -> Listing:
         """Final numbers of splits and labels, without what lies outside the layout."""
         walk = self.walk
         rejected = list(walk.rejected)
         for index in np.flatnonzero(self.outside):
             rejected.append((walk.key(int(index)), f"outside the layout {self.layout.template}"))
         keep = slice(None) if not self.outside.any() else ~self.outside
-        maps = self._maps(keep) if given is None else given
+        maps = self._maps(keep) if axes is None else axes
         for axis in set(self.names) - {SPLIT}:
             unknown = sorted(set(self.names[axis]) - set(maps.get(axis, ())))
-            if unknown and given is not None:
+            if unknown and axes is not None:
                 raise DataError(
                     f"{self.root}: {axis} {unknown[0]!r} is not among the labels of the folder to append to, "
                     f"{', '.join(maps.get(axis, ())) or 'which has no such axis'}; convert into a new folder"
@@ -122,6 +122,6 @@ class Table:
         return lookup[ids], tuple(clean[index] for index in order)
 
 
-def _renumber(ids: np.ndarray, seen: dict[str, int], names: tuple[str, ...]) -> np.ndarray:
-    lookup = np.array([names.index(name) for name in seen] + [-1], np.int32)
+def _renumber(ids: np.ndarray, numbers: dict[str, int], names: tuple[str, ...]) -> np.ndarray:
+    lookup = np.array([names.index(name) for name in numbers] + [-1], np.int32)
     return lookup[ids]  # id -1 picks the last entry: no label

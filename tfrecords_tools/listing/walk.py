@@ -35,31 +35,31 @@ class Walk:
         # Temporary files, mapped: pages that the system can drop when memory is short.
         keys, rows = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
         start, last, chunk = 0, None, []
-        for count, found in enumerate(store.walk()):
+        for count, entry in enumerate(store.walk()):
             if count % 5_000 == 4_999:
                 on_progress(count + 1)
-            reason = found.problem or no_image(found.key)
+            reason = entry.problem or no_image(entry.key)
             if reason:
-                if found.problem:
-                    self.rejected.append((found.key, reason))
-                elif found.key not in (metadata.encode(), METADATA.encode()):
-                    self.skipped.append((found.key, reason))
+                if entry.problem:
+                    self.rejected.append((entry.key, reason))
+                elif entry.key not in (metadata.encode(), METADATA.encode()):
+                    self.skipped.append((entry.key, reason))
                 continue
-            above = found.key.rpartition(b"/")[0]
+            above = entry.key.rpartition(b"/")[0]
             if above != last:
                 last = above
                 self.folders.append(tuple(records.key_text(part) for part in above.split(b"/") if part))
-            keys.write(found.key)
+            keys.write(entry.key)
             chunk.append(
                 (
                     start,
-                    len(found.key),
+                    len(entry.key),
                     len(self.folders) - 1,
-                    found.size,
-                    records.order_hash(found.key, seed),
+                    entry.size,
+                    records.order_hash(entry.key, seed),
                 )
             )
-            start += len(found.key)
+            start += len(entry.key)
             if len(chunk) == _CHUNK:
                 rows.write(np.array(chunk, _ROW).tobytes())
                 chunk = []

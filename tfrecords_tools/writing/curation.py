@@ -1,4 +1,4 @@
-"""A listing -> what is to be planned: splits made where there are none, duplicates dropped."""
+"""A listing -> the listing to plan from: splits are made where there are none, and duplicates dropped."""
 
 import dataclasses
 
@@ -27,16 +27,16 @@ def make_splits(listing: Listing, options: Options, *, processes: int) -> Listin
 
 
 def drop_duplicates(
-    listing: Listing, options: Options, held: tuple[Manifest, str] | None, *, processes: int
+    listing: Listing, options: Options, base: tuple[Manifest, str] | None, *, processes: int
 ) -> Listing:
-    """Leaves out what other splits have too, of the listing and of the shards to append to.
+    """Leaves out images of which another split, or the shards to append to, has a copy.
 
     Args:
       listing: with splits; of an appending conversion the new images.
       options: of the conversion.
-      held: manifest and folder of the shards that are there already, or None. They stay as they are: an
-        image that another split of theirs has is dropped, whatever its own split.
-      processes: how many hash images at once.
+      base: manifest and folder of the shards to append to, or None. They are not changed: an image of
+        which another split there has a copy is dropped, whatever its own split.
+      processes: number of worker processes.
     """
     near = options.duplicate_distance >= 0
     with progress.Progress("looking for duplicates", total=len(listing)) as bar:
@@ -44,24 +44,24 @@ def drop_duplicates(
             listing,
             perceptual=near,
             processes=processes,
-            # The bytes as they would be stored, to compare with those that are.
-            recipe=options.recipe if held else None,
+            # Compared with stored images, so hashed as they would be stored.
+            encoding=options.encoding if base else None,
             on_progress=lambda images, size, failed: bar.update(images),
         )
     names: list[tuple[str, str]] = []
-    if held:
-        whole, data_dir = held
-        total = sum(split.records for split in whole.splits.values())
+    if base:
+        manifest, data_dir = base
+        total = sum(split.records for split in manifest.splits.values())
         with progress.Progress("hashing the shards", total=total) as bar:
-            there, names = duplicates.of_folder(
-                whole,
+            stored, names = duplicates.of_folder(
+                manifest,
                 data_dir,
                 processes=processes,
                 perceptual=near,
                 on_progress=lambda images, size, failed: bar.update(images),
             )
-        both = zip(dataclasses.astuple(hashes), dataclasses.astuple(there), strict=True)
-        hashes = duplicates.Hashes(*map(np.concatenate, both))
+        pairs = zip(dataclasses.astuple(hashes), dataclasses.astuple(stored), strict=True)
+        hashes = duplicates.Hashes(*map(np.concatenate, pairs))
     group = duplicates.groups(hashes, options.duplicate_distance)
     kept = duplicates.across_splits(listing, group, names)
     print(f"dropped {len(listing) - len(kept):,} images that other splits have too", flush=True)

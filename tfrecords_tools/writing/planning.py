@@ -26,7 +26,7 @@ class Options:
 
     Attributes:
       name: of the data set, the beginning of each file's name.
-      recipe: how images are stored.
+      encoding: how images are stored.
       shard_mb: a shard's size at most, in 10**6 bytes, as planned from the files' sizes.
       num_shards: shards per split; 0 leaves it to `shard_mb`.
       seed: of the order of images.
@@ -36,7 +36,7 @@ class Options:
     """
 
     name: str
-    recipe: EncodingOptions = KEEP
+    encoding: EncodingOptions = KEEP
     shard_mb: int = 128
     num_shards: int = 0
     seed: int = 0
@@ -151,16 +151,16 @@ def plan(listing: Listing, options: Options, *, base: Manifest | None = None) ->
 def describe_options(listing: Listing, options: Options) -> dict:
     """What besides the images decides the shards' bytes, as data."""
     fields = dataclasses.asdict(options)
-    recipe = fields.pop("recipe")
-    return {"plan_version": PLAN_VERSION, "layout": listing.layout.template} | fields | recipe
+    encoding = fields.pop("encoding")
+    return {"plan_version": PLAN_VERSION, "layout": listing.layout.template} | fields | encoding
 
 
 def _shard_count(images: int, size: int, options: Options) -> int:
     if options.num_shards:
         return min(options.num_shards, images)
-    recipe = options.recipe
-    if recipe.encoding == "raw":
-        size = images * recipe.image_size**2 * 3
+    encoding = options.encoding
+    if encoding.encoding == "raw":
+        size = images * encoding.image_size**2 * 3
     by_size = -(-size // (options.shard_mb * 10**6))
     return max(1, min(images, max(by_size, min(MANY_SHARDS, images // IMAGES_PER_SHARD))))
 

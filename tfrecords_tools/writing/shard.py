@@ -37,29 +37,29 @@ class ShardContext:
     input_dir: str
     output_dir: str
     axes: dict[str, tuple[str, ...]]
-    recipe: EncodingOptions
+    encoding: EncodingOptions
 
 
-def write(common: ShardContext, job: Job, counts: Counts) -> None:
+def write(context: ShardContext, job: Job, counts: Counts) -> None:
     """Writes and publishes one shard: `.npy`, `.idx`, its report, and the shard itself last.
 
     Raises:
       DataError: the input changed since it was listed, or cannot be read; the disk is full; a shard to be
-        rebuilt would not be the same (what is there is left alone).
+        rebuilt would not be the same (the existing file is left alone).
     """
-    source, target = storage.open_folder(common.input_dir), storage.open_folder(common.output_dir)
+    source, target = storage.open_folder(context.input_dir), storage.open_folder(context.output_dir)
     partial = target.partial(job.file)
     try:
         with partial.open("wb") as file:
-            report, index, table = _write_records(file, source, common, job, counts)
+            report, index, table = _write_records(file, source, context, job, counts)
             sync(file)
         companions = {".idx": index, ".npy": table}
         report["sha256"] |= {ending: hashlib.sha256(data).hexdigest() for ending, data in companions.items()}
         if job.sha256 not in (None, report["sha256"]):
             raise DataError(
-                f"{common.output_dir}/{job.file}: left as it is: rebuilt it would have other bytes; an image "
-                "changed since, or another version of Pillow or simplejpeg is installed; bring back what was "
-                "then, or convert into a new folder"
+                f"{context.output_dir}/{job.file}: not replaced, because the rebuilt "
+                "shard would have other bytes: an image has changed, or another version of Pillow or "
+                "simplejpeg is installed; restore the image or the version, or convert into a new folder"
             )
         for ending, data in companions.items():
             target.write(job.file + ending, data, synced=False)
@@ -68,29 +68,29 @@ def write(common: ShardContext, job: Job, counts: Counts) -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DataError(
-                f"{common.output_dir}: no space left; free some and run the same command again: "
+                f"{context.output_dir}: no space left on the disk; free some and run the same command again: "
                 "finished shards are kept"
             ) from error
         raise DataError(
-            f"{common.output_dir}: {error.strerror or error}; see to it and run the same command again: "
-            "finished shards are kept"
+            f"{context.output_dir}: {error.strerror or error}; remove the cause and run the same "
+            "command again: finished shards are kept"
         ) from error
     finally:
         partial.unlink(missing_ok=True)
 
 
 def _write_records(
-    file: IO[bytes], source: Folder, common: ShardContext, job: Job, counts: Counts
+    file: IO[bytes], source: Folder, context: ShardContext, job: Job, counts: Counts
 ) -> tuple[dict, bytes, bytes]:
     """Fills an open shard. Returns its report, and the contents of `.idx` and `.npy`."""
-    axes, offset, digest = tuple(common.axes), 0, hashlib.sha256()
+    axes, offset, digest = tuple(context.axes), 0, hashlib.sha256()
     cells: collections.Counter[tuple[int, ...]] = collections.Counter()
     image_sizes: collections.Counter[tuple[int, int]] = collections.Counter()
     encodings: collections.Counter[str] = collections.Counter()
     notes: collections.Counter[str] = collections.Counter()
-    rows, rejected, handed = [], [], 0
+    rows, rejected, flushed = [], [], 0
     for key, size, labels in job.images:
-        checked = fetch(source, key, size, common)
+        checked = fetch(source, key, size, context)
         if isinstance(checked, image.Rejected):
             rejected.append([records.key_text(key), checked.reason])
             counts.add(1, size, 1)
@@ -103,9 +103,9 @@ def _write_records(
              records.ENCODINGS.index(checked.encoding), labels)
         )  # fmt: skip
         offset += len(record)
-        if offset - handed >= _WRITE_BYTES:
-            storage.start_writing(file, handed, offset)
-            handed = offset
+        if offset - flushed >= _WRITE_BYTES:
+            storage.start_writing(file, flushed, offset)
+            flushed = offset
         cells[labels] += 1
         image_sizes[checked.height, checked.width] += 1
         encodings[checked.encoding] += 1
@@ -123,7 +123,7 @@ def _write_records(
         "sizes": {"": offset, ".idx": len(index), ".npy": stream.tell()},
         "sha256": {"": digest.hexdigest()},
         "rejected": rejected,
-        "cells": {cell_name(common.axes, labels): count for labels, count in cells.items()},
+        "cells": {cell_name(context.axes, labels): count for labels, count in cells.items()},
         "image_sizes": {f"{height}x{width}": count for (height, width), count in image_sizes.items()},
         "encodings": encodings,
         "reencoded": notes,
@@ -131,7 +131,7 @@ def _write_records(
     return report, index, stream.getvalue()
 
 
-def fetch(source: Folder, key: bytes, size: int, common: ShardContext) -> image.Checked | image.Rejected:
+def fetch(source: Folder, key: bytes, size: int, context: ShardContext) -> image.Checked | image.Rejected:
     """Reads and checks one image.
 
     Raises:
@@ -139,7 +139,7 @@ def fetch(source: Folder, key: bytes, size: int, common: ShardContext) -> image.
     """
     if size > image.MAX_FILE_BYTES:
         return image.Rejected(f"{size:,} bytes: over the limit of {image.MAX_FILE_BYTES:,} bytes")
-    where = f"{common.input_dir}/{records.key_text(key)}"
+    where = f"{context.input_dir}/{records.key_text(key)}"
     try:
         data = source.read_image(key)
     except PermissionError:
@@ -152,6 +152,6 @@ def fetch(source: Folder, key: bytes, size: int, common: ShardContext) -> image.
     if len(data) != size:
         raise DataError(
             f"{where}: {len(data)} bytes, but {size} when the folder was listed; "
-            "let the folder rest while it is converted, and run the command again"
+            "do not change the folder while it is converted; run the command again"
         )
-    return image.check(data, common.recipe)
+    return image.check(data, context.encoding)

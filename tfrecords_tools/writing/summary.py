@@ -1,4 +1,4 @@
-"""A plan, and what became of it, for people: lines on standard output."""
+"""Prints a plan, and the result of a conversion."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from tfrecords_tools.writing.writer import Written
 
 
 def show_plan(plan: Plan) -> None:
-    """The plan of a dry run."""
+    """Prints the plan of a dry run."""
     listing = plan.listing
     for split, order in plan.order.items():
         size = int(listing.rows["size"][order].sum())
@@ -28,21 +28,21 @@ def show_plan(plan: Plan) -> None:
 
 
 def show_result(written: Written, output_dir: str) -> None:
-    """What lies in a finished folder, and how long it took."""
-    whole, seconds = written.manifest, written.seconds
+    """Prints what a finished folder holds, and how long the conversion took."""
+    manifest, seconds = written.manifest, written.seconds
     if not seconds:
-        print(f"{output_dir} holds exactly this conversion already: nothing to do")
+        print(f"{output_dir} already holds exactly this conversion: nothing to do")
     images = size = 0
-    for name, split in whole.splits.items():
-        held = sum(shard.bytes for shard in split.shards)
-        images, size = images + split.records, size + held
-        print(f"  {name}: {split.records:,} images, {len(split.shards)} shards, {held / 1e6:,.1f} MB")
+    for name, split in manifest.splits.items():
+        split_bytes = sum(shard.bytes for shard in split.shards)
+        images, size = images + split.records, size + split_bytes
+        print(f"  {name}: {split.records:,} images, {len(split.shards)} shards, {split_bytes / 1e6:,.1f} MB")
         for cell, count in split.cells.items():
             print(f"    {cell if cell.strip('?/') else 'without labels'}: {count:,}")
-    for reason, count in whole.reencoded.items():
+    for reason, count in manifest.reencoded.items():
         print(f"  stored as PNG for {reason}: {count:,}")
-    if whole.rejected:
-        print(f"  rejected: {whole.rejected:,}, see {output_dir}/{rejection.FILE_NAME}")
+    if manifest.rejected:
+        print(f"  rejected: {manifest.rejected:,}, see {output_dir}/{rejection.FILE_NAME}")
     rate = ""
     if seconds:
         part = "" if written.images == images else f", {written.images:,} of them by this run,"

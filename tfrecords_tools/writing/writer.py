@@ -1,11 +1,11 @@
-"""A plan -> a whole data folder: shards by several processes, then the manifest.
+"""A plan -> a complete data folder: shards by several processes, then the manifest.
 
 What the bytes depend on: the input files, the options and the seed. Not on the number of
 workers, nor on interruptions.
 
 While a conversion is at work, its folder holds `.convert/`: `plan.json` (what is being
 converted), unfinished files, and a report per published shard. The last acts are
-manifest.json, which makes the folder whole, and the removal of `.convert/`.
+manifest.json, which completes the folder, and the removal of `.convert/`.
 """
 
 import collections
@@ -23,7 +23,8 @@ import numpy as np
 
 from tfrecords_tools import workers
 from tfrecords_tools.errors import DataError
-from tfrecords_tools.format import documents, manifest, records, storage, tfds_metadata
+from tfrecords_tools.format import documents, records, storage, tfds_metadata
+from tfrecords_tools.format import manifest as manifests
 from tfrecords_tools.format.folder import Folder
 from tfrecords_tools.format.manifest import ENDINGS, Manifest
 from tfrecords_tools.format.storage import WORK
@@ -51,7 +52,7 @@ class Written:
 
 
 def write(
-    made: Plan,
+    plan: Plan,
     output_dir: str,
     *,
     processes: int,
@@ -61,10 +62,10 @@ def write(
     on_progress: shard.Progress = lambda images, size, rejected: None,
     on_resume: Callable[[int, int], None] = lambda shards, images: None,
 ) -> Written:
-    """Writes a plan's shards into a folder and makes it whole; goes on where an earlier run ended.
+    """Writes the shards of a plan and then the manifest; resumes where an earlier run was interrupted.
 
     Args:
-      made: the plan.
+      plan: the plan.
       output_dir: a new or empty folder, or one that an earlier run of the same plan left.
       processes: how many write shards at once.
       max_rejected: share of the images that may be rejected.
@@ -77,111 +78,116 @@ def write(
       DataError: the folder holds something else; too many images are rejected; a worker died.
     """
     target = storage.open_folder(output_dir)
-    whole = finished(target, made)
-    if whole is not None:
-        return Written(whole, 0.0, 0)
+    manifest = finished(target, plan)
+    if manifest is not None:
+        return Written(manifest, 0.0, 0)
     start = time.monotonic()
-    _require_ours(target, made)
+    _require_ours(target, plan)
     lock = target.lock()
-    whole = finished(target, made)
-    if whole is not None:  # by the conversion that had the lock
-        return Written(whole, 0.0, 0)
-    _require_ours(target, made)
-    target.write(PLAN_FILE, json.dumps(made.description, indent=1).encode())
-    done = {file: report for file in made.files if (report := shard_report.read(target, file)) is not None}
+    manifest = finished(target, plan)
+    if manifest is not None:  # by the conversion that had the lock
+        return Written(manifest, 0.0, 0)
+    _require_ours(target, plan)
+    target.write(PLAN_FILE, json.dumps(plan.description, indent=1).encode())
+    done = {file: report for file in plan.files if (report := shard_report.read(target, file)) is not None}
     if done:
-        seen = sum(report["records"] + len(report["rejected"]) for report in done.values())
-        on_resume(len(done), seen)
-    todo = set(made.files) - set(done)
+        images_done = sum(report["records"] + len(report["rejected"]) for report in done.values())
+        on_resume(len(done), images_done)
+    todo = set(plan.files) - set(done)
     if beam_options is None:
-        run(made, output_dir, made.jobs(todo), min(processes, len(todo)), on_progress)
+        run(plan, output_dir, plan.jobs(todo), min(processes, len(todo)), on_progress)
     elif todo:
-        beam.run(made, output_dir, made.jobs(todo), beam_options, on_progress)
-    reports = _all_reports(target, made)
-    rejection.require_few(made, reports, max_rejected, target)
+        beam.run(plan, output_dir, plan.jobs(todo), beam_options, on_progress)
+    reports = _all_reports(target, plan)
+    rejection.require_few(plan, reports, max_rejected, target)
     if not allow_missing_classes:
-        rejection.require_classes_left(made, reports, target)
-    whole = _finish(target, made, reports)
+        rejection.require_classes_left(plan, reports, target)
+    manifest = _finish(target, plan, reports)
     del lock
-    images = sum(report["records"] for file, report in zip(made.files, reports, strict=True) if file in todo)
-    return Written(whole, time.monotonic() - start, images)
+    images = sum(report["records"] for file, report in zip(plan.files, reports, strict=True) if file in todo)
+    return Written(manifest, time.monotonic() - start, images)
 
 
 def run(
-    made: Plan, output_dir: str, jobs: Iterable[Job], processes: int, on_progress: shard.Progress
+    plan: Plan, output_dir: str, jobs: Iterable[Job], processes: int, on_progress: shard.Progress
 ) -> None:
     """Writes shards by local processes.
 
     Raises:
       DataError: an image killed its worker twice, the input changed, the disk is full.
     """
-    common = shard.ShardContext(made.listing.root, output_dir, made.listing.axes, made.options.recipe)
-    crew = workers.WorkerPool(shard.write, common, workers=max(1, processes), on_tick=on_progress)
+    context = shard.ShardContext(plan.listing.root, output_dir, plan.listing.axes, plan.options.encoding)
+    pool = workers.WorkerPool(shard.write, context, workers=max(1, processes), on_tick=on_progress)
     try:
-        for _ in crew.run(jobs):
+        for _ in pool.run(jobs):
             pass
     except workers.WorkerDied as death:
         key = death.job.images[min(death.done, len(death.job.images) - 1)][0]
         raise DataError(
-            f"a worker died twice ({death.how}) at {made.listing.root}/{records.key_text(key)}; if memory "
+            f"a worker died twice ({death.how}) at {plan.listing.root}/{records.key_text(key)}; if memory "
             "was short use fewer --workers, else move that file away; the same command then resumes"
         ) from death
 
 
-def finished(target: Folder, made: Plan) -> Manifest | None:
+def finished(target: Folder, plan: Plan) -> Manifest | None:
     """The folder's manifest if this very plan is done there. Raises DataError if it holds another."""
-    if target.size(manifest.FILE_NAME) is None:
+    if target.size(manifests.FILE_NAME) is None:
         return None
-    held = manifest.load(target.root)
-    if made.base is not None and held.source == made.base.source:
+    existing = manifests.load(target.root)
+    if plan.base is not None and existing.source == plan.base.source:
         return None
-    last = held.generations[-1]
-    found: dict[str, object] = {
-        "name": held.name,
-        "axes": {axis: list(names) for axis, names in held.axes.items()},
+    last = existing.generations[-1]
+    description: dict[str, object] = {
+        "name": existing.name,
+        "axes": {axis: list(names) for axis, names in existing.axes.items()},
     }
-    found |= {**held.options, **last, "appends_to": made.description["appends_to"]}
-    require_same(target.root, found, made.description)
-    _clear(target, held)  # in case it was killed after its last act but one
-    return held
+    description |= {**existing.options, **last, "appends_to": plan.description["appends_to"]}
+    require_same(target.root, description, plan.description)
+    _clear(target, existing)  # in case it was killed after its last act but one
+    return existing
 
 
-def require_same(root: str, found: dict, wanted: dict, remedy: str = "") -> None:
+def require_same(root: str, existing: dict, wanted: dict, remedy: str = "") -> None:
     """Raises DataError with what differs between two descriptions, and the remedy."""
-    differing = [key for key in wanted if key not in ("source", "images") and found.get(key) != wanted[key]]
-    told = [f"{key} (there {json.dumps(found.get(key))}, now {json.dumps(wanted[key])})" for key in differing]
-    usual = "choose another --output_dir, or delete this one"
-    other_input = wanted["source"] is not None and found.get("source") != wanted["source"]
-    if other_input and (not told or "shards" in differing):
-        counts = f"{found.get('images')} images then, {wanted['images']} now"
-        told.insert(0, f"the input's files, sizes or labels ({counts})")
-        usual += "; --append adds images that are new"
-    if told:
+    differing = [
+        key for key in wanted if key not in ("source", "images") and existing.get(key) != wanted[key]
+    ]
+    differences = [
+        f"{key} ({json.dumps(existing.get(key))} there, {json.dumps(wanted[key])} now)" for key in differing
+    ]
+    usual_remedy = "choose another --output_dir, or delete this one"
+    other_input = wanted["source"] is not None and existing.get("source") != wanted["source"]
+    if other_input and (not differences or "shards" in differing):
+        counts = f"{existing.get('images')} images then, {wanted['images']} now"
+        differences.insert(0, f"the input's files, sizes or labels ({counts})")
+        usual_remedy += "; --append adds images that are new"
+    if differences:
         raise DataError(
-            f"{root}: holds another conversion, which differs in {'; '.join(told)}; {remedy or usual}"
+            f"{root}: holds another conversion, which differs in {'; '.join(differences)}; "
+            f"{remedy or usual_remedy}"
         )
 
 
-def _require_ours(target: Folder, made: Plan) -> None:
+def _require_ours(target: Folder, plan: Plan) -> None:
     """Raises DataError unless the folder is new, empty, or left by a run of this plan."""
     if target.size(PLAN_FILE) is None:
         names = [name for name in target.names() if name != WORK]
-        if names and made.base is None:
+        if names and plan.base is None:
             raise DataError(
-                f"{target.root}: is not empty (it holds {names[0]!r}) and no conversion of ours; "
+                f"{target.root}: is not empty (it holds {names[0]!r}) and no unfinished conversion; "
                 "choose a new or empty --output_dir"
             )
         return
     try:
-        found = documents.read(target.read(PLAN_FILE, limit=documents.MAX_BYTES), dict[str, Any])
+        description = documents.read(target.read(PLAN_FILE, limit=documents.MAX_BYTES), dict[str, Any])
     except ValueError as error:
         raise DataError(f"{target.root}/{PLAN_FILE}: unreadable ({error}); delete --output_dir") from error
-    require_same(target.root, found, made.description)
+    require_same(target.root, description, plan.description)
 
 
-def _all_reports(target: Folder, made: Plan) -> list[dict]:
+def _all_reports(target: Folder, plan: Plan) -> list[dict]:
     """The reports of all shards. Raises DataError when one was removed meanwhile."""
-    reports = {file: shard_report.read(target, file) for file in made.files}
+    reports = {file: shard_report.read(target, file) for file in plan.files}
     for file, report in reports.items():
         if report is None:
             raise DataError(
@@ -191,36 +197,37 @@ def _all_reports(target: Folder, made: Plan) -> list[dict]:
     return [report for report in reports.values() if report is not None]
 
 
-def _finish(target: Folder, made: Plan, reports: list[dict]) -> Manifest:
+def _finish(target: Folder, plan: Plan, reports: list[dict]) -> Manifest:
     """Adds the written shards to what was there, and publishes the result."""
-    base, listing = made.base, made.listing
+    base, listing = plan.base, plan.listing
     splits = dict(base.splits) if base else {}
-    for split in made.shards:
-        own = [report for report in reports if report["split"] == split]
+    for split in plan.shards:
+        of_split = [report for report in reports if report["split"] == split]
         shards = tuple(
-            manifest.Shard(*(report[key] for key in ("file", "records", "bytes", "sha256"))) for report in own
+            manifests.Shard(*(report[key] for key in ("file", "records", "bytes", "sha256")))
+            for report in of_split
         )
-        before = splits.get(split, manifest.Split((), {}))
-        cells = _sum([{"cells": before.cells}, *own], "cells")
-        splits[split] = manifest.Split(before.shards + shards, cells)
+        before = splits.get(split, manifests.Split((), {}))
+        cells = _sum([{"cells": before.cells}, *of_split], "cells")
+        splits[split] = manifests.Split(before.shards + shards, cells)
     earlier = [dataclasses.asdict(base)] if base else []
     rows = [row for report in reports for row in report["rejected"]]
-    rejected = rejection.table(made, rows, target.read(rejection.FILE_NAME) if base else b"")
-    new = manifest.Generation(
-        source=made.description["source"],
-        images=made.description["images"],
-        shards=made.description["shards"],
+    rejected = rejection.table(plan, rows, target.read(rejection.FILE_NAME) if base else b"")
+    new = manifests.Generation(
+        source=plan.description["source"],
+        images=plan.description["images"],
+        shards=plan.description["shards"],
     )
     generations = (*(base.generations if base else ()), new)
     sources = [generation["source"] for generation in generations]
-    whole = Manifest(
-        name=made.options.name,
+    manifest = Manifest(
+        name=plan.options.name,
         axes=listing.axes,
         splits=dict(sorted(splits.items())),
         image_sizes=_few(_sum([*earlier, *reports], "image_sizes")),
         encodings=_sum([*earlier, *reports], "encodings"),
         rejected=sum(1 for _ in csv.reader(io.StringIO(rejected.decode(), newline=""))) - 1,
-        options={key: value for key, value in made.description.items() if key not in _OF_MANIFEST},
+        options={key: value for key, value in plan.description.items() if key not in _OF_MANIFEST},
         source=sources[0] if len(sources) == 1 else hashlib.sha256("".join(sources).encode()).hexdigest(),
         reencoded=_sum([*earlier, *reports], "reencoded"),
         generations=generations,
@@ -230,7 +237,7 @@ def _finish(target: Folder, made: Plan, reports: list[dict]) -> Manifest:
     companions = {rejection.FILE_NAME: rejected, members_file(len(generations)): stream.getvalue()}
     for number in range(1, len(generations)):
         companions[members_file(number)] = target.read(members_file(number))
-    return publish(target, whole, companions)
+    return publish(target, manifest, companions)
 
 
 def members_file(generation: int) -> str:
@@ -238,25 +245,25 @@ def members_file(generation: int) -> str:
     return f"images-{generation:05d}.npy"
 
 
-def publish(target: Folder, whole: Manifest, companions: dict[str, bytes]) -> Manifest:
+def publish(target: Folder, manifest: Manifest, companions: dict[str, bytes]) -> Manifest:
     """Publishes what lies beside the shards, TFDS's metadata too, then the manifest, and clears up."""
-    companions = companions | tfds_metadata.files(whole)
-    for alias, name in tfds_metadata.aliases(whole).items():
+    companions = companions | tfds_metadata.files(manifest)
+    for alias, name in tfds_metadata.aliases(manifest).items():
         target.alias(name, alias)
     for name, data in companions.items():
         target.write(name, data)
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(companions.items())}
-    whole = dataclasses.replace(whole, files=sums)
-    target.write(manifest.FILE_NAME, manifest.dumps(whole))
-    _clear(target, whole)
-    return whole
+    manifest = dataclasses.replace(manifest, files=sums)
+    target.write(manifests.FILE_NAME, manifests.dumps(manifest))
+    _clear(target, manifest)
+    return manifest
 
 
-def _clear(target: Folder, whole: Manifest) -> None:
+def _clear(target: Folder, manifest: Manifest) -> None:
     """Removes what only the work needed: `.convert/`, and shard names of earlier generations' counts."""
-    pattern = re.compile(rf"{whole.name}-\w+\.tfrecord-\d{{5}}-of-\d{{5}}(\.idx|\.npy)?")
-    known = set(tfds_metadata.aliases(whole))
-    for split in whole.splits.values():
+    pattern = re.compile(rf"{manifest.name}-\w+\.tfrecord-\d{{5}}-of-\d{{5}}(\.idx|\.npy)?")
+    known = set(tfds_metadata.aliases(manifest))
+    for split in manifest.splits.values():
         known |= {part.file + ending for part in split.shards for ending in ENDINGS}
     for name in target.names():
         if pattern.fullmatch(name) and name not in known:

@@ -46,9 +46,9 @@ def test_near_finds_what_comparing_all_pairs_finds(seed, distance):
 def test_copies_look_alike_and_other_pictures_do_not():
     picture = odd_images.picture(96, 96, seed=1)
     copies = [picture.resize((64, 64)), Image.fromarray((np.asarray(picture) * 0.9).astype(np.uint8))]
-    own = duplicates.looks(np.asarray(picture))
-    assert all((own ^ duplicates.looks(np.asarray(copy))).bit_count() <= 4 for copy in copies)
-    others = [duplicates.looks(np.asarray(odd_images.picture(96, 96, seed=seed))) for seed in range(2, 30)]
+    own = duplicates.phash(np.asarray(picture))
+    assert all((own ^ duplicates.phash(np.asarray(copy))).bit_count() <= 4 for copy in copies)
+    others = [duplicates.phash(np.asarray(odd_images.picture(96, 96, seed=seed))) for seed in range(2, 30)]
     assert all((own ^ other).bit_count() > 8 for other in others)
 
 

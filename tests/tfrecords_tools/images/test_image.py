@@ -176,7 +176,7 @@ def test_decode_says_what_is_no_image():
         ({"quality": 0}, "--quality is 1 to 100, not 0"),
     ],
 )
-def test_a_recipe_checks_itself(options, message):
+def test_encoding_options_check_themselves(options, message):
     with pytest.raises(UsageError, match=message):
         EncodingOptions(**options)
 

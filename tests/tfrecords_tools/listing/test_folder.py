@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.helpers import folders
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import records, storage
-from tfrecords_tools.format.folder import Found
+from tfrecords_tools.format.folder import FolderEntry
 from tfrecords_tools.listing import folder, layout
 from tfrecords_tools.listing.layout import Layout
 
@@ -256,7 +256,7 @@ import resource, sys
 from tfrecords_tools.listing import folder
 from tfrecords_tools.writing import planning
 from tfrecords_tools.format import storage
-from tfrecords_tools.format.folder import Found
+from tfrecords_tools.format.folder import FolderEntry
 class Many:
     def __init__(self, root): self.root = root
     def exists(self): return True
@@ -264,7 +264,7 @@ class Many:
     def walk(self):
         for c in range(100):
             for i in range(10_000):
-                yield Found(b"train/class_%d/image_of_a_longer_name_%07d.jpg" % (c, i), 15_000, "")
+                yield FolderEntry(b"train/class_%d/image_of_a_longer_name_%07d.jpg" % (c, i), 15_000, "")
 def used(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before = used()
 storage.open_folder = Many
@@ -289,7 +289,7 @@ def test_a_million_paths_are_planned_in_less_than_500_mb():
 def test_progress_is_told_while_listing(tmp_path, monkeypatch):
     class Many(storage.Local):
         def walk(self):
-            return (Found(b"a/%d.jpg" % number, 1, "") for number in range(12_000))
+            return (FolderEntry(b"a/%d.jpg" % number, 1, "") for number in range(12_000))
 
     monkeypatch.setattr(storage, "open_folder", Many)
     told = []

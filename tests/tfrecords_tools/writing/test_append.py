@@ -57,7 +57,7 @@ def test_append_refuses_unknown_classes_and_other_options(tmp_path, capsys):
     assert "category 'birds' is not among the labels of the folder to append to" in capsys.readouterr().err
     more = folders.make(tmp_path / "some", {"train/real/dogs/deeper": 2})
     assert convert_to(tmp_path / "out", more, "--append", "--name=images", "--seed=3") == 1
-    assert "differs in seed (there 0, now 3)" in capsys.readouterr().err
+    assert "differs in seed (0 there, 3 now)" in capsys.readouterr().err
     assert folders.sums(tmp_path / "out") == before
     assert convert_to(tmp_path / "out", more, "--append", "--name=images") == 0
     assert manifest.load(tmp_path / "out").splits["train"].cells["real/dogs"] == 3
