@@ -13,7 +13,7 @@ from absl import flags
 
 from tfrecords_tools import cli, progress
 from tfrecords_tools.atomic import published
-from tfrecords_tools.checking import contact_sheets, duplicates
+from tfrecords_tools.checking import contact_sheets, duplicates, hashing
 from tfrecords_tools.errors import UsageError
 from tfrecords_tools.format import manifest as manifests
 from tfrecords_tools.format import storage
@@ -82,7 +82,7 @@ def main(options: flags.FlagValues) -> None:
 
 def _duplicates(manifest: manifests.Manifest, options: flags.FlagValues) -> None:
     with progress.Progress("hashing", total=sum(split.records for split in manifest.splits.values())) as bar:
-        hashes, names = duplicates.of_folder(
+        hashes, names = hashing.of_folder(
             manifest,
             options.data_dir,
             processes=options.workers or len(os.sched_getaffinity(0)),

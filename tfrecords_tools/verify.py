@@ -14,6 +14,7 @@ from absl import flags
 
 from tfrecords_tools import cli, progress
 from tfrecords_tools.checking import audit
+from tfrecords_tools.checking.damage import rebuild_command
 from tfrecords_tools.errors import DataError, UsageError
 
 FLAGS = flags.FlagValues()
@@ -47,7 +48,7 @@ def main(options: flags.FlagValues) -> None:
     if damages:
         raise DataError(
             f"{options.data_dir}: {len(damages)} damages; rebuild just the damaged files with: "
-            f"{audit.rebuild_command(manifest, options.data_dir)}"
+            f"{rebuild_command(manifest, options.data_dir)}"
         )
     count = sum(split.records for split in manifest.splits.values())
     shards = sum(len(split.shards) for split in manifest.splits.values())

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from deepduel.decoding.split import Split
-from tfrecords_tools.checking import duplicates
+from tfrecords_tools.checking import duplicates, hashing
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records
 from tfrecords_tools.progress import Progress
@@ -117,10 +117,10 @@ def _pairs(
         yield (splits[0], number), (splits[which[other]], other - int(firsts[which[other]]))
 
 
-def _hashed(splits: list[Split], near: bool) -> duplicates.Hashes:
+def _hashed(splits: list[Split], near: bool) -> hashing.Hashes:
     """Hashes of all records, one split after the other."""
     count = sum(map(len, splits))
-    hashes = duplicates.Hashes(
+    hashes = hashing.Hashes(
         np.zeros((count, 2), np.uint64), np.zeros(count, np.uint64), np.zeros(count, bool)
     )
 
@@ -132,7 +132,7 @@ def _hashed(splits: list[Split], near: bool) -> duplicates.Hashes:
             hashes.content[index] = np.frombuffer(digest, np.uint64)
             if near:
                 with contextlib.suppress(DataError):  # an image that does not decode has no perceptual hash
-                    hashes.phash[index] = duplicates.phash(split.pixels(number, data))
+                    hashes.phash[index] = hashing.phash(split.pixels(number, data))
                     hashes.has_phash[index] = True
         return len(numbers)
 

@@ -140,7 +140,9 @@ def test_repair_from_other_images_is_refused(images, copy, tmp_path, capsys):
     before = folders.sums(copy)
     assert repair(other, copy) == 1
     error = capsys.readouterr().err
-    assert "the input's files, sizes or labels" in error and "use the same images and options as then" in error
+    assert (
+        "the input's files, sizes or labels" in error and "use the same images and options as then" in error
+    )
     assert folders.sums(copy) == before
 
 

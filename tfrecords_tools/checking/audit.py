@@ -7,13 +7,13 @@ the manifest, and that only after its own checksum.
 import collections
 import dataclasses
 import hashlib
-import shlex
 import struct
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from tfrecords_tools import workers
+from tfrecords_tools.checking.damage import Damage
 from tfrecords_tools.format import manifest as manifests
 from tfrecords_tools.format import records, storage, tfds_metadata
 from tfrecords_tools.format.folder import Folder
@@ -21,27 +21,6 @@ from tfrecords_tools.format.manifest import ENDINGS, cell_name
 from tfrecords_tools.images import image
 
 _MANY = 20  # damages reported per shard
-
-
-@dataclasses.dataclass(frozen=True)
-class Damage:
-    """Something that is not as it was written.
-
-    Attributes:
-      file: its name in the data folder.
-      what: the rule that is broken.
-      record: number within the shard; -1: the whole file.
-      key: the record's key for people; "" when unknown.
-    """
-
-    file: str
-    what: str
-    record: int = -1
-    key: str = ""
-
-    def __str__(self) -> str:
-        place = "" if self.record < 0 else f", record {self.record}"
-        return f"{self.file}{place}{f' ({self.key})' if self.key else ''}: {self.what}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -288,24 +267,3 @@ def strays(data_dir: str, manifest: manifests.Manifest) -> list[str]:
     for split in manifest.splits.values():
         known |= {part.file + ending for part in split.shards for ending in ENDINGS}
     return [name for name in storage.open_folder(data_dir).names() if name not in known]
-
-
-def damaged_shards(manifest: manifests.Manifest, damages: list[Damage]) -> list[str]:
-    """Names of the shards that damages lie in, companions counted to their shard."""
-    files = {damage.file for damage in damages}
-    return [
-        part.file
-        for split in manifest.splits.values()
-        for part in split.shards
-        if files & {part.file + ending for ending in ENDINGS}
-    ]
-
-
-def rebuild_command(manifest: manifests.Manifest, data_dir: str) -> str:
-    """The command that rebuilds the damaged files of a folder."""
-    words = ["python -m tfrecords_tools.convert --input_dir=IMAGES", f"--output_dir={shlex.quote(data_dir)}"]
-    words.append(f"--name={manifest.name}")
-    for name, value in manifest.options.items():
-        if name != "plan_version":
-            words.append(f"--{name}={shlex.quote(str(value))}")
-    return " ".join([*words, "--repair"])

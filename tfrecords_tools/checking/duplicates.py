@@ -7,43 +7,19 @@ copies usually are within 4. A distance of -1 finds exact duplicates only.
 
 import collections
 import dataclasses
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from PIL import Image
 
-from tfrecords_tools import workers
-from tfrecords_tools.checking import contact_sheets
-from tfrecords_tools.errors import DataError, UsageError
-from tfrecords_tools.format import records, storage
-from tfrecords_tools.format.manifest import Manifest
-from tfrecords_tools.images import image
-from tfrecords_tools.images.encoding_options import EncodingOptions
-from tfrecords_tools.images.stored import stored_pixels
+from tfrecords_tools.checking.hashing import Hashes
+from tfrecords_tools.errors import UsageError
+from tfrecords_tools.format import records
 from tfrecords_tools.listing.listing import Listing
 
 DISTANCE = 4
 BITS = 64
-_CHUNK = 256  # images per job
 _BLOCK = 2_048  # hashes compared with one another at once: 4 million pairs
 _RANKS = {"train": 0, "training": 0, "validation": 2, "valid": 2, "val": 2, "dev": 2, "test": 3, "testing": 3}
-
-
-@dataclasses.dataclass
-class Hashes:
-    """Hashes of n images.
-
-    Attributes:
-      content: [n, 2] uint64, BLAKE2b of the bytes.
-      phash: [n] uint64, perceptual hash; undefined where `has_phash` is false.
-      has_phash: [n] bool, false where the image could not be decoded.
-    """
-
-    content: np.ndarray
-    phash: np.ndarray
-    has_phash: np.ndarray
 
 
 def _bits_set(words: np.ndarray) -> np.ndarray:
@@ -57,129 +33,6 @@ def require_distance(distance: int) -> None:
     """Raises UsageError for a distance outside -1..16."""
     if not -1 <= distance <= 16:
         raise UsageError(f"--duplicate_distance is 0 to 16 bits of 64, or -1 for exact only, not {distance}")
-
-
-def of_listing(
-    listing: Listing,
-    *,
-    perceptual: bool,
-    processes: int,
-    encoding: EncodingOptions | None = None,
-    on_progress: Callable[[int, int, int], None] = lambda images, size, failed: None,
-) -> Hashes:
-    """Reads every image of a listing, and decodes it if `perceptual`.
-
-    With an `encoding`, the hashes are of the image as it would be stored, as `of_folder`'s are.
-    """
-    jobs = (
-        (start, [listing.key(index) for index in range(start, min(start + _CHUNK, len(listing)))])
-        for start in range(0, len(listing), _CHUNK)
-    )
-    pool = workers.WorkerPool(
-        _hash_files, (listing.root, perceptual, encoding), workers=max(1, processes), on_tick=on_progress
-    )
-    return _collect(((start, rows) for (start, _), rows in _run(pool, jobs)), len(listing))
-
-
-def of_folder(
-    manifest: Manifest,
-    data_dir: str,
-    *,
-    processes: int,
-    perceptual: bool = True,
-    on_progress: Callable[[int, int, int], None] = lambda images, size, failed: None,
-) -> tuple[Hashes, list[tuple[str, str]]]:
-    """Hashes of all stored images, and their (split, key)."""
-    jobs, start = [], 0
-    for split, stored in manifest.splits.items():
-        for part in stored.shards:
-            jobs.append((start, split, part.file))
-            start += part.records
-    pool = workers.WorkerPool(
-        _hash_shard,
-        (data_dir, len(manifest.axes), perceptual),
-        workers=max(1, processes),
-        on_tick=on_progress,
-    )
-    names: list[tuple[str, str]] = [("", "")] * start
-    results = []
-    for (first, split, _), (rows, keys) in _run(pool, jobs):
-        results.append((first, rows))
-        names[first : first + len(keys)] = [(split, key) for key in keys]
-    return _collect(results, start), names
-
-
-def _run(pool: workers.WorkerPool, jobs: Iterable) -> Iterator:
-    try:
-        yield from pool.run(jobs)
-    except workers.WorkerDied as death:
-        raise DataError(
-            f"a worker died twice ({death.how}) while hashing images; use fewer --workers"
-        ) from death
-
-
-def _collect(results: Iterable[tuple[int, list]], count: int) -> Hashes:
-    hashes = Hashes(np.zeros((count, 2), np.uint64), np.zeros(count, np.uint64), np.zeros(count, bool))
-    for start, rows in results:
-        for number, (content, phash) in enumerate(rows, start):
-            hashes.content[number] = np.frombuffer(content, np.uint64)
-            if phash is not None:
-                hashes.phash[number], hashes.has_phash[number] = phash, True
-    return hashes
-
-
-def _hash_files(
-    context: tuple[str, bool, EncodingOptions | None], job: tuple[int, list[bytes]], counts: workers.Counts
-) -> list:
-    root, perceptual, encoding = context
-    store, rows = storage.open_folder(root), []
-    for key in job[1]:
-        try:
-            data = store.read_image(key)
-        except OSError:
-            data = b"unreadable: " + key  # convert reports it
-        counts.add(1, len(data))
-        stored: bytes = data
-        pixels: Any = None
-        if encoding:
-            checked = image.check(data, encoding)
-            if isinstance(checked, image.Checked):
-                stored, pixels = checked.data, _pixels(checked) if perceptual else None
-        elif perceptual:
-            pixels = image.pixels(data)
-        rows.append((_digest(stored), phash(pixels) if isinstance(pixels, np.ndarray) else None))
-    return rows
-
-
-def _pixels(checked: image.Checked) -> np.ndarray:
-    return stored_pixels(checked.data, checked.encoding, checked.height, checked.width)
-
-
-def _hash_shard(
-    context: tuple[str, int, bool], job: tuple[int, str, str], counts: workers.Counts
-) -> tuple[list, list]:
-    data_dir, axes, perceptual = context
-    store, rows, keys = storage.open_folder(data_dir), [], []
-    data = store.view(job[2])
-    table = records.load_table(store.read(f"{job[2]}.npy"), axes)
-    for row, payload in zip(table, records.read_payloads(data), strict=True):
-        encoded, key, _ = records.parse(payload)
-        rows.append((_digest(encoded), phash(contact_sheets.pixels(data, row)) if perceptual else None))
-        keys.append(records.key_text(key))
-        counts.add(1, len(encoded))
-    return rows, keys
-
-
-def _digest(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=16).digest()
-
-
-def phash(pixels: np.ndarray) -> int:
-    """The perceptual hash of an image, uint8 [H, W, 3]: 64 bits."""
-    import imagehash  # it imports SciPy, so only when needed
-
-    bits = imagehash.phash(Image.fromarray(pixels)).hash.reshape(-1)
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
 def groups(hashes: Hashes, distance: int) -> np.ndarray:

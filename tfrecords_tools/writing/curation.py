@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from tfrecords_tools import progress
-from tfrecords_tools.checking import duplicates
+from tfrecords_tools.checking import duplicates, hashing
 from tfrecords_tools.format.manifest import Manifest
 from tfrecords_tools.listing import splitting
 from tfrecords_tools.listing.listing import Listing
@@ -17,7 +17,7 @@ def make_splits(listing: Listing, options: Options, *, processes: int) -> Listin
     shares, content = splitting.Shares(options.split, options.group), None
     if not options.group:
         with progress.Progress("hashing", total=len(listing)) as bar:
-            content = duplicates.of_listing(
+            content = hashing.of_listing(
                 listing,
                 perceptual=False,
                 processes=processes,
@@ -40,7 +40,7 @@ def drop_duplicates(
     """
     near = options.duplicate_distance >= 0
     with progress.Progress("looking for duplicates", total=len(listing)) as bar:
-        hashes = duplicates.of_listing(
+        hashes = hashing.of_listing(
             listing,
             perceptual=near,
             processes=processes,
@@ -53,7 +53,7 @@ def drop_duplicates(
         manifest, data_dir = base
         total = sum(split.records for split in manifest.splits.values())
         with progress.Progress("hashing the shards", total=total) as bar:
-            stored, names = duplicates.of_folder(
+            stored, names = hashing.of_folder(
                 manifest,
                 data_dir,
                 processes=processes,
@@ -61,7 +61,7 @@ def drop_duplicates(
                 on_progress=lambda images, size, failed: bar.update(images),
             )
         pairs = zip(dataclasses.astuple(hashes), dataclasses.astuple(stored), strict=True)
-        hashes = duplicates.Hashes(*map(np.concatenate, pairs))
+        hashes = hashing.Hashes(*map(np.concatenate, pairs))
     group = duplicates.groups(hashes, options.duplicate_distance)
     kept = duplicates.across_splits(listing, group, names)
     print(f"dropped {len(listing) - len(kept):,} images that other splits have too", flush=True)

@@ -6,6 +6,7 @@ import io
 import numpy as np
 
 from tfrecords_tools.checking import audit
+from tfrecords_tools.checking.damage import damaged_shards
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import manifest as manifests
 from tfrecords_tools.format import records, storage
@@ -47,7 +48,7 @@ def repair(
     if not damages:
         return manifest, []
     plans = _plans(listing, options, target, manifest)
-    damaged = set(audit.damaged_shards(manifest, damages))
+    damaged = set(damaged_shards(manifest, damages))
     lock = target.lock()
     expected = {part.file: part for split in manifest.splits.values() for part in split.shards}
     for plan in plans:

@@ -10,7 +10,7 @@ from PIL import Image
 from tests.conftest import run_command
 from tests.helpers import folders, odd_images
 from tfrecords_tools import convert, inspect
-from tfrecords_tools.checking import duplicates
+from tfrecords_tools.checking import duplicates, hashing
 from tfrecords_tools.errors import UsageError
 from tfrecords_tools.format import manifest
 
@@ -28,7 +28,7 @@ def test_near_finds_what_comparing_all_pairs_finds(seed, distance):
         values = np.append(values, values[rng.integers(len(values))] ^ mask)
     seen = rng.random(len(values)) < 0.9
     content = np.stack([np.arange(len(values), dtype=np.uint64)] * 2, 1)
-    found = duplicates.groups(duplicates.Hashes(content, values, seen), distance)
+    found = duplicates.groups(hashing.Hashes(content, values, seen), distance)
     expected = np.arange(len(values))
     changed = True
     while changed:
@@ -46,9 +46,9 @@ def test_near_finds_what_comparing_all_pairs_finds(seed, distance):
 def test_copies_look_alike_and_other_pictures_do_not():
     picture = odd_images.picture(96, 96, seed=1)
     copies = [picture.resize((64, 64)), Image.fromarray((np.asarray(picture) * 0.9).astype(np.uint8))]
-    own = duplicates.phash(np.asarray(picture))
-    assert all((own ^ duplicates.phash(np.asarray(copy))).bit_count() <= 4 for copy in copies)
-    others = [duplicates.phash(np.asarray(odd_images.picture(96, 96, seed=seed))) for seed in range(2, 30)]
+    own = hashing.phash(np.asarray(picture))
+    assert all((own ^ hashing.phash(np.asarray(copy))).bit_count() <= 4 for copy in copies)
+    others = [hashing.phash(np.asarray(odd_images.picture(96, 96, seed=seed))) for seed in range(2, 30)]
     assert all((own ^ other).bit_count() > 8 for other in others)
 
 
@@ -194,7 +194,7 @@ def test_groups_stay_together(tmp_path):
         (["--split=train:0.7"], 2, "the shares add up to 0.7, not to 1"),
         (["--split=train"], 2, "'train' is not name:share"),
         (["--split=train:0.5,train:0.5"], 2, "a split occurs twice"),
-        (["--group={stem}"], 2, "--group goes with --split"),
+        (["--group={stem}"], 2, "--group needs --split"),
         ([SPLIT, "--group={stem"], 2, "not a template such as {stem}"),
         ([SPLIT, "--group={artist}"], 1, "there is no field 'artist', only stem, name"),
         (["--duplicate_distance=99"], 2, "--duplicate_distance is 0 to 16"),

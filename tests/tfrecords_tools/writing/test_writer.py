@@ -145,4 +145,4 @@ def test_beam_that_is_not_there_is_one_clear_line(images, tmp_path, capsys, monk
 
 def test_beam_options_without_beam_are_wrong_usage(capsys):
     assert run_command(convert, "--input_dir=x", "--output_dir=y", "--beam_options=--runner=x") == 2
-    assert "--beam_options go with --runner=beam" in capsys.readouterr().err
+    assert "--beam_options needs --runner=beam" in capsys.readouterr().err

@@ -1,0 +1,201 @@
+"""The flags of `convert`: a row per flag, from which definitions and the groups of --help are made."""
+
+import os
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from tfrecords_tools.checking import duplicates
+from tfrecords_tools.errors import UsageError
+from tfrecords_tools.images import encoding_options
+from tfrecords_tools.listing import splitting
+from tfrecords_tools.writing import planning
+
+
+class _Flag(NamedTuple):
+    """One flag; `help` is a sentence or two, `usual` flags are shown by --help, the others by --helpfull."""
+
+    name: str
+    default: Any
+    help: str
+    usual: bool = False
+    choices: tuple[str, ...] = ()
+
+
+_INPUT = (
+    _Flag("input_dir", None, "Folder of images.", usual=True),
+    _Flag(
+        "layout",
+        None,
+        "What each level of directories means, from the top: {split}, {authenticity}, {category} or any "
+        "other label axis, * for any directory, or a fixed name. Detected by default.",
+        usual=True,
+    ),
+    _Flag(
+        "metadata",
+        None,
+        "CSV file in --input_dir with the columns image_path, label (0 real, 1 fake), class, or label axes. "
+        "By default metadata.csv where it exists; --metadata= reads none.",
+        usual=True,
+    ),
+    _Flag(
+        "split",
+        "",
+        "Splits to make in a folder that has none, and their shares, such as "
+        "train:0.7,validation:0.25,test:0.05. Each image is placed by a hash of its content.",
+        usual=True,
+    ),
+    _Flag(
+        "group",
+        "",
+        "With --split: images for which this text is equal stay in one split. It consists of {stem}, {name}, "
+        "{parent}, {key} and the label axes; '{stem:.8}' is the first 8 letters of the file name.",
+    ),
+    _Flag(
+        "drop_duplicates",
+        "none",
+        "across_splits keeps an image that occurs in several splits in test, else in validation, and removes "
+        "it from the other splits.",
+        choices=("none", "across_splits"),
+    ),
+    _Flag(
+        "duplicate_distance",
+        duplicates.DISTANCE,
+        "Images whose 64-bit perceptual hashes differ in at most this many bits are near duplicates; "
+        "-1 finds exact copies only.",
+    ),
+    _Flag(
+        "max_pixels",
+        encoding_options.MAX_PIXELS,
+        "Images with more pixels are rejected without being decoded.",
+    ),
+    _Flag("max_rejected", 0.01, "Maximum share of images that may be rejected, 0 to 1."),
+    _Flag(
+        "allow_missing_classes",
+        False,
+        "Accept a split without images of some class, also when all of its images were rejected.",
+    ),
+)
+_OUTPUT = (
+    _Flag(
+        "output_dir",
+        None,
+        "Folder for the shards: new, empty, or the output of an interrupted conversion, which is resumed.",
+        usual=True,
+    ),
+    _Flag(
+        "encoding",
+        "keep",
+        "How images are stored: keep copies the bytes of files that decode to upright RGB and stores the "
+        "others as PNG; jpeg, png and raw encode every image.",
+        usual=True,
+        choices=encoding_options.ENCODINGS,
+    ),
+    _Flag(
+        "image_size",
+        0,
+        "Height and width in pixels to which images are resized before they are stored; 0 keeps their sizes.",
+        usual=True,
+    ),
+    _Flag(
+        "fit",
+        "resize",
+        "How images of other aspect ratios are resized to --image_size: resize stretches them, crop cuts out "
+        "the centre, pad adds black borders.",
+        usual=True,
+        choices=encoding_options.FITS,
+    ),
+    _Flag("quality", 95, "JPEG quality for --encoding=jpeg, 1 to 100.", usual=True),
+    _Flag("name", None, "Name of the data set; by default the name of the input folder."),
+    _Flag("shard_mb", 128, "Maximum size of a shard in megabytes."),
+    _Flag("num_shards", 0, "Number of shards per split; 0 derives it from --shard_mb."),
+    _Flag("seed", 0, "Random seed for the order of images in the shards and for --split."),
+)
+_RUN = (
+    _Flag("dry_run", False, "Print what would be written, and write nothing.", usual=True),
+    _Flag(
+        "append",
+        False,
+        "Write the images that are new in --input_dir as additional shards of --output_dir.",
+        usual=True,
+    ),
+    _Flag("repair", False, "Rebuild only the damaged files of --output_dir from the images.", usual=True),
+    _Flag("workers", 0, "Number of worker processes; 0 for one per core.", usual=True),
+    _Flag(
+        "runner",
+        "local",
+        "What writes the shards: local processes, or beam for Apache Beam (pip install 'deepduel[beam]'), "
+        "which writes the same bytes.",
+        choices=("local", "beam"),
+    ),
+    _Flag(
+        "beam_options",
+        "",
+        "With --runner=beam: options of Apache Beam, such as '--runner=DirectRunner --direct_num_workers=2'.",
+    ),
+)
+_GROUPS = {"Input": _INPUT, "Output": _OUTPUT, "Run": _RUN}
+USUAL = {group: tuple(flag.name for flag in rows if flag.usual) for group, rows in _GROUPS.items()}
+FURTHER = {group: tuple(flag.name for flag in rows if not flag.usual) for group, rows in _GROUPS.items()}
+
+
+def define(flag_values: flags.FlagValues) -> None:
+    """Defines all flags of `convert`."""
+    for flag in (*_INPUT, *_OUTPUT, *_RUN):
+        name, default, text, _, choices = flag
+        if choices:
+            flags.DEFINE_enum(name, default, choices, text, flag_values=flag_values)
+        elif isinstance(default, bool):
+            flags.DEFINE_boolean(name, default, text, flag_values=flag_values)
+        elif isinstance(default, int):
+            flags.DEFINE_integer(name, default, text, flag_values=flag_values)
+        elif isinstance(default, float):
+            flags.DEFINE_float(name, default, text, flag_values=flag_values)
+        else:
+            flags.DEFINE_string(name, default, text, flag_values=flag_values)
+
+
+def require(flag_values: flags.FlagValues) -> None:
+    """Raises UsageError for values that are out of range or do not go together."""
+    for name in ("input_dir", "output_dir"):
+        if not flag_values[name].value:
+            raise UsageError(f"--{name} is needed")
+    paths = (flag_values.input_dir, flag_values.output_dir)
+    source, target = (path.rstrip("/") if "://" in path else os.path.realpath(path) for path in paths)
+    if target == source or target.startswith(source + os.sep):
+        raise UsageError("--output_dir must lie outside --input_dir, where shards would count as input")
+    if not 0 <= flag_values.workers <= 1024:
+        raise UsageError(f"--workers must be 1 to 1024, or 0 for one per core, not {flag_values.workers}")
+    if flag_values.repair and (flag_values.append or flag_values.dry_run):
+        raise UsageError("--repair cannot be combined with --append or --dry_run")
+    if flag_values.beam_options and flag_values.runner != "beam":
+        raise UsageError("--beam_options needs --runner=beam")
+    duplicates.require_distance(flag_values.duplicate_distance)
+    if flag_values.split:
+        splitting.Shares(flag_values.split, flag_values.group)  # it checks itself
+    elif flag_values.group:
+        raise UsageError("--group needs --split: it says which images must stay in one split")
+    if not 0 <= flag_values.max_rejected <= 1:
+        raise UsageError(f"--max_rejected must be a share, 0 to 1, not {flag_values.max_rejected}")
+
+
+def options(flag_values: flags.FlagValues) -> planning.Options:
+    """The options that decide the bytes of the shards. Raises UsageError for a value out of range."""
+    name = flag_values.name
+    return planning.Options(
+        name=name if name is not None else planning.clean_name(flag_values.input_dir),
+        encoding=encoding_options.EncodingOptions(
+            encoding=flag_values.encoding,
+            image_size=flag_values.image_size,
+            fit=flag_values.fit,
+            quality=flag_values.quality,
+            max_pixels=flag_values.max_pixels,
+        ),
+        shard_mb=flag_values.shard_mb,
+        num_shards=flag_values.num_shards,
+        seed=flag_values.seed,
+        split=flag_values.split,
+        group=flag_values.group,
+        drop_duplicates=flag_values.drop_duplicates,
+        duplicate_distance=flag_values.duplicate_distance,
+    )
