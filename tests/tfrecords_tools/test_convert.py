@@ -13,6 +13,7 @@ from tfrecords_tools import convert, progress, verify
 from tfrecords_tools.checking import contact_sheets
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import manifest, records
+from tfrecords_tools.format.folder import DamagedMember
 from tfrecords_tools.format.manifest import shard_name
 from tfrecords_tools.images import encoding_options
 from tfrecords_tools.listing import folder
@@ -289,17 +290,22 @@ def test_an_unreadable_file_is_rejected(tmp_path):
 
 def test_an_unreadable_file_is_a_reason_and_a_vanished_one_an_error(tmp_path):
     class Source:
+        root = "in"
+
         def __init__(self, error):
             self.error = error
 
-        def read_image(self, key):
+        def read_image(self, key, size, place):
             raise self.error
 
-    common = shard.ShardContext("in", "out", {}, encoding_options.EncodingOptions())
-    denied = shard.fetch(Source(PermissionError(13, "denied")), b"a.jpg", 5, common)
-    assert denied.reason == "unreadable: permission denied"
+    def fetch(error):
+        common = shard.ShardContext(Source(error), "out", {}, encoding_options.EncodingOptions())
+        return shard.fetch(common, b"a.jpg", 5, 0)
+
+    assert fetch(PermissionError(13, "denied")).reason == "unreadable: permission denied"
+    assert fetch(DamagedMember("damaged in the archive")).reason == "damaged in the archive"
     with pytest.raises(DataError, match="in/a.jpg: gone, though it was there when the folder was listed"):
-        shard.fetch(Source(FileNotFoundError(2, "gone")), b"a.jpg", 5, common)
+        fetch(FileNotFoundError(2, "gone"))
 
 
 def test_an_image_that_changes_after_listing_is_an_error(tmp_path):

@@ -3,6 +3,7 @@
 Perceptual hash: ImageHash's `phash`, 64 bits of the lowest frequencies.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,7 @@ from tfrecords_tools import workers
 from tfrecords_tools.checking import contact_sheets
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records, storage
+from tfrecords_tools.format.folder import DamagedMember, Source
 from tfrecords_tools.format.manifest import Manifest
 from tfrecords_tools.images import image
 from tfrecords_tools.images.encoding_options import EncodingOptions
@@ -52,11 +54,11 @@ def of_listing(
     With an `encoding`, the hashes are of the image as it would be stored, as `of_folder`'s are.
     """
     jobs = (
-        (start, [listing.key(index) for index in range(start, min(start + _CHUNK, len(listing)))])
+        (start, [_place(listing, index) for index in range(start, min(start + _CHUNK, len(listing)))])
         for start in range(0, len(listing), _CHUNK)
     )
     pool = workers.WorkerPool(
-        _hash_files, (listing.root, perceptual, encoding), workers=max(1, processes), on_tick=on_progress
+        _hash_files, (listing.source, perceptual, encoding), workers=max(1, processes), on_tick=on_progress
     )
     return _collect(((start, rows) for (start, _), rows in _run(pool, jobs)), len(listing))
 
@@ -108,16 +110,23 @@ def _collect(results: Iterable[tuple[int, list]], count: int) -> Hashes:
     return hashes
 
 
+def _place(listing: Listing, index: int) -> tuple[bytes, int, int]:
+    row = listing.rows[index]
+    return listing.key(index), int(row["size"]), int(row["place"])
+
+
 def _hash_files(
-    context: tuple[str, bool, EncodingOptions | None], job: tuple[int, list[bytes]], counts: workers.Counts
+    context: tuple[Source, bool, EncodingOptions | None],
+    job: tuple[int, list[tuple[bytes, int, int]]],
+    counts: workers.Counts,
 ) -> list:
-    root, perceptual, encoding = context
-    store, rows = storage.open_folder(root), []
-    for key in job[1]:
-        try:
-            data = store.read_image(key)
-        except OSError:
-            data = b"unreadable: " + key  # convert reports it
+    source, perceptual, encoding = context
+    rows = []
+    for key, size, place in job[1]:
+        data = b"unreadable: " + key  # convert reports it
+        if size <= image.MAX_FILE_BYTES:
+            with contextlib.suppress(OSError, DamagedMember):
+                data = source.read_image(key, size, place)
         counts.add(1, len(data))
         stored: bytes = data
         pixels: Any = None

@@ -1,26 +1,43 @@
-"""What a folder of images or shards can do, wherever it lies: `storage.Local` and `remote.Remote`.
+"""What a source of images and a folder of shards can do, wherever they lie.
+
+Folders are `storage.Local` and `remote.Remote`; other sources of images are in `tfrecords_tools.sources`.
 
 Names of images are `/`-separated bytes, since a file system promises no encoding; names of shards are text.
 """
 
 import mmap
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 WORK = ".convert"  # in an output folder: unfinished files
 
 
 class FolderEntry(NamedTuple):
-    """A file of an input folder: its key, its size in bytes, and why it cannot be read ("" if it can)."""
+    """A file of a source.
+
+    Attributes:
+      key: its path in the source.
+      size: in bytes.
+      problem: why it cannot be read; "" if it can.
+      place: a number by which the source finds it again; folders need none.
+      values: what the source itself says of the image, such as {"split": "train", "category": "cats"};
+        None where the directories say it.
+    """
 
     key: bytes
     size: int
     problem: str
+    place: int = 0
+    values: Mapping[str, str] | None = None
 
 
-class Folder(Protocol):
-    """Reads and publishes files by name. A published file appears under its name whole, or not at all."""
+class DamagedMember(Exception):
+    """A file that its container cannot give back whole. The message says why."""
+
+
+class Source(Protocol):
+    """Where images are read from. Picklable: worker processes read from copies of it."""
 
     root: str
 
@@ -28,15 +45,20 @@ class Folder(Protocol):
 
     def walk(self) -> Iterator[FolderEntry]: ...
 
-    def read_image(self, key: bytes) -> bytes: ...
+    def read_image(self, key: bytes, size: int, place: int) -> bytes:
+        """An image that `walk` listed with this key, size and place. Raises DamagedMember, OSError."""
 
     def read(self, name: str, *, limit: int | None = None) -> bytes: ...
+
+    def size(self, name: str) -> int | None: ...
+
+
+class Folder(Source, Protocol):
+    """Reads and publishes files by name. A published file appears under its name whole, or not at all."""
 
     def view(self, name: str) -> mmap.mmap | bytes: ...
 
     def read_span(self, name: str, start: int, size: int) -> bytes: ...
-
-    def size(self, name: str) -> int | None: ...
 
     def names(self, folder: str = "") -> list[str]: ...
 

@@ -29,6 +29,9 @@ class Remote:
             raise DataError(f"{url}: {error}") from error
         self._files.use_listings_cache = False
 
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return Remote, (self.root,)
+
     @contextlib.contextmanager
     def _spoken(self) -> Iterator[None]:
         """What an object store objects to, as a DataError of one line."""
@@ -54,7 +57,7 @@ class Remote:
     def _name(self, name: str) -> str:
         return f"{self._path.rstrip('/')}/{name}"
 
-    def read_image(self, key: bytes) -> bytes:
+    def read_image(self, key: bytes, size: int = 0, place: int = 0) -> bytes:
         return self.read(key.decode("utf-8", "surrogateescape"))
 
     def read(self, name: str, *, limit: int | None = None) -> bytes:

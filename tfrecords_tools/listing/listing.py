@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tfrecords_tools.errors import DataError
+from tfrecords_tools.format.folder import Source
 from tfrecords_tools.listing.layout import Layout
 
 _CHUNK = 65_536
@@ -32,11 +33,12 @@ class Listing:
 
     Attributes:
       root: the folder, as given.
+      source: where the images are read from.
       layout: which part of a path says what.
       splits: names, sorted.
       axes: label names per axis, in label order.
       rows: [images]: where each key lies, its bytes on disk (`size`), its place in the order of
-        writing (`order`: a seeded 64-bit hash of the key).
+        writing (`order`: a seeded 64-bit hash of the key), and where the source finds it (`place`).
       split: [images] int16, index into `splits`.
       labels: [images, axes] int32, -1 for none.
       keys: all keys, one after another, bytes.
@@ -45,6 +47,7 @@ class Listing:
     """
 
     root: str
+    source: Source
     layout: Layout
     splits: tuple[str, ...]
     axes: dict[str, tuple[str, ...]]

@@ -87,8 +87,9 @@ class Table:
         )
         split, splits = self._splits(keep)
         return Listing(
-            root=self.root, layout=self.layout, splits=splits, axes=maps, rows=walk.rows[keep],
-            split=split, labels=labels, rejected=rejected, skipped=walk.skipped, keys=walk.keys,
+            root=self.root, source=walk.source, layout=self.layout, splits=splits, axes=maps,
+            rows=walk.rows[keep], split=split, labels=labels, rejected=rejected, skipped=walk.skipped,
+            keys=walk.keys,
         )  # fmt: skip
 
     def _maps(self, keep: np.ndarray | slice) -> dict[str, tuple[str, ...]]:

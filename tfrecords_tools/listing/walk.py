@@ -9,11 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 from tfrecords_tools.format import records, storage
-from tfrecords_tools.format.folder import Folder
+from tfrecords_tools.format.folder import Source
 from tfrecords_tools.listing import layout as layouts
 
 METADATA = "metadata.csv"
-_ROW = np.dtype([("start", "<i8"), ("length", "<i4"), ("folder", "<i4"), ("size", "<i8"), ("order", "<u8")])
+_ROW = np.dtype(
+    [
+        ("start", "<i8"),
+        ("length", "<i4"),
+        ("folder", "<i4"),
+        ("size", "<i8"),
+        ("order", "<u8"),
+        ("place", "<i8"),
+    ]
+)
 _CHUNK = 65_536
 
 
@@ -21,6 +30,7 @@ class Walk:
     """What lies in a folder.
 
     Attributes:
+      source: what was walked.
       folders: directories with images, as their parts.
       rows: [images]: where each key lies in `keys`, its directory, its bytes on disk, its order hash.
       keys: all keys, one after another, bytes.
@@ -28,12 +38,13 @@ class Walk:
       skipped: (key, reason) of files that are no images by their names.
     """
 
-    def __init__(self, store: Folder, metadata: str, seed: int, on_progress: Callable[[int], None]):
+    def __init__(self, store: Source, metadata: str, seed: int, on_progress: Callable[[int], None]):
         self.folders: list[layouts.Folder] = []
         self.rejected: list[tuple[bytes, str]] = []
         self.skipped: list[tuple[bytes, str]] = []
         # Temporary files, mapped: pages that the system can drop when memory is short.
         keys, rows = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
+        self.source = store
         start, last, chunk = 0, None, []
         for count, entry in enumerate(store.walk()):
             if count % 5_000 == 4_999:
@@ -57,6 +68,7 @@ class Walk:
                     len(self.folders) - 1,
                     entry.size,
                     records.order_hash(entry.key, seed),
+                    entry.place,
                 )
             )
             start += len(entry.key)

@@ -65,13 +65,13 @@ class Job:
     Attributes:
       file: the shard's name.
       split: its split.
-      images: (key, bytes on disk, labels in the order of axes), in the order of records.
+      images: (key, bytes on disk, labels in the order of axes, place in the source), in the order of records.
       sha256: of a shard to be rebuilt, the hex digests that its files have to have; else None.
     """
 
     file: str
     split: str
-    images: list[tuple[bytes, int, tuple[int, ...]]]
+    images: list[tuple[bytes, int, tuple[int, ...], int]]
     sha256: dict[str, str] | None = None
 
 
@@ -105,10 +105,10 @@ class Plan:
 
     def job(self, split: str, file: str, start: int, end: int) -> Job:
         listing, chosen = self.listing, self.order[split][start:end]
-        sizes = listing.rows["size"][chosen].tolist()
+        sizes, places = (listing.rows[column][chosen].tolist() for column in ("size", "place"))
         labels = map(tuple, listing.labels[chosen].tolist())
         keys = [listing.key(index) for index in chosen]
-        return Job(file, split, list(zip(keys, sizes, labels, strict=True)))
+        return Job(file, split, list(zip(keys, sizes, labels, places, strict=True)))
 
     @property
     def files(self) -> list[str]:

@@ -118,14 +118,13 @@ def _companions(
 
 def _rejected_again(target: Folder, plan: Plan) -> list[tuple[str, str]]:
     """Planned images that are in no shard, with the reasons found by checking them again."""
-    source = storage.open_folder(plan.listing.root)
-    context = shard.ShardContext(plan.listing.root, target.root, plan.listing.axes, plan.options.encoding)
+    context = shard.ShardContext(plan.listing.source, target.root, plan.listing.axes, plan.options.encoding)
     rows = []
     for job in plan.jobs(set(plan.files)):
         stored_keys = set(records.read_keys(target.view(job.file)))
-        for key, size, _ in job.images:
+        for key, size, _, place in job.images:
             if key not in stored_keys:
-                checked = shard.fetch(source, key, size, context)
+                checked = shard.fetch(context, key, size, place)
                 rows.append((records.key_text(key), getattr(checked, "reason", "")))
     return rows
 

@@ -18,7 +18,7 @@ import numpy as np
 from tfrecords_tools.atomic import sync
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records, storage
-from tfrecords_tools.format.folder import Folder
+from tfrecords_tools.format.folder import DamagedMember, Source
 from tfrecords_tools.format.manifest import cell_name
 from tfrecords_tools.format.storage import WORK
 from tfrecords_tools.images import image
@@ -34,7 +34,7 @@ _WRITE_BYTES = 2 << 20  # the disk works while the next images are decoded
 class ShardContext:
     """What all shards of a conversion share. Picklable."""
 
-    input_dir: str
+    source: Source
     output_dir: str
     axes: dict[str, tuple[str, ...]]
     encoding: EncodingOptions
@@ -47,11 +47,11 @@ def write(context: ShardContext, job: Job, counts: Counts) -> None:
       DataError: the input changed since it was listed, or cannot be read; the disk is full; a shard to be
         rebuilt would not be the same (the existing file is left alone).
     """
-    source, target = storage.open_folder(context.input_dir), storage.open_folder(context.output_dir)
+    target = storage.open_folder(context.output_dir)
     partial = target.partial(job.file)
     try:
         with partial.open("wb") as file:
-            report, index, table = _write_records(file, source, context, job, counts)
+            report, index, table = _write_records(file, context, job, counts)
             sync(file)
         companions = {".idx": index, ".npy": table}
         report["sha256"] |= {ending: hashlib.sha256(data).hexdigest() for ending, data in companions.items()}
@@ -80,7 +80,7 @@ def write(context: ShardContext, job: Job, counts: Counts) -> None:
 
 
 def _write_records(
-    file: IO[bytes], source: Folder, context: ShardContext, job: Job, counts: Counts
+    file: IO[bytes], context: ShardContext, job: Job, counts: Counts
 ) -> tuple[dict, bytes, bytes]:
     """Fills an open shard. Returns its report, and the contents of `.idx` and `.npy`."""
     axes, offset, digest = tuple(context.axes), 0, hashlib.sha256()
@@ -89,8 +89,8 @@ def _write_records(
     encodings: collections.Counter[str] = collections.Counter()
     notes: collections.Counter[str] = collections.Counter()
     rows, rejected, flushed = [], [], 0
-    for key, size, labels in job.images:
-        checked = fetch(source, key, size, context)
+    for key, size, labels, place in job.images:
+        checked = fetch(context, key, size, place)
         if isinstance(checked, image.Rejected):
             rejected.append([records.key_text(key), checked.reason])
             counts.add(1, size, 1)
@@ -131,7 +131,7 @@ def _write_records(
     return report, index, stream.getvalue()
 
 
-def fetch(source: Folder, key: bytes, size: int, context: ShardContext) -> image.Checked | image.Rejected:
+def fetch(context: ShardContext, key: bytes, size: int, place: int) -> image.Checked | image.Rejected:
     """Reads and checks one image.
 
     Raises:
@@ -139,9 +139,11 @@ def fetch(source: Folder, key: bytes, size: int, context: ShardContext) -> image
     """
     if size > image.MAX_FILE_BYTES:
         return image.Rejected(f"{size:,} bytes: over the limit of {image.MAX_FILE_BYTES:,} bytes")
-    where = f"{context.input_dir}/{records.key_text(key)}"
+    where = f"{context.source.root}/{records.key_text(key)}"
     try:
-        data = source.read_image(key)
+        data = context.source.read_image(key, size, place)
+    except DamagedMember as error:
+        return image.Rejected(str(error))
     except PermissionError:
         return image.Rejected("unreadable: permission denied")
     except OSError as error:

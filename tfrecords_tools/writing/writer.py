@@ -116,7 +116,7 @@ def run(
     Raises:
       DataError: an image killed its worker twice, the input changed, the disk is full.
     """
-    context = shard.ShardContext(plan.listing.root, output_dir, plan.listing.axes, plan.options.encoding)
+    context = shard.ShardContext(plan.listing.source, output_dir, plan.listing.axes, plan.options.encoding)
     pool = workers.WorkerPool(shard.write, context, workers=max(1, processes), on_tick=on_progress)
     try:
         for _ in pool.run(jobs):
