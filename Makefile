@@ -2,6 +2,7 @@
 # make test         install, run all tests
 # make test-oldest  the same with the oldest packages that setup.cfg allows
 # make test-older-processor   the numeric tests with the kernels of a processor without AVX-512
+# make test-keras-compat   load models of every kind in older versions of Keras and in the newest, each in an environment of its own
 # make test-gpu     the tests that need a GPU (skipped where there is none); DEEPDUEL_GPU_TESTS_ON=CPU tries them on the CPU
 # make test-wheel   build a wheel, install it elsewhere, run the quickstart from it
 # make lint         ruff; which room may import which; types
@@ -12,7 +13,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test test-oldest test-older-processor test-gpu test-wheel docs lint clean
+.PHONY: quickstart test test-oldest test-older-processor test-keras-compat test-gpu test-wheel docs lint clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/python -m deepduel.quickstart --output_dir=quickstart
@@ -41,6 +42,16 @@ OLDER_PROCESSOR = TF_ENABLE_ONEDNN_OPTS=0 ONEDNN_MAX_CPU_ISA=AVX2 XLA_FLAGS=--xl
 test-older-processor: $(VENV)/installed
 	$(OLDER_PROCESSOR) $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --durations=5 -m numeric
 
+KERAS_VERSIONS ?= 3.8.0 3.10.0 3.12.0 newest
+
+test-keras-compat: $(VENV)/installed $(KERAS_VERSIONS:%=$(VENV)-keras-%/installed)
+	DEEPDUEL_KERAS_PYTHONS="$(KERAS_VERSIONS:%=$(VENV)-keras-%/bin/python)" $(BIN)/python -m pytest -m keras_compat tests/networks
+
+$(VENV)-keras-%/installed:
+	$(PYTHON) -m venv $(VENV)-keras-$*
+	$(VENV)-keras-$*/bin/python -m pip install 'keras$(if $(filter newest,$*),,==$*)' tensorflow
+	touch $@
+
 test-gpu: $(VENV)/installed
 	if command -v nvidia-smi; then $(BIN)/python -m pip install --constraint $(CONSTRAINTS) --editable '.[gpu,test]'; fi
 	$(BIN)/python -m pytest -rs -m gpu tests/gpu
@@ -65,4 +76,4 @@ $(VENV)/installed: setup.cfg pyproject.toml $(CONSTRAINTS)
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-wheel quickstart build dist site *.egg-info
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-wheel $(VENV)-keras-* quickstart build dist site *.egg-info

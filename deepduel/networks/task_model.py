@@ -18,7 +18,7 @@ import pathlib
 import keras
 from keras import layers
 
-from deepduel.networks import backbones, fused_batch_norm, input_filters, keras_graph
+from deepduel.networks import backbones, fused_batch_norm, input_filters, keras_file, keras_graph
 from deepduel.networks.architecture import Architecture, parse_head
 from deepduel.networks.folding import Folded
 from tfrecords_tools.errors import DataError, UsageError
@@ -139,7 +139,7 @@ def _load_weights(backbone: keras.Model, architecture: Architecture) -> None:
         )
     try:
         if path.suffix == ".keras":
-            saved = keras.models.load_model(path, compile=False)
+            saved = keras_file.load(path)
             backbone.set_weights(_backbone_in(saved, backbone).get_weights())
         else:
             backbone.load_weights(path)

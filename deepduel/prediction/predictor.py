@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from deepduel.augmentation.transform import resize
 from deepduel.decoding.image import DecodeOptions
+from deepduel.networks import keras_file
 from deepduel.networks.folding import Folded
 from deepduel.networks.micro_batches import in_micro_batches
 from deepduel.networks.run_card import RunCard
@@ -119,8 +120,10 @@ class Predictor:
         path = self.files[axis]
         side = self.card.tasks[axis]["image_size"]
         try:
-            model = keras.models.load_model(path, compile=False)
+            model = keras_file.load(path)
             shapes = tuple(model.input_shape[1:]), tuple(model.output_shape[1:])
+        except DataError:
+            raise
         except Exception as error:  # zipfile, h5py, json and Keras raise errors of their own
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError(f"{path}: not a complete Keras model ({reason}); train the run again") from error

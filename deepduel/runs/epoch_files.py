@@ -14,6 +14,7 @@ from typing import Any
 
 import keras
 
+from deepduel.networks import keras_file
 from deepduel.runs.options import MONITORS
 from deepduel.runs.training_state import State
 from deepduel.training.task import Task
@@ -46,8 +47,7 @@ class EpochFiles(keras.callbacks.Callback):
         folder = self._workdir / task.name
         folder.mkdir(exist_ok=True)
         path = folder / f"epoch-{epoch:0{self._digits}d}.keras"
-        with written_beside(path, ending=".keras") as partial:  # Keras requires the ending
-            task.model.saved_model.save(partial)
+        keras_file.save(task.model.saved_model, path)
         best = self._state.best
         if task.name not in best or _better(task.monitor, value, best[task.name][0]):
             best[task.name] = value, epoch

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 from deepduel.decoding.split import Split
-from deepduel.networks import keras_graph, task_model
+from deepduel.networks import keras_file, keras_graph, task_model
 from deepduel.networks.architecture import Architecture
 from deepduel.networks.run_card import RunCard
 
@@ -34,7 +34,7 @@ def write_run(folder: pathlib.Path, data_dir: pathlib.Path, *, axes=None, size=S
         model = task_model.build(axis, architecture, tuple(task["classes"]), seed=seed).saved_model
         _spread(model, seed)
         (folder / axis).mkdir()
-        model.save(folder / axis / "best.keras")
+        keras_file.save(model, folder / axis / "best.keras")
     card.save(folder)
     return folder
 
