@@ -30,11 +30,11 @@ USUAL = {
     "Figures": ("bootstrap", "robustness", "robustness_images", "duplicates", "metadata", "group_by"),
     "Comparing two runs": ("compare", "output"),
 }
-FURTHER = {"Reading": ("batch_size", "micro_batch", "reader", "threads", "on_error")}
+FURTHER = {"Reading": ("batch_size", "micro_batch", "reader", "threads", "on_error", "remote_cache")}
 prediction_flags.define(FLAGS)
 flags.DEFINE_string("data_dir", None, "Folder of shards.", flag_values=FLAGS)
 flags.DEFINE_string("split", "validation", "Split to evaluate on.", flag_values=FLAGS)
-read_flags.define(FLAGS, ("reader", "threads", "on_error"))
+read_flags.define(FLAGS, ("reader", "threads", "on_error", "remote_cache"))
 flags.DEFINE_integer(
     "bootstrap",
     1000,

@@ -5,9 +5,8 @@ meanwhile, and take over as soon as they are ready.
 """
 
 import contextlib
-import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -116,21 +115,9 @@ class BatchDecoder:
         if seeds is not None:
             table[:, 6:8] = seeds[first:]
         seeded = seeds is not None
-        if self._split.local:
+        if self._split.remote is None:
             return pool.decode(table, self._split.opened, self._options, batch, first=first, seeded=seeded)
-        table[:, 0], table[:, 1] = 0, np.cumsum(table[:, 2]) - table[:, 2]
-        with _in_memory_file(self._split.images(records)) as file:
-            opened = lambda _: contextlib.nullcontext([file])
+        with self._split.remote.placed(*self._split.image_places(records)) as (files, numbers, places):
+            table[:, 0], table[:, 1] = numbers, places
+            opened = lambda numbers: contextlib.nullcontext([files[number] for number in numbers])
             return pool.decode(table, opened, self._options, batch, first=first, seeded=seeded)
-
-
-@contextlib.contextmanager
-def _in_memory_file(encoded: list[bytes]) -> Iterator[int]:
-    """The descriptor of a file in memory that holds images of a remote shard, one after the other."""
-    file = os.memfd_create("deepduel-encoded", os.MFD_CLOEXEC)
-    try:
-        with open(file, "wb", closefd=False) as stream:
-            stream.writelines(encoded)
-        yield file
-    finally:
-        os.close(file)

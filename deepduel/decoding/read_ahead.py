@@ -36,7 +36,7 @@ class ReadAhead:
         with self._lock:
             if self._begun:
                 return
-            if self._split.local and hasattr(os, "posix_fadvise"):
+            if self._split.remote is None and hasattr(os, "posix_fadvise"):
                 stored = sum(shard.bytes for shard in self._split.shards)
                 self._each_batch = stored > _SHARE * host_memory.available_bytes()
                 if not self._each_batch:

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from deepduel.decoding import remote_shards
+from deepduel.decoding.remote_shards import RemoteShards
 from tfrecords_tools import regular_files
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import manifest as manifests
@@ -33,7 +35,7 @@ class Split:
 
     Attributes:
       data_dir, name: the folder of shards and the split's name.
-      local: whether its shards are files of this machine.
+      remote: its shards in an object store; None where they are files of this machine.
       manifest: the manifest of the whole folder.
       shards: the split's entries in the manifest.
       labels: int32 per record by axis, {axis: [N]}; -1 for no label.
@@ -69,21 +71,26 @@ class Split:
         self._load(int(counts.sum()))
         self._files: list[int] = []  # descriptors of the first shards, or of all
         weakref.finalize(self, _close, self._files)
-        self.local = not storage.is_remote(data_dir)
-        if self.local:
+        self.remote: RemoteShards | None = None
+        if storage.is_remote(data_dir):
+            self.remote = RemoteShards(self._folder, self.shards)
+        else:
             for number in range(_allowed_files(len(self.shards))):
                 self._files.append(self._open(number))
 
     def _load(self, count: int) -> None:
         """Fills the columns from the shards' tables; takes about 45 bytes a record, and never more."""
         axes = list(self.manifest.axes)
+        row = records.table_dtype(len(axes)).itemsize
+        limits = {f"{shard.file}.npy": shard.records * row + _TABLE_HEADER for shard in self.shards}
+        tables = self._folder.read_all(limits)
         self._offset, self._image_offset = np.empty(count, np.int64), np.empty(count, np.int64)
         self._size, self._image_size = np.empty(count, np.int32), np.empty(count, np.int32)
         self.encoding = np.empty(count, np.uint8)
         self.sizes = np.empty((count, 2), np.int32)
         self.labels = {axis: np.empty(count, np.int32) for axis in axes}
         for first, shard in zip(self._firsts.tolist(), self.shards, strict=True):
-            table = self._table(shard)
+            table = self._table(shard, tables)
             rows = slice(first, first + len(table))
             self._offset[rows], self._size[rows] = table["offset"], table["size"]
             self._image_offset[rows], self._image_size[rows] = table["image_offset"], table["image_size"]
@@ -91,6 +98,18 @@ class Split:
             self.sizes[rows, 0], self.sizes[rows, 1] = table["height"], table["width"]
             for column, axis in enumerate(axes):
                 self.labels[axis][rows] = table["labels"][:, column]
+
+    def keep_remote(self, cache: str) -> None:
+        """Keeps a local copy of what is read from an object store, see `remote_shards`; else changes nothing.
+
+        Raises:
+          UsageError: `cache` is no such value.
+          DataError: the copy cannot be written.
+        """
+        if self.remote is None:
+            remote_shards.parse(cache)
+        elif self.remote.cache != cache:
+            self.remote = RemoteShards(self._folder, self.shards, cache)
 
     def __len__(self) -> int:
         return len(self._offset)
@@ -105,7 +124,11 @@ class Split:
 
     def images(self, records: np.ndarray) -> list[bytes]:
         """The encoded images of records int64 [B], without NumPy's overhead for each. See `image`."""
-        return list(map(self._read, *(column.tolist() for column in self.image_places(records))))
+        shards, starts, sizes = self.image_places(records)
+        if self.remote is None:
+            return list(map(self._read, shards.tolist(), starts.tolist(), sizes.tolist()))
+        encoded = self.remote.read(shards, starts, sizes)
+        return list(map(self._whole, encoded, shards.tolist(), starts.tolist(), sizes.tolist()))
 
     def pixels(self, record: int, encoded: bytes | None = None) -> np.ndarray:
         """One image at its stored size, uint8 [H, W, 3].
@@ -177,12 +200,10 @@ class Split:
         height, width = self.sizes[0].tolist()
         return (height, width) if (self.sizes == self.sizes[0]).all() else None
 
-    def _table(self, shard: manifests.Shard) -> np.ndarray:
+    def _table(self, shard: manifests.Shard, tables: Iterator[bytes]) -> np.ndarray:
         path = f"{self._folder.root}/{shard.file}.npy"
         try:
-            axes = len(self.manifest.axes)
-            most = shard.records * records.table_dtype(axes).itemsize + _TABLE_HEADER
-            table = records.load_table(self._folder.read(f"{shard.file}.npy", limit=most), axes)
+            table = records.load_table(next(tables), len(self.manifest.axes))
         except (OSError, ValueError, EOFError) as error:
             raise DataError(
                 f"{path}: unreadable ({error}); run tfrecords_tools.verify, then convert again"
@@ -210,6 +231,9 @@ class Split:
                 f"{self.path(shard)}: unreadable at byte {start:,} ({error.strerror}); "
                 "check the disk, or copy the folder again"
             ) from error
+        return self._whole(data, shard, start, size)
+
+    def _whole(self, data: bytes, shard: int, start: int, size: int) -> bytes:
         if len(data) < size:
             raise DataError(
                 f"{self.path(shard)}: ends before byte {start + size:,}, so it was "
@@ -233,8 +257,8 @@ class Split:
     def _pread(self, shard: int, start: int, size: int) -> bytes:
         if shard < len(self._files):
             return os.pread(self._files[shard], size, start)
-        if not self.local:
-            return self._folder.read_span(self.shards[shard].file, start, size)
+        if self.remote is not None:
+            return self.remote.read(np.array([shard]), np.array([start]), np.array([size]))[0]
         file = self._open(shard)
         try:
             return os.pread(file, size, start)

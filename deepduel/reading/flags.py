@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from deepduel.reading.options import ReadOptions
 
 _SIZES = ("host_size", "fit", "native_resolution")
-NAMES = ("reader", "threads", "on_error", "fast_decode", "sampling", "cache", *_SIZES)
+NAMES = ("reader", "threads", "on_error", "fast_decode", "sampling", "cache", "remote_cache", *_SIZES)
 
 
 def define(
@@ -37,7 +37,7 @@ def define(
         flags.DEFINE_enum(
             "reader", "random", ["random", "sequential"],
             "random reads records by number, in a true global shuffle. sequential streams the shards, for "
-            "remote storage.", flag_values=flag_values)  # fmt: skip
+            "slow disks that hold more than fits in memory.", flag_values=flag_values)  # fmt: skip
     if "threads" in names:
         flags.DEFINE_integer(
             "threads", 0, "Processes that decode (threads with --reader=sequential); 0: one per core.",
@@ -63,6 +63,13 @@ def define(
             "later runs and other processes use too."
         )
         flags.DEFINE_string("cache", "none", f"{text} {cache_help}".strip(), flag_values=flag_values)
+    if "remote_cache" in names:
+        flags.DEFINE_string(
+            "remote_cache", "auto",
+            "Local copy of shards in an object store, for --reader=random: auto (a temporary file of at most "
+            "half the free space of the temporary folder), FOLDER:SIZE such as /scratch/blocks:200GB, which "
+            "later runs and other processes use too, ram:SIZE, or none (one request per image).",
+            flag_values=flag_values)  # fmt: skip
     if set(_SIZES) & set(names):
         _define_sizes(flag_values, names)
 
@@ -108,7 +115,7 @@ def build(
 
     fields: dict[str, Any] = {
         name: options[name].value
-        for name in ("reader", "on_error", "fast_decode", "sampling", "cache", "fit")
+        for name in ("reader", "on_error", "fast_decode", "sampling", "cache", "remote_cache", "fit")
         if name in options
     }
     if "threads" in options:

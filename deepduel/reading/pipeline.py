@@ -31,6 +31,7 @@ def make_train(
     on_error: str = "fail",
     sampling: str = "uniform",
     cache: str = "none",
+    remote_cache: str = "auto",
     worker: order.Worker | None = None,
 ) -> tf.data.Dataset:
     """Endless training batches.
@@ -57,6 +58,8 @@ def make_train(
       sampling: "uniform", "balanced", "balanced:AXIS" or "weighted:AXIS:NAME=2,OTHER=1". Needs reader
         "random".
       cache: "none", "ram" or "decoded:FOLDER": keeps decoded images. Needs reader "random".
+      remote_cache: local copy of shards in an object store: "auto" (a temporary file), "FOLDER:SIZE",
+        "ram:SIZE" or "none" (one request per image). Needs reader "random".
       worker: the part of every batch to read; None reads whole batches.
 
     Returns:
@@ -86,7 +89,7 @@ def make_train(
     """
     options = ReadOptions(
         batch_size, size, fit, fast_decode, reader, threads, on_error, sampling, cache,
-        worker or order.Worker(),
+        worker or order.Worker(), remote_cache,
     )  # fmt: skip
     opened = Split(data_dir, split)
     pick = _label_picker(opened, labels)
@@ -109,6 +112,7 @@ def make_eval(
     threads: int | None = None,
     on_error: str = "fail",
     cache: str = "none",
+    remote_cache: str = "auto",
     worker: order.Worker | None = None,
 ) -> tf.data.Dataset:
     """Batches with every record exactly once, in the order of the shards.
@@ -125,6 +129,7 @@ def make_eval(
       threads: processes that decode (reader "sequential": threads); None: one per core.
       on_error: "fail" or "skip", as in `make_train`.
       cache: "none", "ram" or "decoded:FOLDER", as in `make_train`.
+      remote_cache: as in `make_train`.
       worker: the part of every batch to read; None reads whole batches.
 
     Returns:
@@ -151,7 +156,7 @@ def make_eval(
     """
     options = ReadOptions(
         batch_size, size, fit, fast_decode, reader, threads, on_error, cache=cache,
-        worker=worker or order.Worker(),
+        worker=worker or order.Worker(), remote_cache=remote_cache,
     )  # fmt: skip
     opened = Split(data_dir, split)
     pick = _label_picker(opened, labels)

@@ -59,6 +59,7 @@ def _batches(
 ) -> tf.data.Dataset:
     """Batch numbers -> batches; `take` gives the records and seeds of batches."""
     decoding = reading.decoding(split)
+    split.keep_remote(reading.remote_cache)
     # Batch numbers, not images, travel through tf.data. Two groups of batches under way keep all cores
     # busy while one ends; of large ones a single one is enough, since each costs its full memory. The
     # map works ahead by itself: a prefetch behind it would hold one more batch, and hand each on once more.

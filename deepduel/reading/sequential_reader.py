@@ -17,6 +17,7 @@ from deepduel.reading import order
 from deepduel.reading.batch import as_batch, options
 from deepduel.reading.options import ReadOptions
 from deepduel.reading.shard_stream import ShardStream
+from tfrecords_tools.errors import UsageError
 from tfrecords_tools.format import records as record_format
 
 _WINDOW_BYTES = 32 << 20  # of encoded images are shuffled at a time; two windows are in memory
@@ -29,6 +30,7 @@ _LISTED = 3  # bad records of one batch that get a line of their own
 @tf.autograph.experimental.do_not_convert  # nothing here needs it, and converting takes seconds
 def train(split: Split, reading: ReadOptions, position: order.Position) -> tf.data.Dataset:
     """Endless training batches from `position` on; what lies before its window is not read."""
+    _require_scheme(split)
     over, step = divmod(position.step, order.steps_per_epoch(len(split), reading.batch_size))
     position = order.Position(position.seed, position.epoch + over, step)
     window = window_records(split)
@@ -51,6 +53,7 @@ def train(split: Split, reading: ReadOptions, position: order.Position) -> tf.da
 @tf.autograph.experimental.do_not_convert
 def evaluate(split: Split, reading: ReadOptions, *, rows: int) -> tf.data.Dataset:
     """Every record once, in order, in batches of `rows`."""
+    _require_scheme(split)
     shards = ShardStream(split)
     records = shards.records(tf.range(len(split.shards), dtype=tf.int64), 0, side_by_side=1)
     encoded = records.batch(rows).map(lambda *batch: _part(reading, *batch, rows=rows))
@@ -70,6 +73,17 @@ def evaluate(split: Split, reading: ReadOptions, *, rows: int) -> tf.data.Datase
         return [tf.ensure_shape(part, (rows, *part.shape[1:])) for part in padded]
 
     return _finish(batches.map(lambda *batch: tuple(pad(*batch))), split, reading, shards)
+
+
+def _require_scheme(split: Split) -> None:
+    """Raises UsageError where TensorFlow has no file system for the shards' URL."""
+    scheme, separator, _ = split.path(0).partition("://") if split.shards else ("", "", "")
+    schemes = sorted(filter(None, tf.io.gfile.get_registered_schemes()))
+    if separator and scheme not in schemes:
+        raise UsageError(
+            f"reader=sequential reads {split.path(0)} by TensorFlow, which has file systems for "
+            f"{', '.join(schemes)}, not for {scheme}; use reader=random, which keeps a copy of what it reads"
+        )
 
 
 def _part(reading: ReadOptions, numbers, examples, *, rows: int | None = None):

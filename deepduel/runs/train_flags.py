@@ -36,7 +36,7 @@ USUAL = {
 FURTHER = {
     "Data": (
         "sampling", "views", "host_size", "fit", "native_resolution", "reader", "fast_decode", "threads",
-        "on_error",
+        "on_error", "remote_cache",
     ),
     "Model": ("batch_norm", "input_filter", "stem_stride", "shared_backbone", "mirrored"),
     "Optimisation": ("warmup", "weight_decay", "clip_norm", "ema", "label_smoothing", "monitor"),

@@ -20,6 +20,7 @@ from deepduel.decoding.image import FITS, DecodeOptions
 from deepduel.decoding.split import Split
 from tests.conftest import run_command
 from tests.helpers.batches import spoil
+from tests.helpers.object_store import upload
 from tfrecords_tools import convert
 from tfrecords_tools.errors import DataError
 
@@ -344,3 +345,22 @@ def test_where_no_process_starts_it_is_said_and_this_one_decodes(
     assert decode(np.arange(168)).any(axis=(1, 2, 3)).all()
     worker_pool.spent(3, worker_pool.STARTS_AFTER)  # is not tried again
     assert capfd.readouterr().err == f"decoding in this process alone, which is slower: {reason}\n"
+
+
+@pytest.mark.parametrize("cache", ["auto", "none"])
+def test_workers_decode_shards_of_an_object_store_alike(toy_shards, pool, cache):
+    local, remote = Split(toy_shards, "train"), Split(upload(toy_shards), "train")
+    remote.keep_remote(cache)
+    records = np.random.default_rng(1).permutation(len(local))[:48]
+    expected = BatchDecoder(local, TOY, threads=ALONE)(records)
+    np.testing.assert_array_equal(BatchDecoder(remote, TOY, threads=POOLED)(records), expected)
+
+
+def test_workers_decode_shards_that_are_kept_in_part(toy_shards, pool, tmp_path):
+    local, remote = Split(toy_shards, "train"), Split(upload(toy_shards), "train")
+    remote.keep_remote(f"{tmp_path}:{local.shards[0].bytes}")
+    assert remote.remote.kept == 1
+    records = np.arange(len(local))
+    np.testing.assert_array_equal(
+        BatchDecoder(remote, TOY, threads=POOLED)(records), BatchDecoder(local, TOY, threads=ALONE)(records)
+    )

@@ -15,6 +15,7 @@ from deepduel.reading import options as read_options
 from deepduel.reading.options import ReadOptions
 from tests.conftest import run_command
 from tests.helpers.batches import numpy_batches, same
+from tests.helpers.object_store import upload
 from tfrecords_tools import convert
 from tfrecords_tools.errors import UsageError
 
@@ -298,3 +299,13 @@ def test_no_more_batches_are_held_than_planned(toy_shards, monkeypatch, group, l
         next(batches)
         time.sleep(0.3)
         assert sorted(taken) == rows  # two calls may begin in either order
+
+
+def test_batches_from_an_object_store_are_those_of_the_local_shards(toy_shards):
+    local, remote = (
+        pipeline.make_train(folder, batch_size=32, labels="category").take(8)
+        for folder in (toy_shards, upload(toy_shards))
+    )
+    for (images, labels), (theirs, their_labels) in zip(local, remote, strict=True):
+        np.testing.assert_array_equal(images, theirs)
+        np.testing.assert_array_equal(labels, their_labels)

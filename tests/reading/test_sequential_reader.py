@@ -16,7 +16,9 @@ from deepduel.reading import order, pipeline, sequential_reader, shard_stream
 from deepduel.reading.options import ReadOptions
 from tests.conftest import run_command
 from tests.helpers.batches import numpy_batches, same, spoil
+from tests.helpers.object_store import upload
 from tfrecords_tools import convert
+from tfrecords_tools.errors import UsageError
 from tfrecords_tools.format import manifest
 
 _IN_OPEN = 0x20  # inotify(7)
@@ -45,7 +47,9 @@ def many_shards(toy_folder, tmp_path_factory) -> pathlib.Path:
         name = f"cut-train.tfrecord-{number:05d}-of-00011"
         (folder / name).write_bytes(data[start:stop])
         np.save(folder / f"{name}.npy", rows)
-        shards.append(manifest.Shard(name, int(last - first), stop - start, {}))
+        shards.append(
+            manifest.Shard(name, int(last - first), stop - start, dict.fromkeys(manifest.ENDINGS, "0" * 64))
+        )
     split = manifest.Split(tuple(shards), {})
     (folder / "manifest.json").write_bytes(
         manifest.dumps(dataclasses.replace(whole, splits={"train": split}))
@@ -230,3 +234,8 @@ def test_a_shard_that_was_cut_short_or_removed_ends_the_reading(copy, on_error):
     with pytest.raises(tf.errors.OpError) as caught:
         numpy_batches(batches, 4)
     assert f"{split.path(0)}: cannot be opened (No such file" in str(bad_records.data_error(caught.value))
+
+
+def test_a_scheme_that_tensorflow_lacks_is_refused_before_anything_is_read(toy_shards):
+    with pytest.raises(UsageError, match="not for stored; use reader=random"):
+        pipeline.make_train(upload(toy_shards), batch_size=8, reader="sequential")

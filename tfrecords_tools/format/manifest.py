@@ -166,9 +166,10 @@ def load(data_dir: str | os.PathLike, *, shards: bool = True) -> Manifest:
             "run python -m tfrecords_tools.convert as before, with --repair"
         )
     manifest = _from_document(document, path)
-    for name, split in manifest.splits.items() if shards else ():
-        for shard in split.shards:
-            _check_shard(folder, name, shard)
+    if shards:
+        listed = [(name, shard) for name, split in manifest.splits.items() for shard in split.shards]
+        for (name, shard), size in zip(listed, folder.sizes([s.file for _, s in listed]), strict=True):
+            _check_shard(folder, name, shard, size)
     return manifest
 
 
@@ -184,8 +185,7 @@ def _from_document(document: dict, path: str) -> Manifest:
     return manifest
 
 
-def _check_shard(folder: Folder, split: str, shard: Shard) -> None:
-    size = folder.size(shard.file)
+def _check_shard(folder: Folder, split: str, shard: Shard, size: int | None) -> None:
     if size is None:
         raise DataError(
             f"{folder.root}/{shard.file}: missing, but the manifest lists it for split {split!r}; "

@@ -4,6 +4,7 @@ Object stores have no rename, but they show an object whole or not at all: publi
 from a local file. A conversion's unfinished files are local, its plan and reports lie in the store.
 """
 
+import concurrent.futures
 import contextlib
 import pathlib
 import tempfile
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format.folder import WORK, FolderEntry
+
+_REQUESTS = 16  # at a time
 
 
 class Remote:
@@ -62,12 +65,20 @@ class Remote:
 
     def read(self, name: str, *, limit: int | None = None) -> bytes:
         """The bytes of an object of at most `limit` bytes."""
-        if limit is not None and (self.size(name) or 0) > limit:
-            raise DataError(f"{self.root}/{name}: larger than the {limit:,} bytes that are read")
         with self._spoken():
-            return self._files.cat_file(self._name(name))
+            if limit is None:
+                return self._files.cat_file(self._name(name))
+            data = self._files.cat_file(self._name(name), start=0, end=limit + 1)
+        if len(data) > limit:
+            raise DataError(f"{self.root}/{name}: larger than the {limit:,} bytes that are read")
+        return data
 
     view = read
+
+    def read_all(self, limits: dict[str, int]) -> Iterator[bytes]:
+        """The bytes of each object, in order, requested many at a time; {name: largest size in bytes}."""
+        with concurrent.futures.ThreadPoolExecutor(_REQUESTS) as pool:
+            yield from pool.map(lambda name: self.read(name, limit=limits[name]), limits)
 
     def read_span(self, name: str, start: int, size: int) -> bytes:
         """`size` bytes from `start` on; fewer where the object ends."""
@@ -81,6 +92,14 @@ class Remote:
                 return int(self._files.info(self._name(name))["size"])
             except FileNotFoundError:
                 return None
+
+    def sizes(self, names: list[str]) -> list[int | None]:
+        """The bytes of each file, by one listing; None where there is none."""
+        with self._spoken():
+            self._files.invalidate_cache()
+            listed = self._files.ls(self._path, detail=True)
+        sizes = {status["name"].rpartition("/")[2]: int(status["size"] or 0) for status in listed}
+        return [sizes.get(name) for name in names]
 
     def names(self, folder: str = "") -> list[str]:
         with self._spoken():

@@ -109,6 +109,10 @@ class Local:
             return None
         return status.st_size if stat.S_ISREG(status.st_mode) else None
 
+    def sizes(self, names: list[str]) -> list[int | None]:
+        """The bytes of each published file; None where there is none."""
+        return [self.size(name) for name in names]
+
     def names(self, folder: str = "") -> list[str]:
         """Names of what lies in the folder, sorted; empty when it does not exist."""
         try:
@@ -119,6 +123,10 @@ class Local:
     def read(self, name: str, *, limit: int | None = None) -> bytes:
         """The bytes of a file of at most `limit` bytes."""
         return regular_files.read(f"{self.root}/{name}", limit=limit)
+
+    def read_all(self, limits: dict[str, int]) -> Iterator[bytes]:
+        """The bytes of each file, in order; {name: largest size in bytes}."""
+        return (self.read(name, limit=limit) for name, limit in limits.items())
 
     def read_span(self, name: str, start: int, size: int) -> bytes:
         """`size` bytes from `start` on; fewer where the file ends."""

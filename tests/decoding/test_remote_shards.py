@@ -1,0 +1,163 @@
+"""Shards in an object store: as few requests as blocks, the local copy, and requests that fail."""
+
+import time
+
+import numpy as np
+import pytest
+
+from deepduel.decoding.remote_shards import RemoteShards, parse
+from deepduel.decoding.split import Split
+from tests.helpers.object_store import ObjectStore, upload
+from tfrecords_tools.errors import DataError, UsageError
+from tfrecords_tools.format import manifest, storage
+
+BLOCK = 4096
+
+
+@pytest.fixture
+def url(toy_shards):
+    return upload(toy_shards)
+
+
+def opened(url: str, cache: str, **options) -> RemoteShards:
+    shards = manifest.load(url).splits["train"].shards
+    ObjectStore.requests.clear()
+    return RemoteShards(storage.open_folder(url), shards, cache, block=BLOCK, **options)
+
+
+@pytest.fixture(scope="module")
+def spans(toy_shards):
+    """Places of all images of the training split, in a random order, and their bytes."""
+    split = Split(toy_shards, "train")
+    records = np.random.default_rng(0).permutation(len(split))
+    return split.image_places(records), split.images(records)
+
+
+@pytest.fixture(scope="module")
+def blocks(toy_shards):
+    return sum(-(-shard.bytes // BLOCK) for shard in manifest.load(toy_shards).splits["train"].shards)
+
+
+@pytest.mark.parametrize("cache", ["auto", "ram", "ram:1GB", "none"])
+def test_spans_are_those_of_the_local_shards(url, spans, cache):
+    places, encoded = spans
+    assert opened(url, cache).read(*places) == encoded
+
+
+def test_an_epoch_makes_one_request_per_block_and_the_next_makes_none(url, spans, blocks):
+    places, encoded = spans
+    shards = opened(url, "auto")
+    for start in range(0, len(encoded), 16):
+        part = [column[start : start + 16] for column in places]
+        assert shards.read(*part) == encoded[start : start + 16]
+    assert len(ObjectStore.requests) == blocks == shards.requests
+    assert shards.read(*places) == encoded
+    assert shards.requests == blocks
+
+
+def test_requests_are_made_many_at_a_time(url, spans):
+    places, encoded = spans
+    ObjectStore.delay = 0.02
+    for cache in ("auto", "none"):
+        ObjectStore.most_at_once = 0
+        start = time.monotonic()
+        assert opened(url, cache).read(*places) == encoded
+        assert ObjectStore.most_at_once > 8
+        assert time.monotonic() - start < len(encoded) * 0.02 / 4
+
+
+def test_a_folder_keeps_the_blocks_for_later_readers(url, spans, blocks, tmp_path):
+    places, encoded = spans
+    folder = tmp_path / "kept"
+    assert opened(url, str(folder)).read(*places) == encoded
+    later = opened(url, str(folder))
+    assert later.read(*places) == encoded
+    assert later.requests == 0
+    assert [path.suffix for path in sorted(folder.iterdir())] == [".blocks", ".sums"]
+
+
+def test_a_damaged_block_is_requested_again(url, spans, tmp_path):
+    places, encoded = spans
+    opened(url, str(tmp_path)).read(*places)
+    file = next(tmp_path.glob("*.blocks"))
+    data = bytearray(file.read_bytes())
+    data[10] ^= 1
+    file.write_bytes(data)
+    later = opened(url, str(tmp_path))
+    assert later.read(*places) == encoded
+    assert later.requests == 1
+
+
+def test_shards_without_room_take_a_request_per_image_and_it_is_said(url, spans, tmp_path, capsys):
+    places, encoded = spans
+    first = manifest.load(url).splits["train"].shards[0].bytes
+    shards = opened(url, f"{tmp_path}:{first}")
+    assert shards.kept == 1
+    warning = capsys.readouterr().err
+    assert "each image of 2 of the 3 shards takes a request" in warning and "FOLDER:SIZE" in warning
+    assert shards.read(*places) == encoded
+    assert shards.requests == -(-first // BLOCK) + int((places[0] > 0).sum())
+    assert next(tmp_path.glob("*.blocks")).stat().st_size <= first
+
+
+def test_a_request_that_fails_is_repeated(url, spans):
+    places, encoded = spans
+    shards = opened(url, "auto")
+    ObjectStore.failures += [ConnectionError("reset")] * 2
+    assert shards.read(*(column[:1] for column in places)) == encoded[:1]
+
+
+def test_requests_that_keep_failing_name_the_object(url, spans):
+    shards = opened(url, "none")
+    ObjectStore.failures += [ConnectionError("reset by peer")] * 4
+    with pytest.raises(DataError, match=r"train\.tfrecord-0000\d-of-00003, byte [\d,]+: .*reset by peer"):
+        shards.read(*(column[:1] for column in spans[0]))
+
+
+def test_a_block_whose_request_failed_is_requested_by_the_next_read(url, spans):
+    places, encoded = spans
+    shards = opened(url, "auto")
+    ObjectStore.failures += [PermissionError("expired")] * 20
+    with pytest.raises(DataError, match="expired"):
+        shards.read(*(column[:1] for column in places))
+    while ObjectStore.at_once:  # the blocks ahead fail too
+        time.sleep(0.05)
+    ObjectStore.failures.clear()
+    assert shards.read(*places) == encoded
+
+
+def test_a_request_that_takes_long_is_made_once_more(url, spans):
+    places, encoded = spans
+    shards = opened(url, "auto", slow=0.1)
+    ObjectStore.failures += [lambda: time.sleep(3)]
+    start = time.monotonic()
+    assert shards.read(*(column[:1] for column in places)) == encoded[:1]
+    assert time.monotonic() - start < 2
+
+
+def test_an_object_that_has_vanished_is_named(url, spans):
+    shards = opened(url, "auto")
+    name = manifest.load(url).splits["train"].shards[2].file
+    ObjectStore().rm_file(f"{url}/{name}")
+    with pytest.raises(DataError, match=f"{name}: there is no such object any more"):
+        shards.read(np.array([2]), np.array([0]), np.array([100]))
+
+
+def test_opening_a_split_makes_one_listing_and_a_request_per_table(url):
+    split = Split(url, "train")
+    kinds = [start for _, start, _ in ObjectStore.requests]
+    assert kinds.count("ls") == 1
+    assert len(kinds) <= len(split.shards) + 4  # manifest.json, and whether the folder exists
+
+
+@pytest.mark.parametrize("spec", ["", "auto:3GB", "none:1", "ram:3XB"])
+def test_a_cache_that_is_none_is_refused(spec):
+    with pytest.raises(UsageError, match="remote_cache must be"):
+        parse(spec)
+
+
+def test_sizes_and_places():
+    assert parse("/a:b/c:1.5tb") == ("/a:b/c", 1_500_000_000_000)
+    assert parse("/a/b") == ("/a/b", None)
+    assert parse("ram:200M") == ("ram", 200_000_000)
+    assert parse("C:7") == ("C", 7)
