@@ -22,6 +22,7 @@ from deepduel.prediction import flags as prediction_flags
 from deepduel.reading import flags as read_flags
 from tfrecords_tools import cli, progress
 from tfrecords_tools.errors import DataError, UsageError
+from tfrecords_tools.listing import candidates
 
 if TYPE_CHECKING:  # these load TensorFlow, which --help does without
     from deepduel.evaluation.calibration import Calibration
@@ -133,6 +134,8 @@ def _predict(options: flags.FlagValues) -> None:
         threads=options.threads or None,
         on_error=options.on_error,
     )
+    if line := candidates.system_line(source.system):
+        print(f"deepduel.predict: {line}", file=sys.stderr)
     with submission.Writer(options.output, columns.header, form=form) as writer:
         seconds = _write(source, predictor, calibrations, columns, writer, options)
         if not writer.rows:

@@ -16,7 +16,7 @@ from absl import flags
 from tfrecords_tools import cli, progress
 from tfrecords_tools.format import manifest as manifests
 from tfrecords_tools.format import records
-from tfrecords_tools.listing import folder
+from tfrecords_tools.listing import candidates, folder
 from tfrecords_tools.listing.listing import Listing, require_all_classes
 from tfrecords_tools.writing import conversion_flags, curation, planning, repair, summary, writer
 
@@ -42,6 +42,8 @@ def main(options: flags.FlagValues) -> None:
     for key, reason in listing.rejected:
         if reason.startswith("unreadable directory"):  # it may hold any number of images
             print(f"{options.input_dir}/{records.key_text(key)}: {reason}; skipped", file=sys.stderr)
+    if line := candidates.system_line(listing.system):
+        print(line, flush=True)
     count = len(listing)
     if base:
         repair.require_same_options(options.output_dir, base, listing, chosen)

@@ -123,7 +123,7 @@ def _tables(manifest: manifests.Manifest, data_dir: str) -> None:
     print(f"  encodings: {', '.join(f'{name} {count:,}' for name, count in manifest.encodings.items())}")
     for reason, count in manifest.reencoded.items():
         print(f"  stored as PNG for {reason}: {count:,}")
-    print(f"  rejected: {manifest.rejected:,}")
+    print(f"  rejected: {manifest.rejected:,}; other files: {manifest.skipped or 0:,}")
     shards = sum(part.bytes for split in manifest.splits.values() for part in split.shards)
     store = storage.open_folder(data_dir)
     disk = sum(store.size(name) or 0 for name in store.names())

@@ -29,7 +29,7 @@ from tfrecords_tools.format import manifest, records, storage
 from tfrecords_tools.images import image as images
 from tfrecords_tools.images import jpeg
 from tfrecords_tools.images.encoding_options import MAX_PIXELS
-from tfrecords_tools.listing import walk
+from tfrecords_tools.listing import candidates
 
 _CHUNK = 8  # images per task of the pool: a compromise between overhead and load balance
 
@@ -84,6 +84,7 @@ class Files:
 
     Attributes:
       rejected: (name, reason) of the files that are not read as images, sorted by name.
+      system: the hidden and system directories that are passed over.
     """
 
     def __init__(self, patterns: Sequence[str], decoding: DecodeOptions, *, threads: int | None = None):
@@ -98,6 +99,7 @@ class Files:
           DataError: a pattern matches nothing, there are no images, or two images have the same name.
         """
         self.rejected: list[tuple[str, str]] = []
+        self.system: list[bytes] = []
         paths: dict[bytes, bytes] = {}
         for pattern in patterns:
             for name, path in self._find(pattern):
@@ -154,12 +156,13 @@ class Files:
     def _find(self, pattern: str) -> Iterator[tuple[bytes, bytes]]:
         """Yields (name, path) of each image that the pattern matches; the other files go to `rejected`."""
         if pathlib.Path(pattern).is_dir():
-            for file in storage.open_folder(pattern).walk():
-                reason = file.problem or walk.no_image(file.key)
-                if reason:
-                    self.rejected.append((records.key_text(file.key), reason))
-                else:
+            for file, kind, reason in candidates.walk(storage.open_folder(pattern)):
+                if kind is candidates.Kind.IMAGE:
                     yield file.key, os.fsencode(pattern) + b"/" + file.key
+                elif kind is candidates.Kind.SYSTEM:
+                    self.system.append(file.key)
+                elif kind is not candidates.Kind.EMPTY_DIRECTORY:
+                    self.rejected.append((records.key_text(file.key), reason))
             return
         literal = pathlib.Path(pattern).exists()
         matches = [pattern] if literal else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
@@ -178,7 +181,7 @@ class Shards:
     """The records of one split, sorted by key.
 
     Attributes:
-      rejected: empty; records that do not decode are reported by `read`.
+      rejected, system: empty; records that do not decode are reported by `read`.
     """
 
     def __init__(
@@ -193,6 +196,7 @@ class Shards:
         if not len(split):
             raise DataError(f"{split.data_dir}: split {split.name!r} has no images")
         self.rejected: list[tuple[str, str]] = []
+        self.system: list[bytes] = []
         self._names = [self._name(split, number) for number in range(len(split))]
         self._order = np.array(sorted(range(len(split)), key=self._names.__getitem__), np.int64)
         self._split = split

@@ -51,8 +51,8 @@ def test_the_folder_holds_what_is_documented(shards):
         f"images-{split}.tfrecord-{index:05d}-of-00003{ending}"
         for split in ("train", "validation", "test") for index in range(3) for ending in ("", ".idx", ".npy")
     }  # fmt: skip
-    others = {"manifest.json", "rejected.csv", "images-00001.npy", "dataset_info.json", "features.json",
-              "authenticity.labels.txt", "category.labels.txt"}  # fmt: skip
+    others = {"manifest.json", "rejected.csv", "skipped.csv", "images-00001.npy", "dataset_info.json",
+              "features.json", "authenticity.labels.txt", "category.labels.txt"}  # fmt: skip
     assert names == wanted | others
     whole = manifest.load(shards)
     assert whole.axes == {"authenticity": ("real", "fake"), "category": ("cats", "dogs")}

@@ -8,9 +8,20 @@ Names of images are `/`-separated bytes, since a file system promises no encodin
 import mmap
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
+SYSTEM_DIRECTORY = "a directory of a notebook, an archive tool or the system"  # `FolderEntry.problem` of one
+EMPTY_DIRECTORY = "an empty directory"
+_SYSTEM_DIRECTORIES = frozenset(
+    (b"__macosx", b"__pycache__", b"@eadir", b"#recycle", b"@recycle", b"$recycle.bin", b"#snapshot",
+     b"lost+found", b"system volume information")
+)  # fmt: skip
 WORK = ".convert"  # in an output folder: unfinished files
+
+
+def is_system_directory(name: bytes) -> bool:
+    """Whether a directory's name says that it holds no images of the data set; hidden directories do not."""
+    return name.startswith(b".") or name.lower() in _SYSTEM_DIRECTORIES
 
 
 class FolderEntry(NamedTuple):
@@ -53,6 +64,7 @@ class Source(Protocol):
     def size(self, name: str) -> int | None: ...
 
 
+@runtime_checkable
 class Folder(Source, Protocol):
     """Reads and publishes files by name. A published file appears under its name whole, or not at all."""
 

@@ -83,7 +83,9 @@ class Manifest:
       splits: by name.
       image_sizes: images per upright size `"HEIGHTxWIDTH"`; past 1,000 sizes the rest is "other".
       encodings: images per stored encoding ("jpeg", "png", "raw").
-      rejected: how many images are listed in rejected.csv.
+      rejected: number of images that are listed in rejected.csv.
+      skipped: number of other files that are listed in skipped.csv; None in folders of version 0.1.0, whose
+        rejected.csv has both.
       options: the conversion's options that decide the shards' bytes.
       source: SHA-256 over the input (keys, sizes, labels), hex.
       reencoded: images whose own bytes could not be kept, per reason.
@@ -103,6 +105,7 @@ class Manifest:
     reencoded: dict[str, Count] = dataclasses.field(default_factory=dict)
     generations: tuple[Generation, ...] = ()
     files: dict[FileName, HexDigest] = dataclasses.field(default_factory=dict)
+    skipped: Count | None = None
 
     def label_name(self, axis: str, label: int) -> str:
         """The name of a label; "?" for no label (-1)."""
@@ -124,6 +127,8 @@ def cell_name(axes: dict[str, tuple[str, ...]], labels: Sequence[int]) -> str:
 def dumps(manifest: Manifest) -> bytes:
     """The manifest as the bytes of manifest.json; they end with a checksum over themselves."""
     document = {"format": FORMAT, "format_version": FORMAT_VERSION} | dataclasses.asdict(manifest)
+    if manifest.skipped is None:
+        del document["skipped"]
     document["checksum"] = _checksum(document)
     return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
 

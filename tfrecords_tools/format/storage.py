@@ -22,7 +22,14 @@ import filelock
 from tfrecords_tools import regular_files
 from tfrecords_tools.atomic import sync
 from tfrecords_tools.errors import DataError
-from tfrecords_tools.format.folder import WORK, Folder, FolderEntry
+from tfrecords_tools.format.folder import (
+    EMPTY_DIRECTORY,
+    SYSTEM_DIRECTORY,
+    WORK,
+    Folder,
+    FolderEntry,
+    is_system_directory,
+)
 
 IMAGE_SUFFIXES = frozenset(
     b".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .jp2 .j2k .ppm .pgm .pbm "
@@ -75,6 +82,8 @@ class Local:
                 yield FolderEntry(key, status.st_size, "")
             elif not stat.S_ISDIR(status.st_mode):
                 yield FolderEntry(key, 0, "not a regular file")
+            elif is_system_directory(entry.name):
+                yield FolderEntry(key + b"/", 0, SYSTEM_DIRECTORY)
             elif suffix(key) in IMAGE_SUFFIXES:
                 yield FolderEntry(key, 0, "a directory named like an image; not looked into")
             elif any(above.identity == identity for above in levels):
@@ -90,9 +99,10 @@ class Local:
         """The entries of a directory in sorted order, and why it cannot be read ("" if it can)."""
         try:
             with os.scandir(os.path.join(self._root, folder)) as entries:  # noqa: PTH118
-                return iter(sorted(entries, key=lambda entry: entry.name)), ""
+                listed = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             return iter(()), f"unreadable directory: {error.strerror}"
+        return iter(listed), "" if listed or not folder else EMPTY_DIRECTORY
 
     def read_image(self, key: bytes, size: int = 0, place: int = 0) -> bytes:
         """A file's bytes; its key is enough to find it. Raises PermissionError, other OSError."""

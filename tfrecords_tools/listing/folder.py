@@ -52,6 +52,7 @@ def scan(
         raise DataError(f"{folder}/{name}: there is no such file; --metadata names a CSV file in --input_dir")
     listing = table.finish(axes)
     if not allow_missing_classes:
+        table.require_images_of_each_class()
         require_all_classes(listing)
     return listing
 

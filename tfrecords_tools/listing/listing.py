@@ -43,7 +43,8 @@ class Listing:
       labels: [images, axes] int32, -1 for none.
       keys: all keys, one after another, bytes.
       rejected: (key, reason) of images that cannot enter, as far as listing shows it.
-      skipped: (key, reason) of files that are no images by their names.
+      skipped: (key, reason) of files that are not images, or are left out for another reason.
+      system: hidden and system directories, which are passed over.
     """
 
     root: str
@@ -57,6 +58,7 @@ class Listing:
     rejected: list[tuple[bytes, str]]
     skipped: list[tuple[bytes, str]]
     keys: np.ndarray
+    system: list[bytes] = dataclasses.field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -60,6 +60,19 @@ class Table:
             if (in_split & (axis >= 0)).any():
                 self.outside |= in_split & (axis < 0)
 
+    def require_images_of_each_class(self) -> None:
+        """Raises DataError when a class has a directory but not one image."""
+        for folder, (key, reason, count) in self.walk.without_images.items():
+            for axis, name in (self.layout.match(folder) or {}).items():
+                name = TRUTH_WORDS.get(name.casefold(), name) if axis == AUTHENTICITY else name
+                if axis != SPLIT and name not in self.names.get(axis, {}):
+                    directory = "/".join(folder)
+                    raise DataError(
+                        f"{self.root}: {axis} {name!r} has no images: the directory {directory} has only "
+                        f"{count:,} other files, such as {records.key_text(key)} ({reason}); add images, "
+                        f"remove the directory, or pass --exclude={directory} or --allow_missing_classes"
+                    )
+
     def finish(self, axes: dict[str, tuple[str, ...]] | None = None) -> Listing:
         """Final numbers of splits and labels, without what lies outside the layout."""
         walk = self.walk
@@ -89,7 +102,7 @@ class Table:
         return Listing(
             root=self.root, source=walk.source, layout=self.layout, splits=splits, axes=maps,
             rows=walk.rows[keep], split=split, labels=labels, rejected=rejected, skipped=walk.skipped,
-            keys=walk.keys,
+            keys=walk.keys, system=walk.system,
         )  # fmt: skip
 
     def _maps(self, keep: np.ndarray | slice) -> dict[str, tuple[str, ...]]:

@@ -8,8 +8,9 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from tfrecords_tools.format import records, storage
+from tfrecords_tools.format import records
 from tfrecords_tools.format.folder import Source
+from tfrecords_tools.listing import candidates
 from tfrecords_tools.listing import layout as layouts
 
 METADATA = "metadata.csv"
@@ -34,32 +35,35 @@ class Walk:
       folders: directories with images, as their parts.
       rows: [images]: where each key lies in `keys`, its directory, its bytes on disk, its order hash.
       keys: all keys, one after another, bytes.
-      rejected: (key, reason) of images that cannot enter, as far as listing shows it.
-      skipped: (key, reason) of files that are no images by their names.
+      rejected: (key, reason) of images that cannot be read, as far as listing shows it.
+      skipped: (key, reason) of files that are not images, and of directories that are passed over.
+      system: keys of the directories that are passed over.
+      tables: keys of the files called metadata.csv.
+      without_images: directories with other files: the first of these with its reason, and their number.
     """
 
     def __init__(self, store: Source, metadata: str, seed: int, on_progress: Callable[[int], None]):
         self.folders: list[layouts.Folder] = []
         self.rejected: list[tuple[bytes, str]] = []
         self.skipped: list[tuple[bytes, str]] = []
+        self.system: list[bytes] = []
+        self.tables: list[bytes] = []
+        self.without_images: dict[layouts.Folder, tuple[bytes, str, int]] = {}
         # Temporary files, mapped: pages that the system can drop when memory is short.
         keys, rows = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
         self.source = store
         start, last, chunk = 0, None, []
-        for count, entry in enumerate(store.walk()):
+        for count, (entry, kind, reason) in enumerate(candidates.walk(store)):
             if count % 5_000 == 4_999:
                 on_progress(count + 1)
-            reason = entry.problem or no_image(entry.key)
-            if reason:
-                if entry.problem:
-                    self.rejected.append((entry.key, reason))
-                elif entry.key not in (metadata.encode(), METADATA.encode()):
-                    self.skipped.append((entry.key, reason))
+            if kind is not candidates.Kind.IMAGE:
+                if entry.key != metadata.encode():
+                    self._leave_out(entry.key, kind, reason)
                 continue
             above = entry.key.rpartition(b"/")[0]
             if above != last:
                 last = above
-                self.folders.append(tuple(records.key_text(part) for part in above.split(b"/") if part))
+                self.folders.append(_parts(above))
             keys.write(entry.key)
             chunk.append(
                 (
@@ -77,6 +81,20 @@ class Walk:
                 chunk = []
         rows.write(np.array(chunk, _ROW).tobytes())
         self.keys, self.rows = _mapped(keys, np.uint8), _mapped(rows, _ROW)
+
+    def _leave_out(self, key: bytes, kind: candidates.Kind, reason: str) -> None:
+        if key.rpartition(b"/")[2] == METADATA.encode():
+            self.tables.append(key)
+            return
+        if kind is candidates.Kind.SYSTEM:
+            self.system.append(key)
+            self.skipped.append((key, reason))
+            return
+        (self.rejected if kind is candidates.Kind.REJECTED else self.skipped).append((key, reason))
+        if kind is candidates.Kind.REJECTED or not key.rpartition(b"/")[2].startswith(b"."):
+            folder = _parts(key.rpartition(b"/")[0])
+            first, why, count = self.without_images.get(folder, (key, reason, 0))
+            self.without_images[folder] = first, why, count + 1
 
     def counts(self) -> dict[layouts.Folder, int]:
         """Images by directory."""
@@ -98,12 +116,5 @@ def _mapped(file: IO[bytes], dtype: npt.DTypeLike) -> np.ndarray:
     return np.asarray(np.memmap(file, dtype, mode="r")) if size else np.empty(0, dtype)  # a plain view
 
 
-def no_image(key: bytes) -> str:
-    """Why a file is no image by its name; "" when it may be one (files without any ending may)."""
-    name = key.rpartition(b"/")[2]
-    ending = storage.suffix(name)
-    if name.startswith((b".", b"~")) or name in (b"Thumbs.db", b"desktop.ini"):
-        return "not an image by its name"
-    if ending and ending not in storage.IMAGE_SUFFIXES:
-        return f"not an image by its name ({records.key_text(ending)})"
-    return ""
+def _parts(folder: bytes) -> layouts.Folder:
+    return tuple(records.key_text(part) for part in folder.split(b"/") if part)

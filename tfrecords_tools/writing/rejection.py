@@ -1,4 +1,4 @@
-"""rejected.csv, the list of rejected images with reasons, and the checks that they are not too many."""
+"""The lists of what is in no shard, rejected.csv and skipped.csv, and the checks that it is not too much."""
 
 import collections
 import csv
@@ -13,7 +13,8 @@ from tfrecords_tools.format.folder import Folder
 from tfrecords_tools.format.manifest import cell_name
 from tfrecords_tools.writing.planning import Plan
 
-FILE_NAME = "rejected.csv"
+FILE_NAME = "rejected.csv"  # images that cannot be read or decoded
+SKIPPED_FILE = "skipped.csv"  # other files, and images that the options leave out
 
 
 def require_few(plan: Plan, reports: list[dict], max_rejected: float, target: Folder) -> None:
@@ -60,14 +61,27 @@ def require_classes_left(plan: Plan, reports: list[dict], target: Folder) -> Non
 
 
 def table(plan: Plan, rows: Iterable[Iterable[str]], earlier: bytes = b"") -> bytes:
-    """The content of the file.
+    """The content of rejected.csv.
 
     Args:
-      plan: its listing has the files that were left out before any was read.
+      plan: its listing has the images that were rejected before any was read.
       rows: (key, reason) of the images that writing the shards rejected.
       earlier: the content of the file before this conversion.
     """
-    listed = plan.listing.rejected + plan.listing.skipped
+    return _table(plan.listing.rejected, rows, earlier)
+
+
+def skipped_table(plan: Plan, rows: Iterable[Iterable[str]] = (), earlier: bytes = b"") -> bytes:
+    """The content of skipped.csv; `rows` are further (key, reason), `earlier` as in `table`."""
+    return _table(plan.listing.skipped, rows, earlier)
+
+
+def count(table: bytes) -> int:
+    """The number of rows of rejected.csv or skipped.csv."""
+    return sum(1 for _ in csv.reader(io.StringIO(table.decode("utf-8"), newline=""))) - 1
+
+
+def _table(listed: Iterable[tuple[bytes, str]], rows: Iterable[Iterable[str]], earlier: bytes) -> bytes:
     lines: set[tuple[str, ...]] = {(records.key_text(key), reason) for key, reason in listed}
     lines |= {tuple(row) for row in rows}
     earlier_rows = csv.reader(io.StringIO(earlier.decode("utf-8"), newline=""))

@@ -104,16 +104,25 @@ def _companions(
         companions[writer.members_file(number)] = stream.getvalue()
     if rejection.FILE_NAME not in damaged:
         companions[rejection.FILE_NAME] = target.read(rejection.FILE_NAME)
+    else:
+        table = b""
+        for plan in plans:
+            table = rejection.table(plan, _rejected_again(target, plan), table)
+        companions[rejection.FILE_NAME] = table
+    if rejection.SKIPPED_FILE not in manifest.files:
+        return companions
+    if rejection.SKIPPED_FILE not in damaged:
+        companions[rejection.SKIPPED_FILE] = target.read(rejection.SKIPPED_FILE)
         return companions
     table = b""
     for plan in plans:
-        table = rejection.table(plan, _rejected_again(target, plan), table)
+        table = rejection.skipped_table(plan, earlier=table)
     if len(plans) > 1 and plans[0].options.drop_duplicates != "none":
         known = np.concatenate([plan.listing.rows["order"] for plan in plans])
         rest = listing.only(~np.isin(listing.rows["order"], known))
         rows = [(records.key_text(rest.key(index)), _DROPPED) for index in range(len(rest))]
-        table = rejection.table(plans[-1], rows, table)
-    return companions | {rejection.FILE_NAME: table}
+        table = rejection.skipped_table(plans[-1], rows, table)
+    return companions | {rejection.SKIPPED_FILE: table}
 
 
 def _rejected_again(target: Folder, plan: Plan) -> list[tuple[str, str]]:

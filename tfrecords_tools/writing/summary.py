@@ -23,7 +23,7 @@ def show_plan(plan: Plan) -> None:
     for axis, names in listing.axes.items():
         shown = ", ".join(f"{number} {name}" for number, name in enumerate(names[:20]))
         print(f"  labels of {axis}: {shown}{', …' if len(names) > 20 else ''}")
-    print(f"  rejected so far: {len(listing.rejected):,}; other files: {len(listing.skipped):,}")
+    print(f"  rejected so far: {len(listing.rejected):,}; files left out: {len(listing.skipped):,}")
     print("dry run: nothing was written")
 
 
@@ -42,7 +42,9 @@ def show_result(written: Written, output_dir: str) -> None:
     for reason, count in manifest.reencoded.items():
         print(f"  stored as PNG for {reason}: {count:,}")
     if manifest.rejected:
-        print(f"  rejected: {manifest.rejected:,}, see {output_dir}/{rejection.FILE_NAME}")
+        print(f"  rejected images: {manifest.rejected:,}, see {output_dir}/{rejection.FILE_NAME}")
+    if manifest.skipped:
+        print(f"  files left out: {manifest.skipped:,}, see {output_dir}/{rejection.SKIPPED_FILE}")
     rate = ""
     if seconds:
         part = "" if written.images == images else f", {written.images:,} of them by this run,"

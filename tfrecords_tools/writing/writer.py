@@ -9,7 +9,6 @@ manifest.json, which completes the folder, and the removal of `.convert/`.
 """
 
 import collections
-import csv
 import dataclasses
 import hashlib
 import io
@@ -213,6 +212,10 @@ def _finish(target: Folder, plan: Plan, reports: list[dict]) -> Manifest:
     earlier = [dataclasses.asdict(base)] if base else []
     rows = [row for report in reports for row in report["rejected"]]
     rejected = rejection.table(plan, rows, target.read(rejection.FILE_NAME) if base else b"")
+    # Folders of version 0.1.0 have one list for both.
+    has_skipped = base is not None and rejection.SKIPPED_FILE in base.files
+    earlier_skipped = target.read(rejection.SKIPPED_FILE) if has_skipped else b""
+    skipped = rejection.skipped_table(plan, earlier=earlier_skipped)
     new = manifests.Generation(
         source=plan.description["source"],
         images=plan.description["images"],
@@ -226,7 +229,8 @@ def _finish(target: Folder, plan: Plan, reports: list[dict]) -> Manifest:
         splits=dict(sorted(splits.items())),
         image_sizes=_few(_sum([*earlier, *reports], "image_sizes")),
         encodings=_sum([*earlier, *reports], "encodings"),
-        rejected=sum(1 for _ in csv.reader(io.StringIO(rejected.decode(), newline=""))) - 1,
+        rejected=rejection.count(rejected),
+        skipped=rejection.count(skipped),
         options={key: value for key, value in plan.description.items() if key not in _OF_MANIFEST},
         source=sources[0] if len(sources) == 1 else hashlib.sha256("".join(sources).encode()).hexdigest(),
         reencoded=_sum([*earlier, *reports], "reencoded"),
@@ -234,7 +238,11 @@ def _finish(target: Folder, plan: Plan, reports: list[dict]) -> Manifest:
     )
     stream = io.BytesIO()
     np.save(stream, np.sort(listing.rows["order"]), allow_pickle=False)
-    companions = {rejection.FILE_NAME: rejected, members_file(len(generations)): stream.getvalue()}
+    companions = {
+        rejection.FILE_NAME: rejected,
+        rejection.SKIPPED_FILE: skipped,
+        members_file(len(generations)): stream.getvalue(),
+    }
     for number in range(1, len(generations)):
         companions[members_file(number)] = target.read(members_file(number))
     return publish(target, manifest, companions)

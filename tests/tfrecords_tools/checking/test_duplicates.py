@@ -89,7 +89,7 @@ def test_inspect_reports_duplicates_within_and_across_splits(leaky, tmp_path, ca
 def test_drop_duplicates_cleans_the_training_side(leaky, tmp_path, distance, dropped):
     words = f"--input_dir={leaky}", f"--output_dir={tmp_path}/out", "--drop_duplicates=across_splits"
     assert run_command(convert, *words, f"--duplicate_distance={distance}", "--workers=1") == 0
-    with (tmp_path / "out" / "rejected.csv").open(newline="") as file:
+    with (tmp_path / "out" / "skipped.csv").open(newline="") as file:
         rows = dict(list(csv.reader(file))[1:])
     assert set(rows) == dropped
     assert rows["train/a/copy.jpg"] == "duplicate across splits: validation/a/0.jpg is the same picture"
@@ -124,7 +124,7 @@ def test_append_drops_what_other_splits_of_the_shards_have(leaky, tmp_path, caps
                                       for c in "ab" for n in range(6)}  # fmt: skip
     near = {"train/b/near.jpg"} if distance == -1 else set()
     assert added == {"train/a/twice.jpg", "test/b/new.png"} | near
-    with (output / "rejected.csv").open(newline="") as file:
+    with (output / "skipped.csv").open(newline="") as file:
         rows = dict(list(csv.reader(file))[1:])
     assert rows["train/a/copy.jpg"] == "duplicate across splits: validation/a/0.jpg is the same picture"
     assert rows["test/a/late.jpg"] == "duplicate across splits: train/a/1.jpg is the same picture"
@@ -136,9 +136,9 @@ def test_append_drops_what_other_splits_of_the_shards_have(leaky, tmp_path, caps
     assert run_command(convert, f"--input_dir={leaky}", *words, "--repair") == 0
     assert shard.read_bytes() == sound
 
-    (output / "rejected.csv").write_bytes(b"damaged")
+    (output / "skipped.csv").write_bytes(b"damaged")
     assert run_command(convert, f"--input_dir={leaky}", *words, "--repair") == 0
-    with (output / "rejected.csv").open(newline="") as file:
+    with (output / "skipped.csv").open(newline="") as file:
         again = dict(list(csv.reader(file))[1:])
     assert again.keys() == rows.keys() and all("duplicate" in reason for reason in again.values())
 

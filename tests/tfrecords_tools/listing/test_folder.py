@@ -141,9 +141,9 @@ def test_what_is_no_image_is_listed_and_never_silently_dropped(tmp_path):
         b"a/pipe.jpg": "not a regular file",
     }
     assert dict(listing.skipped) == {
-        b"a/notes.txt": "not an image by its name (.txt)",
-        b"a/.hidden.jpg": "not an image by its name",
-        b"Thumbs.db": "not an image by its name",
+        b"a/notes.txt": "not an image by its name (.txt) and its first bytes",
+        b"a/.hidden.jpg": "a hidden or system file",
+        b"Thumbs.db": "a hidden or system file",
     }
 
 
