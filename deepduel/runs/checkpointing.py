@@ -6,9 +6,10 @@ from typing import Any
 
 import keras
 
+from deepduel.runs import training_state
 from deepduel.runs.options import SaveInterval
 from deepduel.runs.stopping import Stopped, StopRequest
-from deepduel.runs.training_state import State, StateWriter
+from deepduel.runs.training_state import Position, State, StateWriter
 from deepduel.training.trainer import MultiTaskTrainer
 
 
@@ -35,6 +36,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._interval = interval
         self._steps_per_epoch = steps_per_epoch
         self._stop = stop
+        self._folder = folder
         self._writer = StateWriter(folder)
         self._saved = time.monotonic()
 
@@ -65,6 +67,11 @@ class Checkpoint(keras.callbacks.Callback):
     def wait(self) -> None:
         """Returns once the last state is on disk."""
         self._writer.wait()
+
+    def rewind(self, position: Position) -> Position | None:
+        """Removes the states after a position. Returns that of the newest one that is left."""
+        self.wait()
+        return training_state.remove_after(self._folder, position)
 
     def stop_if_requested(self) -> None:
         """Saves the state and raises `Stopped` when the session is to stop. To be called between steps."""

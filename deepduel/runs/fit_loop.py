@@ -13,7 +13,9 @@ from deepduel.reading import order, pipeline
 from deepduel.runs import callbacks, tensorboard
 from deepduel.runs.checkpointing import Checkpoint
 from deepduel.runs.epoch_files import EpochFiles
+from deepduel.runs.loss_range import LossRange
 from deepduel.runs.mistakes import Mistakes
+from deepduel.runs.non_finite import NonFinite
 from deepduel.runs.options import RunOptions
 from deepduel.runs.stopping import EarlyStopping, PlannedEnd, StopRequest
 from deepduel.runs.training_state import State
@@ -93,6 +95,7 @@ def fit(session: Session) -> dict[str, float]:
             clock,  # adds columns to the logs, which all below show or store
             _console(session, end),
             board,
+            LossRange(trainer, state),
             _non_finite(session, checkpoint),
             EpochFiles(trainer, session.workdir, state, epochs=options.length.epochs),
             EarlyStopping(trainer, state),
@@ -136,10 +139,10 @@ def _console(session: Session, end: PlannedEnd) -> callbacks.Console:
     )
 
 
-def _non_finite(session: Session, checkpoint: Checkpoint) -> callbacks.NonFinite:
-    path = session.workdir / "non_finite.csv"
-    non_finite = callbacks.NonFinite(session.trainer, session.train_split, path, checkpoint.save)
-    non_finite.start(session.state.epoch, session.state.step)
+def _non_finite(session: Session, checkpoint: Checkpoint) -> NonFinite:
+    path, state = session.workdir / "non_finite.csv", session.state
+    non_finite = NonFinite(session.trainer, session.train_split, path, state, rewind=checkpoint.rewind)
+    non_finite.start(state.epoch, state.step)
     return non_finite
 
 

@@ -3,7 +3,8 @@
     RUN/resume/state-EPOCH-STEP.npz    arrays v0, v1, … in the order of MultiTaskTrainer.state_variables(),
                                        `about`: JSON (uint8) of the fields of `State`
 
-Files are published by rename; the two newest are kept. Reading verifies the CRC-32 of every array (that of
+Files are published by rename. The two newest are kept, and the newest one that is known to be good (see
+loss_range). Reading verifies the CRC-32 of every array (that of
 the ZIP container), so a damaged file is noticed and the one before it is used.
 """
 
@@ -25,6 +26,8 @@ from tfrecords_tools import regular_files
 from tfrecords_tools.atomic import published
 from tfrecords_tools.format import documents
 from tfrecords_tools.format.documents import AxisName, Count
+
+Position = tuple[int, int]  # (epoch, step) of the next batch to train on, counted from 0
 
 _NAME = re.compile(r"state-(\d+)-(\d+)\.npz")
 _KEPT = 2
@@ -52,6 +55,7 @@ class State:
       history: one row per finished epoch, {column: value}.
       best: {task: (monitored value, epoch counted from 1)} of the best epoch so far.
       stopped: {task: epoch counted from 1} of tasks that stopped early.
+      in_range: {task: position before the latest step whose loss was in range}, see loss_range.
     """
 
     epoch: Count = 0
@@ -59,6 +63,7 @@ class State:
     history: list[dict[str, int | float]] = dataclasses.field(default_factory=list)
     best: dict[AxisName, tuple[float, Count]] = dataclasses.field(default_factory=dict)
     stopped: dict[AxisName, Count] = dataclasses.field(default_factory=dict)
+    in_range: dict[AxisName, tuple[Count, Count]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not all(0 < row.get("seconds", 0) < math.inf for row in self.history):
@@ -100,7 +105,8 @@ class StateWriter:
         name = f"state-{state.epoch:06d}-{state.step:09d}.npz"
         arrays = {f"v{number}": variable.numpy() for number, variable in enumerate(variables)}
         arrays["about"] = np.frombuffer(json.dumps(dataclasses.asdict(state)).encode(), np.uint8)
-        self._writing = self._pool.submit(_write, self._folder / name, arrays)
+        good = min(state.in_range.values(), default=(0, 0))
+        self._writing = self._pool.submit(_write, self._folder / name, arrays, good)
 
     def wait(self) -> None:
         """Returns once the last file is on disk. Raises OSError when it could not be written."""
@@ -128,13 +134,27 @@ def load(folder: pathlib.Path, variables: Sequence[keras.Variable]) -> tuple[Sta
     return None, damaged
 
 
-def _write(path: pathlib.Path, arrays: dict[str, Any]) -> None:
-    """Publishes one state and removes all but the two newest."""
+def remove_after(folder: pathlib.Path, position: Position) -> Position | None:
+    """Removes the states after a position. Returns that of the newest one that is left."""
+    kept = None
+    for path in _states(folder):
+        if _position(path) > position:
+            path.unlink(missing_ok=True)
+        else:
+            kept = _position(path)
+    return kept
+
+
+def _write(path: pathlib.Path, arrays: dict[str, Any], good: Position) -> None:
+    """Publishes one state; removes all but the two newest and the newest one up to the position `good`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with published(path, binary=True, durable=True) as file:
         np.savez(file, **arrays)
-    for old in _states(path.parent)[:-_KEPT]:
-        old.unlink(missing_ok=True)
+    states = _states(path.parent)
+    known_good = [state for state in states if _position(state) <= good]
+    for old in states[:-_KEPT]:
+        if old not in known_good[-1:]:
+            old.unlink(missing_ok=True)
 
 
 def _read(path: pathlib.Path, variables: Sequence[keras.Variable]) -> tuple[State, list[np.ndarray]]:
@@ -169,3 +189,8 @@ def _array(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...] | None, l
 def _states(folder: pathlib.Path) -> list[pathlib.Path]:
     """State files, oldest first."""
     return sorted(path for path in folder.glob("state-*.npz") if _NAME.fullmatch(path.name))
+
+
+def _position(path: pathlib.Path) -> Position:
+    epoch, step = re.findall(r"\d+", path.stem)
+    return int(epoch), int(step)

@@ -27,6 +27,11 @@ def unscale(optimizer: keras.optimizers.Optimizer, gradients: list[tf.Tensor]) -
     return [gradient / optimizer.dynamic_scale.value for gradient in gradients]
 
 
+def may_overflow(optimizer: keras.optimizers.Optimizer) -> tf.Tensor:
+    """bool scalar: whether a gradient may exceed float16's range because of the scale, which is above 1."""
+    return optimizer.dynamic_scale.value > 1.0 if _scales(optimizer) else tf.constant(False)
+
+
 def after_update(optimizer: keras.optimizers.Optimizer) -> None:
     """Doubles the scale after `dynamic_growth_steps` updates in a row."""
     if not _scales(optimizer):

@@ -47,5 +47,8 @@ class TaskMetrics:
         self.auc.update_state(targets.label, logits, targets.counts * known)
 
     def update_skipped(self, finite: tf.Tensor) -> None:
-        """Counts a training step as skipped unless its loss and gradients are finite (bool scalar)."""
+        """Counts a training step as skipped unless its loss and gradients are finite (bool scalar).
+
+        A loss scale that was too high does not count either, see updates.scale_overflowed.
+        """
         self.skipped.update_state(tf.where(finite, 0.0, 1.0))

@@ -150,9 +150,10 @@ class MultiTaskTrainer(keras.Model):
             for task in self.running:
                 targets, name = prepared["targets"][task.name], task.name
                 finite = updates.all_finite(targets, logits[name], gradients[name])
+                overflowed = updates.scale_overflowed(task, targets, logits[name], finite)
                 updates.apply_if_finite(task, gradients[name], finite, self.strategy)
                 updates.restore_unless_finite(copies[name], finite)
-                self.task_metrics[name].update_skipped(finite)
+                self.task_metrics[name].update_skipped(finite | overflowed)
                 self.task_metrics[name].update(targets, logits[name], finite)
         self._count_left_out(batch)
         return self._logs(skipped=True)

@@ -10,9 +10,21 @@ from deepduel.training.task_losses import Targets, losses
 
 def all_finite(targets: Targets, logits: tf.Tensor, gradients: list[tf.Tensor]) -> tf.Tensor:
     """bool scalar: whether the losses of the labelled images and all gradients are finite numbers."""
+    return _losses_finite(targets, logits) & tf.math.is_finite(tf.linalg.global_norm(gradients))
+
+
+def scale_overflowed(task: Task, targets: Targets, logits: tf.Tensor, finite: tf.Tensor) -> tf.Tensor:
+    """bool scalar: whether a step is skipped only because its scaled gradients are too large for float16.
+
+    That is how a loss scale finds its height: it doubles until this happens, and is halved. Nothing is wrong
+    with such a batch.
+    """
+    return ~finite & _losses_finite(targets, logits) & loss_scaling.may_overflow(task.optimizer)
+
+
+def _losses_finite(targets: Targets, logits: tf.Tensor) -> tf.Tensor:
     labelled = tf.boolean_mask(losses(targets, logits), targets.weight > 0)
-    finite = tf.reduce_all(tf.math.is_finite(labelled))
-    return finite & tf.math.is_finite(tf.linalg.global_norm(gradients))
+    return tf.reduce_all(tf.math.is_finite(labelled))
 
 
 def apply_if_finite(

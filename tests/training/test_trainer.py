@@ -9,8 +9,9 @@ from deepduel.augmentation.mixing import Mixing
 from deepduel.decoding.split import Split
 from deepduel.networks.architecture import Architecture
 from deepduel.reading import order, pipeline
-from deepduel.runs import callbacks
-from deepduel.training import step
+from deepduel.runs.non_finite import NonFinite
+from deepduel.runs.training_state import State
+from deepduel.training import step, updates
 from deepduel.training.trainer import MultiTaskTrainer
 from tests.helpers.tasks import FROZEN, TRAINED, assert_same, compiled, fit, weights
 from tests.helpers.tasks import make as make_task
@@ -270,6 +271,32 @@ def test_logits_of_1e5_in_float16_stay_finite(split):
     assert all(np.isfinite(weight).all() for weight in weights(task))
 
 
+def test_a_loss_scale_that_overflows_is_halved_and_its_step_is_no_bad_one(split):
+    architecture = Architecture("small_cnn", "avg", 8, fine_tune="all", precision="mixed_float16")
+    task = make_task("category", split, architecture, "none")
+    trainer = compiled(task, micro_batch=8)
+    task.optimizer.dynamic_scale.assign(2.0**60)
+    before = [weight.copy() for weight in weights(task)]
+    batch = next(iter(pipeline.train_batches(split, pipeline.ReadOptions(8), order.Position())))
+    assert float(trainer.train_step(batch)["category_skipped_steps"]) == 0
+    assert float(task.optimizer.dynamic_scale) == 2.0**59
+    assert_same(before, weights(task), atol=0)
+    task.model.head.get_layer("logits").kernel.assign(np.full((128, 3), np.nan))
+    assert float(trainer.train_step(batch)["category_skipped_steps"]) == 1
+
+
+def test_gradients_that_no_scale_makes_finite_are_bad(split):
+    architecture = Architecture("small_cnn", "avg", 8, fine_tune="all", precision="mixed_float16")
+    task = make_task("category", split, architecture, "none")
+    task.optimizer.build(task.trained_variables)
+    logits = tf.zeros((1, 3))
+    targets = task.objective.targets(tf.constant([1]), tf.ones(1), None, 3)
+    for scale, overflowed in ((2.0, True), (1.0, False)):
+        task.optimizer.dynamic_scale.assign(scale)
+        assert bool(updates.scale_overflowed(task, targets, logits, tf.constant(False))) is overflowed
+        assert not updates.scale_overflowed(task, targets, logits, tf.constant(True))
+
+
 @pytest.mark.parametrize("architecture", [FROZEN, TRAINED], ids=["frozen", "trained"])
 def test_an_empty_batch_changes_nothing(split, architecture):
     task = make_task("category", split, architecture, "none")
@@ -297,7 +324,7 @@ def test_a_nan_image_from_a_custom_reader_is_skipped_and_listed(split, tmp_path)
 
     batches = pipeline.train_batches(split, pipeline.ReadOptions(60), order.Position(3)).map(poisoned)
     path = tmp_path / "non_finite.csv"
-    listed = callbacks.NonFinite(trainer, split, path, save=lambda: None)
+    listed = NonFinite(trainer, split, path, State(), rewind=lambda position: None)
     logs = trainer.fit(batches, steps_per_epoch=3, shuffle=False, verbose=0, callbacks=[listed]).history
     assert logs["category_skipped_steps"] == [1]
     assert all(np.isfinite(weight).all() for weight in weights(task))
