@@ -40,7 +40,9 @@ def read(path: str | bytes | os.PathLike, *, limit: int | None = None) -> bytes:
     try:
         size = os.fstat(file).st_size
         if limit is not None and size > limit:
-            raise OSError(errno.EFBIG, f"{size:,} bytes, more than the {limit:,} that are read")
+            raise OSError(
+                errno.EFBIG, f"{size:,} bytes, more than the {limit:,} that are read", os.fsdecode(path)
+            )
         parts = [os.read(file, size + 1)]
         if len(parts[0]) != size:  # a file system that reads in pieces, or a file that grows
             while part := os.read(file, 1 << 20):

@@ -95,8 +95,9 @@ class BatchDecoder:
             seed = None if seeds is None else seeds[row].tolist()
             try:
                 decode_image(data, name, height, width, self._options, pixels[row], seed)
-            except (ValueError, OSError) as error:
-                bad_records.report(self._split, int(records[row]), str(error), on_error=self._on_error)
+            except (ValueError, OSError, MemoryError) as error:
+                reason = str(error) or "decoding it takes more memory than there is"
+                bad_records.report(self._split, int(records[row]), reason, on_error=self._on_error)
                 pixels[row] = 0
 
     def _decode_in_pool(

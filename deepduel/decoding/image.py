@@ -21,6 +21,8 @@ import simplejpeg
 
 from deepduel.decoding.resample import library, resample
 from tfrecords_tools.errors import UsageError
+from tfrecords_tools.images import jpeg, limits
+from tfrecords_tools.images.encoding_options import MAX_PIXELS
 from tfrecords_tools.images.scratch import scratch
 from tfrecords_tools.images.stored import stored_pixels
 
@@ -30,6 +32,7 @@ SCALES = (8, 4, 2)  # the reductions for which libjpeg-turbo has vector code
 # decode and resample by 0.2 grey levels on average, 0.8 in the worst photograph (BUILD_NOTES.md).
 _MARGIN = 1.5
 _FAST_MARGIN = 1.0
+_SCANS_MATTER = 1 << 34  # pixels times bytes; below, any number of scans takes less than a second
 
 
 def libraries() -> dict[str, str]:
@@ -119,6 +122,8 @@ def decode_jpeg(
     Raises:
       ValueError: it does not decode, or has another size.
     """
+    if height * width * len(data) > _SCANS_MATTER and (reason := _excess(bytes(data), height, width)):
+        raise ValueError(reason)
     fast = options.fast
     if (height, width) == options.size:
         _require(simplejpeg.decode_jpeg(data, "RGB", fast, fast, buffer=out), (height, width))
@@ -234,3 +239,10 @@ def crop_words(first: Any, second: Any) -> tuple[Any, Any]:
 def _require(pixels: np.ndarray, shape: tuple[int, int]) -> None:
     if pixels.shape[:2] != shape:
         raise ValueError(f"{pixels.shape[:2]} pixels, the index says {shape}")
+
+
+def _excess(data: bytes, height: int, width: int) -> str:
+    """Why a JPEG takes too much to decode; "" when it does not."""
+    if height * width > MAX_PIXELS:
+        return f"{width}x{height} pixels: over the limit of {MAX_PIXELS:,} pixels"
+    return limits.excessive_scans(data, jpeg.scan(data))

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from deepduel.decoding import image as decoding_image
 from deepduel.decoding.image import DecodeOptions
+from tfrecords_tools.images.encoding_options import MAX_PIXELS
 
 
 def decode_image(
@@ -33,7 +34,7 @@ def decode_image(
     height, width = options.size
 
     def jpeg() -> tf.Tensor:
-        shape = tf.io.extract_jpeg_shape(data)[:2]
+        shape = _require_few_pixels(tf.io.extract_jpeg_shape(data)[:2])
         ratios = tf.cast(shape, tf.float64) / tf.constant([height, width], tf.float64)
         ratio = tf.reduce_min(ratios) if options.fit == "crop" else tf.reduce_max(ratios)
         least = {scale: scale * decoding_image.margin(options) for scale in decoding_image.SCALES}
@@ -51,11 +52,28 @@ def decode_image(
         if raw_size is not None and set(encodings) - {"jpeg"} == {"raw"}:
             image = tf.reshape(tf.io.decode_raw(data, tf.uint8), (*raw_size, 3))
         else:
-            image = tf.io.decode_png(data, channels=3)
+            image = tf.io.decode_png(_require_small_png(data), channels=3)
         return _resize(image, options, seed, full=tf.shape(image)[:2], scale=1)
 
     is_jpeg = tf.strings.substr(data, 0, 2) == b"\xff\xd8"
     return tf.ensure_shape(tf.cond(is_jpeg, jpeg, other), (height, width, 3))
+
+
+def _require_few_pixels(shape: tf.Tensor) -> tf.Tensor:
+    """(height, width), after a check of their product."""
+    few = tf.reduce_prod(tf.cast(shape, tf.int64)) <= MAX_PIXELS
+    with tf.control_dependencies([tf.debugging.Assert(few, ["too many pixels", shape])]):
+        return tf.identity(shape)
+
+
+def _require_small_png(data: tf.Tensor) -> tf.Tensor:
+    """The data, after a check that they begin as a PNG of few pixels: TensorFlow decodes any format."""
+    is_png = tf.strings.substr(data, 0, 8) == b"\x89PNG\r\n\x1a\n"
+    with tf.control_dependencies([tf.debugging.Assert(is_png, ["not a PNG image"])]):
+        sides = tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, little_endian=False)
+    positive = tf.debugging.Assert(tf.reduce_all(sides > 0), ["no PNG has such a size", sides])
+    with tf.control_dependencies([positive, _require_few_pixels(sides)]):
+        return tf.identity(data)
 
 
 def _resize(

@@ -24,6 +24,7 @@ from deepduel.decoding.split import Split
 from deepduel.reading.batch import options
 from deepduel.reading.host_calls import host_call
 from deepduel.reading.random_reader import LARGE_BATCH_BYTES
+from tfrecords_tools import regular_files
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import manifest, records, storage
 from tfrecords_tools.images import image as images
@@ -140,14 +141,12 @@ class Files:
 
     def _read_one(self, number: int, out: np.ndarray) -> str:
         try:
-            with open(self._paths[number], "rb", buffering=0) as file:  # noqa: PTH123
-                size = os.fstat(file.fileno()).st_size
-                if size > images.MAX_FILE_BYTES:
-                    out[...] = 0
-                    return f"{size:,} bytes: over the limit of {images.MAX_FILE_BYTES:,} bytes"
-                rejected = decode_file(file.readall(), self._decoding, out)
+            data = regular_files.read(self._paths[number], limit=images.MAX_FILE_BYTES)
+            rejected = decode_file(data, self._decoding, out)
         except OSError as error:
             rejected = images.Rejected(f"unreadable file: {error.strerror or error}")
+        except MemoryError:
+            rejected = images.Rejected("decoding it takes more memory than there is")
         if rejected is not None:
             out[...] = 0
             return rejected.reason

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deepduel.decoding import batch_decoder
 from deepduel.decoding.batch_decoder import BatchDecoder
 from deepduel.decoding.image import DecodeOptions
 from deepduel.decoding.split import Split
@@ -62,3 +63,15 @@ def test_damage_names_shard_record_and_key(toy_shards, tmp_path):
     damaged = Split(folder, "train")
     with pytest.raises(DataError, match=r"-00000-of-00003, record 7 \(key .*does not decode"):
         BatchDecoder(damaged, DecodeOptions((32, 32)))(np.arange(16))
+
+
+def test_memory_that_runs_out_leaves_an_image_out(toy_shards, monkeypatch, capfd):
+    def fail(*args, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(batch_decoder, "decode_image", fail)
+    split = Split(toy_shards, "train")
+    assert not BatchDecoder(split, DecodeOptions((32, 32)), on_error="skip")(np.arange(2)).any()
+    assert split.bad == dict.fromkeys(range(2), "decoding it takes more memory than there is")
+    with pytest.raises(DataError, match="more memory than there is"):
+        BatchDecoder(Split(toy_shards, "train"), DecodeOptions((32, 32)))(np.arange(2))

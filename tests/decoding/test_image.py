@@ -1,4 +1,5 @@
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from deepduel.decoding import image as decoding_image
 from deepduel.decoding.image import DecodeOptions, resize_image
 from deepduel.decoding.image_graph import decode_image
 from deepduel.prediction import sources
+from tests.helpers import bombs, odd_images
 
 pytestmark = pytest.mark.numeric
 
@@ -160,3 +162,28 @@ def test_bad_options():
         DecodeOptions((8, 8), "stretch")
     with pytest.raises(ValueError, match="size must be"):
         DecodeOptions((0, 8))
+
+
+def test_bombs_are_refused_wherever_images_are_decoded():
+    """In batches, from files, and in graphs (which do not count scans)."""
+    decoding, out = DecodeOptions((50, 50)), np.empty((50, 50, 3), np.uint8)
+    scans = bombs.scans(1_000, 883)
+    with pytest.raises(ValueError, match="JPEG of 883 scans"):
+        decoding_image.decode_jpeg(scans, 1_000, 1_000, decoding, out)
+    with pytest.raises(ValueError, match="over the limit of 100,000,000 pixels"):
+        decoding_image.decode_jpeg(scans, 1_000_000, 1_000_000, decoding, out)
+    for data, reason in bombs.refused().values():
+        assert sources.decode_file(data, decoding, out).reason.startswith(reason)
+    in_graph = [bombs.png(20_000, 20_000, 0, 1), odd_images.bomb(), jpeg_of_sides(60_000), b"GIF89a", b""]
+    in_graph.append(odd_images.save(odd_images.picture(), "GIF"))
+    for data in in_graph:
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            decode_image(tf.constant(data), decoding, ("jpeg", "png"), None)
+
+
+def jpeg_of_sides(side: int) -> bytes:
+    """A JPEG whose header says side x side."""
+    data = bytearray(jpeg(photo(8, 8)))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", side, side)
+    return bytes(data)

@@ -8,6 +8,7 @@ animation stands for all, embedded colour profiles are kept but not applied: wha
 
 import dataclasses
 import io
+import struct
 import warnings
 from collections.abc import Callable
 from typing import TypeVar
@@ -16,7 +17,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from tfrecords_tools.images import jpeg
+from tfrecords_tools.images import jpeg, limits, tiff
 from tfrecords_tools.images.encoding_options import KEEP, MAX_PIXELS, EncodingOptions
 from tfrecords_tools.images.scratch import scratch
 
@@ -55,12 +56,18 @@ class Rejected:
 
 def check(data: bytes, encoding: EncodingOptions = KEEP) -> Checked | Rejected:
     """Decodes the whole image once, and returns what to store. Never raises on bad bytes."""
-    return _read(
+    checked = _read(
         data,
         encoding.max_pixels,
         lambda header: _check_plain_jpeg(data, header, encoding),
         lambda opened: _take(opened, data, encoding),
     )
+    if isinstance(checked, Checked) and checked.height * checked.width > MAX_PIXELS:
+        return Rejected(
+            f"{checked.width}x{checked.height} pixels: readers decode at most {MAX_PIXELS:,}; "
+            "store images smaller with --image_size"
+        )
+    return checked
 
 
 def pixels(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray | Rejected:
@@ -88,7 +95,9 @@ def _read(
         return Rejected("empty file (0 bytes)")
     header = jpeg.scan(data) if data[:3] == b"\xff\xd8\xff" else None
     if header is not None and header.height * header.width > max_pixels:
-        return _too_large(header.height, header.width, max_pixels)
+        return Rejected(f"{header.width}x{header.height} pixels: over the limit of {max_pixels:,} pixels")
+    if reason := limits.reason_unopened(data, header, max_pixels):
+        return Rejected(reason)
     try:
         result = read_jpeg(header) if header is not None and header.plain else None
         return _read_other(data, max_pixels, read_other) if result is None else result
@@ -124,6 +133,14 @@ def decode(data: bytes | memoryview, *, fast: bool = False, out: np.ndarray | No
     _require_shape(out, *pixels.shape[:2])
     out[...] = pixels
     return out
+
+
+def png_size(data: bytes | memoryview) -> tuple[int, int]:
+    """(height, width) by a PNG's header. Raises ValueError when it has none."""
+    if bytes(data[:8]) != b"\x89PNG\r\n\x1a\n" or bytes(data[12:16]) != b"IHDR" or len(data) < 24:
+        raise ValueError("not a PNG image")
+    width, height = struct.unpack_from(">II", data, 16)
+    return height, width
 
 
 def _check_plain_jpeg(
@@ -177,9 +194,8 @@ def _read_other(
         except UnidentifiedImageError:
             return Rejected(f"not an image (begins with {bytes(data[:8])!r})")
         with opened:
-            width, height = opened.size
-            if height * width > max_pixels:
-                return _too_large(height, width, max_pixels)
+            if reason := limits.reason_unloaded(opened, max_pixels):
+                return Rejected(reason)
             if opened.mode in ("F", "I") and opened.format != "PNG":
                 return Rejected(f"{_kind(opened)} with 32-bit samples: they have no defined 8-bit range")
             return read(opened)
@@ -195,26 +211,36 @@ def _upright(opened: Image.Image) -> np.ndarray:
 
 def _take(opened: Image.Image, data: bytes, encoding: EncodingOptions) -> Checked:
     kind, mode = _kind(opened), opened.mode
-    frames = getattr(opened, "n_frames", 1) if kind != "JPEG" else 1
+    animated = kind != "JPEG" and _is_animated(opened, data)
     orientation = opened.getexif().get(0x0112, 1)
     opened.load()
-    plain = mode in ("RGB", "L") and frames == 1 and orientation in (0, 1)
+    plain = mode in ("RGB", "L") and not animated and orientation in (0, 1)
     plain = plain and kind == "PNG" and data[24] == 8 and "transparency" not in opened.info
     if encoding.encoding == "keep" and plain:
         return Checked(data, opened.height, opened.width, "png")
     upright = _to_rgb(ImageOps.exif_transpose(opened))
-    note = _why(kind, mode, data, frames, orientation) if encoding.encoding == "keep" else ""
+    note = _why(kind, mode, data, animated, orientation) if encoding.encoding == "keep" else ""
     return _encoded(upright, encoding, note)
 
 
-def _why(kind: str, mode: str, data: bytes, frames: int, orientation: int) -> str:
+def _is_animated(opened: Image.Image, data: bytes) -> bool:
+    """Whether a file has several images, without visiting them all."""
+    if opened.format == "TIFF":
+        header = tiff.scan(data)
+        return header is not None and header.several
+    if opened.format == "GIF":
+        return bool(opened.is_animated)  # type: ignore[attr-defined]
+    return getattr(opened, "n_frames", 1) > 1
+
+
+def _why(kind: str, mode: str, data: bytes, animated: bool, orientation: int) -> str:
     """The reason why an image's own bytes are not stored."""
     words = [kind]
     if kind == "PNG" and data[24] == 16:
         words.append("of 16 bits")
     elif kind in ("PNG", "JPEG") and mode not in ("RGB", "L"):
         words.append({"P": "with palette", "RGBA": "with alpha", "LA": "with alpha"}.get(mode, mode))
-    if frames > 1:
+    if animated:
         words.append("animated, first frame")
     if orientation not in (0, 1):
         words.append(f"EXIF orientation {orientation}")
@@ -228,8 +254,10 @@ def _why(kind: str, mode: str, data: bytes, frames: int, orientation: int) -> st
 
 def _to_rgb(opened: Image.Image) -> Image.Image:
     if opened.mode.startswith("I"):  # 16-bit gray: the high byte, as libpng and Pillow do for 16-bit RGB
-        high = np.asarray(opened).astype(np.int64).clip(0, 0xFFFF) >> 8
-        opened = Image.fromarray(high.astype(np.uint8))
+        values = np.asarray(opened)
+        if values.dtype != np.uint16:
+            values = values.clip(0, 0xFFFF)
+        opened = Image.fromarray((values >> 8).astype(np.uint8))
     return opened if opened.mode == "RGB" else opened.convert("RGB")
 
 
@@ -257,10 +285,6 @@ def _register_heif() -> bool:
         return False
     pillow_heif.register_heif_opener()
     return True
-
-
-def _too_large(height: int, width: int, max_pixels: int) -> Rejected:
-    return Rejected(f"{width}x{height} pixels: over the limit of {max_pixels:,} pixels")
 
 
 def _one_line(error: Exception) -> str:

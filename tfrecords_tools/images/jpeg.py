@@ -11,6 +11,9 @@ _CODINGS = {
     0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive", 0xC3: "lossless",
     0xC9: "arithmetic-coded", 0xCA: "arithmetic-coded", 0xCB: "lossless",
 }  # fmt: skip
+_SCAN = b"\xff\xda"  # cannot occur within a scan
+MAX_SCANS = 100  # libtiff's limit; encoders write about ten
+MAX_SCANNED_PIXELS = 2_500_000_000  # of all scans together: some ten seconds
 _OTHER_FRAMES = frozenset((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF))  # hierarchical
 
 
@@ -24,6 +27,7 @@ class Header:
       precision: bits per sample.
       coding: "baseline", "progressive", "arithmetic-coded", …
       orientation: Exif's, 1 (upright) to 8.
+      interleaved: whether the first scan holds all components. Then a baseline JPEG has no other scan.
     """
 
     height: int
@@ -32,6 +36,7 @@ class Header:
     precision: int
     coding: str
     orientation: int
+    interleaved: bool
 
     @property
     def plain(self) -> bool:
@@ -57,7 +62,7 @@ def scan(data: bytes) -> Header | None:
             position += 1
             continue
         if kind == 0xDA:
-            return None if frame is None else Header(*frame, orientation)
+            return None if frame is None else Header(*frame, orientation, data[position + 4] == frame[2])
         (length,) = struct.unpack_from(">H", data, position + 2)
         if kind in _CODINGS or kind in _OTHER_FRAMES:
             if position + 10 > len(data):
@@ -68,6 +73,21 @@ def scan(data: bytes) -> Header | None:
             orientation = _orientation(data[position + 10 : position + 2 + length])
         position += 2 + length
     return None
+
+
+def excessive_scans(data: bytes, header: Header | None) -> int:
+    """The number of scans of a JPEG if decoding them would take too long, else 0.
+
+    Each scan may visit all pixels and take a dozen bytes.
+
+    Args:
+      header: what `scan` says of it.
+    """
+    if header is not None and header.interleaved and header.coding in ("baseline", "extended"):
+        return 0
+    scans = data.count(_SCAN)
+    pixels = header.height * header.width if header is not None else 1
+    return scans if scans > MAX_SCANS or scans * pixels > MAX_SCANNED_PIXELS else 0
 
 
 def _orientation(tiff: bytes) -> int:

@@ -1,8 +1,10 @@
 """The bytes of a record's image -> its pixels, whatever encoding the record has."""
 
 import numpy as np
+import simplejpeg
 
-from tfrecords_tools.images import image
+from tfrecords_tools.images import image, jpeg, limits
+from tfrecords_tools.images.encoding_options import MAX_PIXELS
 
 
 def stored_pixels(data: bytes | memoryview, encoding: str, height: int, width: int) -> np.ndarray:
@@ -22,11 +24,20 @@ def stored_pixels(data: bytes | memoryview, encoding: str, height: int, width: i
     if encoding == "raw":
         return np.frombuffer(data, np.uint8).reshape(height, width, 3)
     try:
-        pixels = image.decode(data)
-    except MemoryError:
-        raise
+        if height * width > MAX_PIXELS:
+            raise ValueError(f"{height}x{width} pixels, more than the {MAX_PIXELS:,} that are decoded")
+        size = _jpeg_size(data) if encoding == "jpeg" else image.png_size(data)
+        if size != (height, width):  # before anything is allocated
+            raise ValueError(f"{size} pixels, the index says {(height, width)}")
+        return image.decode(data)
+    except MemoryError as error:
+        raise ValueError("decoding it takes more memory than there is") from error
     except Exception as error:  # decoders of hostile bytes raise anything: SyntaxError, struct.error, …
         raise ValueError(str(error)) from error
-    if pixels.shape[:2] != (height, width):
-        raise ValueError(f"{pixels.shape[:2]} pixels, the index says {(height, width)}")
-    return pixels
+
+
+def _jpeg_size(data: bytes | memoryview) -> tuple[int, int]:
+    """(height, width) by a JPEG's header. Raises ValueError when it has none, or too many scans."""
+    if reason := limits.excessive_scans(bytes(data), jpeg.scan(bytes(data))):
+        raise ValueError(reason)
+    return simplejpeg.decode_jpeg_header(data, strict=False)[:2]

@@ -184,7 +184,7 @@ def test_encoding_options_check_themselves(options, message):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_jpeg_headers_are_read_without_decoding(orientation):
     data = odd_images.save(odd_images.picture(), "JPEG", exif=odd_images.exif(orientation))
-    assert jpeg.scan(data) == jpeg.Header(24, 32, 3, 8, "baseline", orientation)
+    assert jpeg.scan(data) == jpeg.Header(24, 32, 3, 8, "baseline", orientation, True)
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 10, 30, 160, 400])
