@@ -46,7 +46,8 @@ def _scan(data: bytes, order: str) -> Header | None:
     (start,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
     (entries,) = struct.unpack_from(order + ("Q" if big else "H"), data, start)
     first, size, head = start + (8 if big else 2), (20 if big else 12), (12 if big else 8)
-    counts, values = {}, {}
+    counts: dict[int, int] = {}
+    values: dict[int, int] = {}
     for position in range(first, first + min(entries, 1 << 16) * size, size):
         tag, kind, count = struct.unpack_from(order + ("HHQ" if big else "HHI"), data, position)
         counts.setdefault(tag, count)
