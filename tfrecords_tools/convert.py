@@ -8,6 +8,7 @@ the same command resumes, and writes the same bytes.
 """
 
 import os
+import pathlib
 import sys
 import time
 
@@ -15,9 +16,10 @@ from absl import flags
 
 from tfrecords_tools import cli, progress
 from tfrecords_tools.format import manifest as manifests
-from tfrecords_tools.format import records
+from tfrecords_tools.format import records, storage
 from tfrecords_tools.listing import candidates, folder
 from tfrecords_tools.listing.listing import Listing, require_all_classes
+from tfrecords_tools.sources import labelled, opening
 from tfrecords_tools.writing import conversion_flags, curation, planning, repair, summary, writer
 
 FLAGS = flags.FlagValues()
@@ -29,6 +31,8 @@ def main(options: flags.FlagValues) -> None:
     conversion_flags.require(options)
     chosen = conversion_flags.options(options)
     base = manifests.load(options.output_dir) if options.append else None
+    if not (base or options.repair or options.dry_run):
+        writer.require_new_or_ours(options.output_dir)
     with progress.Progress("listing", unit="files") as bar:
         listing = folder.scan(
             options.input_dir,
@@ -37,8 +41,24 @@ def main(options: flags.FlagValues) -> None:
             seed=options.seed,
             allow_missing_classes=bool(options.split) or _incomplete(options),
             axes=base.axes if base else None,
+            label_columns=labelled.label_columns(options.label_columns),
+            spool_folder=_spool_folder(options),
             on_progress=bar.update,
         )
+    _convert(listing, chosen, options, base)
+    opening.close(listing.source)
+
+
+def _spool_folder(options: flags.FlagValues) -> str | None:
+    """Where a source may keep copies of images until the conversion is done; None for a temporary folder."""
+    remote = storage.is_remote(options.output_dir)
+    return None if remote or options.dry_run else str(pathlib.Path(options.output_dir, storage.WORK))
+
+
+def _convert(
+    listing: Listing, chosen: planning.Options, options: flags.FlagValues, base: manifests.Manifest | None
+) -> None:
+    """What follows the listing."""
     for key, reason in listing.rejected:
         if reason.startswith("unreadable directory"):  # it may hold any number of images
             print(f"{options.input_dir}/{records.key_text(key)}: {reason}; skipped", file=sys.stderr)

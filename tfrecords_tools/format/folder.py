@@ -59,6 +59,9 @@ class Source(Protocol):
     def read_image(self, key: bytes, size: int, place: int) -> bytes:
         """An image that `walk` listed with this key, size and place. Raises DamagedMember, OSError."""
 
+    def head(self, entry: FolderEntry, size: int) -> bytes:
+        """The first bytes of a file that `walk` listed, at most `size`. Raises DamagedMember, OSError."""
+
     def read(self, name: str, *, limit: int | None = None) -> bytes: ...
 
     def size(self, name: str) -> int | None: ...

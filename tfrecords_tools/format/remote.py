@@ -63,6 +63,9 @@ class Remote:
     def read_image(self, key: bytes, size: int = 0, place: int = 0) -> bytes:
         return self.read(key.decode("utf-8", "surrogateescape"))
 
+    def head(self, entry: FolderEntry, size: int) -> bytes:
+        return self.read_span(entry.key.decode("utf-8", "surrogateescape"), 0, size)
+
     def read(self, name: str, *, limit: int | None = None) -> bytes:
         """The bytes of an object of at most `limit` bytes."""
         with self._spoken():

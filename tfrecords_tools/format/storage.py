@@ -108,6 +108,9 @@ class Local:
         """A file's bytes; its key is enough to find it. Raises PermissionError, other OSError."""
         return regular_files.read(self._root + b"/" + key)
 
+    def head(self, entry: FolderEntry, size: int) -> bytes:
+        return self.read_span(os.fsdecode(entry.key), 0, size)
+
     def path(self, name: str) -> pathlib.Path:
         return pathlib.Path(self.root, name)
 

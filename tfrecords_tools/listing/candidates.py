@@ -1,7 +1,6 @@
 """Which files of a source are taken for images, and why the others are not: the same for all commands."""
 
 import enum
-import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from tfrecords_tools.format import records, storage
 from tfrecords_tools.format.folder import (
     EMPTY_DIRECTORY,
     SYSTEM_DIRECTORY,
-    Folder,
+    DamagedMember,
     FolderEntry,
     Source,
     is_system_directory,
@@ -55,6 +54,9 @@ def walk(source: Source) -> Iterator[Candidate]:
     for entry in source.walk():
         if entry.problem == SYSTEM_DIRECTORY:
             yield Candidate(entry, Kind.SYSTEM, entry.problem)
+            continue
+        if entry.values is not None:  # the source knows its images, and their keys are no names of files
+            yield Candidate(entry, Kind.REJECTED if entry.problem else Kind.IMAGE, entry.problem)
             continue
         folder = entry.key.rpartition(b"/")[0]
         if folder != last_folder:
@@ -101,17 +103,11 @@ def _classify(source: Source, entry: FolderEntry) -> tuple[Kind, str]:
     if ending in _CAMERA_RAW:
         return Kind.SKIPPED, f"a camera's raw file ({shown}); develop it to PNG or TIFF first"
     try:
-        head = _head(source, entry)
+        head = source.head(entry, _HEAD_BYTES)
     except PermissionError:
         return Kind.SKIPPED, f"not an image by its name ({shown}), and unreadable: permission denied"
-    except (OSError, DataError) as error:
+    except (OSError, DataError, DamagedMember) as error:
         return Kind.SKIPPED, f"not an image by its name ({shown}), and unreadable: {error}"
     if _SIGNATURE.match(head):
         return Kind.IMAGE, ""
     return Kind.SKIPPED, f"not an image by its name ({shown}) and its first bytes"
-
-
-def _head(source: Source, entry: FolderEntry) -> bytes:
-    if isinstance(source, Folder):
-        return source.read_span(os.fsdecode(entry.key), 0, _HEAD_BYTES)
-    return source.read_image(entry.key, entry.size, entry.place)[:_HEAD_BYTES]

@@ -1,15 +1,17 @@
 """An image folder -> a listing: every image's key, size, split and labels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from tfrecords_tools.errors import DataError
-from tfrecords_tools.format import records, storage
+from tfrecords_tools.errors import DataError, UsageError
+from tfrecords_tools.format import records
 from tfrecords_tools.listing import layout as layouts
 from tfrecords_tools.listing import metadata as metadata_file
 from tfrecords_tools.listing.layout import Layout
 from tfrecords_tools.listing.listing import Listing, require_all_classes
 from tfrecords_tools.listing.table import Table
 from tfrecords_tools.listing.walk import METADATA, Walk
+from tfrecords_tools.sources import opening
+from tfrecords_tools.sources.labelled import Labelled
 
 
 def scan(
@@ -20,24 +22,35 @@ def scan(
     seed: int = 0,
     allow_missing_classes: bool = False,
     axes: dict[str, tuple[str, ...]] | None = None,
+    label_columns: Mapping[str, str] | None = None,
+    spool_folder: str | None = None,
     on_progress: Callable[[int], None] = lambda count: None,
 ) -> Listing:
-    """Lists an image folder.
+    """Lists an image folder, or another source of images.
 
     Args:
-      folder: its path.
+      folder: its path, or what `sources.opening.open_source` takes.
       layout: a template such as "{split}/{authenticity}/{category}"; None detects it.
       metadata: name of a CSV file in the folder; None reads metadata.csv when there is one,
         "" reads none.
       seed: of the order of writing.
       allow_missing_classes: let a labelled split lack images of some class.
       axes: label maps to use, of a folder that this is to be added to; None makes them.
+      label_columns: axis -> column, for sources with columns.
+      spool_folder: where images are copied to that can only be read in order.
       on_progress: called with the number of files found so far, now and then.
 
     Raises:
       DataError: no such folder, no images, no layout, a contradiction, a missing class.
     """
-    store = storage.open_folder(folder)
+    store = opening.open_source(folder, label_columns=label_columns, spool_folder=spool_folder)
+    if isinstance(store, Labelled):
+        if layout not in (None, store.layout):
+            raise UsageError(
+                f"--layout={layout}: {folder} says itself which labels an image has, {store.layout}; leave "
+                "--layout away"
+            )
+        layout = store.layout
     if not store.exists():
         raise DataError(f"{folder}: there is no such folder; --input_dir names a folder of images")
     name = METADATA if metadata is None else metadata

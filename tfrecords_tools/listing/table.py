@@ -12,6 +12,7 @@ from tfrecords_tools.format import records
 from tfrecords_tools.listing.layout import AUTHENTICITY, DEFAULT_SPLIT, SPLIT, TRUTH_WORDS, Layout
 from tfrecords_tools.listing.listing import Listing
 from tfrecords_tools.listing.walk import Walk
+from tfrecords_tools.sources.labelled import Labelled
 
 TRUTH = ("real", "fake")  # label 0, label 1
 
@@ -24,7 +25,10 @@ class Table:
         self.names: dict[str, dict[str, int]] = {}  # per column, name -> id, in the order seen
         self.columns: dict[str, np.ndarray] = {}  # per column, [images] int32 ids, -1 unknown
         self.outside = np.zeros(len(walk.rows), bool)
-        values = [layout.match(folder) for folder in walk.folders]
+        values = [
+            layout.match(folder) if own is None else own
+            for folder, own in zip(walk.folders, walk.values, strict=True)
+        ]
         folder = walk.rows["folder"]
         for column in (SPLIT, *layout.axes):
             ids = [-2 if value is None else self.number(column, value.get(column)) for value in values]
@@ -113,7 +117,20 @@ class Table:
                 f"{self.root}: no image has a label; put images into one folder per class "
                 "(train/cats, train/dogs, …), or add a metadata.csv with the columns image_path,class"
             )
-        return {axis: TRUTH if axis == AUTHENTICITY else tuple(sorted(self.names[axis])) for axis in axes}
+        return {axis: self._class_names(axis) for axis in axes}
+
+    def _class_names(self, axis: str) -> tuple[str, ...]:
+        """The label names of an axis in label order: the source's own order where it has one."""
+        source = self.walk.source
+        names = tuple(sorted(self.names[axis]))
+        if axis == AUTHENTICITY:
+            return TRUTH
+        if not isinstance(source, Labelled):
+            return names
+        if all(name.isdecimal() for name in names) and axis not in source.class_names:
+            return tuple(sorted(names, key=int))
+        known = source.class_names.get(axis, ())
+        return known + tuple(name for name in names if name not in set(known))
 
     def _splits(self, keep: np.ndarray | slice) -> tuple[np.ndarray, tuple[str, ...]]:
         ids = self.columns[SPLIT][keep]

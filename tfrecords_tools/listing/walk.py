@@ -2,14 +2,14 @@
 
 import collections
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 
 from tfrecords_tools.format import records
-from tfrecords_tools.format.folder import Source
+from tfrecords_tools.format.folder import Folder, FolderEntry, Source
 from tfrecords_tools.listing import candidates
 from tfrecords_tools.listing import layout as layouts
 
@@ -33,6 +33,7 @@ class Walk:
     Attributes:
       source: what was walked.
       folders: directories with images, as their parts.
+      values: what the source itself says of the images of a directory; None where the directory says it.
       rows: [images]: where each key lies in `keys`, its directory, its bytes on disk, its order hash.
       keys: all keys, one after another, bytes.
       rejected: (key, reason) of images that cannot be read, as far as listing shows it.
@@ -52,24 +53,22 @@ class Walk:
         # Temporary files, mapped: pages that the system can drop when memory is short.
         keys, rows = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
         self.source = store
-        start, last, chunk = 0, None, []
+        self.values: list[Mapping[str, str] | None] = []
+        self._numbers: dict[Hashable, int] = {}  # of the directories
+        start, chunk = 0, []
         for count, (entry, kind, reason) in enumerate(candidates.walk(store)):
             if count % 5_000 == 4_999:
                 on_progress(count + 1)
             if kind is not candidates.Kind.IMAGE:
                 if entry.key != metadata.encode():
-                    self._leave_out(entry.key, kind, reason)
+                    self._leave_out(entry, kind, reason)
                 continue
-            above = entry.key.rpartition(b"/")[0]
-            if above != last:
-                last = above
-                self.folders.append(_parts(above))
             keys.write(entry.key)
             chunk.append(
                 (
                     start,
                     len(entry.key),
-                    len(self.folders) - 1,
+                    self._folder_number(entry),
                     entry.size,
                     records.order_hash(entry.key, seed),
                     entry.place,
@@ -81,8 +80,29 @@ class Walk:
                 chunk = []
         rows.write(np.array(chunk, _ROW).tobytes())
         self.keys, self.rows = _mapped(keys, np.uint8), _mapped(rows, _ROW)
+        if not isinstance(store, Folder):
+            self._reject_repeated()
 
-    def _leave_out(self, key: bytes, kind: candidates.Kind, reason: str) -> None:
+    def _folder_number(self, entry: FolderEntry) -> int:
+        """The place in `folders` and `values` of an image's directory, or of what its source says of it."""
+        above = entry.key.rpartition(b"/")[0]
+        identity = above if entry.values is None else tuple(entry.values.items())
+        number = self._numbers.setdefault(identity, len(self.folders))
+        if number == len(self.folders):
+            self.folders.append(_parts(above) if entry.values is None else tuple(entry.values.values()))
+            self.values.append(entry.values)
+        return number
+
+    def _reject_repeated(self) -> None:
+        """Leaves the first image of each key: an archive may hold several of one name."""
+        _, first = np.unique(self.rows["order"], return_index=True)
+        repeated = np.setdiff1d(np.arange(len(self.rows)), first)
+        reason = "another image of this key comes before it"
+        self.rejected += [(self.key(index), reason) for index in repeated.tolist()]
+        self.rows = np.delete(self.rows, repeated)
+
+    def _leave_out(self, entry: FolderEntry, kind: candidates.Kind, reason: str) -> None:
+        key = entry.key
         if key.rpartition(b"/")[2] == METADATA.encode():
             self.tables.append(key)
             return
@@ -91,6 +111,8 @@ class Walk:
             self.skipped.append((key, reason))
             return
         (self.rejected if kind is candidates.Kind.REJECTED else self.skipped).append((key, reason))
+        if entry.values is not None:  # its key is no place in a directory
+            return
         if kind is candidates.Kind.REJECTED or not key.rpartition(b"/")[2].startswith(b"."):
             folder = _parts(key.rpartition(b"/")[0])
             first, why, count = self.without_images.get(folder, (key, reason, 0))

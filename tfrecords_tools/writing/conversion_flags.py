@@ -9,6 +9,7 @@ from tfrecords_tools.checking import duplicates
 from tfrecords_tools.errors import UsageError
 from tfrecords_tools.images import encoding_options
 from tfrecords_tools.listing import splitting
+from tfrecords_tools.sources import labelled, opening
 from tfrecords_tools.writing import planning
 
 
@@ -23,7 +24,14 @@ class _Flag(NamedTuple):
 
 
 _INPUT = (
-    _Flag("input_dir", None, "Folder of images.", usual=True),
+    _Flag(
+        "input_dir",
+        None,
+        "Folder of images, an archive of one (.zip, .tar, .tar.gz, …), tfds:NAME[:SPLIT] for a data set of "
+        "TensorFlow Datasets, tar:FILES for WebDataset, or parquet:FILES for Parquet as Hugging Face writes. "
+        "Also called --input.",
+        usual=True,
+    ),
     _Flag(
         "layout",
         None,
@@ -37,6 +45,12 @@ _INPUT = (
         "CSV file in --input_dir with the columns image_path, label (0 real, 1 fake), class, or label axes. "
         "By default metadata.csv where it exists; --metadata= reads none.",
         usual=True,
+    ),
+    _Flag(
+        "label_columns",
+        "",
+        "For tfds:, tar: and parquet:, label axes and the features, JSON fields or columns that hold their "
+        "labels, AXIS=COLUMN,…; by default those that are known to be class labels.",
     ),
     _Flag(
         "split",
@@ -153,6 +167,7 @@ def define(flag_values: flags.FlagValues) -> None:
             flags.DEFINE_float(name, default, text, flag_values=flag_values)
         else:
             flags.DEFINE_string(name, default, text, flag_values=flag_values)
+    flags.DEFINE_alias("input", "input_dir", flag_values=flag_values)
 
 
 def require(flag_values: flags.FlagValues) -> None:
@@ -162,8 +177,10 @@ def require(flag_values: flags.FlagValues) -> None:
             raise UsageError(f"--{name} is needed")
     paths = (flag_values.input_dir, flag_values.output_dir)
     source, target = (path.rstrip("/") if "://" in path else os.path.realpath(path) for path in paths)
-    if target == source or target.startswith(source + os.sep):
+    in_folder = opening.describe(flag_values.input_dir).kind == "folder"
+    if in_folder and (target == source or target.startswith(source + os.sep)):
         raise UsageError("--output_dir must lie outside --input_dir, where shards would count as input")
+    labelled.label_columns(flag_values.label_columns)
     if not 0 <= flag_values.workers <= 1024:
         raise UsageError(f"--workers must be 1 to 1024, or 0 for one per core, not {flag_values.workers}")
     if flag_values.repair and (flag_values.append or flag_values.dry_run):
@@ -183,7 +200,7 @@ def options(flag_values: flags.FlagValues) -> planning.Options:
     """The options that decide the bytes of the shards. Raises UsageError for a value out of range."""
     name = flag_values.name
     return planning.Options(
-        name=name if name is not None else planning.clean_name(flag_values.input_dir),
+        name=name if name is not None else planning.clean_name(opening.default_name(flag_values.input_dir)),
         encoding=encoding_options.EncodingOptions(
             encoding=flag_values.encoding,
             image_size=flag_values.image_size,

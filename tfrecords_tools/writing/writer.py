@@ -167,15 +167,27 @@ def require_same(root: str, existing: dict, wanted: dict, remedy: str = "") -> N
         )
 
 
+def require_new_or_ours(output_dir: str) -> None:
+    """Raises DataError unless the folder is new, empty, or holds a conversion, finished or not."""
+    target = storage.open_folder(output_dir)
+    if target.size(manifests.FILE_NAME) is None and target.size(PLAN_FILE) is None:
+        _require_empty(target)
+
+
+def _require_empty(target: Folder) -> None:
+    names = [name for name in target.names() if name != WORK]
+    if names:
+        raise DataError(
+            f"{target.root}: is not empty (it holds {names[0]!r}) and no unfinished conversion; "
+            "choose a new or empty --output_dir"
+        )
+
+
 def _require_ours(target: Folder, plan: Plan) -> None:
     """Raises DataError unless the folder is new, empty, or left by a run of this plan."""
     if target.size(PLAN_FILE) is None:
-        names = [name for name in target.names() if name != WORK]
-        if names and plan.base is None:
-            raise DataError(
-                f"{target.root}: is not empty (it holds {names[0]!r}) and no unfinished conversion; "
-                "choose a new or empty --output_dir"
-            )
+        if plan.base is None:
+            _require_empty(target)
         return
     try:
         description = documents.read(target.read(PLAN_FILE, limit=documents.MAX_BYTES), dict[str, Any])

@@ -1,0 +1,1 @@
+"""Sources of images other than folders: archives, WebDataset, Parquet, TensorFlow Datasets."""

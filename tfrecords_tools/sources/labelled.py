@@ -1,0 +1,201 @@
+"""Sources whose images have labels as data, not as directories: WebDataset, Parquet, TensorFlow Datasets.
+
+Their images get keys as files of a folder have them, `SPLIT/LABEL/…/NAME`, unless the source gives keys of
+its own, as `tfrecords_tools.export` does.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tfrecords_tools.errors import DataError, UsageError
+from tfrecords_tools.sources import member_names
+from tfrecords_tools.sources.spool import Spooled
+
+SPLIT, CATEGORY, AUTHENTICITY = "split", "category", "authenticity"
+KEY = "key"
+DEFAULT_SPLIT = "train"
+# Names of columns that mean a class and say nothing of its kind; any other name is the axis' own.
+CLASS_COLUMNS = ("label", "labels", "class", "cls", "class_label", "target", CATEGORY, AUTHENTICITY)
+_SPLIT_WORDS = (
+    "train",
+    "training",
+    "validation",
+    "valid",
+    "val",
+    "dev",
+    "test",
+    "testing",
+    "eval",
+    "evaluation",
+)
+_REAL_OR_FAKE = {"real", "fake"}
+_SHARD_NAME = re.compile(r"(?P<split>\w+)-\d{5}-of-\d{5}")  # Hugging Face's and ours
+_ENDINGS = (
+    (b"\xff\xd8\xff", ".jpg"), (b"\x89PNG", ".png"), (b"GIF8", ".gif"), (b"BM", ".bmp"), (b"II*\0", ".tif"),
+    (b"MM\0*", ".tif"),
+)  # fmt: skip
+
+
+class Labelled(Spooled):
+    """A `Source` whose entries have `values`.
+
+    Attributes:
+      root: what the user named.
+      axes: the label axes, in their order.
+      class_names: the names of an axis in label order, where the source numbers them.
+    """
+
+    root: str
+    axes: tuple[str, ...]
+    class_names: dict[str, tuple[str, ...]]
+
+    @property
+    def layout(self) -> str:
+        """The template that the images' values fill in."""
+        return "/".join(f"{{{level}}}" for level in (SPLIT, *self.axes))
+
+    def exists(self) -> bool:
+        return True  # or else the constructor fails
+
+    def size(self, name: str) -> int | None:
+        return None  # no tables of labels beside the images
+
+    def read(self, name: str, *, limit: int | None = None) -> bytes:
+        raise FileNotFoundError(name)
+
+
+class Keys:
+    """Gives images their keys, each once."""
+
+    def __init__(self) -> None:
+        self._hashes: set[int] = set()
+
+    def key(self, values: Mapping[str, str], name: str, position: str, data: bytes) -> tuple[bytes, str]:
+        """A key for an image, and why its name cannot be one ("" if it can).
+
+        Args:
+          values: its split and labels, in the order of the axes.
+          name: its own name in the source; "" for none.
+          position: where it lies in the source, such as "train-00000-of-00004-000123".
+          data: its first bytes, which give a missing name its ending.
+        """
+        folder = b"/".join(_part(value) for value in values.values())
+        own, problem = member_names.to_key(name.encode("utf-8", "surrogateescape")) if name else (b"", "")
+        if not own or problem:
+            own, problem = position.encode() + ending(data).encode(), problem
+        key = folder + b"/" + own
+        if _hash(key) in self._hashes:
+            stem, dot, rest = own.rpartition(b".")
+            own = stem + b"-" + position.encode() + dot + rest if dot else own + b"-" + position.encode()
+            key = folder + b"/" + own
+        self._hashes.add(_hash(key))
+        return key, problem
+
+
+def _hash(key: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
+
+
+def _part(value: str) -> bytes:
+    """A split or a label as one part of a path."""
+    part = value.replace("/", "_").replace("\0", "_").encode("utf-8", "surrogateescape")
+    return part if part not in (b"", b".", b"..") else b"_"
+
+
+def ending(data: bytes) -> str:
+    """A file ending for an image's first bytes; "" for an unknown kind."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return ".webp"
+    return next((name for head, name in _ENDINGS if data.startswith(head)), "")
+
+
+def axis_of(column: str, names: Sequence[str] = ()) -> str:
+    """The label axis that a column of classes becomes.
+
+    Args:
+      column: its name.
+      names: of its classes, where they are known: real and fake are an authenticity.
+    """
+    if {name.casefold() for name in names} == _REAL_OR_FAKE:
+        return AUTHENTICITY
+    if column in CLASS_COLUMNS and column != AUTHENTICITY:
+        return CATEGORY
+    axis = re.sub(r"\W", "_", column, flags=re.ASCII).lstrip("_0123456789")
+    return axis or CATEGORY
+
+
+def ordered(axes: Sequence[str]) -> tuple[str, ...]:
+    """Label axes in the order in which every data set has them: authenticity first."""
+    return tuple(sorted(axes, key=lambda axis: axis != AUTHENTICITY))
+
+
+def split_of(name: str, *, sharded: bool = False) -> str | None:
+    """The split that a file's path names; None for none.
+
+    Args:
+      name: such as "data/train-000012.tar" or "test/0000.parquet".
+      sharded: SPLIT-00000-of-00004 may name any split, as Hugging Face writes it.
+    """
+    shard = _SHARD_NAME.search(name.rpartition("/")[2]) if sharded else None
+    if shard:
+        return shard["split"]
+    for part in reversed(name.split("/")):
+        words = [word for word in re.split(r"[^a-z]+", part.casefold()) if word in _SPLIT_WORDS]
+        if words:
+            return words[0]
+    return None
+
+
+def splits_of(root: str, names: Sequence[str], *, sharded: bool = False) -> list[str]:
+    """The split of each file. Raises DataError when only some say it."""
+    prefix = len(_common_folder(names))
+    splits = [split_of(name[prefix:], sharded=sharded) for name in names]
+    if any(splits) and not all(splits):
+        unclear = names[splits.index(None)]
+        raise DataError(
+            f"{root}: {unclear} names no split, but other files do; give it a name such as "
+            "train-00000.tar, or convert the files of one split"
+        )
+    return [split or DEFAULT_SPLIT for split in splits]
+
+
+def _common_folder(names: Sequence[str]) -> str:
+    first, last = min(names), max(names)
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return first[: first.rfind("/", 0, same) + 1]
+
+
+def label_name(value: Any, names: Sequence[str]) -> str | None:
+    """The class name of a label as a source stores it: a number with or without names, or a name.
+
+    Returns None for no label: nothing, an empty text, or -1 as Hugging Face and TFDS write it.
+
+    Raises:
+      ValueError: a number that has no name.
+    """
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        if value < 0:
+            return None
+        if not names:
+            return str(value)
+        if value >= len(names):
+            raise ValueError(f"the label {value}, but there are only {len(names)} class names")
+        return names[value]
+    return str(value)
+
+
+def label_columns(text: str) -> dict[str, str]:
+    """`--label_columns`, AXIS=COLUMN,…, as a mapping from axis to column. Raises UsageError."""
+    columns = {}
+    for part in filter(None, text.split(",")):
+        axis, equals, column = part.partition("=")
+        if not equals or not axis.strip().isidentifier() or not column.strip():
+            raise UsageError(f"--label_columns={text}: {part!r} is not AXIS=COLUMN, such as category=species")
+        columns[axis.strip()] = column.strip()
+    return columns

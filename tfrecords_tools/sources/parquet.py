@@ -1,0 +1,188 @@
+"""Parquet files as Hugging Face writes image data sets, read by pyarrow.
+
+A column of images is a struct {bytes, path} (or plain bytes); class columns are numbers whose names stand in
+the schema's metadata, or are texts. Row groups can only be read from their start, so the images go through a
+spool.
+"""
+
+import itertools
+import json
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from tfrecords_tools.errors import DataError
+from tfrecords_tools.format.folder import FolderEntry
+from tfrecords_tools.images.image import MAX_FILE_BYTES
+from tfrecords_tools.sources import container_files, labelled
+from tfrecords_tools.sources.container_files import ContainerFiles
+from tfrecords_tools.sources.labelled import KEY, SPLIT
+from tfrecords_tools.sources.spool import Spool
+
+_IMAGE_COLUMNS = ("image", "img", "images", "picture", "photo")
+_ROWS = 32  # read at once
+
+
+class Parquet(labelled.Labelled):
+    """A `Source`: the rows of Parquet files."""
+
+    _spool: Spool
+
+    def __init__(self, pattern: str, columns: Mapping[str, str], spool_folder: str | None):
+        """Opens the files and reads the schema of the first.
+
+        Args:
+          pattern: of their names, see `container_files.expand`.
+          columns: axis -> column; empty for the columns of classes.
+          spool_folder: see `Spool`.
+        """
+        self.root = f"parquet:{pattern}"
+        names = container_files.expand(pattern, ".parquet")
+        self._files = ContainerFiles(names)
+        self._splits = labelled.splits_of(self.root, names, sharded=True)
+        schema = self._open(0).schema_arrow
+        self._image = _image_column(schema, names[0])
+        features = _features(schema)
+        self._columns = dict(columns) or _label_columns(schema, features)
+        if not self._columns:
+            raise DataError(
+                f"{names[0]}: no column of classes among {', '.join(schema.names)}; name one with "
+                "--label_columns=category=COLUMN"
+            )
+        for axis, column in self._columns.items():
+            if column not in schema.names:
+                raise DataError(
+                    f"{names[0]}: no column {column!r} for {axis}; its columns are {', '.join(schema.names)}"
+                )
+        self.axes = labelled.ordered(tuple(self._columns))
+        self.class_names = {
+            axis: tuple(features[column]) for axis, column in self._columns.items() if column in features
+        }
+        self._spool = Spool(spool_folder, [self._files.identity(), self._columns, self.class_names])
+
+    def walk(self) -> Iterator[FolderEntry]:
+        """The image of each row, and why it cannot be one."""
+        return self._spool.entries(self._entries)
+
+    def _entries(self, keep: Callable[[bytes], int]) -> Iterator[FolderEntry]:
+        keys = labelled.Keys()
+        for number, name in enumerate(self._files.names):
+            stem = pathlib.PurePosixPath(name).name.removesuffix(".parquet")
+            for count, row in enumerate(self._rows(number)):
+                yield self._entry(row, self._splits[number], f"{stem}-{count:06d}", keys, keep)
+
+    def _entry(
+        self,
+        row: dict[str, Any],
+        split: str,
+        position: str,
+        keys: labelled.Keys,
+        keep: Callable[[bytes], int],
+    ) -> FolderEntry:
+        value = row[self._image]
+        path, data = (value.get("path"), value.get("bytes")) if isinstance(value, dict) else (None, value)
+        problem = ""
+        values = {SPLIT: str(row.get(SPLIT) or split)}
+        try:
+            for axis in self.axes:
+                label = labelled.label_name(row[self._columns[axis]], self.class_names.get(axis, ()))
+                if label is not None:
+                    values[axis] = label
+        except ValueError as error:
+            problem = str(error)
+        if isinstance(row.get(KEY), str | bytes):
+            key = row[KEY].encode("utf-8", "surrogateescape") if isinstance(row[KEY], str) else row[KEY]
+        else:
+            key, unusable = keys.key(values, path or "", position, data or b"")
+            problem = problem or unusable
+        if data is None:
+            problem = problem or (
+                "the row has no image" if path is None else "the row has a path but no bytes"
+            )
+        elif len(data) > MAX_FILE_BYTES:
+            problem = problem or f"{len(data):,} bytes: over the limit of {MAX_FILE_BYTES:,} bytes"
+        if problem or data is None:
+            return FolderEntry(key, 0, problem, 0, values)
+        return FolderEntry(key, len(data), "", keep(data), values)
+
+    def _rows(self, number: int) -> Iterator[dict[str, Any]]:
+        """A file's rows, the needed columns only."""
+        import pyarrow
+
+        try:
+            file = self._open(number)
+            wanted = (self._image, KEY, SPLIT, *self._columns.values())
+            columns = [name for name in file.schema_arrow.names if name in wanted]
+            lacking = {self._image, *self._columns.values()} - set(columns)
+            if lacking:
+                raise DataError(
+                    f"{self._files.names[number]}: no column {sorted(lacking)[0]!r}, as other files have"
+                )
+            batches = file.iter_batches(batch_size=_ROWS, columns=columns, use_threads=False)
+            yield from itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise DataError(f"{self._files.names[number]}: not a sound Parquet file ({error})") from error
+
+    def _open(self, number: int) -> Any:
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError as error:
+            raise DataError(f"{self.root}: reading Parquet needs pip install pyarrow ({error})") from error
+        try:
+            return pyarrow.parquet.ParquetFile(
+                self._files.open(number), buffer_size=1 << 20, pre_buffer=False
+            )
+        except (pyarrow.ArrowException, OSError) as error:
+            raise DataError(f"{self._files.names[number]}: not a sound Parquet file ({error})") from error
+
+
+def _image_column(schema: Any, name: str) -> str:
+    """The column of images. Raises DataError when there is none, or several without a usual name."""
+    columns = [field.name for field in schema if _holds_images(field)]
+    usual = [column for column in _IMAGE_COLUMNS if column in columns]
+    if usual:
+        return usual[0]
+    if len(columns) != 1:
+        has = f"several ({', '.join(columns)}); call one of them image" if columns else "none"
+        raise DataError(f"{name}: needs one column of images, a struct of bytes and path, but has {has}")
+    return columns[0]
+
+
+def _holds_images(field: Any) -> bool:
+    import pyarrow
+
+    kind = field.type
+    if pyarrow.types.is_struct(kind):
+        return any(child.name == "bytes" for child in kind)
+    return (pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)) and field.name != KEY
+
+
+def _features(schema: Any) -> dict[str, list[str]]:
+    """Column -> class names, from the metadata that Hugging Face's datasets writes."""
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+    except (KeyError, TypeError, ValueError):
+        return {}
+    if not isinstance(features, dict):
+        return {}
+    return {
+        column: [str(name) for name in feature["names"]]
+        for column, feature in features.items()
+        if isinstance(feature, dict)
+        and feature.get("_type") == "ClassLabel"
+        and isinstance(feature.get("names"), list)
+    }
+
+
+def _label_columns(schema: Any, features: Mapping[str, list[str]]) -> dict[str, str]:
+    """Axis -> column: all columns with class names, else the first one that is called like a class."""
+    columns: dict[str, str] = {}
+    for column in schema.names:
+        if column in features and column != SPLIT:
+            columns.setdefault(labelled.axis_of(column, features[column]), column)
+    if not columns:
+        for column in labelled.CLASS_COLUMNS:
+            if column in schema.names:
+                columns.setdefault(labelled.axis_of(column), column)
+    return columns

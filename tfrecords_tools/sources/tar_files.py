@@ -1,0 +1,111 @@
+"""The members of tar files, one after another, by Python's tarfile.
+
+A plain tar file is read by the place of each member. A compressed one (gzip, bzip2, xz) can only be read from
+its start, so its members go to a `Spool` as they come by, and are read from there.
+"""
+
+import contextlib
+import lzma
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from tfrecords_tools.errors import DataError
+from tfrecords_tools.format.folder import FolderEntry
+from tfrecords_tools.images.image import MAX_FILE_BYTES
+from tfrecords_tools.sources import member_names
+from tfrecords_tools.sources.container_files import ContainerFiles
+
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
+_DAMAGE = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
+_ZSTANDARD = b"\x28\xb5\x2f\xfd"
+
+
+class TarMember(NamedTuple):
+    """A file in a tar file.
+
+    Attributes:
+      entry: its key, size and problem; its place is where its bytes begin, see `ContainerFiles`, which is of
+        no use in a compressed file.
+      file: number of the tar file.
+      read: gives its bytes, until the next member is asked for.
+    """
+
+    entry: FolderEntry
+    file: int
+    read: Callable[[], bytes]
+
+
+def is_compressed(files: ContainerFiles) -> bool:
+    """Whether one of the files is compressed. Raises DataError for a compression that is not read."""
+    compressed = False
+    for number, name in enumerate(files.names):
+        with files.open(number) as file:
+            head = file.read(6)
+        if head.startswith(_ZSTANDARD):
+            raise DataError(f"{name}: compressed by Zstandard, which is not read; decompress it with unzstd")
+        compressed |= head.startswith(_COMPRESSED)
+    return compressed
+
+
+def members(files: ContainerFiles) -> Iterator[TarMember]:
+    """All members of all files but directories. Raises DataError when a file is damaged."""
+    for number in range(len(files.names)):
+        yield from members_of(files, number)
+
+
+def members_of(files: ContainerFiles, number: int) -> Iterator[TarMember]:
+    """All members of one file but directories. Raises DataError when it is damaged."""
+    count = 0
+    archive = _members(files, number)
+    while True:
+        try:
+            member = next(archive, None)
+        except _DAMAGE as error:
+            raise _damaged(files.names[number], f"after {count:,} members", error) from error
+        if member is None:
+            return
+        yield member
+        count += 1
+
+
+def _members(files: ContainerFiles, number: int) -> Iterator[TarMember]:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(files.open(number))
+        compressed = file.read(6).startswith(_COMPRESSED)
+        file.seek(0)
+        archive = stack.enter_context(tarfile.open(fileobj=file, mode="r|*" if compressed else "r:"))
+        while (info := archive.next()) is not None:
+            archive.members = []  # type: ignore[attr-defined]  # tarfile keeps all of them
+            if info.isdir():
+                continue
+            problem = "" if info.isreg() and not info.issparse() else "a link or a device in the archive"
+            end = info.offset_data + info.size
+            if not compressed and end > files.sizes[number]:
+                raise tarfile.ReadError("unexpected end of data")
+            place = files.starts[number] + info.offset_data
+            entry = member_names.entry(
+                info.name.encode("utf-8", "surrogateescape"), info.size, problem, place
+            )
+            yield TarMember(entry, number, _reader(archive, info, files.names[number]))
+
+
+def _reader(archive: tarfile.TarFile, info: tarfile.TarInfo, name: str) -> Callable[[], bytes]:
+    def read() -> bytes:
+        try:
+            file = archive.extractfile(info) if info.size <= MAX_FILE_BYTES else None
+            data = file.read() if file else b""
+        except _DAMAGE as error:
+            raise _damaged(name, f"in {info.name}", error) from error
+        if len(data) != info.size:
+            raise _damaged(name, f"in {info.name}", "unexpected end of data")
+        return data
+
+    return read
+
+
+def _damaged(name: str, where: str, error: object) -> DataError:
+    return DataError(
+        f"{name}: damaged {where} ({error}); an interrupted download leaves such a file; fetch it again"
+    )
