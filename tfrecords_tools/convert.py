@@ -7,18 +7,20 @@ rejected are listed with reasons in SHARDS/rejected.csv. After an interruption
 the same command resumes, and writes the same bytes.
 """
 
+import dataclasses
 import os
 import pathlib
 import sys
 import time
 
+import numpy as np
 from absl import flags
 
 from tfrecords_tools import cli, progress
 from tfrecords_tools.format import manifest as manifests
 from tfrecords_tools.format import records, storage
 from tfrecords_tools.listing import candidates, folder
-from tfrecords_tools.listing.listing import Listing, require_all_classes
+from tfrecords_tools.listing.listing import Listing, require_all_classes, require_all_splits
 from tfrecords_tools.sources import labelled, opening
 from tfrecords_tools.writing import conversion_flags, curation, planning, repair, summary, writer
 
@@ -33,6 +35,8 @@ def main(options: flags.FlagValues) -> None:
     base = manifests.load(options.output_dir) if options.append else None
     if not (base or options.repair or options.dry_run):
         writer.require_new_or_ours(options.output_dir)
+    if options.append or options.repair:
+        chosen = _as_before(chosen, manifests.load(options.output_dir, shards=False))
     with progress.Progress("listing", unit="files") as bar:
         listing = folder.scan(
             options.input_dir,
@@ -98,13 +102,33 @@ def _curate(
     """Makes splits and drops duplicates, according to the flags."""
     processes = _processes(options)
     if chosen.split and len(listing):
-        listing = curation.make_splits(listing, chosen, processes=processes)
+        every_class = _first_conversion(listing, chosen, options)
+        listing = curation.make_splits(listing, chosen, processes=processes, every_class=every_class)
+        if not options.append and not options.repair:
+            require_all_splits(listing)
     if chosen.drop_duplicates != "none" and len(listing) and not _appended_to(options):
         appended_to = (base, options.output_dir) if base else None
         listing = curation.drop_duplicates(listing, chosen, appended_to, processes=processes)
     if not _incomplete(options):
         require_all_classes(listing)
     return listing
+
+
+def _as_before(chosen: planning.Options, manifest: manifests.Manifest) -> planning.Options:
+    """The options, with the rules of the version that wrote the folder."""
+    return dataclasses.replace(chosen, plan_version=int(str(manifest.options.get("plan_version", 1))))
+
+
+def _first_conversion(
+    listing: Listing, chosen: planning.Options, options: flags.FlagValues
+) -> np.ndarray | None:
+    """[n] bool: the images of the conversion that made the folder, in which every class gets into every "
+    "split."""
+    if chosen.plan_version < 2 or options.append:
+        return None
+    if _appended_to(options):
+        return repair.is_member(listing, options.output_dir, generation=0)
+    return np.ones(len(listing), bool)
 
 
 def _appended_to(options: flags.FlagValues) -> bool:

@@ -22,7 +22,7 @@ from deepduel.decoding.remote_shards import RemoteShards
 from tfrecords_tools import regular_files
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import manifest as manifests
-from tfrecords_tools.format import records, storage
+from tfrecords_tools.format import records, split_names, storage
 from tfrecords_tools.images.stored import stored_pixels
 
 _SPARE_FILES = 256  # descriptors that the rest of the process may need
@@ -48,7 +48,7 @@ class Split:
         """Opens a split of a folder of shards, or of a URL.
 
         Raises:
-          UsageError: there is no such split.
+          UsageError: there is no such split; "validation" also opens the only one called val, Valid or dev.
           DataError: the folder, or one of its files, is missing or damaged.
 
         Examples:
@@ -57,14 +57,17 @@ class Split:
           (32, 32, 3)
         """
         self.data_dir = pathlib.Path(data_dir)
-        self.name = name
         self._folder = storage.open_folder(data_dir)
         self.manifest = manifests.load(data_dir)
-        if name not in self.manifest.splits:
+        found = split_names.find(self.manifest.splits, name)
+        if found is None:
             raise UsageError(
-                f"{data_dir} has no split {name!r}; it has {', '.join(sorted(self.manifest.splits))}"
+                f"{data_dir} has no split {name!r}; it has {', '.join(sorted(self.manifest.splits))}: name "
+                "one of these, or convert the images again with --split=train:0.8,validation:0.2 to make "
+                "splits"
             )
-        self.shards = self.manifest.splits[name].shards
+        self.name = found
+        self.shards = self.manifest.splits[found].shards
         self.bad: dict[int, str] = {}
         counts = np.array([shard.records for shard in self.shards], np.int64)
         self._firsts = np.cumsum(counts) - counts  # the number of each shard's first record

@@ -56,5 +56,5 @@ def test_an_unknown_preset_is_refused(toy_shards, capsys):
 
 
 def test_an_unknown_split_is_named(toy_shards, capsys):
-    assert run_command(profile_input, f"--data_dir={toy_shards}", "--split=dev") == 2
-    assert "no split 'dev'" in capsys.readouterr().err
+    assert run_command(profile_input, f"--data_dir={toy_shards}", "--split=extra") == 2
+    assert "no split 'extra'" in capsys.readouterr().err

@@ -51,8 +51,14 @@ def test_where_names_shard_number_and_key(toy_shards):
 
 
 def test_an_unknown_split_names_the_known(toy_shards):
-    with pytest.raises(UsageError, match="no split 'dev'; it has test, train, validation"):
-        Split(toy_shards, "dev")
+    with pytest.raises(
+        UsageError, match="no split 'extra'; it has test, train, validation: name one of these"
+    ):
+        Split(toy_shards, "extra")
+
+
+def test_the_only_split_of_a_role_is_known_by_any_name_of_the_role(toy_shards):
+    assert Split(toy_shards, "dev").name == "validation"
 
 
 def test_a_folder_without_manifest(tmp_path):

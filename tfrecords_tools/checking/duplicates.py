@@ -12,14 +12,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from tfrecords_tools.checking.hashing import Hashes
-from tfrecords_tools.errors import UsageError
-from tfrecords_tools.format import records
+from tfrecords_tools.errors import DataError, UsageError
+from tfrecords_tools.format import records, split_names
 from tfrecords_tools.listing.listing import Listing
 
 DISTANCE = 4
 BITS = 64
 _BLOCK = 2_048  # hashes compared with one another at once: 4 million pairs
-_RANKS = {"train": 0, "training": 0, "validation": 2, "valid": 2, "val": 2, "dev": 2, "test": 3, "testing": 3}
+_RANKS = {split_names.TRAIN: 0, split_names.VALIDATION: 1, split_names.TEST: 2}
 
 
 def _bits_set(words: np.ndarray) -> np.ndarray:
@@ -117,13 +117,27 @@ def report(group: np.ndarray, names: list[tuple[str, str]]) -> Report:
     return result
 
 
+def _role(listing: Listing, split: str) -> str:
+    role = split_names.role(split) or split_names.role_at_end(split)
+    if role is None:
+        raise DataError(
+            f"{listing.root}: duplicates are kept in the test split, else in the validation split, but the "
+            f"name of the split {split!r} does not say which it is; rename it, for example with "
+            f"--merge={split}:train"
+        )
+    return role
+
+
 def across_splits(listing: Listing, group: np.ndarray, stored: Sequence[tuple[str, str]] = ()) -> Listing:
-    """Keeps each group of duplicates in one split only: in test, else validation, else any other, else train.
+    """Keeps each group of duplicates in one split only: in test, else validation, else train.
 
     Args:
       listing: the images.
       group: [images + stored] group numbers, see `groups`.
       stored: (split, key) of images that stay in any case; their duplicates enter no other split.
+
+    Raises:
+      DataError: the name of a split does not say which kind it is.
 
     The images that are left out are listed in `skipped`, each with the copy that stays.
     """
@@ -142,7 +156,7 @@ def across_splits(listing: Listing, group: np.ndarray, stored: Sequence[tuple[st
         )
         if other is not None:
             kept_copy[index], keep[index] = other, False
-    rank = np.array([_RANKS.get(name.casefold(), 1) * 1_000 + n for n, name in enumerate(listing.splits)])
+    rank = np.array([_RANKS[_role(listing, name)] * 1_000 + n for n, name in enumerate(listing.splits)])
     split_rank, best, first = rank[listing.split], np.full(len(listing), -1), np.full(len(listing), -1)
     np.maximum.at(best, listed[keep], split_rank[keep])
     keep &= split_rank == best[listed]

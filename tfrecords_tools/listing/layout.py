@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 
 from tfrecords_tools.errors import DataError, UsageError
+from tfrecords_tools.format import split_names
 
 SPLIT = "split"
 AUTHENTICITY = "authenticity"
@@ -19,9 +20,6 @@ TRUTH_WORDS = {"0": "real", "1": "fake", "real": "real", "fake": "fake"}  # of a
 DEFAULT_SPLIT = "train"  # where a layout has no {split}
 RESERVED = ("image", "key")  # features of a record, which no axis may be called
 _FIELD = re.compile(r"\{([A-Za-z][A-Za-z0-9_]*)\}")
-_SPLITS = frozenset(
-    ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation")
-)
 _REAL_OR_FAKE = frozenset(("real", "fake"))
 
 Folder = tuple[str, ...]
@@ -103,7 +101,9 @@ def detect(folders: Mapping[Folder, int]) -> Layout:
     tops = {folder[0] for folder in folders if folder}
     if not tops:
         return Layout("")
-    known = {top for top in tops if top.casefold() in _SPLITS}
+    known = {top for top in tops if split_names.role(top)}
+    if len(tops) > 1 and all(split_names.role(top) or split_names.role_at_end(top) for top in tops):
+        known = tops
     if known and known != tops:
         raise DataError(
             f"layout: {_some(known)} look like splits and {_some(tops - known)} do not; "

@@ -95,6 +95,17 @@ class Listing:
         return digest.hexdigest()
 
 
+def require_all_splits(listing: Listing) -> None:
+    """Raises DataError when a split has no image."""
+    counts = np.bincount(listing.split, minlength=len(listing.splits))
+    for split, count in zip(listing.splits, counts.tolist(), strict=True):
+        if not count:
+            raise DataError(
+                f"{listing.root}: split {split!r} gets none of the {len(listing):,} images; add images, "
+                "raise its share in --split, or leave it out"
+            )
+
+
 def require_all_classes(listing: Listing) -> None:
     """Raises DataError when a split with labels has no image of some class."""
     for number, split in enumerate(listing.splits):

@@ -1,14 +1,16 @@
 """Splits for folders that have none: a pure function of each image's content, or of its group.
 
 An image's place is a hash of its bytes (of its group's name if grouped), as a number from 0 to 1,
-looked up among the splits' shares. So an added image never moves another, copies of one image stay
-together, and shares are met on average, in every class alike.
+looked up among the splits' shares. So copies of one image stay together, and shares are met on
+average, in every class alike. A class of few images that chance left out of a split gets one image
+there all the same; otherwise an added image never moves another.
 """
 
 import dataclasses
 import hashlib
 import pathlib
 import string
+from collections.abc import Callable
 
 import numpy as np
 
@@ -71,7 +73,14 @@ class Shares:
         return string.Formatter().vformat(self.group, (), labels | fields)
 
 
-def assign(listing: Listing, shares: Shares, content: np.ndarray | None, seed: int) -> Listing:
+def assign(
+    listing: Listing,
+    shares: Shares,
+    content: np.ndarray | None,
+    seed: int,
+    *,
+    every_class: np.ndarray | None = None,
+) -> Listing:
     """Gives every image a split.
 
     Args:
@@ -79,6 +88,8 @@ def assign(listing: Listing, shares: Shares, content: np.ndarray | None, seed: i
       shares: the splits.
       content: [n, 2] uint64 hashes of the images' bytes; None where there are groups.
       seed: another one gives other splits.
+      every_class: [n] bool, the images among which each class of enough images gets into each split: where
+        chance left a split without one, the image that is nearest to it by its hash moves. None for no image.
 
     Raises:
       DataError: the folder has splits, or the group template an unknown field.
@@ -90,18 +101,70 @@ def assign(listing: Listing, shares: Shares, content: np.ndarray | None, seed: i
         )
     names = sorted(shares.shares)
     bounds = np.cumsum([shares.shares[name] for name in names])
-    places = np.empty(len(listing))
+    places, identities = np.empty(len(listing)), []
     for index in range(len(listing)):
         if content is None or shares.group:
             identity = _group(listing, index, shares).encode()
         else:
             identity = content[index].tobytes()
+        identities.append(identity)
         digest = hashlib.blake2b(
             identity, digest_size=8, key=seed.to_bytes(8, "little", signed=True)
         ).digest()
         places[index] = int.from_bytes(digest, "little") / 2**64
     split = np.minimum(np.searchsorted(bounds, places, side="right"), len(names) - 1).astype(np.int16)
+    if every_class is not None:
+        _cover_classes(listing.labels, split, places, np.array(identities), bounds, every_class)
     return dataclasses.replace(listing, split=split, splits=tuple(names))
+
+
+def _cover_classes(
+    labels: np.ndarray,
+    split: np.ndarray,
+    places: np.ndarray,
+    identities: np.ndarray,
+    bounds: np.ndarray,
+    chosen: np.ndarray,
+) -> None:
+    """Moves images, in place, so that each combination of labels is in each split where it has enough images.
+
+    Copies of an image move together, and no image moves that is the last of its class in its split.
+
+    Args:
+      labels: [n, axes] of the images.
+      split: [n] the splits that the hashes give; changed in place.
+      places: [n] the hashes as numbers from 0 to 1.
+      identities: [n] what was hashed: equal for images that must stay together.
+      bounds: [splits] upper ends of the splits' intervals from 0 to 1.
+      chosen: [n] bool, the images that are counted and may move.
+    """
+    _, cell = np.unique(labels, axis=0, return_inverse=True)
+    _, identity = np.unique(identities, return_inverse=True)
+    cell = np.where(chosen, cell.reshape(-1), -1)
+    identity = np.where(chosen, identity.reshape(-1), -1)
+    counts = np.zeros((cell.max() + 1, len(bounds)), np.int64)
+    np.add.at(counts, (cell[chosen], split[chosen]), 1)
+    of_cell, of_identity = _members(cell), _members(identity)
+    for number in np.flatnonzero((counts == 0).any(axis=1) & (counts.sum(axis=1) >= len(bounds))).tolist():
+        images = of_cell(number)
+        for target in np.flatnonzero(counts[number] == 0).tolist():
+            low, high = (bounds[target - 1] if target else 0.0), bounds[target]
+            apart = np.maximum(low - places[images], places[images] - high)
+            for nearest in images[np.argsort(apart, kind="stable")].tolist():
+                copies, start = of_identity(identity[nearest]), split[nearest]
+                cells, sizes = np.unique(cell[copies], return_counts=True)
+                if (counts[cells, start] > sizes).all():
+                    counts[cells, start] -= sizes
+                    counts[cells, target] += sizes
+                    split[copies] = target
+                    break
+
+
+def _members(groups: np.ndarray) -> Callable[[int], np.ndarray]:
+    """[n] group numbers -> a function from a number to the indices of its members."""
+    order = np.argsort(groups, kind="stable")
+    ordered = groups[order]
+    return lambda number: order[slice(*np.searchsorted(ordered, [number, number + 1]))]
 
 
 def _group(listing: Listing, index: int, shares: Shares) -> str:

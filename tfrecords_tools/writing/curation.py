@@ -6,14 +6,17 @@ import numpy as np
 
 from tfrecords_tools import progress
 from tfrecords_tools.checking import duplicates, hashing
+from tfrecords_tools.errors import DataError
 from tfrecords_tools.format.manifest import Manifest
 from tfrecords_tools.listing import splitting
 from tfrecords_tools.listing.listing import Listing
 from tfrecords_tools.writing.planning import Options
 
 
-def make_splits(listing: Listing, options: Options, *, processes: int) -> Listing:
-    """Gives every image a split, as `options.split` says."""
+def make_splits(
+    listing: Listing, options: Options, *, processes: int, every_class: np.ndarray | None
+) -> Listing:
+    """Gives every image a split, as `options.split` says; `every_class` as for `splitting.assign`."""
     shares, content = splitting.Shares(options.split, options.group), None
     if not options.group:
         with progress.Progress("hashing", total=len(listing)) as bar:
@@ -23,7 +26,7 @@ def make_splits(listing: Listing, options: Options, *, processes: int) -> Listin
                 processes=processes,
                 on_progress=lambda images, size, failed: bar.update(images),
             ).content
-    return splitting.assign(listing, shares, content, options.seed)
+    return splitting.assign(listing, shares, content, options.seed, every_class=every_class)
 
 
 def drop_duplicates(
@@ -64,5 +67,11 @@ def drop_duplicates(
         hashes = hashing.Hashes(*map(np.concatenate, pairs))
     group = duplicates.groups(hashes, options.duplicate_distance)
     kept = duplicates.across_splits(listing, group, names)
+    for number, split in enumerate(listing.splits):
+        if not base and (listing.split == number).any() and not (kept.split == number).any():
+            raise DataError(
+                f"{listing.root}: no image is left in split {split!r}: other splits have duplicates of all "
+                "of them; convert without --drop_duplicates, or with a smaller --duplicate_distance"
+            )
     print(f"dropped {len(listing) - len(kept):,} images that other splits have too", flush=True)
     return kept

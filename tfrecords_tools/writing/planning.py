@@ -15,7 +15,7 @@ from tfrecords_tools.format.manifest import Manifest, shard_name
 from tfrecords_tools.images.encoding_options import KEEP, EncodingOptions
 from tfrecords_tools.listing.listing import Listing
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2  # 1: --split left classes out of a split where chance would have it
 MANY_SHARDS = 8  # of a split, when it has images enough: so that several processes have work
 IMAGES_PER_SHARD = 256  # at least, before a small split is cut into several shards
 
@@ -33,6 +33,7 @@ class Options:
       split, group: how splits were made, see `splitting.Shares`; "" for those of the folder.
       drop_duplicates: "none" or "across_splits".
       duplicate_distance: see `duplicates`.
+      plan_version: of the rules by which splits are made, 1 or 2.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Options:
     group: str = ""
     drop_duplicates: str = "none"
     duplicate_distance: int = 4
+    plan_version: int = PLAN_VERSION
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier() or not self.name.isascii():
@@ -152,7 +154,9 @@ def describe_options(listing: Listing, options: Options) -> dict:
     """What besides the images decides the shards' bytes, as data."""
     fields = dataclasses.asdict(options)
     encoding = fields.pop("encoding")
-    return {"plan_version": PLAN_VERSION, "layout": listing.layout.template} | fields | encoding
+    if not options.split:
+        fields["plan_version"] = 1  # which differs from 2 only there
+    return {"plan_version": fields.pop("plan_version"), "layout": listing.layout.template} | fields | encoding
 
 
 def _shard_count(images: int, size: int, options: Options) -> int:

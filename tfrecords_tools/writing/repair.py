@@ -27,6 +27,12 @@ def fresh(listing: Listing, output_dir: str, base: Manifest) -> Listing:
     return listing.only(~np.isin(listing.rows["order"], known))
 
 
+def is_member(listing: Listing, output_dir: str, *, generation: int) -> np.ndarray:
+    """[n] bool: whether an image is of the conversion of this number, counted from 0, into a folder."""
+    manifest = manifests.load(output_dir, shards=False)
+    return np.isin(listing.rows["order"], _members(storage.open_folder(output_dir), manifest, generation))
+
+
 def repair(
     listing: Listing,
     options: Options,
