@@ -23,6 +23,7 @@ from deepduel.prediction import flags as prediction_flags
 from deepduel.reading import flags as read_flags
 from tfrecords_tools import cli
 from tfrecords_tools.errors import UsageError
+from tfrecords_tools.images import signatures
 
 FLAGS = flags.FlagValues()
 USUAL = {
@@ -177,6 +178,7 @@ def _compare(options: flags.FlagValues) -> None:
             raise UsageError(
                 f"--output={output}: must end in .html (a page) or .json (the same figures, machine-readable)"
             )
+        signatures.require_no_image(output, "output")
 
     from deepduel.evaluation import comparison, saved_evaluation
     from deepduel.reports import comparison_page

@@ -22,6 +22,7 @@ from deepduel.prediction import flags as prediction_flags
 from deepduel.reading import flags as read_flags
 from tfrecords_tools import cli, progress
 from tfrecords_tools.errors import DataError, UsageError
+from tfrecords_tools.images import signatures
 from tfrecords_tools.listing import candidates
 
 if TYPE_CHECKING:  # these load TensorFlow, which --help does without
@@ -86,6 +87,7 @@ def main(options: flags.FlagValues) -> None:
     for name, meaning in needed.items():
         if not options[name].value:
             raise UsageError(f"--{name} is missing; set it to {meaning}")
+    signatures.require_no_image(options.output, "output")
     cli.quiet_tensorflow()
     import tensorflow as tf
 
@@ -149,7 +151,7 @@ def _predict(options: flags.FlagValues) -> None:
     if writer.rejected:
         print(
             f"deepduel.predict: {writer.rejected:,} files could not be read and have no row; "
-            f"they are listed in {writer.rejected_path}",
+            f"{f'they are listed in {writer.rejected_path}' if writer.rejected_path else 'see above'}",
             file=sys.stderr,
         )
 

@@ -16,6 +16,7 @@ import glob
 import os
 import pathlib
 import shutil
+import stat
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -47,10 +48,10 @@ def written_beside(path: str | os.PathLike, *, ending: str = "") -> Iterator[pat
     Args:
       ending: of the path's name, for libraries that go by it, such as ".keras".
     """
-    target = pathlib.Path(os.path.realpath(path))
-    if target.exists() and not target.is_file() and not target.is_dir():
-        yield target
+    if is_special(path):
+        yield pathlib.Path(path)
         return
+    target = pathlib.Path(os.path.realpath(path))
     _remove_leftovers(target, ending)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial{ending}")
     try:
@@ -59,6 +60,15 @@ def written_beside(path: str | os.PathLike, *, ending: str = "") -> Iterator[pat
     except BaseException:
         _remove(partial)
         raise
+
+
+def is_special(path: str | os.PathLike) -> bool:
+    """Whether a path leads to a device, a pipe or a socket: it can be written to, but not be replaced."""
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def _remove_leftovers(target: pathlib.Path, ending: str) -> None:

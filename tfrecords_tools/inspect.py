@@ -17,6 +17,7 @@ from tfrecords_tools.checking import contact_sheets, duplicates, hashing
 from tfrecords_tools.errors import UsageError
 from tfrecords_tools.format import manifest as manifests
 from tfrecords_tools.format import storage
+from tfrecords_tools.images import signatures
 
 FLAGS = flags.FlagValues()
 USUAL = {
@@ -63,6 +64,10 @@ def main(options: flags.FlagValues) -> None:
     duplicates.require_distance(options.duplicate_distance)
     if options.duplicates_csv and not options.duplicates:
         raise UsageError("--duplicates_csv goes with --duplicates")
+    if options.duplicates_csv:
+        signatures.require_no_image(options.duplicates_csv, "duplicates_csv")
+        if os.path.realpath(os.path.dirname(options.duplicates_csv)) == os.path.realpath(options.data_dir):  # noqa: PTH120
+            raise UsageError("--duplicates_csv must not be in --data_dir, which holds shards only")
     manifest = manifests.load(options.data_dir)
     _tables(manifest, options.data_dir)
     if options.duplicates:

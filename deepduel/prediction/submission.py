@@ -16,11 +16,12 @@ import csv
 import json
 import os
 import pathlib
+import sys
 from typing import IO, Any
 
 import numpy as np
 
-from tfrecords_tools.atomic import published
+from tfrecords_tools.atomic import is_special, published
 from tfrecords_tools.errors import DataError, UsageError
 
 AUTHENTICITY, CATEGORY = "authenticity", "category"
@@ -80,7 +81,9 @@ class Writer:
     """A context manager that writes rows to hidden files; without `publish` they are removed at its end.
 
     Attributes:
-      path, rejected_path: the files of predictions and of unreadable images.
+      path: the file of predictions.
+      rejected_path: the file of unreadable images; None where `path` is a device or a pipe, beside which no
+        file is written: then they are printed to stderr.
       rows, rejected: number of lines written to each so far.
       first_reason: name and reason of the first unreadable image; "" if there is none.
     """
@@ -96,7 +99,8 @@ class Writer:
           DataError: the file cannot be written.
         """
         self.path = pathlib.Path(output)
-        self.rejected_path = self.path.with_name(f"{self.path.stem}.rejected.csv")
+        beside = self.path.with_name(f"{self.path.stem}.rejected.csv")
+        self.rejected_path = None if is_special(self.path) else beside
         if self.path.is_dir():
             raise UsageError(f"--output={output} is a folder; set it to a file in this folder")
         self._header, self._form = header, form
@@ -133,6 +137,9 @@ class Writer:
         """Adds an image to the list of unreadable ones."""
         self.rejected += 1
         self.first_reason = self.first_reason or f"{image}: {reason}"
+        if self.rejected_path is None:
+            print(f"left out: {image}: {reason}", file=sys.stderr)
+            return
         if self._rejected is None:
             self._rejected = self._files.enter_context(published(self.rejected_path, durable=True))
             csv.writer(self._rejected, lineterminator="\n").writerow(["image", "reason"])
@@ -140,7 +147,7 @@ class Writer:
 
     def publish(self) -> None:
         """Renames both files to their names, the predictions last: when they exist, both are complete."""
-        if not self.rejected:
+        if not self.rejected and self.rejected_path is not None:
             self.rejected_path.unlink(missing_ok=True)
         self._files.close()
 

@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import os
 import pathlib
 import shutil
+import threading
 import weakref
 
 import numpy as np
@@ -343,3 +345,25 @@ def test_bad_records_of_shards_are_listed_or_end_it(run_folder, toy_shards, tmp_
     names = [row["image"] for row in _rows(tmp_path / "out.csv")]
     assert len(names) == len(split) - 2
     assert not set(names) & set(bad)
+
+
+def test_predictions_go_through_a_pipe_with_nothing_beside_it(run_folder, odd_folder, tmp_path, capsys):
+    pipe, text = tmp_path / "out" / "pipe", []
+    pipe.parent.mkdir()
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: text.append(pipe.read_text()))
+    reader.start()
+    assert _predict(run_folder, odd_folder, pipe) == 0
+    reader.join(10)
+    assert text[0].startswith("image,")
+    assert [path.name for path in pipe.parent.iterdir()] == ["pipe"]
+    assert pipe.is_fifo()
+    assert "left out: " in capsys.readouterr().err
+
+
+def test_an_image_is_never_overwritten(run_folder, toy_folder, tmp_path, capsys):
+    image = tmp_path / "image.csv"
+    image.symlink_to(shutil.copy(next(toy_folder.rglob("*.jpg")), tmp_path / "photo.jpg"))
+    before = image.read_bytes()
+    _fails(capsys, run_folder, tmp_path, image, code=2, says=["is an image, which would be lost"])
+    assert image.read_bytes() == before

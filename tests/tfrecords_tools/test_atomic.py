@@ -1,5 +1,6 @@
 import os
 import pathlib
+import stat
 import subprocess
 import sys
 import threading
@@ -49,6 +50,33 @@ def test_a_named_pipe_is_written_to_and_not_replaced(tmp_path):
     reader.join(10)
     assert read == ["through"]
     assert path.is_fifo()
+
+
+def test_a_pipe_without_a_name_is_written_to():
+    """What a shell's >(command) hands over, and /dev/stdout | command."""
+    reading, writing = os.pipe()
+    with published(f"/dev/fd/{writing}") as file:
+        file.write("through")
+    os.close(writing)
+    with os.fdopen(reading) as file:
+        assert file.read() == "through"
+
+
+def test_a_device_that_may_be_replaced_stays_a_device(tmp_path):
+    """/dev is protected by its permissions, except from root."""
+    null = tmp_path / "null"
+    try:
+        os.mknod(null, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        null.write_text("")
+    except PermissionError:
+        pytest.skip("only root makes devices, where the file system allows them")
+    for path in (null, tmp_path / "link"):
+        if path != null:
+            path.symlink_to(null)
+        with published(path) as file:
+            file.write("nothing")
+    assert null.is_char_device()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "null"]
 
 
 def test_a_device_stays_a_device():

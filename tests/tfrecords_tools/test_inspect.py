@@ -59,3 +59,13 @@ def test_wrong_usage(capsys, words, code, message):
 def test_sheets_do_not_go_among_the_shards(shards, capsys):
     assert run_command(inspect, f"--data_dir={shards}", f"--sheet_dir={shards}/") == 2
     assert "--sheet_dir must not be --data_dir" in capsys.readouterr().err
+
+
+def test_the_list_of_duplicates_replaces_neither_shard_nor_image(shards, tmp_path, capsys):
+    shard = next(shards.glob("*.tfrecord-*-of-*"))
+    image = next((shards.parent / "images").rglob("*.jpg"))
+    before = shard.read_bytes(), image.read_bytes()
+    for path, says in ((shard, "must not be in --data_dir"), (image, "is an image, which would be lost")):
+        assert run_command(inspect, f"--data_dir={shards}", "--duplicates", f"--duplicates_csv={path}") == 2
+        assert says in capsys.readouterr().err
+    assert (shard.read_bytes(), image.read_bytes()) == before

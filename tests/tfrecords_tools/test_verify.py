@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 import sys
@@ -252,3 +253,18 @@ def test_several_workers_find_the_same(copy):
     path.write_bytes(data)
     one = audit.audit(str(copy), decode=True, processes=1)
     assert audit.audit(str(copy), decode=True, processes=2) == one
+
+
+def test_what_is_no_regular_file_is_damage_and_never_waited_for(copy, capsys):
+    names = ("manifest.json", "rejected.csv", next(copy.glob("*.npy")).name, next(copy.glob("*-00001")).name)
+    for name in names[1:]:
+        (copy / name).unlink()
+        os.mkfifo(copy / name)
+    assert check(copy) == 1
+    told = capsys.readouterr()
+    for name in names[1:]:
+        assert f"{name}: unreadable (not a regular file)" in told.out + told.err
+    (copy / names[0]).unlink()
+    os.mkfifo(copy / names[0])
+    assert check(copy) == 1
+    assert "manifest.json: unreadable" in capsys.readouterr().err

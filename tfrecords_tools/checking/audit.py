@@ -87,8 +87,9 @@ def _companions(store: Folder, manifest: manifests.Manifest) -> Iterator[Damage]
     for name, sha256 in manifest.files.items():
         try:
             data = store.read(name)
-        except FileNotFoundError:
-            yield Damage(name, "missing")
+        except OSError as error:
+            reason = "missing" if isinstance(error, FileNotFoundError) else f"unreadable ({error.strerror})"
+            yield Damage(name, reason)
             continue
         if hashlib.sha256(data).hexdigest() != sha256:
             yield Damage(name, "its SHA-256 is not the manifest's")
@@ -118,8 +119,9 @@ def check_shard(setting: Setting, task: Task, counts: workers.Counts) -> tuple[l
         file = task.shard.file + ending
         try:
             data[ending] = store.view(file)
-        except FileNotFoundError:
-            damages.append(Damage(file, "missing"))
+        except OSError as error:
+            reason = "missing" if isinstance(error, FileNotFoundError) else f"unreadable ({error.strerror})"
+            damages.append(Damage(file, reason))
             continue
         size = len(data[ending])
         if not ending and size != task.shard.bytes:

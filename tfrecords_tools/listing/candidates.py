@@ -1,7 +1,6 @@
 """Which files of a source are taken for images, and why the others are not: the same for all commands."""
 
 import enum
-import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -15,15 +14,8 @@ from tfrecords_tools.format.folder import (
     Source,
     is_system_directory,
 )
+from tfrecords_tools.images import signatures
 
-# The first bytes of the formats that `images.image` reads; TGA has none and goes by its name.
-_SIGNATURE = re.compile(
-    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM.{4}\0{4}|II\*\0|MM\0\*|II\+\0|MM\0\+"
-    rb"|....ftyp(?:avif|avis|hei[cxms]|hevc|mif1|msf1)|\0\0\0\x0cjP  \r\n|\xff\x4f\xff\x51|P[1-6]\s+[\d#]"
-    rb"|\0\0\x01\0[\x01-\xff]\0",
-    re.DOTALL,
-)
-_HEAD_BYTES = 32
 # TIFF files by their first bytes, of which Pillow would read the preview.
 _CAMERA_RAW = frozenset(
     b".3fr .arw .cr2 .crw .dcr .dng .erf .kdc .mos .mrw .nef .nrw .orf .pef .rw2 .srw".split()
@@ -103,11 +95,11 @@ def _classify(source: Source, entry: FolderEntry) -> tuple[Kind, str]:
     if ending in _CAMERA_RAW:
         return Kind.SKIPPED, f"a camera's raw file ({shown}); develop it to PNG or TIFF first"
     try:
-        head = source.head(entry, _HEAD_BYTES)
+        head = source.head(entry, signatures.HEAD_BYTES)
     except PermissionError:
         return Kind.SKIPPED, f"not an image by its name ({shown}), and unreadable: permission denied"
     except (OSError, DataError, DamagedMember) as error:
         return Kind.SKIPPED, f"not an image by its name ({shown}), and unreadable: {error}"
-    if _SIGNATURE.match(head):
+    if signatures.is_image(head):
         return Kind.IMAGE, ""
     return Kind.SKIPPED, f"not an image by its name ({shown}) and its first bytes"
