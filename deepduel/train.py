@@ -25,8 +25,8 @@ FLAGS = flags.FlagValues()
 train_flags.define(FLAGS)
 
 
-def main(options: flags.FlagValues) -> None:
-    """Trains, and says where the models are."""
+def main(options: flags.FlagValues) -> int:
+    """Trains, and says where the models are. Returns the exit code."""
     from deepduel.runs.options import check_sharing
 
     axes = _axes(options)
@@ -48,15 +48,16 @@ def main(options: flags.FlagValues) -> None:
         row = training_run.train(of_run, tasks, flags=text, defaults=defaults)
     except Stopped as stop:
         print(f"{stop}; resume with:\n  python -m deepduel.train --flagfile={options.workdir}/train.flags")
-        return
+        return stop.code
     except tf.errors.OpError as error:
         raise bad_records.data_error(error) or error from error
     if options.dry_run:
-        return
+        return 0
     accuracies = ", ".join(f"{axis} {row[f'val_{axis}_accuracy']:.2%}" for axis in axes)
     print(f"validation accuracy after epoch {row['epoch']}: {accuracies}")
     print(f"models: {', '.join(f'{options.workdir}/{axis}/best.keras' for axis in axes)}")
     print(f"evaluate: python -m deepduel.evaluate --workdir={options.workdir} --data_dir={options.data_dir}")
+    return 0
 
 
 def _axes(options: flags.FlagValues) -> list[str]:

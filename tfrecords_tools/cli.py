@@ -1,7 +1,7 @@
 """Command lines: parsed flags in, exit code out.
 
 Exit codes: 0 done, 1 the data or the run is bad (`DataError`: one clear line), 2 usage
-(`UsageError` and whatever absl finds wrong in the flags), 130 interrupted.
+(`UsageError` and whatever absl finds wrong in the flags), 130 interrupted by Ctrl-C, 143 by SIGTERM.
 
 Every command keeps its flags in a `flags.FlagValues()` of its own, so that several commands
 can be imported into one process, and parses them before it imports TensorFlow, so that
@@ -62,7 +62,7 @@ Groups = Mapping[str, Sequence[str]]  # heading in --help -> names of flags, in 
 
 
 def run(
-    main: Callable[[flags.FlagValues], None],
+    main: Callable[[flags.FlagValues], int | None],
     flag_values: flags.FlagValues,
     *,
     name: str,
@@ -73,7 +73,7 @@ def run(
     """Parses `argv` (default: sys.argv), calls `main(flag_values)`, returns the exit code.
 
     Args:
-      main: the command; its module's docstring is the head of `--help`.
+      main: the command; it may return an exit code. Its module's docstring is the head of `--help`.
       flag_values: the flags that the command defined.
       name: the command's name in messages, for example "deepduel.train".
       argv: the command line, program name first.
@@ -101,7 +101,7 @@ def _run(main: Callable, flag_values: flags.FlagValues, name: str, argv: list[st
         rest = flag_values(argv)[1:]
         if rest:
             raise UsageError(f"does not take the argument {rest[0]!r}; flags are written --flag=value")
-        main(flag_values)
+        code = main(flag_values)
     except (flags.Error, UsageError) as error:
         return _say(name, f"{error}\nSee python -m {name} --help", 2)
     except DataError as error:
@@ -110,7 +110,7 @@ def _run(main: Callable, flag_values: flags.FlagValues, name: str, argv: list[st
         return _say(name, f"not enough memory ({error or 'for what the data ask for'})", 1)
     except KeyboardInterrupt:
         return _say(name, "interrupted", 130)
-    return 0
+    return code or 0
 
 
 def _say(name: str, message: str, code: int) -> int:

@@ -8,8 +8,8 @@ import keras
 
 from deepduel.runs import training_state
 from deepduel.runs.options import SaveInterval
-from deepduel.runs.stopping import Stopped, StopRequest
-from deepduel.runs.training_state import Position, State, StateWriter
+from deepduel.runs.stopping import StopRequest
+from deepduel.runs.training_state import Position, Snapshot, State, StateWriter
 from deepduel.training.trainer import MultiTaskTrainer
 
 
@@ -39,20 +39,31 @@ class Checkpoint(keras.callbacks.Callback):
         self._folder = folder
         self._writer = StateWriter(folder)
         self._saved = time.monotonic()
+        self._before_last_step: Snapshot | None = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._state.epoch = epoch
+        self._keep_before_last_step()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._stop.nothing_to_save = False
         steps = self._trainer.progress.steps_done
         if steps >= self._steps_per_epoch:
             return  # the state is saved at the end of the epoch, after validation
+        self._keep_before_last_step()
         reason = self._stop.reason
         if reason or self._interval.due(steps, time.monotonic() - self._saved):
             self.save()
         self._stop_for(reason)
 
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._stop_in_validation()
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._stop_in_validation()
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._before_last_step = None
         self._state.epoch, self._trainer.progress.steps_done = epoch + 1, 0
         self.save()
         if not self._trainer.stop_training:
@@ -60,9 +71,8 @@ class Checkpoint(keras.callbacks.Callback):
 
     def save(self) -> None:
         """Saves the present state; the file is written in the background."""
-        self._state.step = self._trainer.progress.steps_done
-        self._writer.save(self._state, self._trainer.state_variables())
-        self._saved = time.monotonic()
+        self.wait()  # so that there is at most one copy in memory
+        self._write(self._snapshot())
 
     def wait(self) -> None:
         """Returns once the last state is on disk."""
@@ -85,4 +95,27 @@ class Checkpoint(keras.callbacks.Callback):
         if reason:
             self.wait()
             position = f"epoch {self._state.epoch + 1}, step {self._state.step}"
-            raise Stopped(f"{reason}: stopped and saved at {position}")
+            raise self._stop.stopped(f"stopped and saved at {position}")
+
+    def _stop_in_validation(self) -> None:
+        """After a signal, stops with the state before the epoch's last step, which the next session repeats.
+
+        A time limit waits for the end of the epoch: a session shorter than a validation would never end it.
+        """
+        if self._stop.signal_name and self._before_last_step:
+            self._state.step = self._steps_per_epoch - 1
+            self._write(self._before_last_step)
+            self._stop_for(self._stop.signal_name)
+
+    def _keep_before_last_step(self) -> None:
+        """Copies the state before an epoch's last step: in validation the metrics and weights are others."""
+        if self._trainer.progress.steps_done == self._steps_per_epoch - 1:
+            self._before_last_step = self._snapshot()
+
+    def _snapshot(self) -> Snapshot:
+        self._state.step = self._trainer.progress.steps_done
+        return Snapshot.of(self._state, self._trainer.state_variables())
+
+    def _write(self, snapshot: Snapshot) -> None:
+        self._writer.save(snapshot)
+        self._saved = time.monotonic()

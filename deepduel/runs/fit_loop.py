@@ -103,6 +103,7 @@ def fit(session: Session) -> dict[str, float]:
             checkpoint,
         ]
         trainer.resume_at(state.step)
+        stop.nothing_to_save = True  # until the first step has ended
         for first_epoch, last_epoch, first_step in _stretches(state, options.length.epochs or _ENDLESS):
             trainer.fit(
                 batches(order.Position(options.seed, first_epoch, first_step)),

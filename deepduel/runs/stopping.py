@@ -2,9 +2,10 @@
 
 import contextlib
 import signal
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -15,49 +16,120 @@ from deepduel.runs.training_state import State
 from deepduel.training.task import Task
 from deepduel.training.trainer import MultiTaskTrainer
 
+_GIVES_UP = 3  # signals, after which nothing is saved
+
 
 class Stopped(Exception):
-    """Training was stopped on request before the end of the run; the state is saved."""
+    """Training was stopped on request before the end of the run; the state is saved.
+
+    Attributes:
+      code: exit code for a command: 128 + the number of the signal, or 0 when the session's time was over.
+    """
+
+    def __init__(self, message: str, code: int = 0):
+        super().__init__(message)
+        self.code = code
 
 
 class StopRequest:
-    """Whether this session is to stop: after SIGTERM or Ctrl-C, or when its time is over."""
+    """Whether this session is to stop: after SIGTERM or Ctrl-C, or when its time is over.
+
+    Attributes:
+      nothing_to_save: whether all that was computed is on disk; then a signal raises `Stopped` at once, while
+        TensorFlow traces the first step for example.
+    """
 
     def __init__(self, max_minutes: float = 0):
         """Args:
         max_minutes: length of the session, from now on; 0 for no limit.
         """
+        self.nothing_to_save = False
         self._deadline = time.monotonic() + 60 * max_minutes if max_minutes else None
-        self._signal: str | None = None
+        self._signals: list[signal.Signals] = []
+
+    @property
+    def signal_name(self) -> str | None:
+        """The name of the signal that requests it; None to continue, or for the time limit."""
+        return self._signals[0].name if self._signals else None
 
     @property
     def reason(self) -> str | None:
         """The signal's name or "--max_minutes"; None to continue."""
-        if self._signal is None and self._deadline is not None and time.monotonic() >= self._deadline:
+        if not self._signals and self._deadline is not None and time.monotonic() >= self._deadline:
             return "--max_minutes"
-        return self._signal
+        return self.signal_name
+
+    def stopped(self, what: str) -> Stopped:
+        """The exception to raise, with the reason and what has become of the run."""
+        return Stopped(f"{self.reason}: {what}", 128 + self._signals[0] if self._signals else 0)
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """A block within which SIGTERM and SIGINT are requests; a second one raises KeyboardInterrupt.
+        """A block within which SIGTERM and SIGINT are requests; the third one raises KeyboardInterrupt.
 
-        Signals reach the main thread only: in another one nothing is changed.
+        Each is answered at once, also while TensorFlow computes and Python waits for it. Signals reach the
+        main thread only: in another one nothing is changed.
         """
-
-        def request(number: int, frame: FrameType | None) -> None:
-            if self._signal is not None:
-                raise KeyboardInterrupt
-            self._signal = signal.Signals(number).name
-
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        earlier = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        earlier = {number: signal.signal(number, self._receive) for number in numbers}
         try:
-            yield
+            with _each_signal(_Answers()):
+                yield
         finally:
             for number, handler in earlier.items():
                 signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._signals.append(signal.Signals(number))
+        if len(self._signals) >= _GIVES_UP:
+            raise KeyboardInterrupt
+        if self.nothing_to_save:
+            raise self.stopped("stopped before the first step of this session")
+
+
+class _Answers:
+    """Says that a signal has arrived."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __call__(self, number: int) -> None:
+        if number not in (signal.SIGTERM, signal.SIGINT):
+            return
+        self._count += 1
+        name = signal.Signals(number).name
+        if self._count == 1:
+            print(f"{name}: stopping after the current step, with the state saved", flush=True)
+        elif self._count < _GIVES_UP:
+            print(f"{name}: still stopping; once more stops without saving", flush=True)
+
+
+@contextlib.contextmanager
+def _each_signal(answer: Callable[[int], None]) -> Iterator[None]:
+    """A block within which `answer` is called with the number of each signal, in a thread of its own.
+
+    Python calls its own handlers only between two instructions of the main thread; this is not delayed.
+    """
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
+    earlier = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+
+    def listen() -> None:
+        while received := reading.recv(1):
+            answer(received[0])
+
+    thread = threading.Thread(target=listen, name="signals", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(earlier)
+        writing.close()
+        thread.join()
+        reading.close()
 
 
 class EarlyStopping(keras.callbacks.Callback):

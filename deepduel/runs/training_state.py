@@ -17,7 +17,6 @@ import re
 import zipfile
 import zlib
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -85,28 +84,45 @@ class State:
         return {name: value for row in self.history for name, value in row.items()}
 
 
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """A copy of a run's state at one position.
+
+    Attributes:
+      name: of its file.
+      arrays: the contents of the file.
+      good: the position up to which states are known to be good.
+    """
+
+    name: str
+    arrays: dict[str, np.ndarray]
+    good: Position
+
+    @classmethod
+    def of(cls, state: State, variables: Sequence[keras.Variable]) -> "Snapshot":
+        """Copies the state and the variables."""
+        arrays = {f"v{number}": variable.numpy() for number, variable in enumerate(variables)}
+        arrays["about"] = np.frombuffer(json.dumps(dataclasses.asdict(state)).encode(), np.uint8)
+        name = f"state-{state.epoch:06d}-{state.step:09d}.npz"
+        return cls(name, arrays, min(state.in_range.values(), default=(0, 0)))
+
+
 class StateWriter:
-    """Saves states in the background: values are copied at once, a thread writes the file."""
+    """Writes states in the background."""
 
     def __init__(self, folder: pathlib.Path):
         self._folder = folder
         self._pool = concurrent.futures.ThreadPoolExecutor(1)
         self._writing: concurrent.futures.Future | None = None
 
-    def save(self, state: State, variables: Sequence[keras.Variable]) -> None:
-        """Copies the state and the variables, and begins to write them.
-
-        Waits for the file before this one, so that there is at most one copy in memory.
+    def save(self, snapshot: Snapshot) -> None:
+        """Begins to write a state, once the one before it is on disk.
 
         Raises:
-          OSError: the file before this one could not be written.
+          OSError: the one before it could not be written.
         """
         self.wait()
-        name = f"state-{state.epoch:06d}-{state.step:09d}.npz"
-        arrays = {f"v{number}": variable.numpy() for number, variable in enumerate(variables)}
-        arrays["about"] = np.frombuffer(json.dumps(dataclasses.asdict(state)).encode(), np.uint8)
-        good = min(state.in_range.values(), default=(0, 0))
-        self._writing = self._pool.submit(_write, self._folder / name, arrays, good)
+        self._writing = self._pool.submit(_write, self._folder, snapshot)
 
     def wait(self) -> None:
         """Returns once the last file is on disk. Raises OSError when it could not be written."""
@@ -145,13 +161,13 @@ def remove_after(folder: pathlib.Path, position: Position) -> Position | None:
     return kept
 
 
-def _write(path: pathlib.Path, arrays: dict[str, Any], good: Position) -> None:
-    """Publishes one state; removes all but the two newest and the newest one up to the position `good`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with published(path, binary=True, durable=True) as file:
-        np.savez(file, **arrays)
-    states = _states(path.parent)
-    known_good = [state for state in states if _position(state) <= good]
+def _write(folder: pathlib.Path, snapshot: Snapshot) -> None:
+    """Publishes one state; removes all but the two newest and the newest one that is known to be good."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with published(folder / snapshot.name, binary=True, durable=True) as file:
+        np.savez(file, **snapshot.arrays)  # type: ignore[arg-type]  # numpy 2.4 takes arrays under any name
+    states = _states(folder)
+    known_good = [state for state in states if _position(state) <= snapshot.good]
     for old in states[:-_KEPT]:
         if old not in known_good[-1:]:
             old.unlink(missing_ok=True)

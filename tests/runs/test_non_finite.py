@@ -10,7 +10,7 @@ from deepduel.runs.loss_range import LossRange
 from deepduel.runs.non_finite import NonFinite
 from deepduel.runs.options import SaveInterval
 from deepduel.runs.stopping import StopRequest
-from deepduel.runs.training_state import State
+from deepduel.runs.training_state import Snapshot, State
 from tests.helpers.tasks import compiled, make
 from tfrecords_tools.errors import DataError
 
@@ -48,7 +48,8 @@ def test_a_run_whose_rate_explodes_keeps_the_state_from_before(toy_shards, tmp_p
 def test_the_newest_state_that_is_known_to_be_good_is_kept_beside_the_two_newest(tmp_path):
     writer, weight = training_state.StateWriter(tmp_path), keras.Variable([1.0])
     for step in range(1, 7):
-        writer.save(State(0, step, in_range={"a": (0, min(step, 3)), "b": (0, step)}), [weight])
+        state = State(0, step, in_range={"a": (0, min(step, 3)), "b": (0, step)})
+        writer.save(Snapshot.of(state, [weight]))
     writer.wait()
     steps = sorted(int(path.stem[-9:]) for path in tmp_path.glob("state-*"))
     assert steps == [3, 5, 6]

@@ -11,7 +11,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from deepduel import train
 from deepduel.runs import tensorboard
+from deepduel.runs.callbacks import Console
 from deepduel.runs.checkpointing import Checkpoint
+from deepduel.training.trainer import MultiTaskTrainer
 from tests.conftest import history_rows, run_command
 from tests.helpers import tiny_network
 
@@ -105,7 +107,7 @@ def test_sigkill_and_sigterm_cost_nothing(toy_shards, whole_run, tmp_path):
     """A real process, killed once with SIGKILL and once with SIGTERM, each as soon as a state is there."""
     words = [f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *STEPWISE]
     command = [sys.executable, "-c", PROGRAM, *words]
-    for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 0)):
+    for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143)):
         before = set(tmp_path.glob("run/resume/state-*"))
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         while process.poll() is None and set(tmp_path.glob("run/resume/state-*")) <= before:
@@ -114,6 +116,24 @@ def test_sigkill_and_sigterm_cost_nothing(toy_shards, whole_run, tmp_path):
         output, _ = process.communicate(timeout=120)
         assert process.returncode == code, output
     assert "resume with:\n  python -m deepduel.train --flagfile=" in output
+    assert run_command(train, *words) == 0
+    assert_same_run(tmp_path / "run", whole_run)
+
+
+def test_a_signal_during_validation_costs_nothing(toy_shards, whole_run, tmp_path, monkeypatch, capsys):
+    """Before the first step, then in a validation before which no state was saved."""
+    words = f"--data_dir={toy_shards}", f"--workdir={tmp_path}/run", *STEPWISE
+    train_step = MultiTaskTrainer.train_step
+    with monkeypatch.context() as patch:
+        patch.setattr(MultiTaskTrainer, "train_step", lambda *_: signal.raise_signal(signal.SIGINT))
+        assert run_command(train, *words) == 130
+        assert not (tmp_path / "run" / "resume").exists()
+        patch.setattr(MultiTaskTrainer, "train_step", train_step)
+        patch.setattr(Console, "on_test_batch_end", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+        assert run_command(train, *words, "--save_every=900s") == 143
+    output = capsys.readouterr().out
+    assert "SIGINT: stopped before the first step of this session; resume with:" in output
+    assert "SIGTERM: stopped and saved at epoch 1, step 2; resume with:" in output
     assert run_command(train, *words) == 0
     assert_same_run(tmp_path / "run", whole_run)
 

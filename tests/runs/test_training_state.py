@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deepduel.runs import training_state
-from deepduel.runs.training_state import State, StateWriter
+from deepduel.runs.training_state import Snapshot, State, StateWriter
 
 
 def variables(value):
@@ -18,7 +18,7 @@ def variables(value):
 
 def save(folder, state, variables):
     writer = StateWriter(folder)
-    writer.save(state, variables)
+    writer.save(Snapshot.of(state, variables))
     writer.wait()
 
 
@@ -91,7 +91,7 @@ def test_a_state_is_what_the_variables_were_when_it_was_saved(tmp_path):
     """The file is written by a thread; training continues meanwhile."""
     writer, trained = StateWriter(tmp_path), variables(1)
     for epoch in range(1, 4):
-        writer.save(State(epoch), trained)
+        writer.save(Snapshot.of(State(epoch), trained))
         for variable in trained:
             variable.assign(variable + 1)
     writer.wait()
@@ -103,7 +103,7 @@ def test_a_state_is_what_the_variables_were_when_it_was_saved(tmp_path):
 def test_a_state_that_cannot_be_written_is_an_error_of_the_run(tmp_path):
     (tmp_path / "resume").write_text("in the way")
     writer = StateWriter(tmp_path / "resume")
-    writer.save(State(1), variables(1))
+    writer.save(Snapshot.of(State(1), variables(1)))
     with pytest.raises(OSError, match="resume"):
         writer.wait()
 
