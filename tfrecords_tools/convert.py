@@ -8,7 +8,6 @@ the same command resumes, and writes the same bytes.
 """
 
 import dataclasses
-import os
 import pathlib
 import sys
 import time
@@ -16,7 +15,7 @@ import time
 import numpy as np
 from absl import flags
 
-from tfrecords_tools import cli, progress
+from tfrecords_tools import cli, host_cpus, progress
 from tfrecords_tools.format import manifest as manifests
 from tfrecords_tools.format import records, storage
 from tfrecords_tools.listing import candidates, folder
@@ -154,7 +153,7 @@ def _repair(listing: Listing, chosen: planning.Options, options: flags.FlagValue
 
 
 def _processes(options: flags.FlagValues) -> int:
-    return options.workers or len(os.sched_getaffinity(0))
+    return options.workers or host_cpus.available()
 
 
 def _write(plan: planning.Plan, options: flags.FlagValues) -> writer.Written:

@@ -11,7 +11,7 @@ import sys
 
 from absl import flags
 
-from tfrecords_tools import cli, progress
+from tfrecords_tools import cli, host_cpus, progress
 from tfrecords_tools.atomic import published
 from tfrecords_tools.checking import contact_sheets, duplicates, hashing
 from tfrecords_tools.errors import UsageError
@@ -90,7 +90,7 @@ def _duplicates(manifest: manifests.Manifest, options: flags.FlagValues) -> None
         hashes, names = hashing.of_folder(
             manifest,
             options.data_dir,
-            processes=options.workers or len(os.sched_getaffinity(0)),
+            processes=options.workers or host_cpus.available(),
             on_progress=lambda images, size, failed: bar.update(images),
         )
     exact = duplicates.report(duplicates.groups(hashes, -1), names)

@@ -7,12 +7,11 @@ wrong usage. Each damage is named by file, record number and key, followed by
 the command that rebuilds only the damaged shards.
 """
 
-import os
 import sys
 
 from absl import flags
 
-from tfrecords_tools import cli, progress
+from tfrecords_tools import cli, host_cpus, progress
 from tfrecords_tools.checking import audit
 from tfrecords_tools.checking.damage import rebuild_command
 from tfrecords_tools.errors import DataError, UsageError
@@ -36,7 +35,7 @@ def main(options: flags.FlagValues) -> None:
         manifest, damages = audit.audit(
             options.data_dir,
             decode=options.decode,
-            processes=options.workers or len(os.sched_getaffinity(0)),
+            processes=options.workers or host_cpus.available(),
             on_progress=lambda images, size, damaged: bar.update(
                 images, f"{size / 1e6:,.0f} MB, {damaged:,} damaged"
             ),

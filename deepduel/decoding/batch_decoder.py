@@ -10,12 +10,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from deepduel.decoding import bad_records, host_cpus, worker_pool
+from deepduel.decoding import bad_records, worker_pool
 from deepduel.decoding.buffers import BatchBuffers, Buffer
 from deepduel.decoding.image import DecodeOptions, decode_image
 from deepduel.decoding.read_ahead import ReadAhead
 from deepduel.decoding.split import Split
 from deepduel.decoding.worker import COLUMNS
+from tfrecords_tools import host_cpus
 from tfrecords_tools.format import records as record_format
 
 _CHUNK = 8  # images decoded in this process between two looks at whether the pool is ready

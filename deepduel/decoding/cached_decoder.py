@@ -4,11 +4,11 @@ import concurrent.futures
 
 import numpy as np
 
-from deepduel.decoding import host_cpus
 from deepduel.decoding.batch_decoder import BatchDecoder
 from deepduel.decoding.buffers import BatchBuffers
 from deepduel.decoding.pixel_cache import PixelCache
 from deepduel.decoding.split import Split
+from tfrecords_tools import host_cpus
 
 _FEWEST = 16  # rows that are worth a thread of their own
 

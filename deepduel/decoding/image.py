@@ -50,7 +50,7 @@ class DecodeOptions:
 
     Attributes:
       size: (height, width) of every image in the batch, in pixels.
-      fit: how an image of another size is brought to `size`: "crop" (fill the frame, cut off the rest,
+      fit: how an image of another size is resized to `size`: "crop" (fill the frame, cut off the rest,
         centred) or "pad" (fit inside, black around), both with the aspect ratio kept and antialiased;
         "native": no resampling, cut a frame out; an image smaller than the frame is mirrored at its edges.
       fast: trade accuracy for speed: approximate DCT and colour upsampling, and large images

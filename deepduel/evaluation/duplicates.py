@@ -9,12 +9,12 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
-import os
 from collections.abc import Iterator
 
 import numpy as np
 
 from deepduel.decoding.split import Split
+from tfrecords_tools import host_cpus
 from tfrecords_tools.checking import duplicates, hashing
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records
@@ -137,7 +137,7 @@ def _hashed(splits: list[Split], near: bool) -> hashing.Hashes:
         return len(numbers)
 
     firsts = np.cumsum([0, *map(len, splits)]).tolist()
-    pool = concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0)), "hash")
+    pool = concurrent.futures.ThreadPoolExecutor(host_cpus.available(), "hash")
     with pool, Progress("searching for duplicates", total=count) as bar:
         jobs = [
             pool.submit(hash_some, split, first, start)

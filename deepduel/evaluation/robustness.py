@@ -10,7 +10,6 @@ not with the augmentation of the training:
 """
 
 import concurrent.futures
-import os
 from collections.abc import Callable
 
 import numpy as np
@@ -21,6 +20,7 @@ from deepduel.decoding.batch_decoder import BatchDecoder
 from deepduel.decoding.split import Split
 from deepduel.evaluation import metrics
 from deepduel.prediction.predictor import Predictor
+from tfrecords_tools import host_cpus
 from tfrecords_tools.progress import Progress
 
 LEVELS: dict[str, tuple[float, ...]] = {
@@ -100,7 +100,7 @@ def _predict_all(
     """{(kind, level): {axis: float32 [numbers, classes]}}; each image is decoded once."""
     decode = BatchDecoder(split, predictor.decoding, on_error=on_error)
     parts: dict = {step: {axis: [] for axis in predictor.classes} for step in steps}
-    pool = concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0)), "damage")
+    pool = concurrent.futures.ThreadPoolExecutor(host_cpus.available(), "damage")
     done = 0
     with pool, Progress("damaging", total=len(numbers) * len(steps)) as bar:
         for start in range(0, len(numbers), batch_size):

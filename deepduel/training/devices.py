@@ -4,13 +4,13 @@ The module imports TensorFlow only where a GPU is asked for, so that `--precisio
 one needs no TensorFlow.
 """
 
-import os
 import pathlib
 import platform
 import resource
 from typing import TYPE_CHECKING
 
 from deepduel.decoding import host_memory
+from tfrecords_tools import host_cpus
 from tfrecords_tools.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def gpu_names() -> list[str]:
 def kind() -> str:
     """The first device and how many processors there are without a GPU, such as "Tesla T4" or "CPU x2"."""
     names = gpu_names()
-    return names[0] if names else f"CPU x{len(os.sched_getaffinity(0))}"
+    return names[0] if names else f"CPU x{host_cpus.available()}"
 
 
 def description() -> str:

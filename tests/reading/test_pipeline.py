@@ -7,7 +7,6 @@ import pytest
 import tensorflow as tf
 
 from deepduel.augment import PRESETS, augment
-from deepduel.decoding import host_cpus
 from deepduel.decoding.batch_decoder import BatchDecoder
 from deepduel.decoding.split import Split
 from deepduel.reading import batch_groups, order, pipeline, random_reader
@@ -16,7 +15,7 @@ from deepduel.reading.options import ReadOptions
 from tests.conftest import run_command
 from tests.helpers.batches import numpy_batches, same
 from tests.helpers.object_store import upload
-from tfrecords_tools import convert
+from tfrecords_tools import convert, host_cpus
 from tfrecords_tools.errors import UsageError
 
 READERS = read_options.READERS

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from deepduel.decoding import host_cpus
+from tfrecords_tools import host_cpus
 
 
 @pytest.fixture(autouse=True)
