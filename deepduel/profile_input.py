@@ -7,12 +7,15 @@ your training. With --cache the cache is filled for a while first and then
 measured too; decoded:FOLDER stays for later runs.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import itertools
 import os
 import sys
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -23,6 +26,13 @@ from deepduel.runs import task_flags
 from deepduel.training import devices
 from tfrecords_tools import cli
 from tfrecords_tools.format import storage
+
+if TYPE_CHECKING:
+    import numpy as np
+    import tensorflow as tf
+
+    from deepduel.augmentation.options import Augmentation
+    from deepduel.decoding.split import Split
 
 FLAGS = flags.FlagValues()
 USUAL = {
@@ -78,9 +88,8 @@ def main(options: flags.FlagValues) -> None:
     print(verdict(rates, situation))
 
 
-def measure(options: flags.FlagValues, split, preset) -> Rates:
-    """Each stage alone and all together. `preset`: the augmentation."""
-    import numpy as np
+def measure(options: flags.FlagValues, split: Split, augmentation: Augmentation) -> Rates:
+    """Each stage alone, and all together."""
     import tensorflow as tf
 
     from deepduel.augmentation.transform import augment
@@ -93,54 +102,79 @@ def measure(options: flags.FlagValues, split, preset) -> Rates:
     caching = dataclasses.replace(reading, cache=options.cache)  # refuses what does not go together
     batches = pipeline.train_batches(split, reading, order.Position())
     decode = BatchDecoder(split, reading.decoding(split), threads=reading.threads, on_error=reading.on_error)
-    numbers = order.permutation(len(split), seed=0, epoch=0)
-    rows = min(options.batch_size, len(split))
-    turn = 0
-
-    def some_records():
-        nonlocal turn
-        turn = (turn + rows) % max(len(numbers) - rows + 1, 1)
-        return numbers[turn : turn + rows]
-
-    pixels = tf.constant(np.asarray(decode(some_records())))
+    some = Sample(order.permutation(len(split), seed=0, epoch=0), min(options.batch_size, len(split)))
     # XLA compiles for each batch size; the measured batches all have the first one's.
-    prepared = tf.function(lambda images, seeds: augment(images, seeds, preset, options.image_size))
-    if len(split) % rows:
-        compile_for(prepared, pixels, len(split) % rows)
+    augmented = tf.function(lambda images, seeds: augment(images, seeds, augmentation, options.image_size))
+    augment_once = augmentation_of(augmented, decode(some.next()), remainder=len(split) % some.rows)
 
-    def augmented():
-        seeds = tf.stack([tf.fill([rows], turn), tf.range(rows)], axis=1)
-        some_records()
-        return computed(prepared(pixels, seeds))
-
-    def augmented_from(iterator):
-        batch = next(iterator)
-        return computed(prepared(batch["images"], batch["seeds"]))
-
-    def through(batches) -> tuple[float, float]:
-        alone, together = iter(batches), iter(batches)
-        return (
-            rate(lambda: len(next(alone)["images"]), options.seconds),
-            rate(lambda: augmented_from(together), options.seconds),
-        )
-
+    seconds = options.seconds
     evict(split)
-    disk = rate_once(
-        lambda at: len(split.images(numbers[at : at + rows])), len(numbers), rows, options.seconds
-    )
-    memory = rate(lambda: len(split.images(some_records())), options.seconds)
-    decoding = rate(lambda: len(decode(some_records())), options.seconds)
-    alone, together = through(batches)
-    found = Rates(disk, memory, decoding, alone, rate(augmented, options.seconds), together)
+    disk = rate_once(lambda at: len(split.images(some.at(at))), len(split), some.rows, seconds)
+    memory = rate(lambda: len(split.images(some.next())), seconds)
+    decoding = rate(lambda: len(decode(some.next())), seconds)
+    pipeline_alone, together = rates_through(batches, augmented, seconds)
+    rates = Rates(disk, memory, decoding, pipeline_alone, rate(augment_once, seconds), together)
     if options.cache == "none":
-        return found
-    cached = through(filled(pipeline.train_batches(split, caching, order.Position()), options.seconds * _FILL,
-                            order.steps_per_epoch(len(split), options.batch_size)))  # fmt: skip
-    return dataclasses.replace(found, cached=cached[0], cached_together=cached[1])
+        return rates
+    steps = order.steps_per_epoch(len(split), options.batch_size)
+    cached = filled(pipeline.train_batches(split, caching, order.Position()), seconds * _FILL, steps)
+    cached_alone, cached_together = rates_through(cached, augmented, seconds)
+    return dataclasses.replace(rates, cached=cached_alone, cached_together=cached_together)
 
 
-def filled(batches, seconds: float, steps: int):
-    """Reads for `seconds`, at most an epoch, so that the cache has the pixels; then these, over and over."""
+class Sample:
+    """Record numbers of one epoch, a batch of `rows` at a time."""
+
+    def __init__(self, numbers: np.ndarray, rows: int) -> None:
+        self._numbers = numbers
+        self.rows = rows
+        self._start = 0
+
+    def at(self, start: int) -> np.ndarray:
+        return self._numbers[start : start + self.rows]
+
+    def next(self) -> np.ndarray:
+        """The next batch, round and round."""
+        self._start = (self._start + self.rows) % max(len(self._numbers) - self.rows + 1, 1)
+        return self.at(self._start)
+
+
+def augmentation_of(augmented: Callable, images: np.ndarray, *, remainder: int) -> Callable[[], int]:
+    """A call that augments one batch on the device, with other random draws each time.
+
+    Args:
+      images: uint8 [B, H, W, 3].
+      remainder: rows of an epoch's last batch, for which `augmented` is compiled too, so that no measurement
+        contains it; 0: as many as of the others.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    pixels = tf.constant(np.asarray(images))
+    if remainder:
+        augmented(pixels[:remainder], tf.zeros((remainder, 2), tf.int32))
+    draws = itertools.count()
+
+    def augment_once() -> int:
+        rows = len(pixels)
+        return computed(augmented(pixels, tf.stack([tf.fill([rows], next(draws)), tf.range(rows)], axis=1)))
+
+    return augment_once
+
+
+def rates_through(batches: tf.data.Dataset, augmented: Callable, seconds: float) -> tuple[float, float]:
+    """Images/s of the pipeline alone, and with augmentation."""
+    alone, together = iter(batches), iter(batches)
+
+    def augment_next() -> int:
+        batch = next(together)
+        return computed(augmented(batch["images"], batch["seeds"]))
+
+    return rate(lambda: len(next(alone)["images"]), seconds), rate(augment_next, seconds)
+
+
+def filled(batches: tf.data.Dataset, seconds: float, steps: int) -> tf.data.Dataset:
+    """Reads for `seconds`, at most `steps` batches, so that the cache has them; returns them, repeated."""
     start, done = time.perf_counter(), 0
     for _ in itertools.islice(batches, steps):
         done += 1
@@ -149,7 +183,7 @@ def filled(batches, seconds: float, steps: int):
     return batches.take(done).repeat()
 
 
-def evict(split) -> None:
+def evict(split: Split) -> None:
     """Asks the kernel to forget the shards' pages, so that reading goes to the disk; no root is needed."""
     if storage.is_remote(split.path(0)):
         return
@@ -169,17 +203,10 @@ def rate_once(call: Callable[[int], int], records: int, rows: int, seconds: floa
     return done / (time.perf_counter() - start)
 
 
-def computed(images) -> int:
-    """Waits until the device has done it, by fetching one value; the number of images."""
+def computed(images: tf.Tensor) -> int:
+    """Waits until the device has computed them, by fetching one value; returns the number of images."""
     images[-1, -1, -1, -1].numpy()
     return len(images)
-
-
-def compile_for(prepared: Callable, pixels, rows: int) -> None:
-    """Compiles for an epoch's last batch too, so that no measurement contains it."""
-    import tensorflow as tf
-
-    prepared(pixels[:rows], tf.zeros((rows, 2), tf.int32))
 
 
 def rate(call: Callable[[], int], seconds: float) -> float:

@@ -22,9 +22,9 @@ from deepduel.decoding.buffers import BatchBuffers
 from deepduel.decoding.image import DecodeOptions, decode_jpeg, resize_image
 from deepduel.decoding.split import Split
 from deepduel.reading.batch import options
-from deepduel.reading.host_calls import host_call
+from deepduel.reading.host_calls import HostFunction
 from deepduel.reading.random_reader import LARGE_BATCH_BYTES
-from tfrecords_tools import regular_files
+from tfrecords_tools import host_cpus, regular_files
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import manifest, records, storage
 from tfrecords_tools.images import image as images
@@ -66,9 +66,11 @@ def batches(source: Source, batch_size: int, decoding: DecodeOptions) -> tf.data
         coded = [reason.encode("utf-8", "backslashreplace") for reason in reasons] + [b""] * pad
         return pixels, np.pad(numbers, (0, pad), constant_values=-1), np.array(coded, object)
 
+    load_in_graph = HostFunction(load)
+
     @tf.autograph.experimental.do_not_convert  # it has no Python control flow on tensors
     def batch(number: tf.Tensor) -> dict[str, tf.Tensor]:
-        pixels, numbers, reasons = host_call(load, [number], (tf.uint8, tf.int64, tf.string))
+        pixels, numbers, reasons = load_in_graph([number], [tf.uint8, tf.int64, tf.string])
         pixels.set_shape((rows, height, width, 3))
         numbers.set_shape((rows,))
         reasons.set_shape((rows,))
@@ -117,7 +119,7 @@ class Files:
         self._paths = [paths[name] for name in self._names]
         self.rejected.sort()
         self._decoding = decoding
-        threads = threads or len(os.sched_getaffinity(0))
+        threads = threads or host_cpus.available()
         self._pool = concurrent.futures.ThreadPoolExecutor(threads, "read")
         self._buffers = BatchBuffers()
 

@@ -11,13 +11,21 @@ A batch is a dict:
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from deepduel.decoding.split import Split
 
 
-def as_batch(split: Split, images, labels: Sequence, seeds, records, weight) -> dict[str, tf.Tensor]:
+def as_batch(
+    split: Split,
+    images: tf.Tensor,
+    labels: Sequence[tf.Tensor],
+    seeds: tf.Tensor,
+    records: tf.Tensor,
+    weight: tf.Tensor,
+) -> dict[str, Any]:
     """The dict above, from one column of labels [B] per axis and the other parts."""
     return {
         "images": images,
@@ -29,11 +37,11 @@ def as_batch(split: Split, images, labels: Sequence, seeds, records, weight) -> 
 
 
 def options() -> tf.data.Options:
-    """Of every data set here: in order, and left whole by distribution strategies."""
+    """The options of every data set: in order, and not divided by distribution strategies."""
     options = tf.data.Options()
     options.deterministic = True
-    # The batches are whole already: nothing for the auto-sharding of a strategy to divide.
+    # The batches are final: there is nothing for the auto-sharding of a strategy to divide.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    # One that TensorFlow puts behind them by itself would hold more batches, and hand each on once more.
+    # A prefetch that TensorFlow adds by itself would keep more batches, and pass each on once more.
     options.experimental_optimization.inject_prefetch = False
     return options

@@ -1,17 +1,18 @@
 """Several batches from one call of Python, in the graph of a data set.
 
 A call costs its hand-overs (tf.data's threads, the interpreter's lock, the decoding processes' wake-up)
-whatever it brings. So it brings the batches of a group side by side, and tf.data gives them out as slices
-of its memory, without a copy. The first group is a single batch: nobody waits longer for it.
+however little it brings. So one call brings the batches of a group side by side, and tf.data yields them as
+slices of its memory, without a copy. The first group is a single batch, so that nobody waits longer for it.
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from deepduel.reading.host_calls import host_call
+from deepduel.reading.host_calls import HostFunction
 
 _GROUP_BYTES = 48 << 20
 _MOST = 8  # batches; more hardly bring anything
@@ -21,44 +22,62 @@ _COPIED = 1 << 20  # bytes of a batch that may be copied
 
 @dataclasses.dataclass(frozen=True)
 class BatchRange:
-    """The numbers of the batches to read, first … end - 1.
+    """The numbers of the batches to read, from `first` on.
 
     Attributes:
-      end: None: for ever.
-      period: of so many batches from number 0 on, the last may have fewer rows than the others (an epoch).
+      first: number of the first batch, counted from the beginning of epoch 0.
+      epoch: batches of an epoch, of which the last may have fewer rows than the others.
+      endless: whether to go on for ever; else the epoch of `first` is the last.
     """
 
     first: int
-    end: int | None
-    period: int
+    epoch: int
+    endless: bool
 
-    def groups(self, size: int) -> int | None:
-        """How many groups of at most `size` batches there are; None: without end."""
-        if self.end is None:
+    @property
+    def count(self) -> int | None:
+        """How many batches there are; None: without end."""
+        if self.endless:
             return None
-        if self.end - self.first < 2:
-            return self.end - self.first
-        return 2 + self._group_of(self.end - 1, size) - self._group_of(self.first + 1, size)
+        return self.epoch - self.first % self.epoch if self.epoch else 0
 
-    def group(self, index: int, size: int) -> range:
-        """The batches of one group, all with the same number of rows."""
-        if index == 0:
-            return range(self.first, self.first + 1)
-        per_period = self._groups_of_a_period(size)
-        period, at = divmod(self._group_of(self.first + 1, size) + index - 1, per_period)
-        begin = min(at * size, self.period - 1)
-        end = min(begin + size, self.period - 1) if at < per_period - 1 else self.period
-        begin, end = period * self.period + begin, period * self.period + end
-        return range(max(begin, self.first + 1), end if self.end is None else min(end, self.end))
+    def groups(self, size: int) -> "BatchGroups":
+        """The batches in groups of at most `size`; an epoch's last batch is a group of its own."""
+        if not self.epoch:
+            return BatchGroups(np.zeros(1, np.int64), np.zeros(1, np.int64), endless=False)
+        epoch = np.array([*range(0, self.epoch - 1, size), self.epoch - 1, self.epoch], np.int64)
+        start = self.first // self.epoch * self.epoch
+        opening = [self.first, self.first + 1, *(epoch[start + epoch > self.first + 1] + start)]
+        return BatchGroups(np.array(opening, np.int64), epoch, endless=self.endless)
 
-    def _groups_of_a_period(self, size: int) -> int:
-        return -(-(self.period - 1) // size) + 1  # the last batch by itself
 
-    def _group_of(self, number: int, size: int) -> int:
-        """Which group, counted from batch 0 on, a batch is in."""
-        period, step = divmod(number, self.period)
-        per_period = self._groups_of_a_period(size)
-        return period * per_period + (step // size if step < self.period - 1 else per_period - 1)
+@dataclasses.dataclass(frozen=True)
+class BatchGroups:
+    """Groups of batches, each from one edge to the next.
+
+    Attributes:
+      opening: edges of the groups up to the end of the first epoch, as batch numbers.
+      epoch: edges of the groups of every later epoch, counted from the epoch's first batch.
+      endless: whether there are later epochs.
+    """
+
+    opening: np.ndarray
+    epoch: np.ndarray
+    endless: bool
+
+    @property
+    def count(self) -> int | None:
+        """How many groups there are; None: without end."""
+        return None if self.endless else len(self.opening) - 1
+
+    def __getitem__(self, index: int) -> range:
+        """The numbers of the batches of a group, all with the same number of rows."""
+        later = index - (len(self.opening) - 1)
+        if later < 0:
+            return range(int(self.opening[index]), int(self.opening[index + 1]))
+        epochs, at = divmod(later, len(self.epoch) - 1)
+        start = int(self.opening[-1]) + epochs * int(self.epoch[-1])
+        return range(start + int(self.epoch[at]), start + int(self.epoch[at + 1]))
 
 
 def group_size(batch_bytes: int) -> int:
@@ -72,7 +91,7 @@ def batches(
     numbers: BatchRange,
     load: Callable[[list[int]], Sequence[np.ndarray]],
     specs: Sequence[tf.TensorSpec],
-    arrange: Callable,
+    arrange: Callable[..., Any],
     *,
     size: int,
     parallel: int,
@@ -82,27 +101,29 @@ def batches(
     Args:
       load: batch numbers -> their rows, one batch behind the other, an array for each part of a batch.
       specs: of one batch's parts; the number of rows may be None.
-      arrange: these parts -> what the data set gives, a dict say.
+      arrange: these parts -> what the data set yields, a dict for example.
       size: batches of a group.
       parallel: calls of `load` under way at once.
     """
     groups = numbers.groups(size)
 
-    def load_group(index):
-        group = numbers.group(int(index), size)
+    def load_group(index: np.ndarray) -> list[np.ndarray]:
+        group = groups[int(index)]
         parts = load(list(group))
         return [part.reshape(len(group), -1, *part.shape[1:]) for part in parts]
 
-    @tf.autograph.experimental.do_not_convert  # nothing here needs it
-    def group(index):
-        parts = host_call(load_group, [index], [spec.dtype for spec in specs])
+    load_in_graph = HostFunction(load_group)
+
+    @tf.autograph.experimental.do_not_convert  # nothing in it needs converting
+    def group(index: tf.Tensor) -> tuple:
+        parts = load_in_graph([index], [spec.dtype for spec in specs])
         for part, spec in zip(parts, specs, strict=True):
             part.set_shape((None, *spec.shape))
         return (arrange(*parts),)
 
     slices = tf.autograph.experimental.do_not_convert(tf.data.Dataset.from_tensor_slices)
 
-    indices = tf.data.Dataset.range(np.iinfo(np.int64).max if groups is None else groups)
-    found = indices.map(group, num_parallel_calls=parallel, deterministic=True).flat_map(slices)
-    count = tf.data.INFINITE_CARDINALITY if numbers.end is None else numbers.end - numbers.first
-    return found.apply(tf.data.experimental.assert_cardinality(count))
+    indices = tf.data.Dataset.range(np.iinfo(np.int64).max if groups.count is None else groups.count)
+    loaded = indices.map(group, num_parallel_calls=parallel, deterministic=True)
+    count = tf.data.INFINITE_CARDINALITY if numbers.count is None else numbers.count
+    return loaded.flat_map(slices).apply(tf.data.experimental.assert_cardinality(count))

@@ -17,7 +17,7 @@ from deepduel.reading.sampling import Sampling
 
 
 class BatchRecords(NamedTuple):
-    """One batch or several, one behind the other; of each this worker's part.
+    """The records of one batch or of several, one behind the other: of each this worker's part.
 
     Attributes:
       records: numbers within the split, int64 [B].
@@ -33,7 +33,7 @@ class BatchRecords(NamedTuple):
 class ShuffledPlan:
     """Endless batches of shuffled epochs.
 
-    Callable: numbers of batches of one epoch, counted from 0 at the first one -> Rows.
+    Callable: numbers of batches of one epoch, counted from 0 at the first one -> BatchRecords.
     """
 
     def __init__(self, split: Split, reading: ReadOptions, seed: int):
@@ -61,13 +61,15 @@ class ShuffledPlan:
 
     def numbers(self, position: order.Position) -> BatchRange:
         """The batch numbers from `position` on."""
-        return BatchRange(position.epoch * self._steps + position.step, None, self._steps)
+        return BatchRange(position.epoch * self._steps + position.step, self._steps, endless=True)
 
     def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """(record numbers, how often each was drawn before in the epoch), [N] each."""
         with self._lock:  # batches of two epochs may be under way
             if epoch not in self._epochs:
-                self._epochs = {number: kept for number, kept in self._epochs.items() if number >= epoch - 1}
+                self._epochs = {
+                    number: drawn for number, drawn in self._epochs.items() if number >= epoch - 1
+                }
                 self._epochs[epoch] = self._draw(epoch)
             return self._epochs[epoch]
 
@@ -78,7 +80,10 @@ class ShuffledPlan:
 
 
 class FixedPlan:
-    """Given records, in their order, `rows` to a batch. Callable: numbers of batches -> Rows."""
+    """A fixed list of records, in its order, `rows` to a batch.
+
+    Callable: numbers of batches -> BatchRecords.
+    """
 
     def __init__(
         self, records: np.ndarray, reading: ReadOptions, *, rows: int, seed: int = 0, epoch: int = 0
@@ -98,9 +103,9 @@ class FixedPlan:
 
     @property
     def rows(self) -> int:
-        """Of this worker's part of a batch, the padding of the last one included."""
+        """Rows of this worker's part of a batch, those that pad the last batch included."""
         return self._part[1] - self._part[0]
 
     def numbers(self) -> BatchRange:
         steps = order.steps_per_epoch(len(self._records), self._rows)
-        return BatchRange(0, steps, max(steps, 1))
+        return BatchRange(0, steps, endless=False)

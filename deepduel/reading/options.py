@@ -49,7 +49,7 @@ class ReadOptions:
     worker: order.Worker = order.Worker()
     remote_cache: str = "auto"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {self.batch_size}")
         if self.reader not in READERS:

@@ -7,6 +7,7 @@ into batches; the last batch holds what is left over.
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 
@@ -26,20 +27,20 @@ class Worker:
     index: int = 0
     count: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
             raise ValueError(
                 f"a worker's index must be from 0 to count - 1, got {self.index} of {self.count}"
             )
 
-    def part(self, rows):
+    def part(self, rows: Any) -> tuple[Any, Any]:
         """(start, end) of its part of a batch of `rows`, an int or an integer tensor."""
         return rows * self.index // self.count, rows * (self.index + 1) // self.count
 
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-    """Where a run stands. The whole state of the input pipeline.
+    """How far a run has got: the complete state of the input pipeline.
 
     Attributes:
       seed: of the run, 0 <= seed < 2**63.
@@ -51,7 +52,7 @@ class Position:
     epoch: int = 0
     step: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if not 0 <= value < 2**63:

@@ -47,7 +47,7 @@ def make_train(
       split: name of the split.
       position: (seed, epoch, step) at which to start; None: the start of epoch 0 with seed 0.
       size: (height, width) of the images in pixels; None: their own size, when all have the same.
-      fit: how images of other sizes are brought to `size`: "crop" fills the frame and cuts off the rest,
+      fit: how images of other sizes are resized to `size`: "crop" fills the frame and cuts off the rest,
         "pad" fits inside it with black around, "native" cuts a frame out at a random place.
       fast_decode: decode JPEGs approximately, which is faster.
       reader: "random" reads records by number in a true global shuffle; "sequential" streams the shards,

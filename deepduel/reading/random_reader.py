@@ -1,11 +1,12 @@
 """The random-access reader: batch numbers -> batches, each record read at its known place."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from deepduel.decoding import bad_records, host_cpus
+from deepduel.decoding import bad_records
 from deepduel.decoding.batch_decoder import BatchDecoder
 from deepduel.decoding.cached_decoder import CachedDecoder
 from deepduel.decoding.pixel_cache import open_cache
@@ -13,6 +14,7 @@ from deepduel.decoding.split import Split
 from deepduel.reading import batch_groups, batch_plan, order
 from deepduel.reading.batch import as_batch, options
 from deepduel.reading.options import ReadOptions
+from tfrecords_tools import host_cpus
 from tfrecords_tools.format import records as record_format
 
 LARGE_BATCH_BYTES = 64 << 20  # from here on, one batch is decoded at a time
@@ -34,13 +36,13 @@ def evaluate(split: Split, reading: ReadOptions, *, rows: int) -> tf.data.Datase
 def listed(
     split: Split, reading: ReadOptions, records: batch_plan.FixedPlan, *, random_crops: bool = False
 ) -> tf.data.Dataset:
-    """Given records in their order, in batches of one shape; `random_crops` as in training."""
+    """The records of a plan in their order, in batches of one shape; `random_crops` as in training."""
     rows = records.rows
     return _batches(records.numbers(), split, reading, records, rows=rows, random_crops=random_crops)
 
 
 def batches_held(batch_bytes: int) -> int:
-    """How many batches of so many bytes are in memory: under way, ready, and in their user's hands."""
+    """How many batches of so many bytes are in memory: being decoded, ready, and in use."""
     return (_under_way(batch_bytes) + 2) * batch_groups.group_size(batch_bytes)
 
 
@@ -52,12 +54,12 @@ def _batches(
     numbers: batch_groups.BatchRange,
     split: Split,
     reading: ReadOptions,
-    take: Callable[[list[int]], batch_plan.BatchRecords],
+    plan: Callable[[list[int]], batch_plan.BatchRecords],
     *,
     rows: int | None,
     random_crops: bool = False,
 ) -> tf.data.Dataset:
-    """Batch numbers -> batches; `take` gives the records and seeds of batches."""
+    """Batch numbers -> batches; `plan` gives the records and seeds of batches."""
     decoding = reading.decoding(split)
     split.keep_remote(reading.remote_cache)
     # Batch numbers, not images, travel through tf.data. Two groups of batches under way keep all cores
@@ -74,8 +76,8 @@ def _batches(
         decode = CachedDecoder(split, cache, decoder, decoding.size, threads=threads, callers=parallel)
     axes = list(split.manifest.axes)
 
-    def load(numbers: list[int]):
-        records, seeds, _ = take(numbers)
+    def load(numbers: list[int]) -> tuple[np.ndarray, ...]:
+        records, seeds, _ = plan(numbers)
         pad = rows * len(numbers) - len(records) if rows else 0
         labels = [split.labels[axis][records] for axis in axes]
         images = decode(records, rows=len(records) + pad, seeds=seeds if random_crops else None)
@@ -96,7 +98,9 @@ def _batches(
         *[tf.TensorSpec((rows,), tf.int32)] * len(axes),
     ]
 
-    def arrange(images, seeds, records, weight, *labels):
+    def arrange(
+        images: tf.Tensor, seeds: tf.Tensor, records: tf.Tensor, weight: tf.Tensor, *labels: tf.Tensor
+    ) -> dict[str, Any]:
         return as_batch(split, images, labels, seeds, records, weight)
 
     size = batch_groups.group_size(batch_bytes)

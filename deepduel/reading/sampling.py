@@ -1,4 +1,4 @@
-"""How often an epoch takes each record: all once, every class alike, or with given shares.
+"""How often an epoch takes each record: all once, every class alike, or in shares of your choice.
 
     uniform                             every record once
     balanced                            every combination of labels alike
@@ -49,7 +49,7 @@ class Sampling:
         raise UsageError(f"sampling must be {_FORMS}, got {text!r}")
 
     def classes(self, split: Split) -> "Classes | None":
-        """What an epoch of `split` is drawn from; None for every record once.
+        """The classes from which an epoch of `split` is drawn; None when it takes every record once.
 
         Raises:
           UsageError: the axis or a label is unknown, a label of the split has no share, or
@@ -66,11 +66,11 @@ class Sampling:
         labelled = np.flatnonzero((labels >= 0).all(1)) if axes else np.empty(0, np.int64)
         if not len(labelled):
             raise UsageError(f"sampling: no record of split {split.name!r} has a label to balance by")
-        found, number = np.unique(labels[labelled], axis=0, return_inverse=True)
-        members = tuple(labelled[number.ravel() == one] for one in range(len(found)))
+        classes, class_of = np.unique(labels[labelled], axis=0, return_inverse=True)
+        members = tuple(labelled[class_of.ravel() == number] for number in range(len(classes)))
         if not self.shares:
-            return Classes(members, (1.0,) * len(found))
-        return Classes(members, self._shares_of(split, found[:, 0]))
+            return Classes(members, (1.0,) * len(classes))
+        return Classes(members, self._shares_of(split, classes[:, 0]))
 
     def _shares_of(self, split: Split, labels: np.ndarray) -> tuple[float, ...]:
         names = split.manifest.axes[str(self.axis)]

@@ -6,17 +6,18 @@ is shuffled by shards and by windows instead of globally.
 """
 
 import sys
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from deepduel.decoding import host_cpus
 from deepduel.decoding.image_graph import decode_image
 from deepduel.decoding.split import Split
 from deepduel.reading import order
 from deepduel.reading.batch import as_batch, options
 from deepduel.reading.options import ReadOptions
 from deepduel.reading.shard_stream import ShardStream
+from tfrecords_tools import host_cpus
 from tfrecords_tools.errors import UsageError
 from tfrecords_tools.format import records as record_format
 
@@ -36,7 +37,7 @@ def train(split: Split, reading: ReadOptions, position: order.Position) -> tf.da
     window = window_records(split)
     shards = ShardStream(split)
 
-    def epoch(number):
+    def epoch(number: tf.Tensor) -> tf.data.Dataset:
         begin = tf.where(number == position.epoch, np.int64(position.step * reading.batch_size), np.int64(0))
         first = begin // window
         in_turn = shuffled_indices(len(split.shards), position.seed, number, salt=-1)
@@ -61,7 +62,9 @@ def evaluate(split: Split, reading: ReadOptions, *, rows: int) -> tf.data.Datase
     begin, end = reading.worker.part(rows)
     rows = end - begin
 
-    def pad(images, labels, seeds, records, weight):
+    def pad(
+        images: tf.Tensor, labels: tf.Tensor, seeds: tf.Tensor, records: tf.Tensor, weight: tf.Tensor
+    ) -> list[tf.Tensor]:
         missing = rows - tf.shape(images)[0]
         padded = (
             tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]]),
@@ -86,7 +89,9 @@ def _require_scheme(split: Split) -> None:
         )
 
 
-def _part(reading: ReadOptions, numbers, examples, *, rows: int | None = None):
+def _part(
+    reading: ReadOptions, numbers: tf.Tensor, examples: tf.Tensor, *, rows: int | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
     """This worker's part of a batch. All workers read all shards, each decodes its own part."""
     begin, end = reading.worker.part(tf.size(numbers, tf.int64) if rows is None else rows)
     return numbers[begin:end], examples[begin:end]
@@ -99,14 +104,16 @@ def window_records(split: Split) -> int:
     return int(min(max(_WINDOW_BYTES / mean, least), most))
 
 
-def _windowed_shuffle(records: tf.data.Dataset, size: int, first, seed: int, epoch) -> tf.data.Dataset:
+def _windowed_shuffle(
+    records: tf.data.Dataset, size: int, first: tf.Tensor, seed: int, epoch: tf.Tensor
+) -> tf.data.Dataset:
     """Shuffles each window of records; unlike Dataset.shuffle a pure function of (seed, epoch, window).
 
     Args:
       first: the number of the window with which `records` begins.
     """
 
-    def shuffle(window, numbers, examples):
+    def shuffle(window: tf.Tensor, numbers: tf.Tensor, examples: tf.Tensor) -> tf.data.Dataset:
         index = shuffled_indices(tf.size(numbers), seed, epoch, salt=window)
         some = tf.data.Dataset.from_tensor_slices(index).batch(_GATHERED)  # all at once would be a copy of it
         return some.map(lambda rows: (tf.gather(numbers, rows), tf.gather(examples, rows))).unbatch()
@@ -115,7 +122,9 @@ def _windowed_shuffle(records: tf.data.Dataset, size: int, first, seed: int, epo
     return windows.flat_map(lambda window, batch: shuffle(window, *batch))
 
 
-def shuffled_indices(count, seed: int, epoch, *, salt) -> tf.Tensor:
+def shuffled_indices(
+    count: tf.Tensor | int, seed: int, epoch: tf.Tensor | int, *, salt: tf.Tensor | int
+) -> tf.Tensor:
     """0 … count - 1 in an order that depends on (seed, epoch, salt); int64."""
     key = tf.stack([order.epoch_word(seed, epoch), tf.cast(salt, tf.int64)])
     draws = tf.random.stateless_uniform([count], key, dtype=tf.int64, minval=None, maxval=None)
@@ -128,7 +137,7 @@ def _decoded(
     reading: ReadOptions,
     *,
     seed: int,
-    epoch,
+    epoch: tf.Tensor | int,
     random_crops: bool = False,
 ) -> tf.data.Dataset:
     """Batches (numbers [B], Examples [B]) -> (images, labels, seeds, numbers, weight).
@@ -143,7 +152,9 @@ def _decoded(
     word = tf.cast(order.epoch_word(seed, epoch), tf.int32)
     threads = reading.threads or host_cpus.available()
 
-    def decode(row, number, example):
+    def decode(
+        row: tf.Tensor, number: tf.Tensor, example: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         parsed = tf.io.parse_single_example(example, features)
         crop_seed = (tf.cast(word, tf.int64), number % 2**31) if random_crops else None
         image = decode_image(parsed["image"], decoding, split.manifest.encodings, split.one_size, crop_seed)
@@ -152,38 +163,40 @@ def _decoded(
         )
         return row, image, labels
 
-    def batch(numbers, examples):
+    def batch(numbers: tf.Tensor, examples: tf.Tensor) -> tf.data.Dataset:
         count = tf.size(numbers, tf.int64)
         rows = tf.data.Dataset.range(count)
         rows = tf.data.Dataset.zip(rows, *map(tf.data.Dataset.from_tensor_slices, (numbers, examples)))
         rows = rows.map(decode, num_parallel_calls=threads, deterministic=True).ignore_errors()
         nothing = tf.zeros(0, tf.int64), tf.zeros((0, *decoding.size, 3), tf.uint8), tf.zeros((0, len(axes)))
         nothing = tf.nest.map_structure(lambda part, kind: tf.cast(part, kind), nothing, kinds)
-        whole = rows.batch(tf.maximum(count, 1)).concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
-        return whole.map(lambda row, image, labels: _in_place(row, image, labels, numbers, word))
+        decoded = rows.batch(tf.maximum(count, 1)).concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
+        return decoded.map(lambda row, image, labels: _in_place(row, image, labels, numbers, word))
 
     kinds = tf.int64, tf.uint8, tf.int32
     # Two batches under way: one begins while the other ends.
     return encoded.interleave(batch, cycle_length=2, block_length=1, num_parallel_calls=2, deterministic=True)
 
 
-def _in_place(rows, images, labels, numbers, word: tf.Tensor):
-    """What was decoded, in its rows; a row that was not is black, without labels, of weight 0."""
+def _in_place(
+    rows: tf.Tensor, images: tf.Tensor, labels: tf.Tensor, numbers: tf.Tensor, word: tf.Tensor
+) -> tuple[tf.Tensor, ...]:
+    """Puts decoded images into their rows; a row without one is black, without labels, and has weight 0."""
     count = tf.size(numbers, tf.int64)
 
-    def put(parts, fill):
+    def put(parts: tf.Tensor, fill: int) -> tf.Tensor:
         shape = tf.concat([[count], tf.shape(parts, tf.int64)[1:]], 0)
-        whole = tf.fill(shape, tf.constant(fill, parts.dtype))
-        return tf.tensor_scatter_nd_update(whole, rows[:, None], parts)
+        filled = tf.fill(shape, tf.constant(fill, parts.dtype))
+        return tf.tensor_scatter_nd_update(filled, rows[:, None], parts)
 
-    def fill_up():
+    def with_gaps() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         ones = tf.ones_like(rows, tf.float32)
         return put(images, 0), put(labels, record_format.NO_LABEL), put(ones, 0)
 
-    def all_there():
+    def complete() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         return images, labels, tf.ones_like(rows, tf.float32)
 
-    images, labels, weight = tf.cond(tf.size(rows, tf.int64) == count, all_there, fill_up)
+    images, labels, weight = tf.cond(tf.size(rows, tf.int64) == count, complete, with_gaps)
     seeds = tf.stack([tf.fill([count], word), tf.cast(numbers % 2**31, tf.int32)], axis=1)
     return images, labels, seeds, numbers, weight
 
@@ -191,30 +204,32 @@ def _in_place(rows, images, labels, numbers, word: tf.Tensor):
 def _finish(
     batches: tf.data.Dataset, split: Split, reading: ReadOptions, shards: ShardStream
 ) -> tf.data.Dataset:
-    """Ends the reading at, or tells of, each record that was not decoded."""
-    act = _refuse if reading.on_error == "fail" else _tell
+    """Raises an error at, or reports, each record that was not decoded."""
+    handle = _refuse if reading.on_error == "fail" else _report
 
-    def look(images, labels, seeds, records, weight):
+    def check(
+        images: tf.Tensor, labels: tf.Tensor, seeds: tf.Tensor, records: tf.Tensor, weight: tf.Tensor
+    ) -> dict[str, Any]:
         bad = tf.boolean_mask(records, (weight == 0) & (records >= 0))  # padding is no loss
-        act_on = lambda: act(shards, bad)
-        with tf.control_dependencies([tf.cond(tf.size(bad) > 0, act_on, lambda: tf.constant(True))]):
+        handle_bad = lambda: handle(shards, bad)
+        with tf.control_dependencies([tf.cond(tf.size(bad) > 0, handle_bad, lambda: tf.constant(True))]):
             return as_batch(split, tf.identity(images), tf.unstack(labels, axis=1), seeds, records, weight)
 
-    return batches.map(look).with_options(options())
+    return batches.map(check).with_options(options())
 
 
 def _refuse(shards: ShardStream, bad: tf.Tensor) -> tf.Tensor:
     text = tf.strings.join(
         ["DataError: ", _described(shards, bad[0]),
          "; run python -m tfrecords_tools.verify on the data folder, or leave bad images out with "
-         "--on_error=skip\n"]
+         "on_error=skip\n"]
     )  # fmt: skip
     with tf.control_dependencies([tf.debugging.Assert(False, [text])]):
         return tf.constant(False)
 
 
-def _tell(shards: ShardStream, bad: tf.Tensor) -> tf.Tensor:
-    """In the graph, so by whoever runs it. How many there were, a batch's weights tell."""
+def _report(shards: ShardStream, bad: tf.Tensor) -> tf.Tensor:
+    """Prints them from the graph, in the process that runs it. A batch's weights say how many there were."""
     listed = tf.map_fn(
         lambda number: _described(shards, number), bad[:_LISTED], fn_output_signature=tf.string
     )

@@ -3,8 +3,8 @@
 TensorFlow's own operations only: the graph may run in a tf.data service worker, on any file system
 that TensorFlow knows.
 
-Shards are read in groups, those of a group side by side, `_BLOCK` records from each in turn. Where a
-record stands in the stream therefore follows from the shards' counts, and reading begins anywhere at
+Shards are read in groups, those of a group side by side, `_BLOCK` records from each in turn. The place of
+a record in the stream therefore follows from the shards' counts, and reading begins anywhere at
 the cost of one block per shard: groups before the place are not opened, the shards of its own group
 are entered at a known record.
 
@@ -19,7 +19,7 @@ from deepduel.decoding.split import Split
 from tfrecords_tools.format import records as record_format
 
 _BLOCK = 16  # records
-_HEAD = 1021  # bytes that are read to see that a shard is whole; a prime
+_HEAD = 1021  # bytes that are read to see that a shard is complete; a prime
 
 
 class ShardStream:
@@ -33,7 +33,7 @@ class ShardStream:
         self._bytes = np.array([shard.bytes for shard in split.shards], np.int64)
         self._row_bytes = record_format.table_dtype(len(split.manifest.axes)).itemsize
 
-    def records(self, shards: tf.Tensor, start, *, side_by_side: int) -> tf.data.Dataset:
+    def records(self, shards: tf.Tensor, start: tf.Tensor | int, *, side_by_side: int) -> tf.data.Dataset:
         """The stream of `shards` (numbers, int64 [S], each once), from its record `start` on."""
         groups = -(-len(self._counts) // side_by_side)
         missing = groups * side_by_side - len(self._counts)
@@ -45,7 +45,7 @@ class ShardStream:
         begins = tf.concat([begun[None], tf.zeros_like(shards[group + 1 :])], 0)
         left = (shards[group:] >= 0) & (begins < counts[group:])
 
-        def read(shards, begins, left):
+        def read(shards: tf.Tensor, begins: tf.Tensor, left: tf.Tensor) -> tf.data.Dataset:
             members = tf.boolean_mask(shards, left), tf.boolean_mask(begins, left)
             blocks = tf.data.Dataset.from_tensor_slices(members).interleave(
                 self._blocks,
@@ -82,7 +82,7 @@ class ShardStream:
         first, count = (tf.gather(tf.constant(all_), shard) for all_ in (self._firsts, self._counts))
         offsets = self._spans(path)[:, 0]
 
-        def whole(at, examples):
+        def complete(at: tf.Tensor, examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             rows = tf.range(at, tf.minimum(at + _BLOCK, count))
             examples = tf.cond(
                 tf.size(examples) == tf.size(rows),
@@ -91,12 +91,12 @@ class ShardStream:
             )
             return first + rows, tf.ensure_shape(examples, (None,))
 
-        def damaged(offsets):
+        def damaged(offsets: tf.Tensor) -> tf.Tensor:
             """The block anew from its own place on, and if that ends early too, record by record."""
             count = tf.size(offsets, tf.int64)
             again = _read(path, offsets[0], size, count)
 
-            def one_by_one():
+            def one_by_one() -> tf.Tensor:
                 return tf.map_fn(
                     lambda offset: tf.strings.reduce_join(_read(path, offset, size, 1)),
                     offsets,
@@ -108,7 +108,7 @@ class ShardStream:
         stream = _checked(path, tf.gather(offsets, begin), size).batch(_BLOCK)
         ended = tf.data.Dataset.from_tensors(tf.zeros([0], tf.string)).repeat()
         starts = tf.data.Dataset.range(begin, count, _BLOCK)
-        return tf.data.Dataset.zip(starts, stream.concatenate(ended)).map(whole)
+        return tf.data.Dataset.zip(starts, stream.concatenate(ended)).map(complete)
 
     def _spans(self, path: tf.Tensor) -> tf.Tensor:
         """Offset and size of each record of a shard, int64 [N, 2], from its table (`table_dtype`)."""
@@ -121,8 +121,11 @@ class ShardStream:
 
 
 def _place(counts: tf.Tensor, start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Where record `start` of the stream is: (its group, how many records each of the group's shards has
-    given by the beginning of its round, records to pass over in that round).
+    """Finds record `start` of the stream.
+
+    Returns:
+      Its group; how many records of each of the group's shards come before its round, [side by side]; and how
+      many records of that round come before it.
 
     Args:
       counts: records of the shards in the order of reading, int64 [groups, side by side].
@@ -133,9 +136,9 @@ def _place(counts: tf.Tensor, start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, t
     group = tf.minimum(group, tf.size(ends, tf.int64) - 1)
     own, within = counts[group], start - (ends[group] - totals[group])
     rounds = tf.range(tf.reduce_max(own) // _BLOCK + 2)
-    given = tf.reduce_sum(tf.minimum(own, rounds[:, None] * _BLOCK), 1)  # by the beginning of each round
-    full = tf.searchsorted(given, [within], side="right", out_type=tf.int64)[0] - 1
-    return group, tf.minimum(own, full * _BLOCK), within - given[full]
+    before = tf.reduce_sum(tf.minimum(own, rounds[:, None] * _BLOCK), 1)  # records, of each round
+    full = tf.searchsorted(before, [within], side="right", out_type=tf.int64)[0] - 1
+    return group, tf.minimum(own, full * _BLOCK), within - before[full]
 
 
 def _checked(path: tf.Tensor, offset: tf.Tensor, size: tf.Tensor) -> tf.data.Dataset:
@@ -146,7 +149,7 @@ def _checked(path: tf.Tensor, offset: tf.Tensor, size: tf.Tensor) -> tf.data.Dat
     """
     head = tf.minimum(size, _HEAD)
 
-    def read(_):
+    def read(_: tf.Tensor) -> tf.data.Dataset:
         variant = tf.raw_ops.TFRecordDatasetV2(
             filenames=[path], compression_type="", buffer_size=1 << 20, byte_offsets=[offset]
         )
@@ -155,11 +158,11 @@ def _checked(path: tf.Tensor, offset: tf.Tensor, size: tf.Tensor) -> tf.data.Dat
     return _bytes(path, tf.zeros_like(size), head, size).flat_map(read)
 
 
-def _read(path: tf.Tensor, offset: tf.Tensor, size: tf.Tensor, count) -> tf.Tensor:
+def _read(path: tf.Tensor, offset: tf.Tensor, size: tf.Tensor, count: tf.Tensor | int) -> tf.Tensor:
     """Up to `count` Examples from a byte on, [n]."""
     none = tf.data.Dataset.from_tensors(tf.zeros([0], tf.string))
-    found = _checked(path, offset, size).take(count).batch(count)
-    return found.concatenate(none).take(1).get_single_element()
+    examples = _checked(path, offset, size).take(count).batch(count)
+    return examples.concatenate(none).take(1).get_single_element()
 
 
 def _bytes(path: tf.Tensor, start: tf.Tensor, length: tf.Tensor, size: tf.Tensor) -> tf.data.Dataset:

@@ -63,7 +63,7 @@ def test_the_sequential_reader_names_shard_record_and_key_in_its_graph(copy):
     assert str(bad_records.data_error(caught.value)) == (
         f"{copy / shard.file}, record {number} (key {split.key(60).decode()}): does not decode; "
         "run python -m tfrecords_tools.verify on the data folder, or leave bad images out with "
-        "--on_error=skip"
+        "on_error=skip"
     )
 
 
