@@ -1,19 +1,12 @@
-"""Evaluates a run's models on a labelled split, or compares two runs.
+"""Evaluates a run's models on a labelled split.
 
     python -m deepduel.evaluate --workdir=RUN --data_dir=SHARDS
 
 writes report.html, metrics.json and predictions.csv into
 RUN/evaluation/SPLIT/. Every record is evaluated exactly once, whatever the
 batch size, and the metrics are scikit-learn's.
-
-    python -m deepduel.evaluate --compare=RUN_A,RUN_B --split=validation \\
-        --output=comparison.html
-
-compares two runs that were evaluated on the same split, image by image
-(McNemar's test), from the files that their evaluations wrote.
 """
 
-import json
 import pathlib
 import sys
 
@@ -23,13 +16,11 @@ from deepduel.prediction import flags as prediction_flags
 from deepduel.reading import flags as read_flags
 from tfrecords_tools import cli
 from tfrecords_tools.errors import UsageError
-from tfrecords_tools.images import signatures
 
 FLAGS = flags.FlagValues()
 USUAL = {
     "Run and data": ("workdir", "data_dir", "split", "tasks", "model"),
     "Figures": ("bootstrap", "robustness", "robustness_images", "duplicates", "metadata", "group_by"),
-    "Comparing two runs": ("compare", "output"),
 }
 FURTHER = {"Reading": ("batch_size", "micro_batch", "reader", "threads", "on_error", "remote_cache")}
 prediction_flags.define(FLAGS)
@@ -78,23 +69,9 @@ flags.DEFINE_list(
     "Columns of --metadata, such as generator, for each value of which all figures are reported.",
     flag_values=FLAGS,
 )
-flags.DEFINE_list(
-    "compare", None, "Two run folders, RUN_A,RUN_B, to compare instead of evaluating one.", flag_values=FLAGS
-)
-flags.DEFINE_list(
-    "output",
-    None,
-    "With --compare: files to write the comparison to, as a page (.html) or as figures for programs (.json).",
-    flag_values=FLAGS,
-)
 
 
 def main(options: flags.FlagValues) -> None:
-    if options.compare is not None:
-        _compare(options)
-        return
-    if options.output is not None:
-        raise UsageError("--output needs --compare; an evaluation is written into its run folder")
     for name in ("workdir", "data_dir"):
         if not options[name].value:
             raise UsageError(f"--{name} is missing; it must name the {options[name].help[:-1].lower()}")
@@ -170,34 +147,6 @@ def _evaluate(options: flags.FlagValues) -> None:
     print(f"report: {folder / 'report.html'}")
 
 
-def _compare(options: flags.FlagValues) -> None:
-    if len(options.compare) != 2 or options.workdir:
-        raise UsageError("--compare must be two run folders, RUN_A,RUN_B, without --workdir")
-    for output in options.output or ():
-        if not output.endswith((".html", ".json")):
-            raise UsageError(
-                f"--output={output}: must end in .html (a page) or .json (the same figures, machine-readable)"
-            )
-        signatures.require_no_image(output, "output")
-
-    from deepduel.evaluation import comparison, saved_evaluation
-    from deepduel.reports import comparison_page
-    from tfrecords_tools.atomic import published
-
-    runs = [saved_evaluation.read(run, options.split) for run in options.compare]
-    document = comparison.document(*runs, replicates=options.bootstrap)
-    print(comparison.table(document))
-    for output in map(pathlib.Path, options.output or ()):
-        if output.suffix == ".html":
-            text = comparison_page.render(document, *comparison_page.pictures(document, options.data_dir))
-        else:
-            text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with published(output) as file:
-            file.write(text)
-        print(f"comparison: {output}")
-
-
 def table(document: dict) -> str:
     """The main metrics of each task as a table for the terminal."""
     rows = [("task", "images", "accuracy", "balanced", "AUC", "log loss")]
@@ -231,7 +180,14 @@ def _changed_flags(options: flags.FlagValues) -> list[str]:
 
 
 def entry() -> int:
-    return cli.run(main, FLAGS, name="deepduel.evaluate", usual=USUAL, further=FURTHER)
+    return cli.run(
+        main,
+        FLAGS,
+        name="deepduel.evaluate",
+        usual=USUAL,
+        further=FURTHER,
+        usage="--workdir=RUN --data_dir=SHARDS",
+    )
 
 
 if __name__ == "__main__":

@@ -34,7 +34,6 @@ FLAGS = flags.FlagValues()
 USUAL = {
     "Run and images": ("workdir", "images", "split", "tasks", "model"),
     "Output": ("output", "format", "probabilities", "calibration"),
-    "Export": ("export",),
 }
 FURTHER = {"Reading": ("batch_size", "micro_batch", "threads", "on_error")}
 prediction_flags.define(FLAGS)
@@ -48,7 +47,7 @@ flags.DEFINE_multi_string(
 flags.DEFINE_string(
     "output",
     None,
-    "File to write the predictions to; with --export a folder for the models.",
+    "File to write the predictions to.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
@@ -70,20 +69,15 @@ flags.DEFINE_string(
     "highest probability is predicted.",
     flag_values=FLAGS,
 )
-flags.DEFINE_enum(
-    "export",
-    None,
-    ["savedmodel", "onnx"],
-    "Export the models in this format instead of predicting.",
-    flag_values=FLAGS,
-)
 read_flags.define(FLAGS, ("threads", "on_error"), on_error="skip")
 
 
 def main(options: flags.FlagValues) -> None:
-    needed = {"workdir": "the folder of the run", "output": "the file to write, or with --export the folder"}
-    if options.export is None:
-        needed["images"] = "a folder, file or pattern of images"
+    needed = {
+        "workdir": "the folder of the run",
+        "output": "the file to write",
+        "images": "a folder, file or pattern of images",
+    }
     for name, meaning in needed.items():
         if not options[name].value:
             raise UsageError(f"--{name} is missing; set it to {meaning}")
@@ -94,24 +88,9 @@ def main(options: flags.FlagValues) -> None:
     from deepduel.decoding import bad_records
 
     try:
-        if options.export is None:
-            _predict(options)
-        else:
-            _export(options)
+        _predict(options)
     except tf.errors.OpError as error:
         raise bad_records.data_error(error) or error from error
-
-
-def _export(options: flags.FlagValues) -> None:
-    from deepduel.prediction.export import export
-    from deepduel.prediction.predictor import Predictor
-
-    for name in ("images", "split", "calibration", "format"):
-        if options[name].value:
-            raise UsageError(f"--export writes the models and does not predict images; remove --{name}")
-    predictor = Predictor(options.workdir, tasks=options.tasks, model=options.model)
-    for path in export(predictor, options.output, options.export):
-        print(path)
 
 
 def _predict(options: flags.FlagValues) -> None:
@@ -202,7 +181,14 @@ def _write(
 
 
 def entry() -> int:
-    return cli.run(main, FLAGS, name="deepduel.predict", usual=USUAL, further=FURTHER)
+    return cli.run(
+        main,
+        FLAGS,
+        name="deepduel.predict",
+        usual=USUAL,
+        further=FURTHER,
+        usage="--workdir=RUN --images=FOLDER --output=FILE",
+    )
 
 
 if __name__ == "__main__":

@@ -221,7 +221,14 @@ def rate(call: Callable[[], int], seconds: float) -> float:
 
 
 def entry() -> int:
-    return cli.run(main, FLAGS, name="deepduel.profile_input", usual=USUAL, further=FURTHER)
+    return cli.run(
+        main,
+        FLAGS,
+        name="deepduel.profile_input",
+        usual=USUAL,
+        further=FURTHER,
+        usage="--data_dir=SHARDS",
+    )
 
 
 if __name__ == "__main__":

@@ -85,5 +85,10 @@ def _summary(root: pathlib.Path, run: pathlib.Path, seconds: float) -> str:
     )
 
 
+def entry() -> int:
+    """The command; returns its exit code."""
+    return cli.run(main, FLAGS, name="deepduel.quickstart")
+
+
 if __name__ == "__main__":
-    sys.exit(cli.run(main, FLAGS, name="deepduel.quickstart"))
+    sys.exit(entry())

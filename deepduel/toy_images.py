@@ -121,5 +121,10 @@ def main(options: flags.FlagValues) -> None:
     print(f"{options.count} toy images of {options.size}x{options.size} pixels in {output_dir}")
 
 
+def entry() -> int:
+    """The command; returns its exit code."""
+    return cli.run(main, FLAGS, name="deepduel.toy_images", usage="--output_dir=IMAGES")
+
+
 if __name__ == "__main__":
-    sys.exit(cli.run(main, FLAGS, name="deepduel.toy_images"))
+    sys.exit(entry())

@@ -84,7 +84,7 @@ def entry() -> int:
     """The command; returns its exit code."""
     return cli.run(
         main, FLAGS, name="deepduel.train", argv=presets.resolve(sys.argv),
-        usual=train_flags.USUAL, further=train_flags.FURTHER,
+        usual=train_flags.USUAL, further=train_flags.FURTHER, usage="--data_dir=SHARDS --workdir=RUN",
     )  # fmt: skip
 
 

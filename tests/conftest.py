@@ -29,7 +29,11 @@ def run_command(module, *words: str) -> int:
     _forget(module.FLAGS)
     try:
         return cli.run(
-            module.main, module.FLAGS, name=module.__name__, argv=[module.__name__, *map(str, words)]
+            module.main,
+            module.FLAGS,
+            name=module.__name__,
+            argv=[module.__name__, *map(str, words)],
+            words=getattr(module, "WORDS", None),
         )
     finally:
         _forget(module.FLAGS)  # commands that run another one give it some flags only

@@ -69,6 +69,8 @@ def run(
     argv: Sequence[str] | None = None,
     usual: Groups | None = None,
     further: Groups | None = None,
+    words: str | None = None,
+    usage: str | None = None,
 ) -> int:
     """Parses `argv` (default: sys.argv), calls `main(flag_values)`, returns the exit code.
 
@@ -79,14 +81,20 @@ def run(
       argv: the command line, program name first.
       usual: the flags that `--help` shows, by group. By default it shows all of them in one group.
       further: the flags that only `--helpfull` shows, by group.
+      words: name of the flag to which words without `--` go, for example "images" in `predict a.jpg b.jpg`.
+      usage: what a call needs, for example "--workdir=RUN"; then a call without any argument prints three
+        lines with it.
     """
     argv = list(sys.argv if argv is None else argv)
+    program = argv[0] if argv[0].startswith("deepduel ") else f"python -m {name}"
+    if usage and len(argv) == 1:
+        return _print_usage(main, program, usage)
     if any(word in ("--help", "-help", "-h", "--helpshort", "--helpfull", "-helpfull") for word in argv[1:]):
         full = any(word.lstrip("-") == "helpfull" for word in argv[1:])
         groups = usual or {"Flags": [key for key in flag_values if key == flag_values[key].name]}
         return _print_help(help_text(main, flag_values, name, groups, further or {}, full=full))
     try:
-        return _run(main, flag_values, name, argv)
+        return _run(main, flag_values, name, argv, words, program)
     except BrokenPipeError:
         # The reader of our output is gone (`| head`). Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -96,14 +104,19 @@ def run(
         return _say(name, f"{place}{error.strerror or error}", 1)
 
 
-def _run(main: Callable, flag_values: flags.FlagValues, name: str, argv: list[str]) -> int:
+def _run(
+    main: Callable,
+    flag_values: flags.FlagValues,
+    name: str,
+    argv: list[str],
+    words: str | None,
+    program: str,
+) -> int:
     try:
-        rest = flag_values(argv)[1:]
-        if rest:
-            raise UsageError(f"does not take the argument {rest[0]!r}; flags are written --flag=value")
+        parse(flag_values, argv, words=words)
         code = main(flag_values)
     except (flags.Error, UsageError) as error:
-        return _say(name, f"{error}\nSee python -m {name} --help", 2)
+        return _say(name, f"{error}\nSee {program} --help", 2)
     except DataError as error:
         return _say(name, str(error), 1)
     except MemoryError as error:
@@ -111,6 +124,35 @@ def _run(main: Callable, flag_values: flags.FlagValues, name: str, argv: list[st
     except KeyboardInterrupt:
         return _say(name, "interrupted", 130)
     return code or 0
+
+
+def parse(flag_values: flags.FlagValues, argv: Sequence[str], *, words: str | None = None) -> None:
+    """Parses a command line, program name first. Words without `--` go to the flag `words`.
+
+    Raises:
+      UsageError: there are such words, and the command takes none, or only one.
+      flags.Error: a flag does not exist, or its value is wrong.
+    """
+    flag_values.set_gnu_getopt(True)  # words may stand before flags
+    rest = flag_values(list(argv))[1:]
+    if not rest:
+        return
+    if words is None:
+        raise UsageError(f"does not take the argument {rest[0]!r}; flags are written --flag=value")
+    flag = flag_values[words]
+    if not isinstance(flag, flags.MultiFlag):
+        if flag.present or len(rest) > 1:
+            raise UsageError(f"takes one {words}, got {' '.join([*[str(flag.value)] * flag.present, *rest])}")
+        flag.parse(rest[0])
+        return
+    for word in rest:
+        flag.parse(word)
+
+
+def _print_usage(main: Callable, program: str, usage: str) -> int:
+    summary = (sys.modules[main.__module__].__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
+    print(f"usage: {program} {usage} [--flag=value …]\n{summary}\nMore: {program} --help", file=sys.stderr)
+    return 2
 
 
 def _say(name: str, message: str, code: int) -> int:

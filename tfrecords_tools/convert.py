@@ -190,6 +190,7 @@ def entry() -> int:
         name="tfrecords_tools.convert",
         usual=conversion_flags.USUAL,
         further=conversion_flags.FURTHER,
+        usage="--input_dir=IMAGES --output_dir=SHARDS",
     )
 
 

@@ -137,7 +137,7 @@ def _tables(manifest: manifests.Manifest, data_dir: str) -> None:
 
 def entry() -> int:
     """The console script."""
-    return cli.run(main, FLAGS, name="tfrecords_tools.inspect", usual=USUAL)
+    return cli.run(main, FLAGS, name="tfrecords_tools.inspect", usual=USUAL, usage="--data_dir=SHARDS")
 
 
 if __name__ == "__main__":

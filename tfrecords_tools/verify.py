@@ -57,7 +57,7 @@ def main(options: flags.FlagValues) -> None:
 
 def entry() -> int:
     """The console script."""
-    return cli.run(main, FLAGS, name="tfrecords_tools.verify", usual=USUAL)
+    return cli.run(main, FLAGS, name="tfrecords_tools.verify", usual=USUAL, usage="--data_dir=SHARDS")
 
 
 if __name__ == "__main__":

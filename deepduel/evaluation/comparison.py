@@ -46,7 +46,7 @@ def document(
     axes = [axis for axis in first.tasks if axis in second.tasks]
     if not axes:
         raise UsageError(
-            f"--compare: {first.workdir} ({', '.join(first.tasks)}) and {second.workdir} "
+            f"{first.workdir} ({', '.join(first.tasks)}) and {second.workdir} "
             f"({', '.join(second.tasks)}) share no task"
         )
     pairs = {axis: _aligned(first, second, axis) for axis in axes}
@@ -70,12 +70,12 @@ def _aligned(
     differing = len(indices.keys() ^ set(one.keys))
     if differing or not one.keys:
         raise DataError(
-            f"--compare: {runs} were evaluated on different images of {axis} ({differing:,} not in both); "
+            f"{runs} were evaluated on different images of {axis} ({differing:,} not in both); "
             "evaluate both with the same --data_dir and --split"
         )
     if set(one.classes) != set(other.classes):
         raise DataError(
-            f"--compare: {runs} were trained on different labels of {axis} ({', '.join(one.classes)}; "
+            f"{runs} were trained on different labels of {axis} ({', '.join(one.classes)}; "
             f"{', '.join(other.classes)})"
         )
     other = other.only([indices[key] for key in one.keys]).renumbered(one.classes)
@@ -87,7 +87,7 @@ def _aligned(
             other.labels[relabelled[0]],
         )
         raise DataError(
-            f"--compare: {runs} were evaluated with different labels of {key} ({one.classes[label]}, "
+            f"{runs} were evaluated with different labels of {key} ({one.classes[label]}, "
             f"{one.classes[other_label]}); evaluate both with the same --data_dir"
         )
     return one, other

@@ -92,7 +92,7 @@ def read(workdir: str | os.PathLike, split: str) -> SavedEvaluation:
         about = documents.read_file(path, _Metrics).about
     except FileNotFoundError:
         raise DataError(
-            f"--compare: {workdir} has no {path.relative_to(workdir)}; "
+            f"{workdir} has no {path.relative_to(workdir)}; "
             f"run python -m deepduel.evaluate --workdir={workdir} --data_dir=SHARDS --split={split} first"
         ) from None
     except (OSError, ValueError, csv.Error) as error:

@@ -34,7 +34,7 @@ def export(predictor: Predictor, output: str, form: str) -> list[pathlib.Path]:
     """
     if form == "onnx" and importlib.util.find_spec("tf2onnx") is None:
         raise UsageError(
-            "--export=onnx needs the package tf2onnx: pip install tf2onnx; or use --export=savedmodel"
+            "format onnx needs the package tf2onnx: pip install 'deepduel[onnx]'; or use savedmodel"
         )
     folder = pathlib.Path(output)
     written = []

@@ -18,7 +18,7 @@ import sys
 import pytest
 from absl import flags
 
-from deepduel import presets, toy_images
+from deepduel import presets, subcommands, toy_images
 from deepduel.runs import training_run
 from tests.conftest import run_command
 from tests.docs.blocks import PAGES, ROOT, Block, anchors, blocks, flag_names, links, prose
@@ -27,7 +27,8 @@ from tfrecords_tools import convert, records
 
 COMMANDS = (
     "tfrecords_tools.convert", "tfrecords_tools.verify", "tfrecords_tools.inspect", "deepduel.train",
-    "deepduel.evaluate", "deepduel.predict", "deepduel.profile_input", "deepduel.toy_images",
+    "deepduel.evaluate", "deepduel.predict", "deepduel.compare", "deepduel.export", "deepduel.profile_input",
+    "deepduel.toy_images",
 )  # fmt: skip
 FLAG_PAGES = {
     "tfrecords_tools.convert": ("converting", "scaling"),
@@ -36,6 +37,8 @@ FLAG_PAGES = {
     "deepduel.train": ("training", "augmenting", "scaling"),
     "deepduel.evaluate": ("evaluating",),
     "deepduel.predict": ("predicting",),
+    "deepduel.compare": ("evaluating",),
+    "deepduel.export": ("predicting",),
     "deepduel.profile_input": ("training", "augmenting"),
     "deepduel.toy_images": ("index",),
 }
@@ -44,7 +47,7 @@ LONG = (  # they measure or train for minutes
     "experiments.benchmark_throughput", "experiments.export_stablehlo",
     "experiments.time_to_accuracy", "experiments.what_helps",
 )  # fmt: skip
-FOREIGN_FLAGS = {"flagfile", "help", "helpfull"}  # of every command
+FOREIGN_FLAGS = {"flagfile", "help", "helpfull", "version"}  # of every command
 LANGUAGES = ("shell", "python", "text")
 TESTED = [page for page in PAGES if any(block.is_run for block in blocks(page))]
 
@@ -94,6 +97,9 @@ def test_the_blocks_of_a_page_run(page, workshop, tmp_path, monkeypatch):
 
 def try_command(words: list[str], block: Block, monkeypatch) -> None:
     """Runs a command, or has its own flags parse it."""
+    match words:
+        case ["deepduel", name, *given] if name in subcommands.SUBCOMMANDS:
+            words = ["python", "-m", subcommands.SUBCOMMANDS[name].module, *given]
     match words:
         case ["make", target]:
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), block.place
@@ -239,15 +245,12 @@ def test_every_file_of_the_repository_that_a_page_names_exists(page):
         assert unknown_extras(requirement) == set(), f"{page.name}: {requirement}"
 
 
-def test_presets_and_installed_commands_are_the_ones_named():
+def test_presets_and_commands_are_the_ones_named():
     training = (ROOT / "docs" / "training.md").read_text("utf-8")
     assert [name for name in presets.names() if f"`{name}`" not in training] == []
-    config = configparser.ConfigParser()
-    config.read(ROOT / "setup.cfg")
-    scripts = config["options.entry_points"]["console_scripts"]
-    installed = set(re.findall(r"^([\w-]+) =", scripts, re.MULTILINE))
-    named = set(re.findall(r"`(deepduel-[\w-]+)`", (ROOT / "docs" / "index.md").read_text("utf-8")))
-    assert named == {name for name in installed if "-" in name}
+    overview = (ROOT / "docs" / "index.md").read_text("utf-8")
+    rows = re.findall(r"^\| `deepduel (\w+)` \| .+ \| `python -m ([\w.]+)` \|$", overview, re.MULTILINE)
+    assert rows == [(name, command.module) for name, command in subcommands.SUBCOMMANDS.items()]
 
 
 def test_the_readme_leads_to_every_page_and_is_short():

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from deepduel import evaluate
+from deepduel import compare, evaluate
 from deepduel.decoding.split import Split
 from deepduel.evaluation import bootstrap, comparison, saved_evaluation
 from deepduel.reports import comparison_page
@@ -73,7 +73,7 @@ def test_two_runs_are_compared_image_by_image_whatever_the_order(tmp_path, capsy
     rows = [[f"{n}.jpg", "real", "real" if n < 70 else "fake"] for n in range(100)]
     better = [[key, label, "real" if n < 90 else "fake"] for n, (key, label, _) in enumerate(rows)]
     a, b = _run(tmp_path / "a", rows), _run(tmp_path / "b", better[::-1], classes=("fake", "real"))
-    assert run_command(evaluate, f"--compare={a},{b}", f"--output={tmp_path / 'c.json'}") == 0
+    assert run_command(compare, a, b, f"--output={tmp_path / 'c.json'}") == 0
     out = capsys.readouterr().out
     assert "A 70.00%, B 90.00%" in out and "B is better" in out
     task = json.loads((tmp_path / "c.json").read_text())["tasks"]["authenticity"]
@@ -91,7 +91,7 @@ def test_two_runs_are_compared_image_by_image_whatever_the_order(tmp_path, capsy
 def test_equal_runs_are_not_called_different(tmp_path, capsys):
     rows = [[f"{n}.jpg", "real", "real" if n % 3 else "fake"] for n in range(50)]
     a, b = _run(tmp_path / "a", rows), _run(tmp_path / "b", rows)
-    assert run_command(evaluate, f"--compare={a},{b}") == 0
+    assert run_command(compare, a, b) == 0
     assert "no significant difference" in capsys.readouterr().out
 
 
@@ -104,7 +104,7 @@ def test_the_page_has_both_runs_their_figures_cells_and_the_pictures_they_disagr
         words = f"--workdir={run}", f"--data_dir={toy_shards}", "--bootstrap=0", "--duplicates=none"
         assert run_command(evaluate, *words) == 0
     page, numbers = tmp_path / "out" / "c.html", tmp_path / "out" / "c.json"
-    assert run_command(evaluate, f"--compare={runs[0]},{runs[1]}", f"--output={page},{numbers}") == 0
+    assert run_command(compare, runs[0], runs[1], f"--output={page},{numbers}") == 0
     assert f"comparison: {page}" in capsys.readouterr().out
     document, text = json.loads(numbers.read_text()), page.read_text("utf-8")
     assert (document["format"], document["format_version"]) == ("deepduel-comparison", 1)
@@ -133,7 +133,7 @@ def test_a_page_without_the_shards_says_where_the_pictures_are(tmp_path):
     other = [[key, label, "real"] for key, label, _ in rows]
     a, b = (_run(tmp_path / name, part) for name, part in (("a", rows), ("b", other)))
     page = tmp_path / "c.html"
-    assert run_command(evaluate, f"--compare={a},{b}", f"--output={page}") == 0
+    assert run_command(compare, a, b, f"--output={page}") == 0
     text = page.read_text("utf-8")
     assert "Shown without images" in text and "Set --data_dir to their folder" in text
     assert "<img" not in text and "&lt;70&gt;.jpg" in text
@@ -174,18 +174,16 @@ def test_mistakes_get_one_clear_line(tmp_path, capsys):
     (tmp_path / "e").mkdir()
 
     def fails(words, code, *says):
-        assert run_command(evaluate, *words) == code
+        assert run_command(compare, *words) == code
         error = capsys.readouterr().err
         assert "Traceback" not in error and all(part in error for part in says), error
 
-    fails([f"--compare={a},{fewer}"], 1, "different images", "1 not in both")
-    fails([f"--compare={a},{others}"], 1, "1.jpg", "real, fake")
-    fails([f"--compare={a},{labels}"], 1, "different labels", "real, gan")
-    fails([f"--compare={a},{broken}"], 1, "predictions.csv", "evaluate the run again")
-    fails([f"--compare={a},{another}"], 2, "share no task")
-    fails([f"--compare={a},{tmp_path / 'e'}"], 1, "predictions.csv", "deepduel.evaluate")
-    fails([f"--compare={a}"], 2, "two run folders")
-    fails([f"--compare={a},{fewer}", f"--workdir={a}"], 2, "without --workdir")
-    fails([f"--compare={a},{a}", f"--output={tmp_path / 'x.pdf'}"], 2, "x.pdf", ".html", ".json")
-    fails([f"--workdir={a}"], 2, "--data_dir is missing")
-    fails([f"--workdir={a}", f"--data_dir={a}", "--output=x.json"], 2, "--output needs --compare")
+    fails([a, fewer], 1, "different images", "1 not in both")
+    fails([a, others], 1, "1.jpg", "real, fake")
+    fails([a, labels], 1, "different labels", "real, gan")
+    fails([a, broken], 1, "predictions.csv", "evaluate the run again")
+    fails([a, another], 2, "share no task")
+    fails([a, tmp_path / "e"], 1, "predictions.csv", "deepduel.evaluate")
+    fails([a], 2, "two run folders")
+    fails([a, fewer, a], 2, "two run folders")
+    fails([a, a, f"--output={tmp_path / 'x.pdf'}"], 2, "x.pdf", ".html", ".json")

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from deepduel import predict
+from deepduel import export
 from deepduel.prediction.predictor import Predictor
 from tests.conftest import run_command
 from tests.helpers.fake_runs import SIZE, write_run
@@ -44,7 +44,7 @@ def _same_elsewhere(run_folder, exported, program, tmp_path):
 @pytest.mark.slow
 def test_a_savedmodel_gives_the_same_numbers_elsewhere(run_folder, tmp_path):
     out = tmp_path / "exported"
-    assert run_command(predict, f"--workdir={run_folder}", "--export=savedmodel", f"--output={out}") == 0
+    assert run_command(export, f"--workdir={run_folder}", f"--output={out}") == 0
     assert json.loads((out / "classes.json").read_text())["category"]["classes"] == [
         "animals", "human_faces", "vehicles",
     ]  # fmt: skip
@@ -59,20 +59,19 @@ def test_a_savedmodel_gives_the_same_numbers_elsewhere(run_folder, tmp_path):
 )
 def test_an_onnx_model_gives_the_same_numbers_elsewhere(run_folder, tmp_path):
     out = tmp_path / "exported"
-    assert run_command(predict, f"--workdir={run_folder}", "--export=onnx", f"--output={out}") == 0
+    assert run_command(export, f"--workdir={run_folder}", "--format=onnx", f"--output={out}") == 0
     _same_elsewhere(run_folder, out / "category.onnx", _ONNX, tmp_path)
 
 
 def test_mistakes_get_one_clear_line(run_folder, tmp_path, capsys, monkeypatch):
     def fails(words, code, *says):
-        assert run_command(predict, f"--workdir={run_folder}", *words) == code
+        assert run_command(export, f"--workdir={run_folder}", *words) == code
         error = capsys.readouterr().err
         assert "Traceback" not in error and all(part in error for part in says), error
 
     out = f"--output={tmp_path / 'x'}"
-    fails([out], 2, "--images is missing")
-    fails([out, "--export=savedmodel", "--images=somewhere"], 2, "--images")
+    fails([], 2, "--output is missing")
     (tmp_path / "x" / "category").mkdir(parents=True)
-    fails([out, "--export=savedmodel"], 1, "exists already")
+    fails([out], 1, "exists already")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    fails([out, "--export=onnx"], 2, "pip install tf2onnx")
+    fails([out, "--format=onnx"], 2, "pip install 'deepduel[onnx]'")

@@ -96,6 +96,8 @@ COMMANDS = [
     "deepduel.train",
     "deepduel.evaluate",
     "deepduel.predict",
+    "deepduel.compare",
+    "deepduel.export",
     "deepduel.profile_input",
     "deepduel.quickstart",
     "deepduel.toy_images",
