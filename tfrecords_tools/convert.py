@@ -20,7 +20,7 @@ from tfrecords_tools.format import manifest as manifests
 from tfrecords_tools.format import records, storage
 from tfrecords_tools.listing import candidates, folder
 from tfrecords_tools.listing.listing import Listing, require_all_classes, require_all_splits
-from tfrecords_tools.sources import labelled, opening
+from tfrecords_tools.sources import opening
 from tfrecords_tools.writing import conversion_flags, curation, planning, repair, summary, writer
 
 FLAGS = flags.FlagValues()
@@ -40,11 +40,11 @@ def main(options: flags.FlagValues) -> None:
         listing = folder.scan(
             options.input_dir,
             layout=str(base.options["layout"]) if base and options.layout is None else options.layout,
-            metadata=options.metadata,
+            labels=conversion_flags.label_file_options(options),
+            choice=conversion_flags.image_choice(options),
             seed=options.seed,
             allow_missing_classes=bool(options.split) or _incomplete(options),
             axes=base.axes if base else None,
-            label_columns=labelled.label_columns(options.label_columns),
             spool_folder=_spool_folder(options),
             on_progress=bar.update,
         )
@@ -65,7 +65,7 @@ def _convert(
     for key, reason in listing.rejected:
         if reason.startswith("unreadable directory"):  # it may hold any number of images
             print(f"{options.input_dir}/{records.key_text(key)}: {reason}; skipped", file=sys.stderr)
-    if line := candidates.system_line(listing.system):
+    for line in filter(None, (candidates.system_line(listing.system), *listing.notes)):
         print(line, flush=True)
     count = len(listing)
     if base:

@@ -14,7 +14,7 @@ import numpy as np
 from deepduel.decoding.split import Split
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import records
-from tfrecords_tools.listing.metadata import PATH_COLUMNS
+from tfrecords_tools.listing.label_file import PATH_COLUMNS
 
 MOST_VALUES = 200  # a column with more different values holds numbers or names of single images, not groups
 _KEYS = (*PATH_COLUMNS, "key")

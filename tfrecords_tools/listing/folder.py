@@ -1,15 +1,18 @@
 """An image folder -> a listing: every image's key, size, split and labels."""
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable
 
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import records
 from tfrecords_tools.listing import layout as layouts
-from tfrecords_tools.listing import metadata as metadata_file
+from tfrecords_tools.listing import metadata
+from tfrecords_tools.listing.choice import Choice
+from tfrecords_tools.listing.label_file import FILE_NAME, LabelFile, LabelFileOptions
 from tfrecords_tools.listing.layout import Layout
 from tfrecords_tools.listing.listing import Listing, require_all_classes
 from tfrecords_tools.listing.table import Table
-from tfrecords_tools.listing.walk import METADATA, Walk
+from tfrecords_tools.listing.walk import Walk
 from tfrecords_tools.sources import opening
 from tfrecords_tools.sources.labelled import Labelled
 
@@ -18,11 +21,11 @@ def scan(
     folder: str,
     *,
     layout: str | None = None,
-    metadata: str | None = None,
+    labels: LabelFileOptions | None = None,
+    choice: Choice | None = None,
     seed: int = 0,
     allow_missing_classes: bool = False,
     axes: dict[str, tuple[str, ...]] | None = None,
-    label_columns: Mapping[str, str] | None = None,
     spool_folder: str | None = None,
     on_progress: Callable[[int], None] = lambda count: None,
 ) -> Listing:
@@ -31,19 +34,19 @@ def scan(
     Args:
       folder: its path, or what `sources.opening.open_source` takes.
       layout: a template such as "{split}/{authenticity}/{category}"; None detects it.
-      metadata: name of a CSV file in the folder; None reads metadata.csv when there is one,
-        "" reads none.
+      labels: how CSV files with labels are read; `label_columns` are also for sources with columns.
+      choice: which images are taken, and how classes are called and numbered; None takes all.
       seed: of the order of writing.
       allow_missing_classes: let a labelled split lack images of some class.
       axes: label maps to use, of a folder that this is to be added to; None makes them.
-      label_columns: axis -> column, for sources with columns.
       spool_folder: where images are copied to that can only be read in order.
       on_progress: called with the number of files found so far, now and then.
 
     Raises:
       DataError: no such folder, no images, no layout, a contradiction, a missing class.
     """
-    store = opening.open_source(folder, label_columns=label_columns, spool_folder=spool_folder)
+    labels, choice = labels or LabelFileOptions(), choice or Choice()
+    store = opening.open_source(folder, label_columns=labels.label_columns, spool_folder=spool_folder)
     if isinstance(store, Labelled):
         if layout not in (None, store.layout):
             raise UsageError(
@@ -53,21 +56,78 @@ def scan(
         layout = store.layout
     if not store.exists():
         raise DataError(f"{folder}: there is no such folder; --input_dir names a folder of images")
-    name = METADATA if metadata is None else metadata
-    walk = Walk(store, name, seed, on_progress)
+    walk = Walk(store, labels.file, seed, choice, on_progress)
     if not len(walk.rows):
         raise DataError(_nothing(folder, walk))
-    chosen = Layout(layout) if layout is not None else layouts.detect(walk.counts())
-    table = Table(walk, chosen, folder)
-    if name and store.size(name) is not None:
-        metadata_file.read(table, store.read(name), f"{folder}/{name}", seed)
-    elif metadata:
-        raise DataError(f"{folder}/{name}: there is no such file; --metadata names a CSV file in --input_dir")
+    given = Layout(layout) if layout is not None else None
+    files = [] if isinstance(store, Labelled) else _label_files(walk, folder, labels, given)
+    table = Table(walk, given or _detect(walk, files, labels, choice), folder, choice)
+    notes = [note for file in files for note in file.notes]
+    if files:
+        notes += metadata.apply(table, files, labels, seed)
+    table.choose_by_label()
     listing = table.finish(axes)
+    listing.notes[:0] = notes
     if not allow_missing_classes:
         table.require_images_of_each_class()
         require_all_classes(listing)
     return listing
+
+
+def _label_files(
+    walk: Walk, folder: str, options: LabelFileOptions, layout: Layout | None
+) -> list[LabelFile]:
+    """The CSV files to read: the one that is named, else each metadata.csv, as Hugging Face's loaders do."""
+    axes = layout.axes if layout else _axes_of_directories(walk)
+    if options.file is not None:
+        paths = [options.file] if options.file else []
+    else:
+        paths = [os.fsdecode(key) for key in walk.tables]
+    if not paths and options != LabelFileOptions(file=options.file):
+        raise DataError(
+            f"{folder}: there is no {FILE_NAME} for --path_column, --label_columns and the like; name a CSV "
+            "file in --input_dir with --metadata"
+        )
+    files = []
+    for path in paths:
+        if walk.source.size(path) is None:
+            raise DataError(
+                f"{folder}/{path}: there is no such file; --metadata names a CSV file in --input_dir"
+            )
+        base = path.rpartition("/")[0] if options.base_dir is None else options.base_dir.strip("/")
+        data = walk.source.read(path)
+        files.append(LabelFile(data, f"{folder}/{path}", f"{base}/" if base else "", options, axes))
+    return files
+
+
+def _axes_of_directories(walk: Walk) -> tuple[str, ...]:
+    try:
+        return layouts.detect(walk.counts()).axes
+    except DataError:
+        return ()
+
+
+def _detect(walk: Walk, files: list[LabelFile], options: LabelFileOptions, choice: Choice) -> Layout:
+    """The layout of the directories; where CSV files give the labels, directories need not."""
+    supplied = set().union(*(file.axes for file in files)) - {layouts.SPLIT}
+    counts = walk.counts()
+    try:
+        layout = layouts.detect(counts)
+    except DataError:
+        if not supplied:
+            raise
+        return layouts.detect_splits(counts)
+    if options.label_columns:
+        return layouts.detect_splits(counts)
+    parts = list(layout.parts)
+    for axis in supplied & set(layout.axes):
+        position = parts.index(f"{{{axis}}}")
+        names = {values[axis] for folder in counts if (values := layout.match(folder)) and axis in values}
+        in_files = set().union(*(file.values(axis) for file in files if axis in file.axes))
+        if axis == layouts.AUTHENTICITY or names & in_files:
+            continue
+        parts[position] = "*"  # images/, part_1/: directories that are no labels
+    return Layout("/".join(parts))
 
 
 def _nothing(folder: str, walk: Walk) -> str:

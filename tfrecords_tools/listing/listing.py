@@ -45,6 +45,7 @@ class Listing:
       rejected: (key, reason) of images that cannot enter, as far as listing shows it.
       skipped: (key, reason) of files that are not images, or are left out for another reason.
       system: hidden and system directories, which are passed over.
+      notes: lines for people on how the folder was understood.
     """
 
     root: str
@@ -59,6 +60,7 @@ class Listing:
     skipped: list[tuple[bytes, str]]
     keys: np.ndarray
     system: list[bytes] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.rows)

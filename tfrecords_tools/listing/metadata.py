@@ -1,132 +1,150 @@
-"""metadata.csv: checked against the directories, and the source of labels that they do not give.
-
-A row names a file (`image_path`, `path`, `file`, `image` or `filename`) and has `label` (authenticity:
-0 real, 1 fake), `class` (category), or columns named after axes; `split` too. Other columns are left.
-"""
-
-import csv
-import io
-from typing import Any
+"""Labels of CSV files -> columns of the table of a folder, beside those of its directories or instead."""
 
 import numpy as np
 
 from tfrecords_tools.errors import DataError
-from tfrecords_tools.format import records
-from tfrecords_tools.listing.layout import AUTHENTICITY, CATEGORY, SPLIT, TRUTH_WORDS
+from tfrecords_tools.format import records, storage
+from tfrecords_tools.listing.label_file import LabelFile, LabelFileOptions, Row
+from tfrecords_tools.listing.layout import AUTHENTICITY, SPLIT, TRUTH_WORDS
 from tfrecords_tools.listing.table import Table
 
-PATH_COLUMNS = ("image_path", "path", "file", "image", "filename")
-_AXIS_COLUMNS = {"label": AUTHENTICITY, "class": CATEGORY}
+NO_ROW = "no row in the CSV file names it"
 
 
-def read(table: Table, data: bytes, where: str, seed: int) -> None:
-    """Takes a CSV file into the table of a folder.
+def apply(table: Table, files: list[LabelFile], options: LabelFileOptions, seed: int) -> list[str]:
+    """Takes CSV files into the table of a folder.
 
     Args:
       table: what the directories say.
-      data: the file's bytes.
-      where: its name in messages.
+      files: the files; all rows together are one list.
+      options: how to treat what is missing.
       seed: of the table's order hashes.
 
+    Returns:
+      Lines for people on what was passed over.
+
     Raises:
-      DataError: it names an image that is not there, or contradicts a directory, or labels only some.
+      DataError: a row names an image that does not exist or contradicts a directory, or the rows label only
+        some images of a split.
     """
-    _Reader(table, where, seed).read(data)
+    merger = _Merger(table, options, seed)
+    for file in files:
+        merger.add(file)
+    return merger.finish(", ".join(file.where for file in files))
 
 
-class _Reader:
-    def __init__(self, table: Table, where: str, seed: int):
-        self.table, self.where, self.seed = table, where, seed
+class _Merger:
+    """The rows of several files, one after another."""
 
-    def read(self, data: bytes) -> None:
-        text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", "surrogateescape", newline="")
-        reader = csv.reader(text)
-        try:
-            self._read(reader)
-        except csv.Error as error:
-            line = f"{self.where}: row {reader.line_num}"
-            raise DataError(f"{line} is no row of a CSV file ({error}); correct it") from error
+    def __init__(self, table: Table, options: LabelFileOptions, seed: int):
+        self._table, self._options, self._seed = table, options, seed
+        self._from_folders = set(table.columns) if table.layout.has_split else set(table.columns) - {SPLIT}
+        self._supplied: set[str] = set()
+        self._order = np.argsort(table.walk.rows["order"], kind="stable")
+        self._hashes = table.walk.rows["order"][self._order]
+        self._has_row = np.zeros(len(table.walk.rows), bool)
+        self._rows_without_image = 0
 
-    def _read(self, reader: Any) -> None:
-        header = [column.strip() for column in next(reader, [])]
-        path = next((header.index(column) for column in PATH_COLUMNS if column in header), None)
-        where = self.where
-        if path is None:
-            raise DataError(f"{where}: no column {' or '.join(PATH_COLUMNS)}; its columns are {header}")
-        from_folders = (
-            set(self.table.columns) if self.table.layout.has_split else set(self.table.columns) - {SPLIT}
-        )
-        wanted = self._wanted(header)
-        order = np.argsort(self.table.walk.rows["order"], kind="stable")
-        hashes = self.table.walk.rows["order"][order]
-        has_row = np.zeros(len(self.table.walk.rows), bool)
-        for row in reader:
-            if not row:
-                continue
-            line = f"{where}: row {reader.line_num}"
-            if len(row) != len(header):
-                raise DataError(f"{line} has {len(row)} fields, but the header has {len(header)}")
-            index = self._find(row[path], order, hashes)
+    def add(self, file: LabelFile) -> None:
+        for axis in file.axes:
+            if axis not in self._table.columns:
+                self._table.columns[axis] = np.full(len(self._table.walk.rows), -1, np.int32)
+        self._supplied |= file.axes - self._from_folders
+        for row in file.rows():
+            index = self._find(self._key(row.path, file.base))
             if index is None:
-                raise DataError(
-                    f"{line} names {row[path]!r}, but {self.table.root} has no such image; "
-                    "correct the row, or pass --metadata= to leave the file unread"
-                )
-            if has_row[index]:
-                raise DataError(f"{line} names {row[path]!r} a second time; keep one of the rows")
-            has_row[index] = True
-            for column, position in wanted.items():
-                self._take(column, row[position].strip(), index, column in from_folders, line, row[path])
-        self._require_rows(has_row, set(wanted) - from_folders, where)
+                if self._options.missing == "fail":
+                    raise DataError(self._not_found(row, file.base))
+                self._rows_without_image += 1
+                continue
+            if self._has_row[index]:
+                raise DataError(f"{row.where} names {row.path!r} a second time; keep one of the rows")
+            self._has_row[index] = True
+            for axis, label in row.labels.items():
+                if label:
+                    self._take(axis, label, index, row)
 
-    def _wanted(self, header: list[str]) -> dict[str, int]:
-        """Axis (or split) -> position of its column."""
-        axes = {SPLIT, AUTHENTICITY, CATEGORY, *self.table.layout.axes}
-        wanted = {}
-        for position, column in enumerate(header):
-            axis = column if column in axes else _AXIS_COLUMNS.get(column)
-            if axis is not None and axis not in wanted:
-                wanted[axis] = position
-                if axis not in self.table.columns:
-                    self.table.columns[axis] = np.full(len(self.table.walk.rows), -1, np.int32)
-        return wanted
+    def finish(self, where: str) -> list[str]:
+        images_without_row = 0
+        if self._options.missing == "skip":
+            without = ~self._has_row & ~self._table.outside
+            images_without_row = int(without.sum())
+            self._table.leave_out(without, NO_ROW)
+        else:
+            self._require_rows(where)
+        if self._rows_without_image or images_without_row:
+            return [
+                f"{where}: passed over {self._rows_without_image:,} rows without an image and "
+                f"{images_without_row:,} images without a row"
+            ]
+        return []
 
-    def _find(self, path: str, order: np.ndarray, hashes: np.ndarray) -> int | None:
-        key = path.strip().removeprefix("./").encode("utf-8", "surrogateescape")
-        place = int(np.searchsorted(hashes, np.uint64(records.order_hash(key, self.seed))))
-        if place == len(order) or self.table.walk.key(order[place]) != key:
-            return None
-        return int(order[place])
+    def _key(self, path: str, base: str) -> bytes:
+        key = base + path.removeprefix("./") + self._options.path_suffix
+        return key.encode("utf-8", "surrogateescape")
 
-    def _take(self, column: str, value: str, index: int, from_folders: bool, line: str, path: str) -> None:
-        if value == "":
-            return
-        if column == AUTHENTICITY:
-            word = TRUTH_WORDS.get(value.casefold())
+    def _find(self, key: bytes) -> int | None:
+        for name in (key, key.replace(b"\\", b"/")) if b"\\" in key else (key,):
+            place = int(np.searchsorted(self._hashes, np.uint64(records.order_hash(name, self._seed))))
+            if place < len(self._order) and self._table.walk.key(self._order[place]) == name:
+                return int(self._order[place])
+        return None
+
+    def _not_found(self, row: Row, base: str) -> str:
+        """The message for a row without an image, with the flag that would find it."""
+        remedy = "correct the row, or pass --missing=skip to pass over such rows, or --metadata= to read none"
+        key = self._key(row.path, base)
+        suffixes = (
+            [""] if self._options.path_suffix else ["", *sorted(map(bytes.decode, storage.IMAGE_SUFFIXES))]
+        )
+        folders = {"/".join(folder) + "/" for folder in self._table.walk.folders if folder} | {""}
+        name = row.path.replace("\\", "/").rpartition("/")[2]
+        for suffix in suffixes:
+            if self._find(key + suffix.encode()) is not None:
+                remedy = f"pass --path_suffix={suffix}"
+                break
+            for folder in sorted(folders)[:1_000]:
+                for path in (row.path, name):
+                    if self._find(self._key(path, folder) + suffix.encode()) is not None and path == row.path:
+                        also = f" and --path_suffix={suffix}" if suffix else ""
+                        return self._no_image(row, f"pass --base_dir={folder.rstrip('/')}{also}")
+        return self._no_image(row, remedy)
+
+    def _no_image(self, row: Row, remedy: str) -> str:
+        return f"{row.where} names {row.path!r}, but {self._table.root} has no such image; {remedy}"
+
+    def _take(self, axis: str, label: str, index: int, row: Row) -> None:
+        if axis == AUTHENTICITY:
+            word = TRUTH_WORDS.get(label.casefold())
             if word is None:
-                raise DataError(f"{line}: {value!r} is no authenticity label, which is 0 (real) or 1 (fake); "
-                                "a column of other labels must be called class")  # fmt: skip
-            value = word
-        if not from_folders:
-            self.table.columns[column][index] = self.table.number(column, value)
+                raise DataError(
+                    f"{row.where}: {label!r} is no authenticity label, which is 0 (real) or 1 (fake); a "
+                    "column of other labels must be called class, or be named with "
+                    "--label_columns=category=COLUMN"
+                )
+            label = word
+        label = self._table.renamed(label)
+        if axis not in self._from_folders:
+            self._table.columns[axis][index] = self._table.number(axis, label)
             return
-        label = self.table.columns[column][index]
-        if label >= 0 and self.table.names[column].get(value) != label:
+        number = self._table.columns[axis][index]
+        if number >= 0 and self._table.names[axis].get(label) != number:
             raise DataError(
-                f"{line} says {path!r} is {value!r} ({column}), but its directory says "
-                f"{list(self.table.names[column])[label]!r}; correct the row or move the image"
+                f"{row.where} says {row.path!r} is {label!r} ({axis}), but its directory says "
+                f"{list(self._table.names[axis])[number]!r}; correct the row, move the image, or pass "
+                f"--label_columns={axis}=COLUMN to take labels from the file alone"
             )
 
-    def _require_rows(self, has_row: np.ndarray, supplied: set[str], where: str) -> None:
-        """Where only the CSV file gives labels, every image of a split has them or none has."""
-        for column in supplied - {SPLIT}:
-            for split in np.unique(self.table.columns[SPLIT][~self.table.outside]):
-                in_split = (self.table.columns[SPLIT] == split) & ~self.table.outside
-                missing = in_split & (self.table.columns[column] < 0)
+    def _require_rows(self, where: str) -> None:
+        """Where only CSV files give labels, every image of a split has a row, or none has."""
+        table = self._table
+        for axis in self._supplied - {SPLIT}:
+            for split in np.unique(table.columns[SPLIT][~table.outside]):
+                in_split = (table.columns[SPLIT] == split) & ~table.outside
+                missing = in_split & ~self._has_row
                 if missing.any() and not missing[in_split].all():
-                    index = int(np.flatnonzero(missing)[0])
-                    why = "leaves it empty" if has_row[index] else "has no row for it"
-                    key = records.key_text(self.table.walk.key(index))
+                    key = records.key_text(table.walk.key(int(np.flatnonzero(missing)[0])))
                     raise DataError(
-                        f"{where}: {key} has no {column}: the file {why}; label all images of a split or none"
+                        f"{where}: {key} has no {axis}: there is no row for it; add one with an empty label, "
+                        "or pass --missing=skip to leave such images out"
                     )

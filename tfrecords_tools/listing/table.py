@@ -9,9 +9,10 @@ import numpy as np
 
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records
+from tfrecords_tools.listing.choice import Choice, matches_name
 from tfrecords_tools.listing.layout import AUTHENTICITY, DEFAULT_SPLIT, SPLIT, TRUTH_WORDS, Layout
 from tfrecords_tools.listing.listing import Listing
-from tfrecords_tools.listing.walk import Walk
+from tfrecords_tools.listing.walk import NOT_CHOSEN, Walk
 from tfrecords_tools.sources.labelled import Labelled
 
 TRUTH = ("real", "fake")  # label 0, label 1
@@ -20,11 +21,15 @@ TRUTH = ("real", "fake")  # label 0, label 1
 class Table:
     """Columns of names by image, a column for the split and one per label axis."""
 
-    def __init__(self, walk: Walk, layout: Layout, root: str):
+    def __init__(self, walk: Walk, layout: Layout, root: str, choice: Choice | None = None):
         self.walk, self.layout, self.root = walk, layout, root
+        self.choice = Choice() if choice is None else choice
+        self._old_names: set[str] = set()  # those that `choice.merge` may rename
+        self._skipped: list[tuple[bytes, str]] = []
         self.names: dict[str, dict[str, int]] = {}  # per column, name -> id, in the order seen
         self.columns: dict[str, np.ndarray] = {}  # per column, [images] int32 ids, -1 unknown
         self.outside = np.zeros(len(walk.rows), bool)
+        self._left_out = self.outside  # of these, the ones that are not rejected
         values = [
             layout.match(folder) if own is None else own
             for folder, own in zip(walk.folders, walk.values, strict=True)
@@ -34,6 +39,8 @@ class Table:
             ids = [-2 if value is None else self.number(column, value.get(column)) for value in values]
             self.columns[column] = np.array(ids, np.int32)[folder]
         self.outside = self.columns[SPLIT] == -2
+        if layout.file_axes:
+            self._read_file_names()
         if not layout.has_split:
             self.columns[SPLIT] = np.where(self.outside, -2, -1).astype(np.int32)
         if layout.axes:
@@ -46,6 +53,7 @@ class Table:
         """The id of a name in a column, a new one for a new name; -1 for none."""
         if name is None:
             return -1
+        name = self.renamed(name)
         if column == AUTHENTICITY:
             name = TRUTH_WORDS.get(name.casefold(), name)
             if name not in TRUTH:
@@ -55,6 +63,56 @@ class Table:
                 )
         names = self.names.setdefault(column, {})
         return names.setdefault(name, len(names))
+
+    def renamed(self, name: str) -> str:
+        """What --merge makes of the name of a class or a split."""
+        self._old_names.add(name)
+        return self.choice.merge.get(name, name)
+
+    def leave_out(self, images: np.ndarray, reason: str) -> None:
+        """Leaves out the images of a mask; they are listed as skipped, not as rejected."""
+        self._skipped += [(self.walk.key(index), reason) for index in np.flatnonzero(images).tolist()]
+        self.outside |= images
+        self._left_out = self._left_out | images
+
+    def choose_by_label(self) -> None:
+        """Leaves out the images whose labels --exclude names, or --include does not name."""
+        include = self.choice.include if self.walk.include_by_label else ()
+        taken = np.zeros(len(self.outside), bool) if include else ~self.outside
+        for axis in set(self.names) & set(self.columns) - {SPLIT}:
+            names = list(self.names[axis])
+            for patterns, value in ((include, True), (self.choice.exclude, False)):
+                matching = [number for number, name in enumerate(names) if matches_name(name, patterns)]
+                if matching:
+                    taken[np.isin(self.columns[axis], matching)] = value
+        self.leave_out(~taken & ~self.outside, NOT_CHOSEN)
+        if self.outside.all():
+            raise DataError(
+                f"{self.root}: --include={','.join(self.choice.include)} and --exclude="
+                f"{','.join(self.choice.exclude)} leave no image; patterns match parts of paths and names of "
+                "classes"
+            )
+        for axis in set(self.names) & set(self.columns) - {SPLIT}:  # names that are left
+            self._forget_unused(axis)
+
+    def _forget_unused(self, axis: str) -> None:
+        used = np.unique(self.columns[axis][~self.outside])
+        used = used[used >= 0]
+        names = list(self.names[axis])
+        lookup = np.full(len(names) + 1, -1, np.int32)
+        lookup[used] = np.arange(len(used))
+        self.columns[axis] = lookup[self.columns[axis]]
+        self.names[axis] = {names[number]: index for index, number in enumerate(used.tolist())}
+
+    def _read_file_names(self) -> None:
+        """Takes labels from the names of the files."""
+        for index in np.flatnonzero(~self.outside).tolist():
+            values = self.layout.match_file(records.key_text(self.walk.key(index).rpartition(b"/")[2]))
+            if values is None:
+                self.outside[index] = True
+            else:
+                for axis, name in values.items():
+                    self.columns[axis][index] = self.number(axis, name)
 
     def _only_labelled_or_only_not(self) -> None:
         """Decides whether images directly in a split's directory are unlabelled or outside the layout."""
@@ -68,6 +126,7 @@ class Table:
         """Raises DataError when a class has a directory but not one image."""
         for folder, (key, reason, count) in self.walk.without_images.items():
             for axis, name in (self.layout.match(folder) or {}).items():
+                name = self.choice.merge.get(name, name)
                 name = TRUTH_WORDS.get(name.casefold(), name) if axis == AUTHENTICITY else name
                 if axis != SPLIT and name not in self.names.get(axis, {}):
                     directory = "/".join(folder)
@@ -81,7 +140,8 @@ class Table:
         """Final numbers of splits and labels, without what lies outside the layout."""
         walk = self.walk
         rejected = list(walk.rejected)
-        for index in np.flatnonzero(self.outside):
+        self.choice.require_used(self._old_names)
+        for index in np.flatnonzero(self.outside & ~self._left_out):
             rejected.append((walk.key(int(index)), f"outside the layout {self.layout.template}"))
         keep = slice(None) if not self.outside.any() else ~self.outside
         maps = self._maps(keep) if axes is None else axes
@@ -105,7 +165,8 @@ class Table:
         split, splits = self._splits(keep)
         return Listing(
             root=self.root, source=walk.source, layout=self.layout, splits=splits, axes=maps,
-            rows=walk.rows[keep], split=split, labels=labels, rejected=rejected, skipped=walk.skipped,
+            rows=walk.rows[keep], split=split, labels=labels, rejected=rejected,
+            skipped=walk.skipped + self._skipped,
             keys=walk.keys, system=walk.system,
         )  # fmt: skip
 
@@ -122,7 +183,7 @@ class Table:
     def _class_names(self, axis: str) -> tuple[str, ...]:
         """The label names of an axis in label order: the source's own order where it has one."""
         source = self.walk.source
-        names = tuple(sorted(self.names[axis]))
+        names = self.choice.in_order(self.names[axis])
         if axis == AUTHENTICITY:
             return TRUTH
         if not isinstance(source, Labelled):
@@ -154,5 +215,6 @@ class Table:
 
 
 def _renumber(ids: np.ndarray, numbers: dict[str, int], names: tuple[str, ...]) -> np.ndarray:
-    lookup = np.array([names.index(name) for name in numbers] + [-1], np.int32)
+    new = {name: number for number, name in enumerate(names)}
+    lookup = np.array([new[name] for name in numbers] + [-1], np.int32)
     return lookup[ids]  # id -1 picks the last entry: no label

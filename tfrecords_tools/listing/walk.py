@@ -1,6 +1,7 @@
 """The first pass over a folder: keys and numbers of all files, before anything is known of labels."""
 
 import collections
+import os
 import tempfile
 from collections.abc import Callable, Hashable, Mapping
 from typing import IO
@@ -11,9 +12,11 @@ import numpy.typing as npt
 from tfrecords_tools.format import records
 from tfrecords_tools.format.folder import Folder, FolderEntry, Source
 from tfrecords_tools.listing import candidates
+from tfrecords_tools.listing import label_file as label_files
 from tfrecords_tools.listing import layout as layouts
+from tfrecords_tools.listing.choice import Choice
 
-METADATA = "metadata.csv"
+NOT_CHOSEN = "left out by --include or --exclude"
 _ROW = np.dtype(
     [
         ("start", "<i8"),
@@ -43,7 +46,14 @@ class Walk:
       without_images: directories with other files: the first of these with its reason, and their number.
     """
 
-    def __init__(self, store: Source, metadata: str, seed: int, on_progress: Callable[[int], None]):
+    def __init__(
+        self,
+        store: Source,
+        label_file: str | None,
+        seed: int,
+        choice: Choice,
+        on_progress: Callable[[int], None],
+    ):
         self.folders: list[layouts.Folder] = []
         self.rejected: list[tuple[bytes, str]] = []
         self.skipped: list[tuple[bytes, str]] = []
@@ -56,13 +66,18 @@ class Walk:
         self.values: list[Mapping[str, str] | None] = []
         self._numbers: dict[Hashable, int] = {}  # of the directories
         start, chunk = 0, []
+        included: list[bool] = []
         for count, (entry, kind, reason) in enumerate(candidates.walk(store)):
             if count % 5_000 == 4_999:
                 on_progress(count + 1)
             if kind is not candidates.Kind.IMAGE:
-                if entry.key != metadata.encode():
-                    self._leave_out(entry, kind, reason)
+                if entry.key != os.fsencode(label_file or ""):
+                    self._leave_out(entry, kind, reason, choice)
                 continue
+            if choice.excludes(entry.key):
+                self.skipped.append((entry.key, NOT_CHOSEN))
+                continue
+            included.append(choice.includes(entry.key))
             keys.write(entry.key)
             chunk.append(
                 (
@@ -80,8 +95,22 @@ class Walk:
                 chunk = []
         rows.write(np.array(chunk, _ROW).tobytes())
         self.keys, self.rows = _mapped(keys, np.uint8), _mapped(rows, _ROW)
+        self.include_by_label = False
+        if choice.include and len(self.rows):
+            self._include(np.array(included))
         if not isinstance(store, Folder):
             self._reject_repeated()
+
+    def _include(self, included: np.ndarray) -> None:
+        """Leaves out the images whose paths --include does not match, if it matches any."""
+        self.include_by_label = not included.any()
+        if not self.include_by_label:
+            self.skipped += [(self.key(index), NOT_CHOSEN) for index in np.flatnonzero(~included).tolist()]
+            self.rows = self.rows[included]
+            used = np.unique(self.rows["folder"])
+            self.rows["folder"] = np.searchsorted(used, self.rows["folder"])
+            self.folders = [self.folders[number] for number in used.tolist()]
+            self.values = [self.values[number] for number in used.tolist()]
 
     def _folder_number(self, entry: FolderEntry) -> int:
         """The place in `folders` and `values` of an image's directory, or of what its source says of it."""
@@ -101,10 +130,13 @@ class Walk:
         self.rejected += [(self.key(index), reason) for index in repeated.tolist()]
         self.rows = np.delete(self.rows, repeated)
 
-    def _leave_out(self, entry: FolderEntry, kind: candidates.Kind, reason: str) -> None:
+    def _leave_out(self, entry: FolderEntry, kind: candidates.Kind, reason: str, choice: Choice) -> None:
         key = entry.key
-        if key.rpartition(b"/")[2] == METADATA.encode():
+        if not choice.excludes(key) and key.rpartition(b"/")[2] == label_files.FILE_NAME.encode():
             self.tables.append(key)
+            return
+        if choice.excludes(key) or not choice.includes(key):
+            self.skipped.append((key, NOT_CHOSEN))
             return
         if kind is candidates.Kind.SYSTEM:
             self.system.append(key)

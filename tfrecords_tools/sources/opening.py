@@ -45,7 +45,7 @@ def open_source(
 
     Args:
       url: a folder or its URL, an archive, `tfds:NAME[:SPLIT]`, `tar:PATTERN` or `parquet:PATTERN`.
-      label_columns: axis -> column, field or feature with its labels; only for the last three.
+      label_columns: axis -> column, field or feature with its labels, for the last three.
       spool_folder: where images are copied to that can only be read in order; None for a temporary folder.
 
     Raises:
@@ -55,10 +55,6 @@ def open_source(
     url = os.fspath(url)
     kind, rest = describe(url)
     columns = label_columns or {}
-    if columns and kind not in LABELLED:
-        raise UsageError(
-            f"--label_columns is for {', '.join(f'{name}:…' for name in LABELLED)}, not for {url}"
-        )
     if kind == "archive" and rest.lower().endswith(TAR_ENDINGS):
         from tfrecords_tools.sources import tar_archive
 

@@ -8,7 +8,7 @@ from absl import flags
 from tfrecords_tools.checking import duplicates
 from tfrecords_tools.errors import UsageError
 from tfrecords_tools.images import encoding_options
-from tfrecords_tools.listing import splitting
+from tfrecords_tools.listing import choice, label_file, splitting
 from tfrecords_tools.sources import labelled, opening
 from tfrecords_tools.writing import planning
 
@@ -33,25 +33,12 @@ _INPUT = (
         usual=True,
     ),
     _Flag(
-        "layout",
-        None,
-        "What each level of directories means, from the top: {split}, {authenticity}, {category} or any "
-        "other label axis, * for any directory, or a fixed name. Detected by default.",
-        usual=True,
-    ),
-    _Flag(
-        "metadata",
-        None,
-        "CSV file in --input_dir with the columns image_path, label (0 real, 1 fake), class, or label axes. "
-        "By default metadata.csv where it exists; --metadata= reads none.",
-        usual=True,
-    ),
-    _Flag(
-        "label_columns",
+        "include",
         "",
-        "For tfds:, tar: and parquet:, label axes and the features, JSON fields or columns that hold their "
-        "labels, AXIS=COLUMN,…; by default those that are known to be class labels.",
+        "Patterns of what to take, such as cats,dogs or 'train/*/*.png': paths, directories, file names, or "
+        "names of classes. By default everything.",
     ),
+    _Flag("exclude", "", "Patterns of what to leave out, as for --include."),
     _Flag(
         "split",
         "",
@@ -88,6 +75,62 @@ _INPUT = (
         "allow_missing_classes",
         False,
         "Accept a split without images of some class, also when all of its images were rejected.",
+    ),
+)
+_LABELS = (
+    _Flag(
+        "layout",
+        None,
+        "What each level of directories means, from the top: {split}, {authenticity}, {category} or any "
+        "other label axis, * for any directory, ** for any number of them, or a fixed name. The last part "
+        "may be a pattern of file names, such as {category}_*.jpg. Detected by default.",
+        usual=True,
+    ),
+    _Flag(
+        "metadata",
+        None,
+        "CSV file in --input_dir with paths of images and their labels, as UTF-8. By default every "
+        "metadata.csv; --metadata= reads none.",
+        usual=True,
+    ),
+    _Flag(
+        "label_columns",
+        "",
+        "Label axes and the columns that hold their labels, AXIS=COLUMN,…; directories give no labels then. "
+        "By default class (category), label, split, and columns called as an axis is. Also for the features "
+        "of tfds:, the JSON fields of tar: and the columns of parquet:.",
+    ),
+    _Flag(
+        "path_column",
+        "",
+        "Column of the images' paths; a number, from 0, for a file without a header line. By default "
+        "image_path, path, file, image, filename or file_name.",
+    ),
+    _Flag(
+        "base_dir",
+        None,
+        "Directory in --input_dir to which these paths are relative. By default that of the CSV file.",
+    ),
+    _Flag("path_suffix", "", "What these paths lack, such as .jpg."),
+    _Flag("metadata_encoding", "", "Encoding of the CSV file if it is not UTF-8, such as cp1252 or latin-1."),
+    _Flag(
+        "missing",
+        "fail",
+        "What to do with rows without an image and images without a row: fail, or skip (pass over and count "
+        "them).",
+        choices=label_file.MISSING,
+    ),
+    _Flag(
+        "merge",
+        "",
+        "Classes or splits to rename or to make one, OLD,OLD:NEW; several are separated by semicolons: "
+        "'lion,tiger:cat;wolf:dog'.",
+    ),
+    _Flag(
+        "class_order",
+        choice.SORTED,
+        "How classes are numbered: sorted, natural (class2 before class10), or a file with a name on each "
+        "line.",
     ),
 )
 _OUTPUT = (
@@ -148,14 +191,19 @@ _RUN = (
         "With --runner=beam: options of Apache Beam, such as '--runner=DirectRunner --direct_num_workers=2'.",
     ),
 )
-_GROUPS = {"Input": _INPUT, "Output": _OUTPUT, "Run": _RUN}
+# Recorded where they are not the default: repair and append need them again.
+_DECIDE_INPUT = (
+    "metadata", "label_columns", "path_column", "base_dir", "path_suffix", "metadata_encoding", "missing",
+    "merge", "class_order", "include", "exclude",
+)  # fmt: skip
+_GROUPS = {"Input": _INPUT, "Labels": _LABELS, "Output": _OUTPUT, "Run": _RUN}
 USUAL = {group: tuple(flag.name for flag in rows if flag.usual) for group, rows in _GROUPS.items()}
 FURTHER = {group: tuple(flag.name for flag in rows if not flag.usual) for group, rows in _GROUPS.items()}
 
 
 def define(flag_values: flags.FlagValues) -> None:
     """Defines all flags of `convert`."""
-    for flag in (*_INPUT, *_OUTPUT, *_RUN):
+    for flag in (*_INPUT, *_LABELS, *_OUTPUT, *_RUN):
         name, default, text, _, choices = flag
         if choices:
             flags.DEFINE_enum(name, default, choices, text, flag_values=flag_values)
@@ -180,7 +228,8 @@ def require(flag_values: flags.FlagValues) -> None:
     in_folder = opening.describe(flag_values.input_dir).kind == "folder"
     if in_folder and (target == source or target.startswith(source + os.sep)):
         raise UsageError("--output_dir must lie outside --input_dir, where shards would count as input")
-    labelled.label_columns(flag_values.label_columns)
+    label_file_options(flag_values)  # they check themselves
+    image_choice(flag_values)
     if not 0 <= flag_values.workers <= 1024:
         raise UsageError(f"--workers must be 1 to 1024, or 0 for one per core, not {flag_values.workers}")
     if flag_values.repair and (flag_values.append or flag_values.dry_run):
@@ -215,4 +264,32 @@ def options(flag_values: flags.FlagValues) -> planning.Options:
         group=flag_values.group,
         drop_duplicates=flag_values.drop_duplicates,
         duplicate_distance=flag_values.duplicate_distance,
+        input_flags={
+            name: flag_values[name].value
+            for name in _DECIDE_INPUT
+            if flag_values[name].value != flag_values[name].default
+        },
+    )
+
+
+def label_file_options(flag_values: flags.FlagValues) -> label_file.LabelFileOptions:
+    """How CSV files with labels are read. Raises UsageError for a wrong value."""
+    return label_file.LabelFileOptions(
+        file=flag_values.metadata,
+        path_column=flag_values.path_column,
+        label_columns=labelled.label_columns(flag_values.label_columns),
+        base_dir=flag_values.base_dir,
+        path_suffix=flag_values.path_suffix,
+        encoding=flag_values.metadata_encoding,
+        missing=flag_values.missing,
+    )
+
+
+def image_choice(flag_values: flags.FlagValues) -> choice.Choice:
+    """Which images are taken, and how classes are called. Raises UsageError for a wrong value."""
+    return choice.Choice(
+        include=choice.parse_patterns(flag_values.include),
+        exclude=choice.parse_patterns(flag_values.exclude),
+        merge=choice.parse_merge(flag_values.merge.split(";") if flag_values.merge else ()),
+        order=flag_values.class_order,
     )

@@ -7,6 +7,7 @@ workers, and again after an interruption.
 import dataclasses
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,7 @@ class Options:
       split, group: how splits were made, see `splitting.Shares`; "" for those of the folder.
       drop_duplicates: "none" or "across_splits".
       duplicate_distance: see `duplicates`.
+      input_flags: what decided which images are read, and their labels, where it is not the default.
       plan_version: of the rules by which splits are made, 1 or 2.
     """
 
@@ -46,6 +48,7 @@ class Options:
     drop_duplicates: str = "none"
     duplicate_distance: int = 4
     plan_version: int = PLAN_VERSION
+    input_flags: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier() or not self.name.isascii():
@@ -156,7 +159,9 @@ def describe_options(listing: Listing, options: Options) -> dict:
     encoding = fields.pop("encoding")
     if not options.split:
         fields["plan_version"] = 1  # which differs from 2 only there
-    return {"plan_version": fields.pop("plan_version"), "layout": listing.layout.template} | fields | encoding
+    input_flags = fields.pop("input_flags")
+    first = {"plan_version": fields.pop("plan_version"), "layout": listing.layout.template}
+    return first | fields | encoding | input_flags
 
 
 def _shard_count(images: int, size: int, options: Options) -> int:

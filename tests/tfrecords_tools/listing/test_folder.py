@@ -12,6 +12,7 @@ from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import records, storage
 from tfrecords_tools.format.folder import FolderEntry
 from tfrecords_tools.listing import folder, layout
+from tfrecords_tools.listing.label_file import LabelFileOptions
 from tfrecords_tools.listing.layout import Layout
 
 
@@ -47,8 +48,18 @@ def test_duel_layout_real_is_0_and_classes_are_sorted(tmp_path):
         (["train/a/real/1.jpg", "train/a/fake/1.jpg"], "{split}/{category}/{authenticity}"),
         (["test/1.jpg", "train/2.jpg"], "{split}"),
         (["1.jpg"], ""),
+        (["archive/train/a/1.jpg", "archive/val/a/1.jpg"], "*/{split}/{category}"),
+        (["data/raw/a/1.jpg", "data/raw/b/1.jpg"], "*/*/{category}"),
+        (["images/1.jpg"], "{category}"),
+        (["Train/a/1.jpg", "Valid/a/1.jpg", "TEST/a/1.jpg"], "{split}/{category}"),
+        (["seg_train/seg_train/sea/1.jpg", "seg_train/seg_train/ice/1.jpg", "seg_test/seg_test/sea/1.jpg"],
+         "{split}/*/{category}"),
+        (["trainingSet/trainingSet/0/1.jpg", "trainingSet/trainingSet/1/1.jpg", "testSet/testSet/1.jpg"],
+         "{split}/*/{category}"),
+        (["train/n01/images/1.jpg", "train/n02/images/1.jpg"], "{split}/{category}"),
+        (["freight_train/1.jpg", "cargo_ship/1.jpg"], "{category}"),
     ],
-)
+)  # fmt: skip
 def test_layouts_are_detected(files, template):
     counts = {tuple(file.split("/")[:-1]): 1 for file in files}
     assert layout.detect(counts).template == template
@@ -72,7 +83,7 @@ def test_a_layout_that_could_be_several_is_an_error(files, message):
     [
         ("{split}/{split}", "occurs twice"),
         ("{image}", "cannot be a label axis"),
-        ("{split}/x{category}", "is no {name}, \\* or plain directory name"),
+        ("x{category}/{split}", "is no {name}, \\* or plain directory name"),
     ],
 )
 def test_a_template_checks_itself(template, message):
@@ -207,7 +218,7 @@ def test_metadata_that_agrees_is_silent(tmp_path):
 def test_metadata_that_contradicts_names_the_row(tmp_path, text, message):
     with pytest.raises(DataError, match=message):
         folder.scan(metadata(touch(tmp_path, *DUEL), text))
-    assert len(folder.scan(tmp_path, metadata="")) == 8  # told not to read it
+    assert len(folder.scan(tmp_path, labels=LabelFileOptions(file=""))) == 8  # told not to read it
 
 
 def test_metadata_supplies_labels_and_splits_where_folders_have_none(tmp_path):
@@ -228,13 +239,13 @@ def test_metadata_supplies_labels_and_splits_where_folders_have_none(tmp_path):
 
 def test_metadata_that_labels_only_some_images_is_an_error(tmp_path):
     metadata(touch(tmp_path, "1.jpg", "2.jpg"), "path,class\n1.jpg,cats\n")
-    with pytest.raises(DataError, match="2.jpg has no category: the file has no row for it"):
+    with pytest.raises(DataError, match="2.jpg has no category: there is no row for it"):
         folder.scan(tmp_path)
 
 
 def test_a_named_metadata_file_must_be_there(tmp_path):
     with pytest.raises(DataError, match=r"labels.csv: there is no such file"):
-        folder.scan(touch(tmp_path, "a/1.jpg"), metadata="labels.csv")
+        folder.scan(touch(tmp_path, "a/1.jpg"), labels=LabelFileOptions(file="labels.csv"))
 
 
 def test_the_order_of_writing_is_a_pure_function_of_key_and_seed():

@@ -1,0 +1,129 @@
+"""Which images and classes are taken, how classes are called, and in which order they are numbered."""
+
+import dataclasses
+import fnmatch
+import re
+from collections.abc import Collection, Iterable, Mapping
+
+from tfrecords_tools.errors import DataError, UsageError
+from tfrecords_tools.format import records
+
+SORTED, NATURAL = "sorted", "natural"
+_DIGITS = re.compile(r"(\d+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What is taken of a folder.
+
+    Attributes:
+      include: patterns; an image is taken if one of them matches. Patterns with a slash are for its path from
+        the top, others for each directory and the file name; or, where they match no path, for the names of
+        its labels. () takes all.
+      exclude: patterns for paths and for names of labels; an image is left out if one of them matches.
+      merge: name -> new name, of classes and splits.
+      order: "sorted" by code points, "natural" (`class2` before `class10`), or a file with a name per line.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    merge: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    order: str = SORTED
+
+    def excludes(self, key: bytes) -> bool:
+        """Whether a file is left out by its path."""
+        return bool(self.exclude) and _matches(records.key_text(key).rstrip("/"), self.exclude)
+
+    def includes(self, key: bytes) -> bool:
+        """Whether a file is taken by its path."""
+        return not self.include or _matches(records.key_text(key).rstrip("/"), self.include)
+
+    def in_order(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The names of an axis in label order.
+
+        Raises:
+          DataError: the file of the order cannot be read, or lacks one of the names.
+        """
+        names = set(names)
+        if self.order == SORTED:
+            return tuple(sorted(names))
+        if self.order == NATURAL:
+            return tuple(sorted(names, key=lambda name: (natural_key(name), name)))
+        listed = _read_names(self.order)
+        unknown = sorted(names - set(listed))
+        if unknown:
+            raise DataError(
+                f"--class_order={self.order}: it lacks the class {unknown[0]!r}; add it, leave its images "
+                f"out with --exclude={unknown[0]}, or rename it with --merge={unknown[0]}:NAME"
+            )
+        return tuple(listed)
+
+    def require_used(self, names: Collection[str]) -> None:
+        """Raises DataError when `merge` has a name that no class and no split has."""
+        for old in self.merge:
+            if old not in names:
+                raise DataError(f"--merge={old}:{self.merge[old]}: there is no class or split {old!r}")
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """A key by which numbers in names sort as numbers."""
+    return [
+        (0, int(part), "") if part.isdecimal() else (1, 0, part.casefold())
+        for part in _DIGITS.split(name)
+        if part
+    ]
+
+
+def parse_patterns(text: str) -> tuple[str, ...]:
+    """Patterns separated by commas."""
+    return tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
+
+
+def parse_merge(texts: Iterable[str]) -> dict[str, str]:
+    """`OLD,OLD:NEW` each -> old name -> new name. Raises UsageError."""
+    merge: dict[str, str] = {}
+    for text in texts:
+        old, colon, new = text.rpartition(":")
+        names = [name.strip() for name in old.split(",")]
+        if not colon or not new.strip() or not all(names):
+            raise UsageError(f"--merge={text}: not OLD,OLD:NEW, such as lion,tiger:cat")
+        for name in names:
+            if merge.setdefault(name, new.strip()) != new.strip():
+                raise UsageError(f"--merge={text}: {name!r} is to become {merge[name]!r} and {new.strip()!r}")
+    return merge
+
+
+def matches_name(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a pattern matches the name of a label."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _matches(path: str, patterns: Iterable[str]) -> bool:
+    parts = path.split("/")
+    for pattern in patterns:
+        if "/" in pattern:
+            depth = pattern.count("/") + 1
+            if fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase("/".join(parts[:depth]), pattern):
+                return True
+        elif any(fnmatch.fnmatchcase(part, pattern) for part in parts):
+            return True
+    return False
+
+
+def _read_names(file: str) -> list[str]:
+    try:
+        with open(file, encoding="utf-8-sig") as stream:  # noqa: PTH123
+            names = [line.strip() for line in stream if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"--class_order={file}: cannot be read ({error}); it is {SORTED}, {NATURAL}, or a file with the "
+            "name of a class on each line"
+        ) from error
+    again = (
+        [name for index, name in enumerate(names) if name in names[:index]]
+        if len(set(names)) < len(names)
+        else []
+    )
+    if again:
+        raise DataError(f"--class_order={file}: the class {again[0]!r} occurs twice")
+    return names
