@@ -103,6 +103,8 @@ def fit(session: Session) -> dict[str, float]:
             checkpoint,
         ]
         trainer.resume_at(state.step)
+        if not state.begun:
+            checkpoint.save()  # to return to, where memory does not suffice for the first steps
         stop.nothing_to_save = True  # until the first step has ended
         for first_epoch, last_epoch, first_step in _stretches(state, options.length.epochs or _ENDLESS):
             trainer.fit(

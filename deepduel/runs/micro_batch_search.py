@@ -53,12 +53,24 @@ def chosen(trainer: MultiTaskTrainer, workdir: pathlib.Path, *, batch_size: int)
         rates = measure(trainer, batch_size=batch_size)
         best = fastest(rates)
         stored[key] = Search(best, {str(size): rates[size] for size in rates})
-        with published(path) as file:
-            sizes = {name: dataclasses.asdict(search) for name, search in stored.items()}
-            file.write(json.dumps(sizes, indent=1) + "\n")
+        _store(path, stored)
         measured = ", ".join(f"{size}: {rate:,.1f}" for size, rate in rates.items())
         print(f"micro-batch {best} (images/s of the networks by size: {measured})", flush=True)
     return stored[key].micro_batch
+
+
+def store(trainer: MultiTaskTrainer, workdir: pathlib.Path, *, batch_size: int, size: int) -> None:
+    """Lets `chosen` give another size from now on."""
+    path = workdir / "micro_batch.json"
+    stored, key = _stored(path), _key(trainer, batch_size)
+    rates = stored[key].images_per_second if key in stored else {}
+    _store(path, stored | {key: Search(size, rates)})
+
+
+def _store(path: pathlib.Path, searches: dict[str, Search]) -> None:
+    with published(path) as file:
+        sizes = {name: dataclasses.asdict(search) for name, search in searches.items()}
+        file.write(json.dumps(sizes, indent=1) + "\n")
 
 
 def _stored(path: pathlib.Path) -> dict[str, Search]:

@@ -11,6 +11,7 @@ import dataclasses
 import pathlib
 
 import numpy as np
+import tensorflow as tf
 
 from deepduel.decoding.image import libraries
 from deepduel.decoding.split import Split
@@ -22,6 +23,7 @@ from deepduel.runs import (
     data_checks,
     dry_run,
     fit_loop,
+    memory_fallback,
     micro_batch_search,
     run_folder,
     training_state,
@@ -60,12 +62,7 @@ def train(
         return {}
     run_folder.write_flags(workdir, flags)
     run_folder.keep_card(_card(options, train_split, trainer, reading), workdir)
-    stored, damaged = training_state.load(workdir / "resume", trainer.state_variables())
-    for task in trainer.tasks:
-        input_filters.reset_kernels(task.model.extractor)
-    for line in damaged:
-        print(line)
-    state = stored or training_state.State()
+    state = _restore(trainer, workdir)
     planned = options.length.planned(state.epoch_seconds)
     if len(state.stopped) == len(tasks):
         print(f"{workdir}: all tasks have stopped early, after {state.epoch} epochs")
@@ -82,7 +79,17 @@ def train(
     for task_options in tasks:
         print(task_options.augmentation_line)
     session = fit_loop.Session(options, trainer, train_split, validation_split, reading, state, flags)
-    return fit_loop.fit(session)
+    return memory_fallback.fit(session, lambda: _restore(trainer, workdir))
+
+
+def _restore(trainer: MultiTaskTrainer, workdir: pathlib.Path) -> training_state.State:
+    """Sets all variables to the last saved state, where there is one."""
+    stored, damaged = training_state.load(workdir / "resume", trainer.state_variables())
+    for task in trainer.tasks:
+        input_filters.reset_kernels(task.model.extractor)
+    for line in damaged:
+        print(line)
+    return stored or training_state.State()
 
 
 def _dry_run(
@@ -97,7 +104,10 @@ def _dry_run(
         rates = micro_batch_search.measure(trainer, batch_size=reading.batch_size)
         trainer.micro_batch = micro_batch_search.fastest(rates)
     _print_plan(train_split, validation_split, trainer, reading)
-    dry_run.report(trainer, train_split, validation_split, reading, seed=options.seed)
+    try:
+        dry_run.report(trainer, train_split, validation_split, reading, seed=options.seed)
+    except tf.errors.ResourceExhaustedError as error:
+        raise memory_fallback.out_of_memory(trainer.micro_batch) from error
 
 
 def _card(

@@ -105,6 +105,11 @@ class MultiTaskTrainer(keras.Model):
             return
         super().reset_metrics()
 
+    def start_again(self) -> None:
+        """Lets all tasks train, and lets the steps be traced anew, with the micro-batch of now."""
+        self.running = list(self.tasks)
+        self.test_function = None
+
     def stop(self, task: Task) -> None:
         """Leaves the task's weights as they are from now on; it costs nothing any more."""
         self.running.remove(task)
