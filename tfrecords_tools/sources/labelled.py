@@ -5,6 +5,7 @@ its own, as `tfrecords_tools.export` does.
 """
 
 import hashlib
+import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -141,30 +142,41 @@ def split_of(name: str, *, sharded: bool = False) -> str | None:
     shard = _SHARD_NAME.search(name.rpartition("/")[2]) if sharded else None
     if shard:
         return shard["split"]
-    for part in reversed(name.split("/")):
-        words = [word for word in re.split(r"[^a-z]+", part.casefold()) if word in _SPLIT_WORDS]
-        if words:
-            return words[0]
-    return None
+    *directories, base = name.casefold().split("/")
+    words = [word for word in re.split(r"[^a-z]+", base) if word in _SPLIT_WORDS]
+    words += [directory for directory in reversed(directories) if directory in _SPLIT_WORDS]
+    return words[0] if words else None
 
 
-def splits_of(root: str, names: Sequence[str], *, sharded: bool = False) -> list[str]:
-    """The split of each file. Raises DataError when only some say it."""
-    prefix = len(_common_folder(names))
-    splits = [split_of(name[prefix:], sharded=sharded) for name in names]
-    if any(splits) and not all(splits):
-        unclear = names[splits.index(None)]
-        raise DataError(
-            f"{root}: {unclear} names no split, but other files do; give it a name such as "
-            "train-00000.tar, or convert the files of one split"
-        )
-    return [split or DEFAULT_SPLIT for split in splits]
+def splits_of(names: Sequence[str], *, sharded: bool = False) -> list[str | None]:
+    """The split of each file by its name: all train when no name says one, None when only others do."""
+    top = len(_common_folder(names))
+    splits = [split_of(name[top:], sharded=sharded) for name in names]
+    return splits if any(splits) else [DEFAULT_SPLIT] * len(names)
 
 
 def _common_folder(names: Sequence[str]) -> str:
+    """What is above the last directory that all files share."""
     first, last = min(names), max(names)
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
-    return first[: first.rfind("/", 0, same) + 1]
+    folder = first[: first.rfind("/", 0, same)]
+    return folder[: folder.rfind("/") + 1]
+
+
+def split_value(own: Any, of_file: str | None, file: str) -> str:
+    """An image's split: what it says itself, else what its file's name says.
+
+    Raises:
+      DataError: neither says it, though other files do.
+    """
+    if isinstance(own, str) and own:
+        return own
+    if of_file is None:
+        raise DataError(
+            f"{file}: names no split, but other files do; rename it, for example to "
+            f"train-{pathlib.Path(file).name}, or convert the files of one split"
+        )
+    return of_file
 
 
 def label_name(value: Any, names: Sequence[str]) -> str | None:

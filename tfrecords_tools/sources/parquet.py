@@ -19,6 +19,7 @@ from tfrecords_tools.sources.container_files import ContainerFiles
 from tfrecords_tools.sources.labelled import KEY, SPLIT
 from tfrecords_tools.sources.spool import Spool
 
+AXES_METADATA = b"deepduel_axes"  # in a schema: the label axes, a JSON list of column names
 _IMAGE_COLUMNS = ("image", "img", "images", "picture", "photo")
 _ROWS = 32  # read at once
 
@@ -39,11 +40,12 @@ class Parquet(labelled.Labelled):
         self.root = f"parquet:{pattern}"
         names = container_files.expand(pattern, ".parquet")
         self._files = ContainerFiles(names)
-        self._splits = labelled.splits_of(self.root, names, sharded=True)
+        self._splits = labelled.splits_of(names, sharded=True)
         schema = self._open(0).schema_arrow
         self._image = _image_column(schema, names[0])
-        features = _features(schema)
-        self._columns = dict(columns) or _label_columns(schema, features)
+        schemas = (self._open(number).schema_arrow for number in range(len(names)))
+        features = next((found for schema in schemas if (found := _features(schema))), {})
+        self._columns = dict(columns) or _own_axes(schema) or _label_columns(schema, features)
         if not self._columns:
             raise DataError(
                 f"{names[0]}: no column of classes among {', '.join(schema.names)}; name one with "
@@ -69,7 +71,8 @@ class Parquet(labelled.Labelled):
         for number, name in enumerate(self._files.names):
             stem = pathlib.PurePosixPath(name).name.removesuffix(".parquet")
             for count, row in enumerate(self._rows(number)):
-                yield self._entry(row, self._splits[number], f"{stem}-{count:06d}", keys, keep)
+                split = labelled.split_value(row.get(SPLIT), self._splits[number], name)
+                yield self._entry(row, split, f"{stem}-{count:06d}", keys, keep)
 
     def _entry(
         self,
@@ -82,7 +85,7 @@ class Parquet(labelled.Labelled):
         value = row[self._image]
         path, data = (value.get("path"), value.get("bytes")) if isinstance(value, dict) else (None, value)
         problem = ""
-        values = {SPLIT: str(row.get(SPLIT) or split)}
+        values = {SPLIT: split}
         try:
             for axis in self.axes:
                 label = labelled.label_name(row[self._columns[axis]], self.class_names.get(axis, ()))
@@ -173,6 +176,15 @@ def _features(schema: Any) -> dict[str, list[str]]:
         and feature.get("_type") == "ClassLabel"
         and isinstance(feature.get("names"), list)
     }
+
+
+def _own_axes(schema: Any) -> dict[str, str]:
+    """Axis -> column of a file that `tfrecords_tools.export` wrote; empty for others."""
+    try:
+        axes = json.loads((schema.metadata or {}).get(AXES_METADATA, b"[]"))
+    except ValueError:
+        return {}
+    return {axis: axis for axis in axes if axis in schema.names} if isinstance(axes, list) else {}
 
 
 def _label_columns(schema: Any, features: Mapping[str, list[str]]) -> dict[str, str]:

@@ -4,6 +4,7 @@ TFDS prepares the data set where it is not on the disk, and reads it, whatever i
 images are taken as they are stored. Its files are read in order, so the images go through a spool.
 """
 
+import logging
 import os
 import pathlib
 import re
@@ -132,6 +133,9 @@ def _prepared(root: str, name: str) -> Any:
     """A builder whose data is on the disk."""
     cli.quiet_tensorflow()  # its start-up messages would come later
     import tensorflow_datasets as tfds
+
+    for name_of_logger in ("absl", "tensorflow"):  # TFDS' remarks on its own deprecated calls
+        logging.getLogger(name_of_logger).setLevel(logging.ERROR)
 
     try:
         if os.path.isdir(name):  # noqa: PTH112

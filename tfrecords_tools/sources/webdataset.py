@@ -55,7 +55,7 @@ class WebDataset(labelled.Labelled):
         self.root = f"tar:{pattern}"
         names = container_files.expand(pattern, ".tar")
         self._files = ContainerFiles(names)
-        self._splits = labelled.splits_of(self.root, names)
+        self._splits = labelled.splits_of(names)
         self._columns = dict(columns)
         self.class_names = _class_names(names[0])
         self.axes = self._first_axes()
@@ -90,7 +90,8 @@ class WebDataset(labelled.Labelled):
         except ValueError as error:
             labels, problem = {}, problem or str(error)
         fields = _document(sample)
-        values = {SPLIT: str(fields.get(SPLIT) or self._splits[file]), **labels}
+        split = labelled.split_value(fields.get(SPLIT), self._splits[file], self._files.names[file])
+        values = {SPLIT: split, **labels}
         if isinstance(fields.get(KEY), str) and isinstance(fields.get("labels"), dict):
             key = fields[KEY].encode("utf-8", "surrogateescape")
         else:
@@ -107,12 +108,16 @@ class WebDataset(labelled.Labelled):
         return self._spool.read(size, place) if self._spool else self._files.read(place, size)
 
     def _first_axes(self) -> tuple[str, ...]:
-        """The axes of the first sample that has labels; all other samples are read for the same."""
+        """The axes of the first samples that have labels; all other samples are read for the same."""
+        if self._columns:
+            return labelled.ordered(tuple(self._columns))
         for number in range(len(self._files.names)):
+            axes: dict[str, None] = {}
             for sample in itertools.islice(_samples(self._files, number, False), _FIRST_SAMPLES):
-                axes = self._columns or _label_fields(_document(sample))
-                if axes or "cls" in sample.labels:
-                    return labelled.ordered(tuple(axes or (CATEGORY,)))
+                fields = _label_fields(_document(sample))
+                axes |= dict.fromkeys(fields or ((CATEGORY,) if "cls" in sample.labels else ()))
+            if axes:
+                return labelled.ordered(tuple(axes))
         raise DataError(
             f"{self.root}: no labels in the first samples of any file; each needs a member NAME.cls, or "
             f"NAME.json with a field such as label (--label_columns={CATEGORY}=FIELD names another)"
@@ -175,7 +180,7 @@ def _label_fields(document: Mapping[str, Any]) -> dict[str, str]:
     """Axis -> field of a document with labels: all of `labels`, or the fields that are called so."""
     labels = document.get("labels")
     if isinstance(labels, dict):
-        return {labelled.axis_of(axis): f"labels.{axis}" for axis in labels}
+        return {axis: f"labels.{axis}" for axis in labels if axis.isidentifier()}
     fields: dict[str, str] = {}
     for field in labelled.CLASS_COLUMNS:
         if isinstance(document.get(field), str | int):

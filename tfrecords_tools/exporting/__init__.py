@@ -1,0 +1,1 @@
+"""A folder of shards back to what other tools read: image folders, WebDataset, Parquet."""

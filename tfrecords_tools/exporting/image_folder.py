@@ -1,0 +1,90 @@
+"""Images under their keys, as the folder had them that the shards were made of.
+
+Where the keys' directories do not say each image's split and labels, a metadata.csv does.
+"""
+
+import csv
+import pathlib
+import re
+import shlex
+from collections.abc import Iterable
+
+from tfrecords_tools.errors import DataError, UsageError
+from tfrecords_tools.exporting.stored_images import StoredImage
+from tfrecords_tools.format import records
+from tfrecords_tools.format.manifest import Manifest
+from tfrecords_tools.listing.layout import AUTHENTICITY, DEFAULT_SPLIT, SPLIT, TRUTH_WORDS, Layout
+from tfrecords_tools.sources import member_names
+
+METADATA = "metadata.csv"
+
+
+class ImageFolder:
+    """Writes files named after the keys."""
+
+    def __init__(self, folder: pathlib.Path, manifest: Manifest):
+        self._folder, self._manifest = folder, manifest
+        self._layout = _layout(manifest)
+        self._rows: list[list[str]] = []
+        self._directories_say_all = True
+
+    def write(self, images: Iterable[StoredImage]) -> None:
+        """Writes the images of one split.
+
+        Raises:
+          DataError: a key is no path inside a folder, or there are two files of one name.
+        """
+        for image in images:
+            shown = records.key_text(image.key)
+            key, problem = member_names.to_key(image.key)
+            if problem or key != image.key:
+                raise DataError(
+                    f"the image {shown}: {problem or 'its key is no plain path'}; export with "
+                    "--format=webdataset or parquet"
+                )
+            path = self._folder / key.decode("utf-8", "surrogateescape")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("xb") as file:
+                    file.write(image.data)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise DataError(
+                    f"the image {shown}: another image has this path ({error.strerror}); export with "
+                    "--format=webdataset or parquet"
+                ) from error
+            self._directories_say_all &= _agrees(self._layout, image)
+            self._rows.append(
+                [str(path.relative_to(self._folder)), image.split, *(v or "" for v in image.labels.values())]
+            )
+
+    def finish(self) -> str:
+        """Writes metadata.csv where it is needed. Returns the flags of a conversion of the folder."""
+        if self._directories_say_all:
+            return f"--layout={shlex.quote(self._layout.template)}"
+        with (self._folder / METADATA).open(
+            "w", encoding="utf-8", errors="surrogateescape", newline=""
+        ) as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(["image_path", SPLIT, *self._manifest.axes])
+            table.writerows(sorted(self._rows))
+        return "--layout="
+
+
+def _layout(manifest: Manifest) -> Layout:
+    try:
+        return Layout(str(manifest.options.get("layout", "")))
+    except UsageError:
+        return Layout("")
+
+
+def _agrees(layout: Layout, image: StoredImage) -> bool:
+    """Whether an image's directories say its split and its labels."""
+    folders = tuple(records.key_text(part) for part in image.key.split(b"/")[:-1])
+    values = layout.match(folders)
+    if values is None:
+        return False
+    split = re.sub(r"\W", "_", values.pop(SPLIT, DEFAULT_SPLIT), flags=re.ASCII)
+    if AUTHENTICITY in values:
+        values[AUTHENTICITY] = TRUTH_WORDS.get(values[AUTHENTICITY].casefold(), values[AUTHENTICITY])
+    labels = {axis: name for axis, name in image.labels.items() if name is not None}
+    return split == image.split and values == labels
