@@ -17,6 +17,7 @@ import numpy as np
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import records
 from tfrecords_tools.listing.listing import Listing
+from tfrecords_tools.sources.labelled import Labelled
 
 _FIELDS = ("stem", "name", "suffix", "parent", "key")
 
@@ -73,6 +74,20 @@ class Shares:
         return string.Formatter().vformat(self.group, (), labels | fields)
 
 
+def _require_one_split(listing: Listing) -> None:
+    """Raises DataError when the images have splits that --split would undo."""
+    has = f"{listing.root}: has splits already ({', '.join(listing.splits)}); leave --split away, or"
+    if isinstance(listing.source, Labelled):  # which says train where it knows no splits
+        if len(listing.splits) > 1:
+            raise DataError(
+                f"{has} name one of them only, such as tfds:NAME:train or 'parquet:data/train-*.parquet'"
+            )
+    elif listing.layout.has_split or len(listing.splits) > 1:
+        raise DataError(
+            f"{has} make its first level something else with --layout, for example --layout='*/{{category}}'"
+        )
+
+
 def assign(
     listing: Listing,
     shares: Shares,
@@ -94,11 +109,7 @@ def assign(
     Raises:
       DataError: the folder has splits, or the group template an unknown field.
     """
-    if listing.layout.has_split or len(listing.splits) > 1:
-        raise DataError(
-            f"{listing.root}: has splits already ({', '.join(listing.splits)}); leave --split away, or "
-            "make its first level something else with --layout, for example --layout='*/{category}'"
-        )
+    _require_one_split(listing)
     names = sorted(shares.shares)
     bounds = np.cumsum([shares.shares[name] for name in names])
     places, identities = np.empty(len(listing)), []
