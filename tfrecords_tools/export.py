@@ -75,7 +75,7 @@ def _writer(
     options: flags.FlagValues, folder: pathlib.Path, manifest: manifests.Manifest
 ) -> image_folder.ImageFolder | webdataset.WebDataset | parquet.Parquet:
     if options.format == "folder":
-        return image_folder.ImageFolder(folder, manifest)
+        return image_folder.ImageFolder(folder, manifest, pathlib.Path(options.output))
     kind = webdataset.WebDataset if options.format == "webdataset" else parquet.Parquet
     return kind(folder, manifest, options.shard_mb * 10**6)
 

@@ -145,3 +145,19 @@ def test_a_folder_that_holds_something_is_left_alone(shards, tmp_path, capsys):
     assert "exists already" in capsys.readouterr().err
     assert export_to("s3://bucket/out", shards, "folder") == 2
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_folder_keeps_any_axis_and_the_order_of_classes(tmp_path, capsys):
+    pictures = [odd_images.save(odd_images.picture(9, 8, seed=seed), "PNG") for seed in range(4)]
+    features = {"animal": {"_type": "ClassLabel", "names": ["wolf", "ant"]}}
+    table = pyarrow.table({"image": pictures, "animal": [0, 1, 1, 0], "key": ["a/0", "b/0", "b/1.x", "c"]})
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert convert_to(tmp_path / "shards", f"parquet:{tmp_path}/a.parquet", "--name=data") == 0
+    for kind in export.FORMATS:
+        assert export_to(tmp_path / kind, tmp_path / "shards", kind) == 0
+        (command,) = [line for line in capsys.readouterr().out.splitlines() if "back to shards" in line]
+        source, *others = shlex.split(command)[6:]
+        source = source.removeprefix("--input=")
+        assert convert_to(tmp_path / f"{kind}-again", source, *others, "--name=data") == 0
+        assert shards_of(tmp_path / f"{kind}-again") == shards_of(tmp_path / "shards")

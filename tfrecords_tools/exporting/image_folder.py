@@ -17,13 +17,15 @@ from tfrecords_tools.listing.layout import AUTHENTICITY, DEFAULT_SPLIT, SPLIT, T
 from tfrecords_tools.sources import member_names
 
 METADATA = "metadata.csv"
+CLASSES = "classes.txt"  # the class names in label order, one a line
 
 
 class ImageFolder:
     """Writes files named after the keys."""
 
-    def __init__(self, folder: pathlib.Path, manifest: Manifest):
-        self._folder, self._manifest = folder, manifest
+    def __init__(self, folder: pathlib.Path, manifest: Manifest, target: pathlib.Path):
+        """Args: the folder to write to, what is written, and the name that the folder will have."""
+        self._folder, self._manifest, self._target = folder, manifest, target
         self._layout = _layout(manifest)
         self._rows: list[list[str]] = []
         self._directories_say_all = True
@@ -58,7 +60,30 @@ class ImageFolder:
             )
 
     def finish(self) -> str:
-        """Writes metadata.csv where it is needed. Returns the flags of a conversion of the folder."""
+        """Writes metadata.csv and classes.txt where they are needed.
+
+        Returns the flags with which the folder is converted to what it was made of.
+        """
+        return " ".join(filter(None, (self._labels(), self._order())))
+
+    def _order(self) -> str:
+        """A flag for class names whose order is not the sorted one."""
+        axes = {axis: names for axis, names in self._manifest.axes.items() if axis != AUTHENTICITY}
+        if all(names == tuple(sorted(names)) for names in axes.values()):
+            return ""
+        if len(axes) > 1:
+            print(
+                "the numbers of classes are not in the order of their names, which a folder cannot keep for "
+                f"{len(axes)} label axes; --format=webdataset and parquet keep them"
+            )
+            return ""
+        (names,) = axes.values()
+        (self._folder / CLASSES).write_text(
+            "".join(f"{name}\n" for name in names), "utf-8", "surrogateescape"
+        )
+        return f"--class_order={shlex.quote(str(self._target / CLASSES))}"
+
+    def _labels(self) -> str:
         if self._directories_say_all:
             return f"--layout={shlex.quote(self._layout.template)}"
         with (self._folder / METADATA).open(
@@ -67,7 +92,8 @@ class ImageFolder:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(["image_path", SPLIT, *self._manifest.axes])
             table.writerows(sorted(self._rows))
-        return "--layout="
+        columns = ",".join(f"{column}={column}" for column in (SPLIT, *self._manifest.axes))
+        return f"--layout= --label_columns={columns}"
 
 
 def _layout(manifest: Manifest) -> Layout:

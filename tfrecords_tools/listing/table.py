@@ -9,7 +9,7 @@ import numpy as np
 
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records
-from tfrecords_tools.listing.choice import Choice, matches_name
+from tfrecords_tools.listing.choice import SORTED, Choice, matches_name
 from tfrecords_tools.listing.layout import AUTHENTICITY, DEFAULT_SPLIT, SPLIT, TRUTH_WORDS, Layout
 from tfrecords_tools.listing.listing import Listing
 from tfrecords_tools.listing.walk import NOT_CHOSEN, Walk
@@ -183,15 +183,15 @@ class Table:
     def _class_names(self, axis: str) -> tuple[str, ...]:
         """The label names of an axis in label order: the source's own order where it has one."""
         source = self.walk.source
-        names = self.choice.in_order(self.names[axis])
         if axis == AUTHENTICITY:
             return TRUTH
-        if not isinstance(source, Labelled):
+        names = self.choice.in_order(self.names[axis])
+        if not isinstance(source, Labelled) or self.choice.order != SORTED:
             return names
         if all(name.isdecimal() for name in names) and axis not in source.class_names:
             return tuple(sorted(names, key=int))
-        known = source.class_names.get(axis, ())
-        return known + tuple(name for name in names if name not in set(known))
+        known = [self.choice.merge.get(name, name) for name in source.class_names.get(axis, ())]
+        return tuple(dict.fromkeys([*known, *names]))
 
     def _splits(self, keep: np.ndarray | slice) -> tuple[np.ndarray, tuple[str, ...]]:
         ids = self.columns[SPLIT][keep]

@@ -15,6 +15,8 @@ from tests.helpers.conversions import convert_to, stored
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import manifest
 from tfrecords_tools.listing import folder
+from tfrecords_tools.listing.choice import Choice
+from tfrecords_tools.listing.label_file import LabelFileOptions
 from tfrecords_tools.sources import labelled, opening
 from tfrecords_tools.writing import planning
 
@@ -97,7 +99,7 @@ def test_webdataset_documents_give_labels_splits_and_chosen_fields(tmp_path):
         "holdout/cat/a.b/1.jpg": ("holdout", {"category": "cat"}),
         "train/dog/a.b/2.jpg": ("train", {"category": "dog"}),
     }
-    chosen = labels_of(f"tar:{path}", label_columns={"generator": "generator"})
+    chosen = labels_of(f"tar:{path}", labels=LabelFileOptions(label_columns={"generator": "generator"}))
     assert chosen["holdout/gan/a.b/1.jpg"] == ("holdout", {"generator": "gan"})
 
 
@@ -107,7 +109,8 @@ def test_samples_of_no_or_two_images_and_labels_that_are_none_are_rejected(tmp_p
         ("2.png", PICTURES[1]), ("2.cls", b"cat"), ("3.jpg", PICTURES[2]), ("3.json", b'{"label": [1, 2]}'),
         ("4.jpg", PICTURES[3]), ("4.cls", b"dog"),
     ])  # fmt: skip
-    listing = folder.scan(f"tar:{path}", label_columns={"category": "label"}, allow_missing_classes=True)
+    options = LabelFileOptions(label_columns={"category": "label"})
+    listing = folder.scan(f"tar:{path}", labels=options, allow_missing_classes=True)
     reasons = dict(listing.rejected)
     assert reasons[b"1"] == "a sample of 0 images ()"
     assert reasons[b"2"] == "a sample of 2 images (jpg, png)"
@@ -166,6 +169,19 @@ def test_parquet_has_the_class_names_of_its_schema(tmp_path):
     found = stored(tmp_path / "out")
     assert found["train/ape/x/1.jpg"][2] == PICTURES[0] and found["test/t.jpg"][2] == PICTURES[3]
     assert not (tmp_path / "out/.convert").exists()
+
+
+def test_classes_of_a_source_are_chosen_renamed_and_ordered_by_flags(tmp_path):
+    path = write_parquet(
+        tmp_path / "a.parquet",
+        {"image": PICTURES[:4], "label": [0, 1, 2, 2]},
+        {"label": classes("lion", "ant", "tiger")},
+    )
+    assert folder.scan(f"parquet:{path}").axes == {"category": ("lion", "ant", "tiger")}
+    merged = folder.scan(f"parquet:{path}", choice=Choice(merge={"lion": "cat", "tiger": "cat"}))
+    assert merged.axes == {"category": ("cat", "ant")} and merged.labels[:, 0].tolist() == [0, 1, 0, 0]
+    natural = folder.scan(f"parquet:{path}", choice=Choice(order="natural", exclude=("tiger",)))
+    assert natural.axes == {"category": ("ant", "lion")}
 
 
 def test_parquet_with_two_class_columns_has_two_axes_and_real_and_fake_are_an_authenticity(tmp_path):
