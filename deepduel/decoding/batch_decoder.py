@@ -44,6 +44,7 @@ class BatchDecoder:
         self._processes = threads or host_cpus.available()
         self._buffers = BatchBuffers(shared=True)
         self._read_ahead = ReadAhead(split)
+        self._pool: worker_pool.WorkerPool | None = None  # kept, so that it does not end between two batches
 
     def __call__(
         self, records: np.ndarray, *, rows: int | None = None, seeds: np.ndarray | None = None
@@ -68,14 +69,15 @@ class BatchDecoder:
         batch.pixels[len(records) :] = 0
         done = 0
         while done < len(records):
-            if pool := worker_pool.ready(self._processes):
+            pool = self._pool = worker_pool.shared(self._processes)
+            if pool is not None and pool.ready.is_set():
                 failed = self._decode_in_pool(pool, records, seeds, batch, done)
                 self._decode_rows(records, seeds, batch.pixels, failed)  # says what is wrong with them
                 break
             chunk = range(done, min(done + _CHUNK, len(records)))
             start = time.thread_time()
             self._decode_rows(records, seeds, batch.pixels, chunk)
-            worker_pool.spent(self._processes, time.thread_time() - start)
+            self._pool = worker_pool.spent(self._processes, time.thread_time() - start)
             done = chunk.stop
         return batch.pixels
 

@@ -85,8 +85,8 @@ def main(tasks: int, alive: int, answers: Sequence[int]) -> None:
         signal.signal(number, signal.SIG_IGN)  # a state to save before it ends
     inbox, outboxes = socket.socket(fileno=tasks), [socket.socket(fileno=answer) for answer in answers]
     worker = Worker()
-    os.write(alive, READY)
     try:
+        os.write(alive, READY)
         while True:
             message, files, _, _ = socket.recv_fds(inbox, _MESSAGE_BYTES, ROWS + 1)
             if not message:
@@ -97,5 +97,5 @@ def main(tasks: int, alive: int, answers: Sequence[int]) -> None:
                 for file in files:
                     os.close(file)
             outboxes[call].send(answer)
-    except (BrokenPipeError, ConnectionResetError):
+    except (BrokenPipeError, ConnectionResetError):  # the parent has ended
         sys.exit(1)

@@ -7,11 +7,13 @@ not. Batches lie in memory that all of them share (`buffers`), so nothing is cop
     call    <-- answers: one socket for each running call -----------------------  workers
 
 Starting a pool pays only where there is much to decode: there is none until the parent has decoded for
-STARTS_AFTER seconds itself. Workers end when the parent does, however it ends. When one of them ends
-before, the running calls raise DataError, and the next call starts a new pool.
+STARTS_AFTER seconds itself. Workers end when nothing refers to their pool any more, and when the parent does,
+however it ends. When one of them ends before, the running calls raise DataError, and the next call starts a
+new pool.
 """
 
 import contextlib
+import itertools
 import json
 import multiprocessing.spawn
 import os
@@ -23,6 +25,7 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -40,7 +43,8 @@ _PACKAGES = [str(pathlib.Path(__file__).parents[2])]
 _FEWEST = 8  # rows of a task: sending fewer costs more than the better balance saves
 
 _lock = threading.Lock()
-_pools: dict[int, "WorkerPool | None"] = {}  # None: cannot be started
+_pools: weakref.WeakValueDictionary[int, "WorkerPool"] = weakref.WeakValueDictionary()
+_unavailable: set[int] = set()  # numbers of processes that cannot be started
 _spent: dict[int, float] = {}
 
 _PROGRAM = """
@@ -52,34 +56,37 @@ worker.main(*descriptors)
 """
 
 
-def ready(processes: int) -> "WorkerPool | None":
-    """The pool of this many processes, if it has been started and all of them can work."""
-    pool = _pools.get(processes)
-    return pool if pool is not None and pool.ready.is_set() else None
+def shared(processes: int) -> "WorkerPool | None":
+    """The pool of this many processes, if it has been started."""
+    return _pools.get(processes)
 
 
-def spent(processes: int, seconds: float) -> None:
-    """Adds processor time that this process spent on decoding; starts the pool once it is worth it."""
+def spent(processes: int, seconds: float) -> "WorkerPool | None":
+    """Adds processor time that this process spent on decoding; starts the pool once it is worth it.
+
+    Returns:
+      The pool, if it has been started. It ends when nobody keeps a reference to it any more.
+    """
     with _lock:
+        pool = _pools.get(processes)
+        if pool is not None or processes in _unavailable:
+            return pool
         _spent[processes] = _spent.get(processes, 0.0) + seconds
-        if processes in _pools or _spent[processes] < STARTS_AFTER:
-            return
+        if _spent[processes] < STARTS_AFTER:
+            return None
+        _spent[processes] = 0.0
         try:
-            _pools[processes] = WorkerPool(processes)
+            pool = _pools[processes] = WorkerPool(processes)
         except OSError as error:
-            _pools[processes] = None
+            _unavailable.add(processes)
             _warn(f"no worker process can be started ({error.strerror})")
-
-
-def _forget(pool: "WorkerPool") -> None:
-    with _lock:
-        if _pools.get(pool.processes) is pool:
-            del _pools[pool.processes]
-            _spent[pool.processes] = 0.0
+        return pool
 
 
 class WorkerPool:
     """Worker processes and the sockets to them. Several threads may call `decode` at once.
+
+    The processes end when nothing refers to the pool any more.
 
     Attributes:
       processes: their number.
@@ -94,27 +101,16 @@ class WorkerPool:
           OSError: the system cannot start a process.
         """
         self.processes = processes
-        self.ready = threading.Event()
         self._tasks, taking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._answers = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(_CALLS)]
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for call in range(_CALLS):
             self._free.put(call)
-        answering = [answering.fileno() for _, answering in self._answers]
-        self.workers: list[subprocess.Popen] = []
-        self._alive: list[int] = []
-        try:
-            with taking:
-                for _ in range(processes):
-                    worker, alive = _start(taking.fileno(), answering)
-                    self.workers.append(worker)
-                    self._alive.append(alive)
-        except OSError:
-            self._stop()
-            raise
-        self._over = threading.Event()
-        self._how = ""
-        threading.Thread(target=self._watch, name="decode-pool", daemon=True).start()
+        with taking:
+            self._crew = _Crew(processes, taking.fileno(), [answering for _, answering in self._answers])
+        self.workers, self.ready = self._crew.workers, self._crew.ready
+        sockets = [self._tasks, *itertools.chain(*self._answers)]
+        weakref.finalize(self, _dismiss, self._crew, sockets, os.getpid()).atexit = False
 
     def decode(
         self,
@@ -186,10 +182,55 @@ class WorkerPool:
         return np.frombuffer(answer, np.int32, offset=1).tolist()
 
     def _died(self) -> DataError:
-        self._over.wait()
+        self._crew.over.wait()
         return DataError(
-            f"a decoding process ended {self._how}; if memory ran out, start again with a smaller `threads`"
+            f"a decoding process ended {self._crew.how}; if memory ran out, start again with a smaller "
+            "`threads`"
         )
+
+    def uses(self, crew: "_Crew") -> bool:
+        return self._crew is crew
+
+    def leave(self) -> None:
+        """In a fork of the process: closes the sockets, which belong to the parent."""
+        self._tasks.close()
+        for pair in self._answers:
+            for end in pair:
+                end.close()
+
+
+class _Crew:
+    """The processes of a pool, and the thread that waits for their end. It doesn't keep the pool alive.
+
+    Attributes:
+      workers: the processes.
+      ready: set once all of them can work.
+      over: set once they have ended; `how` then says how the first one did.
+      dismissed: whether they are meant to end.
+    """
+
+    def __init__(self, processes: int, tasks: int, answering: list[socket.socket]) -> None:
+        """Starts the processes. Raises OSError when the system cannot start one."""
+        self.workers: list[subprocess.Popen] = []
+        self.ready, self.over = threading.Event(), threading.Event()
+        self.how = ""
+        self.dismissed = False
+        self._alive: list[int] = []
+        self._answering = answering
+        try:
+            for _ in range(processes):
+                worker, alive = _start(tasks, [end.fileno() for end in answering])
+                self.workers.append(worker)
+                self._alive.append(alive)
+        except OSError:
+            self._stop()
+            raise
+        threading.Thread(target=self._watch, name="decode-pool", daemon=True).start()
+
+    def kill(self) -> None:
+        """Ends the processes without waiting for them; the watching thread does that."""
+        for worker in self.workers:
+            worker.kill()
 
     def _watch(self) -> None:
         """Sets `ready`, and waits until a worker ends."""
@@ -209,28 +250,38 @@ class WorkerPool:
         """Worker number `first` has ended: ends the others too, before the running calls fail."""
         self.workers[first].wait()
         self._stop()
-        self._how = _how(self.workers[first].returncode)
-        if self.ready.is_set():
+        self.how = _how(self.workers[first].returncode)
+        if not self.dismissed:
             _forget(self)
-        else:
-            _warn(f"the worker processes did not start: the first ended {self._how}")
-        self._over.set()
-        for _, answering in self._answers:
-            answering.send(DIED)
+            if not self.ready.is_set():
+                _unavailable.add(len(self.workers))
+                _warn(f"the worker processes did not start: the first ended {self.how}")
+        self.over.set()
+        for end in self._answering:
+            with contextlib.suppress(OSError):  # closed: nobody waits any more
+                end.send(DIED)
 
     def _stop(self) -> None:
-        for worker in self.workers:
-            worker.kill()
+        self.kill()
         for worker, alive in zip(self.workers, self._alive, strict=True):
             worker.wait()
             os.close(alive)
 
-    def leave(self) -> None:
-        """In a fork of the process: closes the sockets, which belong to the parent."""
-        self._tasks.close()
-        for pair in self._answers:
-            for end in pair:
-                end.close()
+
+def _dismiss(crew: _Crew, sockets: list[socket.socket], process: int) -> None:
+    """Ends the workers of a pool to which nothing refers any more; may be called in any thread."""
+    if process == os.getpid():  # in a fork, the parent still uses them
+        crew.dismissed = True
+        crew.kill()
+    for end in sockets:
+        end.close()
+
+
+def _forget(crew: _Crew) -> None:
+    with _lock:
+        pool = _pools.get(len(crew.workers))
+        if pool is not None and pool.uses(crew):
+            del _pools[len(crew.workers)]
 
 
 def _start(tasks: int, answers: list[int]) -> tuple[subprocess.Popen, int]:
@@ -275,10 +326,10 @@ def _warn(reason: str) -> None:
 def _after_fork() -> None:
     global _lock
     _lock = threading.Lock()
-    for pool in _pools.values():
-        if pool is not None:
-            pool.leave()
+    for pool in list(_pools.values()):
+        pool.leave()
     _pools.clear()
+    _unavailable.clear()
     _spent.clear()
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import numpy as np
@@ -32,15 +33,14 @@ TOY = DecodeOptions((32, 32))
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
     """No pool of ALONE processes, however long this process decodes."""
-    monkeypatch.setitem(worker_pool._pools, ALONE, None)
+    monkeypatch.setattr(worker_pool, "_unavailable", {ALONE})
 
 
 @pytest.fixture
 def pool():
-    worker_pool.spent(POOLED, worker_pool.STARTS_AFTER)
-    found = worker_pool._pools[POOLED]
-    assert found.ready.wait(60)
-    return found
+    started = worker_pool.spent(POOLED, worker_pool.STARTS_AFTER)
+    assert started.ready.wait(60)
+    return started
 
 
 def both(split, decoding=TOY, **options):
@@ -51,6 +51,13 @@ def both(split, decoding=TOY, **options):
 def run(program, *words, **options):
     words = [sys.executable, "-c", textwrap.dedent(program), *map(str, words)]
     return subprocess.run(words, capture_output=True, text=True, timeout=120, **options)
+
+
+def wait_until(true, seconds=5.0):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def ended(process: int) -> bool:
@@ -210,7 +217,7 @@ def test_a_worker_that_is_killed_ends_the_calls_and_the_next_one_starts_anew(toy
     assert all(isinstance(error, DataError) and str(error).startswith(message) for error in errors)
     assert ended(pool.workers[1].pid)
     assert (there(np.arange(168)) == expected).all()  # in this process
-    assert worker_pool.ready(POOLED) is None
+    assert not worker_pool.shared(POOLED)
 
 
 def test_workers_end_with_their_parent_however_it_ends(toy_shards):
@@ -221,8 +228,7 @@ def test_workers_end_with_their_parent_however_it_ends(toy_shards):
         from deepduel.decoding.batch_decoder import BatchDecoder
         from deepduel.decoding.image import DecodeOptions
         from deepduel.decoding.split import Split
-        worker_pool.spent(2, worker_pool.STARTS_AFTER)
-        pool = worker_pool._pools[2]
+        pool = worker_pool.spent(2, worker_pool.STARTS_AFTER)
         pool.ready.wait(60)
         BatchDecoder(Split(sys.argv[1], "train"), DecodeOptions((32, 32)), threads=2)(np.arange(168))
         print(*(worker.pid for worker in pool.workers), flush=True)
@@ -246,8 +252,8 @@ def test_a_process_that_exits_while_batches_are_being_read_ends(toy_shards):
         split = Split(sys.argv[1], "train")
         batches = iter(pipeline.train_batches(split, pipeline.ReadOptions(8, threads=2), order.Position()))
         next(batches)
-        worker_pool.spent(2, worker_pool.STARTS_AFTER)
-        worker_pool._pools[2].ready.wait(60)
+        pool = worker_pool.spent(2, worker_pool.STARTS_AFTER)
+        pool.ready.wait(60)
         for _ in range(50):
             next(batches)
         sys.exit(3)
@@ -262,8 +268,8 @@ def test_the_users_main_module_is_not_run_again(toy_shards, tmp_path):
         "import sys\n"
         "print('run')\n"
         "from deepduel.decoding import worker_pool\n"
-        "worker_pool.spent(2, worker_pool.STARTS_AFTER)\n"
-        "print(worker_pool._pools[2].ready.wait(60))\n"
+        "pool = worker_pool.spent(2, worker_pool.STARTS_AFTER)\n"
+        "print(pool.ready.wait(60))\n"
     )
     (tmp_path / "numpy.py").write_text("raise SystemExit('a file of the folder was imported')\n")
     path = str(pathlib.Path(worker_pool.__file__).parents[2])
@@ -272,6 +278,41 @@ def test_the_users_main_module_is_not_run_again(toy_shards, tmp_path):
         words, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=60
     )
     assert done.stdout.split() == ["run", "True"], done.stderr
+    assert not done.stderr
+
+
+def test_workers_end_with_the_last_decoder_that_uses_them(toy_shards):
+    pool = worker_pool.spent(POOLED, worker_pool.STARTS_AFTER)
+    assert pool.ready.wait(60)
+    workers = [worker.pid for worker in pool.workers]
+    files = len(list(pathlib.Path("/proc/self/fd").iterdir()))
+    decoders = [BatchDecoder(Split(toy_shards, "train"), TOY, threads=POOLED) for _ in range(2)]
+    for decode in decoders:
+        decode(np.arange(100))
+    del pool, decode
+    decoders.pop()
+    gc.collect()
+    assert not any(pathlib.Path(f"/proc/{worker}/stat").read_text().split()[2] == "Z" for worker in workers)
+    decoders.pop()
+    gc.collect()
+    assert all(map(ended, workers))
+    assert worker_pool.shared(POOLED) is None
+    wait_until(lambda: not any(thread.name == "decode-pool" for thread in threading.enumerate()))
+    assert len(list(pathlib.Path("/proc/self/fd").iterdir())) < files
+    assert not any(pathlib.Path(f"/proc/{worker}").exists() for worker in workers)  # reaped too
+
+
+def test_a_worker_whose_parent_ends_while_it_starts_is_silent(tmp_path):
+    program = """
+        import os, signal
+        from deepduel.decoding import worker_pool
+        pool = worker_pool.spent(2, worker_pool.STARTS_AFTER)
+        print(*(worker.pid for worker in pool.workers), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = run(program)  # returns when the workers, too, have closed stderr
+    assert len(done.stdout.split()) == 2
+    assert all(ended(int(worker)) for worker in done.stdout.split())
     assert not done.stderr
 
 
@@ -289,15 +330,15 @@ def test_a_fork_leaves_its_parents_batches_and_processes_alone(toy_shards):
         from deepduel.decoding.batch_decoder import BatchDecoder
         from deepduel.decoding.image import DecodeOptions
         from deepduel.decoding.split import Split
-        worker_pool.spent(2, worker_pool.STARTS_AFTER)
-        worker_pool._pools[2].ready.wait(60)
+        pool = worker_pool.spent(2, worker_pool.STARTS_AFTER)
+        pool.ready.wait(60)
         decode = BatchDecoder(Split(sys.argv[1], "train"), DecodeOptions((32, 32)), threads=2)
         kept = decode(np.arange(100))
         expected = kept.copy()
         decode(np.arange(100))  # a buffer that is free
         child = os.fork()
         if not child:
-            assert worker_pool.ready(2) is None
+            assert worker_pool.shared(2) is None
             assert (decode(np.arange(100)) == expected).all()
             decode(np.arange(50, 150))
             del kept, decode  # gives no memory of the parent's back
@@ -320,8 +361,9 @@ def test_a_small_data_set_starts_no_process(toy_shards):
         from deepduel.decoding.batch_decoder import BatchDecoder
         from deepduel.decoding.image import DecodeOptions
         from deepduel.decoding.split import Split
-        BatchDecoder(Split(sys.argv[1], "train"), DecodeOptions((32, 32)))(np.arange(168))
-        print(worker_pool._pools)
+        decode = BatchDecoder(Split(sys.argv[1], "train"), DecodeOptions((32, 32)))
+        decode(np.arange(168))
+        print(dict(worker_pool._pools))
     """
     assert run(program, toy_shards).stdout == "{}\n"
 
@@ -337,13 +379,11 @@ def test_where_no_process_starts_it_is_said_and_this_one_decodes(
     toy_shards, monkeypatch, capfd, program, reason
 ):
     monkeypatch.setattr("multiprocessing.spawn.get_executable", lambda: program)
-    monkeypatch.setattr(worker_pool, "_pools", {})
-    worker_pool.spent(3, worker_pool.STARTS_AFTER)
-    pool = worker_pool._pools[3]
-    assert pool is None or pool._over.wait(30)
+    pool = worker_pool.spent(3, worker_pool.STARTS_AFTER)
+    assert pool is None or pool._crew.over.wait(30)
     decode = BatchDecoder(Split(toy_shards, "train"), DecodeOptions((32, 32)), threads=3)
     assert decode(np.arange(168)).any(axis=(1, 2, 3)).all()
-    worker_pool.spent(3, worker_pool.STARTS_AFTER)  # is not tried again
+    assert worker_pool.spent(3, worker_pool.STARTS_AFTER) is None  # is not tried again
     assert capfd.readouterr().err == f"decoding in this process alone, which is slower: {reason}\n"
 
 
