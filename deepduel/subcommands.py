@@ -19,6 +19,7 @@ SUBCOMMANDS = {
     "predict": Subcommand("deepduel.predict", "Predict the labels of images."),
     "compare": Subcommand("deepduel.compare", "Compare two evaluated runs image by image."),
     "export": Subcommand("deepduel.export", "Export the models of a run for other programs."),
+    "export_images": Subcommand("tfrecords_tools.export", "Write the images of shards to other formats."),
     "inspect": Subcommand("tfrecords_tools.inspect", "Show what a folder of shards holds."),
     "verify": Subcommand("tfrecords_tools.verify", "Check a folder of shards for damage."),
     "profile": Subcommand("deepduel.profile_input", "Measure how fast shards are read and decoded."),

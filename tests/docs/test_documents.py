@@ -23,16 +23,18 @@ from deepduel.runs import training_run
 from tests.conftest import run_command
 from tests.docs.blocks import PAGES, ROOT, Block, anchors, blocks, flag_names, links, prose
 from tests.helpers import fake_runs
-from tfrecords_tools import convert, records
+from tfrecords_tools import convert, export, records
 
 COMMANDS = (
-    "tfrecords_tools.convert", "tfrecords_tools.verify", "tfrecords_tools.inspect", "deepduel.train",
+    "tfrecords_tools.convert", "tfrecords_tools.verify", "tfrecords_tools.inspect", "tfrecords_tools.export",
+    "deepduel.train",
     "deepduel.evaluate", "deepduel.predict", "deepduel.compare", "deepduel.export", "deepduel.profile_input",
     "deepduel.toy_images",
 )  # fmt: skip
 FLAG_PAGES = {
     "tfrecords_tools.convert": ("converting", "scaling"),
     "tfrecords_tools.verify": ("converting",),
+    "tfrecords_tools.export": ("converting",),
     "tfrecords_tools.inspect": ("converting",),
     "deepduel.train": ("training", "augmenting", "scaling"),
     "deepduel.evaluate": ("evaluating",),
@@ -64,6 +66,10 @@ def workshop(tmp_path_factory) -> pathlib.Path:
         shutil.copy(path, target)
     code = run_command(convert, f"--input_dir={folder}/IMAGES", f"--output_dir={folder}/SHARDS")
     assert code == 0
+    shutil.make_archive(str(folder / "IMAGES"), "zip", folder / "IMAGES")
+    for kind, name in (("webdataset", "TAR_FILES"), ("parquet", "PARQUET_FILES")):
+        words = f"--data_dir={folder}/SHARDS", f"--format={kind}", f"--output={folder}/{name}"
+        assert run_command(export, *words) == 0
     for seed, name in enumerate(("RUN", "OTHER_RUN")):
         fake_runs.write_run(folder / name, folder / "SHARDS", seed=seed)
         for task in ("category", "authenticity"):
