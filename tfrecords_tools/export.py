@@ -94,7 +94,9 @@ def _require(options: flags.FlagValues) -> None:
 
 def entry() -> int:
     """The console script."""
-    return cli.run(main, FLAGS, name="tfrecords_tools.export", usual=USUAL)
+    return cli.run(
+        main, FLAGS, name="tfrecords_tools.export", usual=USUAL, usage="--data_dir=SHARDS --output=OUTPUT"
+    )
 
 
 if __name__ == "__main__":

@@ -66,6 +66,12 @@ def workshop(tmp_path_factory) -> pathlib.Path:
         shutil.copy(path, target)
     code = run_command(convert, f"--input_dir={folder}/IMAGES", f"--output_dir={folder}/SHARDS")
     assert code == 0
+    (folder / "DOGS/train").mkdir(parents=True)
+    rows_of_dogs = ["id,breed"]
+    for number, path in enumerate(sorted((folder / "PHOTOS").rglob("*.jpg"))[::40]):
+        shutil.copy(path, folder / f"DOGS/train/{number}.jpg")
+        rows_of_dogs.append(f"{number},{('beagle', 'boxer')[number % 2]}")
+    (folder / "DOGS/labels.csv").write_text("\n".join(rows_of_dogs))
     shutil.make_archive(str(folder / "IMAGES"), "zip", folder / "IMAGES")
     for kind, name in (("webdataset", "TAR_FILES"), ("parquet", "PARQUET_FILES")):
         words = f"--data_dir={folder}/SHARDS", f"--format={kind}", f"--output={folder}/{name}"
