@@ -12,7 +12,11 @@ one of them, and the later one wins:
     --backbone=efficientnetv2s --backbone=category=xception
 """
 
+import functools
+import pathlib
+import shlex
 import sys
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -25,8 +29,13 @@ FLAGS = flags.FlagValues()
 train_flags.define(FLAGS)
 
 
-def main(options: flags.FlagValues) -> int:
-    """Trains, and says where the models are. Returns the exit code."""
+def main(options: flags.FlagValues, typed: Sequence[str] | None = None) -> int:
+    """Trains, and says where the models are. Returns the exit code.
+
+    Args:
+      options: the parsed flags.
+      typed: the words of the command line after the command's name, to be repeated in order to resume.
+    """
     from deepduel.runs.options import check_sharing
 
     axes = _axes(options)
@@ -47,7 +56,8 @@ def main(options: flags.FlagValues) -> int:
     try:
         row = training_run.train(of_run, tasks, flags=text, defaults=defaults)
     except Stopped as stop:
-        print(f"{stop}; resume with:\n  python -m deepduel.train --flagfile={options.workdir}/train.flags")
+        words = typed or [f"--flagfile={options.workdir}/train.flags"]
+        print(f"{stop}; resume with:\n  {shlex.join(['python', '-m', 'deepduel.train', *words])}")
         return stop.code
     except tf.errors.OpError as error:
         raise bad_records.data_error(error) or error from error
@@ -64,7 +74,12 @@ def _axes(options: flags.FlagValues) -> list[str]:
     """The label axes to learn."""
     from tfrecords_tools.format import manifest
 
-    known = list(manifest.load(options.data_dir).axes)
+    try:
+        known = list(manifest.load(options.data_dir).axes)
+    except DataError as error:
+        if not pathlib.Path(options.workdir, "run.json").exists():
+            raise
+        raise DataError(f"{error}; if the shards were moved, name their folder with --data_dir") from error
     axes = known if options.tasks is None else options.tasks
     if not axes:
         raise DataError(
@@ -82,8 +97,9 @@ def _axes(options: flags.FlagValues) -> list[str]:
 
 def entry() -> int:
     """The command; returns its exit code."""
+    command = functools.wraps(main)(functools.partial(main, typed=sys.argv[1:]))
     return cli.run(
-        main, FLAGS, name="deepduel.train", argv=presets.resolve(sys.argv),
+        command, FLAGS, name="deepduel.train", argv=presets.resolve(sys.argv),
         usual=train_flags.USUAL, further=train_flags.FURTHER, usage="--data_dir=SHARDS --workdir=RUN",
     )  # fmt: skip
 

@@ -20,6 +20,7 @@ from tfrecords_tools.errors import UsageError
 
 _MIXING = parameters(Mixing)
 _ALL = parameters(Augmentation) | _MIXING
+NAMES = tuple(_ALL)
 
 
 def define(flag_values: flags.FlagValues, *, tasks: bool = True) -> None:

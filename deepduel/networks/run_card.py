@@ -40,6 +40,8 @@ class RunCard:
       data_name: name in the manifest of the training data.
       data_source: source in the manifest of the training data.
       seed: random seed of the run.
+      data_sha256: SHA-256 over the shards' own sums, of the splits that the run reads; "" for runs of earlier
+        versions.
       libraries: what decoded and resampled the images when the run was begun, see `image.libraries`; empty
         for runs of earlier versions.
     """
@@ -52,6 +54,7 @@ class RunCard:
     data_source: str
     seed: Seed
     libraries: dict[str, str] = dataclasses.field(default_factory=dict)
+    data_sha256: Annotated[str, msgspec.Meta(pattern=r"^(?:[0-9a-f]{64})?\Z")] = ""
 
     @classmethod
     def load(cls, workdir: str | os.PathLike) -> "RunCard":

@@ -1,10 +1,14 @@
-"""Flagfiles that come with the package: `deepduel.train --flagfile=NAME` where NAME is no file's path."""
+"""Flagfiles: the presets that come with the package, by name, and the train.flags of runs.
+
+--flagfile=NAME                 a preset, where NAME is no file's path
+--flagfile=RUN/train.flags      the run in whose folder the file lies, wherever it was begun
+"""
 
 import pathlib
 from collections.abc import Sequence
 
 _FOLDER = pathlib.Path(__file__).parent
-_FLAG = "--flagfile"
+_RUN_FLAGS = "train.flags"
 
 
 def names() -> list[str]:
@@ -13,19 +17,41 @@ def names() -> list[str]:
 
 
 def resolve(argv: Sequence[str]) -> list[str]:
-    """Replaces a preset's name after --flagfile by the path of its file; a file of that name comes first."""
-    words = list(argv)
-    for index, word in enumerate(words):
-        flag, equals, value = word.partition("=")
-        if flag.replace("--", "-") != "-flagfile":
-            continue
-        if equals:
-            words[index] = f"{_FLAG}={_path(value)}"
-        elif index + 1 < len(words):
-            words[index + 1] = _path(words[index + 1])
+    """Replaces a preset's name after --flagfile by the path of its file; a file of that name comes first.
+
+    After the train.flags of a run's folder --workdir is added: the file names the folder in which the run was
+    begun, and that may have been moved since. A --workdir among the words stays what it is, so that the flags
+    of the file begin a run there.
+    """
+    words, elsewhere = [], any(_flag(word) == "workdir" for word in argv)
+    after_flag = False
+    for word in argv:
+        equals = _flag(word) == "flagfile" and "=" in word
+        value = word.partition("=")[2] if equals else word
+        if not equals and not after_flag:
+            words.append(word)
+        else:
+            path = _path(value)
+            words.append(f"--flagfile={path}" if equals else path)
+            if not elsewhere and _is_run(pathlib.Path(path)):
+                words.append(f"--workdir={pathlib.Path(path).parent}")
+        after_flag = _flag(word) == "flagfile" and not equals
     return words
+
+
+def _flag(word: str) -> str:
+    """The name in --name or --name=value; "" for other words."""
+    return word.partition("=")[0].lstrip("-") if word.startswith("-") else ""
 
 
 def _path(value: str) -> str:
     preset = _FOLDER / f"{value}.flags"
     return str(preset) if value in names() and not pathlib.Path(value).is_file() else value
+
+
+def _is_run(path: pathlib.Path) -> bool:
+    """Whether a run wrote the file: beside it lies what a run writes, or nothing yet."""
+    if path.name != _RUN_FLAGS or not path.is_file():
+        return False
+    others = [other.name for other in path.parent.iterdir() if not other.name.startswith(".")]
+    return "run.json" in others or others == [_RUN_FLAGS]

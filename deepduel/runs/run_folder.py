@@ -1,90 +1,157 @@
-"""The folder of a run: which run it belongs to, and whether a command may resume it."""
+"""The folder of a run: which run it belongs to, who trains in it, and whether a command may resume it.
 
+RUN/train.flags   the flags of the newest session
+RUN/changes.csv   which flags a later session changed, and at which step
+RUN/.lock         held while a command trains; RUN/.trained_by.json says which one
+"""
+
+import contextlib
+import csv
+import datetime
+import json
+import os
 import pathlib
-import re
+import platform
+import shutil
+from collections.abc import Iterator
+
+import filelock
 
 from deepduel.networks.run_card import RunCard
+from deepduel.runs import settings
+from deepduel.runs.settings import Change
 from tfrecords_tools import regular_files
 from tfrecords_tools.atomic import published
 from tfrecords_tools.errors import DataError
+from tfrecords_tools.format.manifest import Manifest
 
+FLAGS_NAME = "train.flags"
 _MOST_BYTES = 1 << 20  # of train.flags
-# Flags that may have another value when a run is resumed: its length, folders, how often it saves.
-_MAY_CHANGE = {
-    "epochs",
-    "data_dir",
-    "workdir",
-    "threads",
-    "save_every",
-    "max_minutes",
-    "profile_steps",
-    "devices",
-    "dry_run",
-}
+_LOCK, _OWNER, _CHANGES = ".lock", ".trained_by.json", "changes.csv"
 
 
-def check(workdir: pathlib.Path, flags: str, defaults: str = "") -> None:
-    """Raises DataError unless the folder is new, empty, or holds a run of the same flags.
+def check(workdir: pathlib.Path, flags: str, defaults: str, axes: list[str]) -> list[Change]:
+    """Compares the flags of this command with those of the run in the folder.
 
     Args:
+      workdir: the folder; new, empty, or of a run.
       flags: the flagfile of this command.
-      defaults: the flagfile of all defaults: a flag that the run's own file does not name, because an earlier
-        version began the run, had its default.
+      defaults: the flagfile of all defaults, for folders that an earlier version began.
+      axes: label axes of the tasks.
+
+    Returns:
+      The flags that changed since the run's newest session; where the folder lies is none of them.
+
+    Raises:
+      DataError: the folder holds a run whose result other flags decide, or things that are no run.
     """
-    path = workdir / "train.flags"
-    if path.exists():
-        try:
-            text = regular_files.read_text(path, limit=_MOST_BYTES)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: unreadable ({error}); give another --workdir") from error
-        stored = _settings(defaults) | _settings(text)
-        given = _settings(defaults) | _settings(flags)
-        # A file of an earlier version may lack the comments with the augmentation's parameters.
-        names = [name for name in sorted(stored | given) if name in stored or not name.startswith("#")]
-        differing = [name for name in names if stored.get(name) != given.get(name)]
-        if differing:
-            lines = [line for name in differing for side in (stored, given) for line in side.get(name, ())]
+    path = workdir / FLAGS_NAME
+    if not path.exists():
+        if workdir.exists() and any(not path.name.startswith(".") for path in workdir.iterdir()):
             raise DataError(
-                f"{workdir} holds a run with other settings ({'; '.join(lines)}); "
-                f"give another --workdir, or resume it with --flagfile={path}"
+                f"{workdir} is not empty and holds no run (no {FLAGS_NAME}); give another --workdir"
             )
-    elif workdir.exists() and any(not path.name.startswith(".") for path in workdir.iterdir()):
-        raise DataError(f"{workdir} is not empty and holds no run (no train.flags); give another --workdir")
+        return []
+    try:
+        stored = regular_files.read_text(path, limit=_MOST_BYTES)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: unreadable ({error}); give another --workdir") from error
+    changes = settings.changes(stored, flags, defaults, axes)
+    refused = [change for change in changes if not settings.may_change(change)]
+    if refused:
+        raise DataError(
+            f"{workdir} holds a run with other settings ({'; '.join(map(str, refused))}); "
+            f"give another --workdir, or resume it with --flagfile={path}"
+        )
+    return [change for change in changes if change.flag not in ("workdir", "dry_run")]
 
 
 def write_flags(workdir: pathlib.Path, flags: str) -> None:
-    """Creates the folder, and stores the first session's flags in it."""
-    path = workdir / "train.flags"
-    if path.exists():
-        return
+    """Creates the folder, and stores the flags of this session in it."""
     workdir.mkdir(parents=True, exist_ok=True)
-    with published(path) as file:
+    with published(workdir / FLAGS_NAME) as file:
         file.write(flags)
 
 
-def keep_card(card: RunCard, workdir: pathlib.Path) -> None:
-    """Writes run.json, or checks that the run was begun on the same data."""
-    if (workdir / "run.json").exists():
-        stored = RunCard.load(workdir)
-        if stored.data_source != card.data_source:
-            raise DataError(
-                f"{workdir} holds a run on other data ({stored.data_name}, source {stored.data_source[:12]}; "
-                f"now {card.data_name}, source {card.data_source[:12]}); give another --workdir"
-            )
+def record(workdir: pathlib.Path, changes: list[Change], *, epoch: int, step: int) -> None:
+    """Adds lines to changes.csv: the flags that this session changes, and from which step on."""
+    path = workdir / _CHANGES
+    earlier = path.read_text("utf-8") if path.exists() else "time,epoch,step,flag,before,after\n"
+    if not changes:
         return
-    card.save(workdir)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    with published(path) as file:
+        file.write(earlier)
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerows((now, epoch, step, *change) for change in changes)
 
 
-def _settings(text: str) -> dict[str, list[str]]:
-    """{flag: its lines, in order} of a flagfile, without the flags that may change.
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+    """A block during which no other command trains in the folder. The lock falls with the process.
 
-    And {"# augmentation of TASK": its line}, the preset's parameters when the run was begun.
+    Raises:
+      DataError: another one trains there; says which one, and since when.
     """
-    settings: dict[str, list[str]] = {}
-    for line in text.splitlines():
-        match = re.match(r"--(\w+)=|(# augmentation of [^:]+):", line.strip())
-        if match and match[1] == "cache":  # its folder may change, but features show other images
-            settings["cache"] = [re.sub(r"=features:.*", "=features", line.strip())] * ("=features" in line)
-        elif match and match[1] not in _MAY_CHANGE:
-            settings.setdefault(match[1] or match[2], []).append(line.strip())
-    return settings
+    workdir.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(workdir / _LOCK, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=1)
+    except filelock.Timeout:
+        raise DataError(
+            f"{workdir}: {_owner(workdir)} trains here; wait for it, stop it, or give another --workdir"
+        ) from None
+    except PermissionError:
+        raise
+    except (OSError, NotImplementedError):
+        yield  # a file system without locks
+        return
+    try:
+        with published(workdir / _OWNER) as file:
+            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            json.dump({"process": os.getpid(), "host": platform.node(), "since": now}, file)
+        yield
+    finally:
+        (workdir / _OWNER).unlink(missing_ok=True)
+        if {path.name for path in workdir.iterdir()} == {_LOCK}:  # nothing was begun
+            shutil.rmtree(workdir)
+        lock.release()
+
+
+def _owner(workdir: pathlib.Path) -> str:
+    try:
+        owner = json.loads(regular_files.read_text(workdir / _OWNER, limit=1 << 12))
+        return f"process {int(owner['process'])} on {owner['host']!s:.64}, since {owner['since']!s:.32},"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def keep_card(card: RunCard, workdir: pathlib.Path, manifest: Manifest) -> None:
+    """Writes run.json, or checks that the run was begun on the same data.
+
+    Raises:
+      DataError: the run was begun on other images, on fewer, or on the same with other pixels.
+    """
+    if not (workdir / "run.json").exists():
+        card.save(workdir)
+        return
+    stored = RunCard.load(workdir)
+    if stored.data_sha256 in ("", card.data_sha256) and stored.data_source == card.data_source:
+        return
+    if stored.data_sha256 and stored.data_sha256 == card.data_sha256:
+        return  # only splits that the run does not read have changed
+    earlier = [generation["source"] for generation in manifest.generations]
+    if stored.data_source == card.data_source:
+        what = f"the same images of {card.data_name} with other pixels: they were converted again, otherwise"
+    elif stored.data_source in earlier:
+        later = manifest.generations[earlier.index(stored.data_source) + 1 :]
+        what = f"{card.data_name} without the {sum(g['images'] for g in later):,} images appended since then"
+    else:
+        what = (
+            f"other data ({stored.data_name}, source {stored.data_source[:12]}; now {card.data_name}, source "
+            f"{card.data_source[:12]})"
+        )
+    raise DataError(
+        f"{workdir} holds a run on {what}; give another --workdir, with --start_from={workdir} to begin from "
+        "its models, or name the shards that it was begun on with --data_dir"
+    )

@@ -97,6 +97,8 @@ _FLAGS = {  # name: (default, help)
     ),
 }
 
+NAMES = tuple(_FLAGS)
+
 
 def define(flag_values: flags.FlagValues) -> None:
     """Defines these flags and those of the augmentation's parameters."""

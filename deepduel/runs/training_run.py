@@ -1,6 +1,6 @@
 """A training run: checks what is asked for, opens the run's folder, and fits from where the run is.
 
-RUN/train.flags               reproduces the run
+RUN/train.flags, changes.csv  see run_folder
 RUN/run.json                  the data, the sizes and the classes, for commands that use the models
 RUN/<task>/, RUN/history.csv  see epoch_files
 RUN/resume/                   see training_state
@@ -8,6 +8,8 @@ RUN/tensorboard/              see tensorboard
 """
 
 import dataclasses
+import hashlib
+import json
 import pathlib
 
 import numpy as np
@@ -29,8 +31,10 @@ from deepduel.runs import (
     training_state,
 )
 from deepduel.runs.options import RunOptions, TaskOptions
+from deepduel.training import optimizers
 from deepduel.training.task import Task
 from deepduel.training.trainer import MultiTaskTrainer
+from tfrecords_tools.errors import DataError
 
 
 def train(
@@ -55,41 +59,85 @@ def train(
     validation_split = Split(options.data_dir, options.validation_split)
     reading = data_checks.checked_reading(options, tasks, train_split, validation_split)
     workdir = pathlib.Path(options.workdir)
-    run_folder.check(workdir, flags, defaults)
-    trainer = build.trainer(options, tasks, train_split)
+    changes = run_folder.check(workdir, flags, defaults, [task.axis for task in tasks])
     if options.dry_run:
-        _dry_run(trainer, train_split, validation_split, reading, options)
+        _dry_run(build.trainer(options, tasks, train_split), train_split, validation_split, reading, options)
         return {}
-    run_folder.write_flags(workdir, flags)
-    run_folder.keep_card(_card(options, train_split, trainer, reading), workdir)
-    state = _restore(trainer, workdir)
-    planned = options.length.planned(state.epoch_seconds)
-    if len(state.stopped) == len(tasks):
-        print(f"{workdir}: all tasks have stopped early, after {state.epoch} epochs")
-        return state.latest
-    if planned and state.epoch >= planned:
-        print(f"{workdir} has finished all its {planned} epochs; raise --epochs to train more")
-        return state.latest
-    if options.micro_batch is None:
-        trainer.micro_batch = micro_batch_search.chosen(trainer, workdir, batch_size=reading.batch_size)
-    if state.begun:
-        total = f" of {planned}" if planned else ""
-        print(f"resuming at epoch {state.epoch + 1}{total}, step {state.step}")
-    _print_plan(train_split, validation_split, trainer, reading)
-    for task_options in tasks:
-        print(task_options.augmentation_line)
-    session = fit_loop.Session(options, trainer, train_split, validation_split, reading, state, flags)
-    return memory_fallback.fit(session, lambda: _restore(trainer, workdir))
+    with run_folder.locked(workdir):
+        trainer = build.trainer(options, tasks, train_split)
+        _check_micro_batch(trainer, changes)
+        card = _card(options, train_split, validation_split, trainer, reading)
+        run_folder.keep_card(card, workdir, train_split.manifest)
+        run_folder.write_flags(workdir, flags)
+        changes_rate = any(change.flag == "learning_rate" for change in changes)
+
+        def restore() -> training_state.State:
+            return _restore(trainer, workdir, tasks if changes_rate else [])
+
+        state = restore()
+        session = fit_loop.Session(options, trainer, train_split, validation_split, reading, state, flags)
+        if _is_over(session):
+            return state.latest
+        run_folder.record(workdir, changes, epoch=state.epoch, step=state.step)
+        _print_beginning(session, tasks, changes)
+        return memory_fallback.fit(session, restore)
 
 
-def _restore(trainer: MultiTaskTrainer, workdir: pathlib.Path) -> training_state.State:
-    """Sets all variables to the last saved state, where there is one."""
+def _restore(
+    trainer: MultiTaskTrainer, workdir: pathlib.Path, new_rates: list[TaskOptions]
+) -> training_state.State:
+    """Sets all variables to the last saved state, where there is one, but learning rates to `new_rates`'."""
     stored, damaged = training_state.load(workdir / "resume", trainer.state_variables())
+    for task, options in zip(trainer.tasks, new_rates, strict=False):
+        optimizers.set_rate(task.optimizer, options.optimizer.learning_rate)
     for task in trainer.tasks:
         input_filters.reset_kernels(task.model.extractor)
     for line in damaged:
         print(line)
     return stored or training_state.State()
+
+
+def _is_over(session: fit_loop.Session) -> bool:
+    """Whether nothing is left to train; says so."""
+    state, planned = session.state, session.options.length.planned(session.state.epoch_seconds)
+    if len(state.stopped) == len(session.trainer.tasks):
+        print(f"{session.workdir}: all tasks have stopped early, after {state.epoch} epochs")
+        return True
+    if planned and state.epoch >= planned:
+        print(f"{session.workdir} has finished all its {planned} epochs; raise --epochs to train more")
+        return True
+    return False
+
+
+def _print_beginning(
+    session: fit_loop.Session, tasks: list[TaskOptions], changes: list[run_folder.Change]
+) -> None:
+    """Prints where the run is and what it trains, once the micro-batch is known."""
+    state, trainer, reading = session.state, session.trainer, session.reading
+    if session.options.micro_batch is None:
+        trainer.micro_batch = micro_batch_search.chosen(
+            trainer, session.workdir, batch_size=reading.batch_size
+        )
+    if state.begun:
+        planned = session.options.length.planned(state.epoch_seconds)
+        total = f" of {planned}" if planned else ""
+        print(f"resuming at epoch {state.epoch + 1}{total}, step {state.step}")
+        for change in changes:
+            print(f"changed: {change}")
+    _print_plan(session.train_split, session.validation_split, trainer, reading)
+    for task_options in tasks:
+        print(task_options.augmentation_line)
+
+
+def _check_micro_batch(trainer: MultiTaskTrainer, changes: list[run_folder.Change]) -> None:
+    """Raises DataError where another micro-batch would change the result of a begun run."""
+    changed = [change for change in changes if change.flag == "micro_batch"]
+    names = [task.name for task in trainer.tasks if task.trains_statistics and build.normalises(task)]
+    if changed and names:
+        raise DataError(
+            f"{', '.join(names)} trains batch-norm statistics, which are those of micro-batches, so "
+            f"--micro_batch must stay ({changed[0]}); give another --workdir to train with another size"
+        )
 
 
 def _dry_run(
@@ -111,7 +159,11 @@ def _dry_run(
 
 
 def _card(
-    options: RunOptions, split: Split, trainer: MultiTaskTrainer, reading: pipeline.ReadOptions
+    options: RunOptions,
+    split: Split,
+    validation_split: Split,
+    trainer: MultiTaskTrainer,
+    reading: pipeline.ReadOptions,
 ) -> RunCard:
     tasks: dict[str, TaskCard] = {
         task.name: {
@@ -125,8 +177,14 @@ def _card(
     manifest = split.manifest
     return RunCard(
         tasks, decoding.size, decoding.fit, decoding.fast, manifest.name, manifest.source, options.seed,
-        libraries(),
+        libraries(), _data_sha256(split, validation_split),
     )  # fmt: skip
+
+
+def _data_sha256(*splits: Split) -> str:
+    """SHA-256 over the sums of the splits' shards, hex: it changes with any image, label or pixel."""
+    sums = [[split.name, *(shard.sha256[""] for shard in split.shards)] for split in splits]
+    return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
 
 
 def _print_plan(

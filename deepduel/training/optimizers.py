@@ -4,6 +4,7 @@ The position in a schedule is the optimizer's own count of updates, which is par
 resumed run continues at exactly the same rate. A step that is skipped (see updates) does not count.
 """
 
+import contextlib
 import math
 from typing import Any
 
@@ -115,3 +116,9 @@ def _rate(
             f"{steps_per_epoch}); warm up for less, or train for more epochs"
         )
     return Schedule(options.learning_rate, warmup=warmup, steps=steps)
+
+
+def set_rate(optimizer: keras.Optimizer, rate: float) -> None:
+    """Gives a restored optimizer with a constant learning rate this one; a schedule has it already."""
+    with contextlib.suppress(TypeError):  # Keras' answer for a schedule
+        getattr(optimizer, "inner_optimizer", optimizer).learning_rate = rate

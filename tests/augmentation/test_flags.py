@@ -184,8 +184,8 @@ def test_the_effective_parameters_are_printed_and_in_train_flags(cropped_run, ca
     assert f"augmentation of category: {forensic}, crop_size=24, cutmix_alpha=1" in capsys.readouterr().out
     assert run_command(train, *words, "--crop_size=category=23") == 1
     error = capsys.readouterr().err
-    assert "crop_size=24, cutmix_alpha=1; # augmentation of category" in error
-    assert "--crop_size=category=24; --crop_size=category=24; --crop_size=category=23" in error
+    assert "crop_size=24, cutmix_alpha=1 before, # augmentation of category" in error
+    assert "--crop_size=category=24 before, --crop_size=category=24 --crop_size=category=23 now" in error
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Runs that were ended at any moment and are resumed: as if nothing had happened."""
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -119,7 +120,7 @@ def test_sigkill_and_sigterm_cost_nothing(toy_shards, whole_run, tmp_path):
         process.send_signal(number)
         output, _ = process.communicate(timeout=120)
         assert process.returncode == code, output
-    assert "resume with:\n  python -m deepduel.train --flagfile=" in output
+    assert f"resume with:\n  {shlex.join(['python', '-m', 'deepduel.train', *words])}\n" in output
     assert run_command(train, *words) == 0
     assert_same_run(tmp_path / "run", whole_run)
 
