@@ -8,6 +8,7 @@ import simplejpeg
 from PIL import Image, ImageOps
 
 from tfrecords_tools.errors import UsageError
+from tfrecords_tools.images.rgb import DEFAULT, PixelOptions
 
 MAX_PIXELS = 100_000_000  # beyond it (a 10,000 x 10,000 image, 300 MB decoded) it is a bomb or a mistake
 ENCODINGS = ("keep", "jpeg", "png", "raw")
@@ -26,6 +27,7 @@ class EncodingOptions:
         scaled, centre cut out), "pad" (longer side scaled, black around).
       quality: of "jpeg", 1..100.
       max_pixels: larger images are rejected before they are decoded.
+      pixels: how files become RGB pixels.
     """
 
     encoding: str = "keep"
@@ -33,6 +35,7 @@ class EncodingOptions:
     fit: str = "resize"
     quality: int = 95
     max_pixels: int = MAX_PIXELS
+    pixels: PixelOptions = DEFAULT
 
     def __post_init__(self) -> None:
         if self.encoding not in ENCODINGS:

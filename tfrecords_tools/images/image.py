@@ -1,9 +1,9 @@
 """The bytes of an image file -> bytes that every reader decodes to the right pixels, or why it is rejected.
 
 `check` decides what enters the shards; whatever it accepts, `decode` turns into upright RGB
-pixels, uint8 [H, W, 3]; `pixels` gives the same at once. Alpha is dropped, the first frame of an
-animation stands for all, embedded colour profiles are kept but not applied: what
-`PIL.Image.convert("RGB")` gives, and training tools expect.
+pixels, uint8 [H, W, 3]; `pixels` gives the same at once. The first frame of an animation stands for
+all, embedded colour profiles are kept but not applied, and alpha is dropped unless `PixelOptions`
+say otherwise: what `PIL.Image.convert("RGB")` gives, and training tools expect.
 """
 
 import dataclasses
@@ -15,9 +15,9 @@ from typing import TypeVar
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from tfrecords_tools.images import jpeg, limits, tiff
+from tfrecords_tools.images import jpeg, limits, rgb, tiff
 from tfrecords_tools.images.encoding_options import KEEP, MAX_PIXELS, EncodingOptions
 from tfrecords_tools.images.scratch import scratch
 
@@ -25,6 +25,8 @@ MAX_FILE_BYTES = 1 << 29
 # EPS and PDF would run other programs, the rest of Pillow's list nobody trains on.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "TGA")
 Result = TypeVar("Result")
+FEW_BITS = 12  # of 16: what sensors of 12 bits use, and dark to the eye
+DARK = f", {FEW_BITS} bits used at most"  # at the end of a note
 _HARMLESS = ("Invalid SOS parameters", "Unknown Adobe color transform", "Warning: unknown JFIF revision")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
@@ -56,6 +58,17 @@ class Rejected:
 
 def check(data: bytes, encoding: EncodingOptions = KEEP) -> Checked | Rejected:
     """Decodes the whole image once, and returns what to store. Never raises on bad bytes."""
+    checked = _check(data, encoding)
+    if isinstance(checked, Rejected) and encoding.pixels.damaged == "accept" and data[:3] == b"\xff\xd8\xff":
+        # Accepted if it decodes without a complaint once what is missing is there and what is stray is not.
+        for repaired in jpeg.repairs(data, checked.reason):
+            again = _check(repaired, encoding)
+            if isinstance(again, Checked):
+                return again
+    return checked
+
+
+def _check(data: bytes, encoding: EncodingOptions) -> Checked | Rejected:
     checked = _read(
         data,
         encoding.max_pixels,
@@ -70,12 +83,19 @@ def check(data: bytes, encoding: EncodingOptions = KEEP) -> Checked | Rejected:
     return checked
 
 
-def pixels(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray | Rejected:
+def pixels(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, options: rgb.PixelOptions = rgb.DEFAULT
+) -> np.ndarray | Rejected:
     """An image of any kind -> upright RGB pixels, uint8 [H, W, 3], those that are stored without loss.
 
     Rejects what `check` rejects, and never raises on bad bytes.
     """
-    return _read(data, max_pixels, lambda header: _plain_jpeg(data, header), _upright)
+    return _read(
+        data,
+        max_pixels,
+        lambda header: _plain_jpeg(data, header),
+        lambda opened: np.asarray(rgb.upright(opened, data, options)),
+    )
 
 
 def _read(
@@ -101,6 +121,8 @@ def _read(
     try:
         result = read_jpeg(header) if header is not None and header.plain else None
         return _read_other(data, max_pixels, read_other) if result is None else result
+    except rgb.NoPixels as error:
+        return Rejected(str(error))
     except MemoryError:
         return Rejected("decoding it takes more memory than there is")
     except Exception as error:  # decoders of hostile bytes raise anything: SyntaxError, struct.error, …
@@ -125,7 +147,7 @@ def decode(data: bytes | memoryview, *, fast: bool = False, out: np.ndarray | No
         return simplejpeg.decode_jpeg(data, "RGB", fastdct=fast, fastupsample=fast, buffer=out, strict=False)
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as opened:
-            pixels = np.asarray(_to_rgb(opened))
+            pixels = np.asarray(opened.convert("RGB"))
     except (OSError, SyntaxError) as error:
         raise ValueError(f"not a JPEG or PNG image: {error}") from error
     if out is None:
@@ -196,8 +218,6 @@ def _read_other(
         with opened:
             if reason := limits.reason_unloaded(opened, max_pixels):
                 return Rejected(reason)
-            if opened.mode in ("F", "I") and opened.format != "PNG":
-                return Rejected(f"{_kind(opened)} with 32-bit samples: they have no defined 8-bit range")
             return read(opened)
 
 
@@ -205,21 +225,22 @@ def _kind(opened: Image.Image) -> str:
     return "JPEG" if opened.format == "MPO" else str(opened.format)
 
 
-def _upright(opened: Image.Image) -> np.ndarray:
-    return np.asarray(_to_rgb(ImageOps.exif_transpose(opened)))
-
-
 def _take(opened: Image.Image, data: bytes, encoding: EncodingOptions) -> Checked:
     kind, mode = _kind(opened), opened.mode
     animated = kind != "JPEG" and _is_animated(opened, data)
-    orientation = opened.getexif().get(0x0112, 1)
+    # Pillow turns TIFFs while it loads them, and knows the Exif block of PNGs only once they are loaded.
+    orientation = rgb.orientation(opened, data) if kind == "TIFF" else 1
     opened.load()
-    plain = mode in ("RGB", "L") and not animated and orientation in (0, 1)
+    orientation = max(orientation, rgb.orientation(opened, data))
+    plain = mode in ("RGB", "L") and not animated and orientation == 1
     plain = plain and kind == "PNG" and data[24] == 8 and "transparency" not in opened.info
     if encoding.encoding == "keep" and plain:
         return Checked(data, opened.height, opened.width, "png")
-    upright = _to_rgb(ImageOps.exif_transpose(opened))
+    bits = rgb.bits_used(opened) if rgb.is_deep(opened) and encoding.pixels.range is None else 16
+    upright = rgb.upright(opened, data, encoding.pixels)
     note = _why(kind, mode, data, animated, orientation) if encoding.encoding == "keep" else ""
+    if bits <= FEW_BITS:
+        note = f"{note or kind}{DARK}"
     return _encoded(upright, encoding, note)
 
 
@@ -242,7 +263,7 @@ def _why(kind: str, mode: str, data: bytes, animated: bool, orientation: int) ->
         words.append({"P": "with palette", "RGBA": "with alpha", "LA": "with alpha"}.get(mode, mode))
     if animated:
         words.append("animated, first frame")
-    if orientation not in (0, 1):
+    if orientation != 1:
         words.append(f"EXIF orientation {orientation}")
     if words == ["PNG"]:
         words.append("with transparency")
@@ -250,15 +271,6 @@ def _why(kind: str, mode: str, data: bytes, animated: bool, orientation: int) ->
         header = jpeg.scan(data)
         words.append("unusual coding" if header is None else header.coding)
     return ", ".join(words)
-
-
-def _to_rgb(opened: Image.Image) -> Image.Image:
-    if opened.mode.startswith("I"):  # 16-bit gray: the high byte, as libpng and Pillow do for 16-bit RGB
-        values = np.asarray(opened)
-        if values.dtype != np.uint16:
-            values = values.clip(0, 0xFFFF)
-        opened = Image.fromarray((values >> 8).astype(np.uint8))
-    return opened if opened.mode == "RGB" else opened.convert("RGB")
 
 
 def _encoded(upright: Image.Image, encoding: EncodingOptions, note: str = "") -> Checked:

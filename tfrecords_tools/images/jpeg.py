@@ -5,7 +5,9 @@ among them, up to the first scan (SOS). Orientation: Exif 2.3, tag 0x0112 of IFD
 """
 
 import dataclasses
+import re
 import struct
+from collections.abc import Iterator
 
 _CODINGS = {
     0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive", 0xC3: "lossless",
@@ -15,6 +17,9 @@ _SCAN = b"\xff\xda"  # cannot occur within a scan
 MAX_SCANS = 100  # libtiff's limit; encoders write about ten
 MAX_SCANNED_PIXELS = 2_500_000_000  # of all scans together: some ten seconds
 _OTHER_FRAMES = frozenset((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF))  # hierarchical
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_XMP_ORIENTATION = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([1-8])\b")
+_STRAY_AT_END = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,7 +58,9 @@ class Header:
 
 def scan(data: bytes) -> Header | None:
     """The header of a JPEG; None when its markers make no sense or end before the first scan."""
-    position, end, orientation, frame = 2, len(data) - 4, 1, None
+    position, end, frame = 2, len(data) - 4, None
+    exif: int | None = None  # the first Exif block decides, else XMP
+    xmp: int | None = None
     while position < end:
         if data[position] != 0xFF:
             return None
@@ -62,6 +69,7 @@ def scan(data: bytes) -> Header | None:
             position += 1
             continue
         if kind == 0xDA:
+            orientation = exif or xmp or 1
             return None if frame is None else Header(*frame, orientation, data[position + 4] == frame[2])
         (length,) = struct.unpack_from(">H", data, position + 2)
         if kind in _CODINGS or kind in _OTHER_FRAMES:
@@ -69,8 +77,12 @@ def scan(data: bytes) -> Header | None:
                 return None
             precision, height, width, components = struct.unpack_from(">BHHB", data, position + 4)
             frame = height, width, components, precision, _CODINGS.get(kind, "hierarchical")
-        elif kind == 0xE1 and data[position + 4 : position + 10] == b"Exif\0\0":
-            orientation = _orientation(data[position + 10 : position + 2 + length])
+        elif kind == 0xE1 and data.startswith(b"Exif\0\0", position + 4):
+            if exif is None:
+                exif = _orientation(data[position + 4 : position + 2 + length])
+        elif kind == 0xE1 and data.startswith(_XMP, position + 4):
+            found = _XMP_ORIENTATION.search(data, position + 4, position + 2 + length)
+            xmp = int(found[1]) if found else xmp
         position += 2 + length
     return None
 
@@ -90,11 +102,28 @@ def excessive_scans(data: bytes, header: Header | None) -> int:
     return scans if scans > MAX_SCANS or scans * pixels > MAX_SCANNED_PIXELS else 0
 
 
-def _orientation(tiff: bytes) -> int:
-    """Orientation in an Exif block; 1 when there is none or the block is damaged."""
+def repairs(data: bytes, reason: str) -> Iterator[bytes]:
+    """A JPEG with the end marker that it lacks, or without the stray bytes before it.
+
+    Args:
+      reason: why a decoder rejected it; libjpeg tells how many stray bytes there are.
+    """
+    stray = _STRAY_AT_END.search(reason)
+    end = data.rfind(b"\xff\xd9")
+    if stray is None:
+        yield data + b"\xff\xd9"
+    elif end > int(stray[1]):
+        yield data[: end - int(stray[1])] + b"\xff\xd9"
+
+
+def _orientation(block: bytes) -> int | None:
+    """Orientation in an Exif block, whose header may come twice; None when there is none or it is damaged."""
+    while block.startswith(b"Exif\0\0"):
+        block = block[6:]
+    tiff = block
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if order is None:
-        return 1
+        return None
     try:
         (start,) = struct.unpack_from(order + "I", tiff, 4)
         (count,) = struct.unpack_from(order + "H", tiff, start)
@@ -105,4 +134,4 @@ def _orientation(tiff: bytes) -> int:
                 return value if 1 <= value <= 8 else 1
     except struct.error:
         pass
-    return 1
+    return None

@@ -7,7 +7,7 @@ from absl import flags
 
 from tfrecords_tools.checking import duplicates
 from tfrecords_tools.errors import UsageError
-from tfrecords_tools.images import encoding_options
+from tfrecords_tools.images import encoding_options, rgb
 from tfrecords_tools.listing import choice, label_file, splitting
 from tfrecords_tools.sources import labelled, opening
 from tfrecords_tools.writing import planning
@@ -163,6 +163,25 @@ _OUTPUT = (
         choices=encoding_options.FITS,
     ),
     _Flag("quality", 95, "JPEG quality for --encoding=jpeg, 1 to 100.", usual=True),
+    _Flag(
+        "alpha",
+        rgb.DROP,
+        "What transparent images lie on: a colour, such as white, black or #80ff00; drop ignores "
+        "transparency.",
+    ),
+    _Flag(
+        "depth",
+        rgb.HIGH_BYTE,
+        "Grayscale of more than 8 bits: high_byte stores the upper 8 of 16 bits; LOW:HIGH, such as 0:4095, "
+        "scales this range to 0..255.",
+    ),
+    _Flag(
+        "damaged",
+        "reject",
+        "accept takes JPEGs without an end marker or with stray bytes before it, all of whose "
+        "pixels are there.",
+        choices=rgb.DAMAGED,
+    ),
     _Flag("name", None, "Name of the data set; by default the name of the input folder."),
     _Flag("shard_mb", 128, "Maximum size of a shard in megabytes."),
     _Flag("num_shards", 0, "Number of shards per split; 0 derives it from --shard_mb."),
@@ -256,6 +275,7 @@ def options(flag_values: flags.FlagValues) -> planning.Options:
             fit=flag_values.fit,
             quality=flag_values.quality,
             max_pixels=flag_values.max_pixels,
+            pixels=rgb.PixelOptions(flag_values.alpha, flag_values.depth, flag_values.damaged),
         ),
         shard_mb=flag_values.shard_mb,
         num_shards=flag_values.num_shards,

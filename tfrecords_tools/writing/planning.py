@@ -14,6 +14,7 @@ import numpy as np
 from tfrecords_tools.errors import UsageError
 from tfrecords_tools.format.manifest import Manifest, shard_name
 from tfrecords_tools.images.encoding_options import KEEP, EncodingOptions
+from tfrecords_tools.images.rgb import PixelOptions
 from tfrecords_tools.listing.listing import Listing
 
 PLAN_VERSION = 2  # 1: --split left classes out of a split where chance would have it
@@ -161,7 +162,11 @@ def describe_options(listing: Listing, options: Options) -> dict:
         fields["plan_version"] = 1  # which differs from 2 only there
     input_flags = fields.pop("input_flags")
     first = {"plan_version": fields.pop("plan_version"), "layout": listing.layout.template}
-    return first | fields | encoding | input_flags
+    pixels = encoding.pop("pixels")
+    # Options that version 0.1.0 has not are recorded where they are not the default.
+    default = dataclasses.asdict(PixelOptions())
+    pixels = {name: value for name, value in pixels.items() if value != default[name]}
+    return first | fields | encoding | pixels | input_flags
 
 
 def _shard_count(images: int, size: int, options: Options) -> int:

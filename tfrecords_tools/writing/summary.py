@@ -4,6 +4,7 @@ import numpy as np
 
 from tfrecords_tools import progress
 from tfrecords_tools.format.manifest import cell_name
+from tfrecords_tools.images import image
 from tfrecords_tools.writing import rejection
 from tfrecords_tools.writing.planning import Plan
 from tfrecords_tools.writing.writer import Written
@@ -41,6 +42,12 @@ def show_result(written: Written, output_dir: str) -> None:
             print(f"    {cell if cell.strip('?/') else 'without labels'}: {count:,}")
     for reason, count in manifest.reencoded.items():
         print(f"  stored as PNG for {reason}: {count:,}")
+    dark = sum(count for reason, count in manifest.reencoded.items() if reason.endswith(image.DARK))
+    if dark:
+        print(
+            f"  warning: {dark:,} images use at most {image.FEW_BITS} of their 16 bits, so they are stored "
+            f"dark; --depth=0:{2**image.FEW_BITS - 1} scales such values to 0..255"
+        )
     if manifest.rejected:
         print(f"  rejected images: {manifest.rejected:,}, see {output_dir}/{rejection.FILE_NAME}")
     if manifest.skipped:

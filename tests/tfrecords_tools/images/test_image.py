@@ -1,4 +1,5 @@
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from tests.helpers import odd_images
 from tfrecords_tools.errors import UsageError
 from tfrecords_tools.images import encoding_options, image, jpeg
 from tfrecords_tools.images.encoding_options import EncodingOptions
+from tfrecords_tools.images.rgb import PixelOptions
 
 pytestmark = pytest.mark.numeric
 
@@ -191,3 +193,120 @@ def test_jpeg_headers_are_read_without_decoding(orientation):
 def test_jpeg_headers_that_end_early_are_none(length):
     data = odd_images.save(odd_images.picture(), "JPEG")[:length]
     assert jpeg.scan(data) is None
+
+
+def jpeg_with(*segments: bytes) -> bytes:
+    """A wide JPEG with these APP1 segments."""
+    data = odd_images.save(odd_images.picture(8, 24), "JPEG")
+    coded = b"".join(b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment for segment in segments)
+    return data[:2] + coded + data[2:]
+
+
+def tiff_block(*tags: tuple[int, int, int, bytes]) -> bytes:
+    body = b"".join(struct.pack("<HHI", *tag[:3]) + tag[3] for tag in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + body + bytes(4)
+
+
+TURNED = (0x0112, 3, 1, struct.pack("<HH", 6, 0))
+ODD = (0x011A, 2, 4, b"72\0\0")  # XResolution as text, which Pillow cannot write back
+XMP = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><rdf:Description tiff:Orientation="
+
+
+@pytest.mark.parametrize(
+    ("segments", "turned"),
+    [
+        ([b"Exif\0\0" + tiff_block(TURNED)], True),
+        ([b"Exif\0\0" + tiff_block(TURNED, ODD)], True),
+        ([b"Exif\0\0Exif\0\0" + tiff_block(TURNED)], True),
+        ([b"Exif\0\0" + tiff_block(TURNED)] * 2, True),
+        ([b"Exif\0\0" + tiff_block(ODD)], False),
+        ([b"Exif\0\0II*\0\xff\xff\xff\xff"], False),
+        ([XMP + b'"6"/></x:xmpmeta>'], True),
+        ([XMP + b"'6'/></x:xmpmeta>"], True),
+        ([XMP + b'"1"/></x:xmpmeta>', b"Exif\0\0" + tiff_block(TURNED)], True),
+    ],
+)
+def test_a_photograph_is_turned_by_its_orientation_whatever_else_its_metadata_holds(segments, turned):
+    data = jpeg_with(*segments)
+    checked, found = image.check(data), image.pixels(data)
+    assert (checked.height, checked.width) == found.shape[:2] == ((24, 8) if turned else (8, 24))
+    assert checked.note == ("JPEG, EXIF orientation 6" if turned else "")
+    assert (checked.data == data) != turned
+
+
+def gray16(kind: str, *, high: int = 4095) -> bytes:
+    """A grayscale ramp of 16-bit samples from 0 to `high`."""
+    values = np.linspace(0, high, 256).round().astype(np.uint16).reshape(16, 16)
+    if kind == "PGM":
+        return b"P5\n# a comment\n16 16\n" + str(high).encode() + b"\n" + values.astype(">u2").tobytes()
+    return odd_images.save(Image.fromarray(values), kind)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PGM"])
+def test_a_range_of_16_bit_samples_is_scaled_to_all_of_8_bits(kind):
+    options = PixelOptions(depth="0:4095")
+    pixels = image.pixels(gray16(kind), options=options)
+    np.testing.assert_array_equal(pixels[..., 0].reshape(-1), np.arange(256))
+    checked = image.check(gray16(kind), EncodingOptions(pixels=options))
+    np.testing.assert_array_equal(image.decode(checked.data), pixels)
+
+
+@pytest.mark.parametrize(("kind", "highest"), [("PNG", 15), ("TIFF", 15), ("PGM", 255)])
+def test_the_high_byte_is_the_default_and_dark_images_are_noted(kind, highest):
+    checked = image.check(gray16(kind))
+    assert image.decode(checked.data).max() == highest
+    assert checked.note.endswith(image.DARK) == (highest == 15)
+    assert not image.check(gray16(kind, high=60_000)).note.endswith(image.DARK)
+
+
+def test_32_bit_samples_need_a_range():
+    data = odd_images.save(Image.fromarray(np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)), "TIFF")
+    assert "--depth=LOW:HIGH gives one" in image.pixels(data).reason
+    assert image.pixels(data, options=PixelOptions(depth="0:1")).max() == 255
+
+
+def test_a_range_for_colour_of_16_bits_is_refused_and_not_ignored():
+    data = odd_images.png16(np.zeros((4, 4, 3), np.uint16), colour=True)
+    assert "--depth=LOW:HIGH is for grayscale" in image.pixels(data, options=PixelOptions(depth="0:9")).reason
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize(("alpha", "wanted"), [("white", 255), ("#0000ff", (0, 0, 255)), ("black", 0)])
+def test_transparent_images_lie_on_the_chosen_colour(mode, alpha, wanted):
+    clear = Image.new("RGBA", (4, 4), (10, 20, 30, 0))
+    data = odd_images.save(clear.convert(mode), "PNG")
+    pixels = image.pixels(data, options=PixelOptions(alpha=alpha))
+    assert (pixels == wanted).all()
+    checked = image.check(data, EncodingOptions(pixels=PixelOptions(alpha=alpha)))
+    np.testing.assert_array_equal(image.decode(checked.data), pixels)
+
+
+@pytest.mark.parametrize(
+    "options", [{"alpha": "transparentish"}, {"depth": "12"}, {"depth": "9:1"}, {"damaged": "maybe"}]
+)
+def test_pixel_options_check_themselves(options):
+    with pytest.raises(UsageError, match=f"--{next(iter(options))}="):
+        PixelOptions(**options)
+
+
+WHOLE = odd_images.save(odd_images.picture(40, 56), "JPEG")
+SCAN = WHOLE.index(b"\xff\xda")
+
+
+@pytest.mark.parametrize(
+    ("data", "accepted"),
+    [
+        (WHOLE[:-2], True),  # no end marker
+        (WHOLE[:-2] + b"\0\0\0\0" + WHOLE[-2:], True),  # stray bytes before it
+        (WHOLE[: len(WHOLE) - 60], False),  # pixels are missing
+        (WHOLE[: SCAN + 40] + b"\xff" + WHOLE[SCAN + 41 :], False),
+    ],
+)
+def test_slight_damage_is_accepted_when_asked_and_no_other(data, accepted):
+    options = EncodingOptions(pixels=PixelOptions(damaged="accept"))
+    assert isinstance(image.check(data), image.Rejected)
+    checked = image.check(data, options)
+    assert isinstance(checked, image.Checked) == accepted
+    if accepted:
+        np.testing.assert_array_equal(image.decode(checked.data), image.decode(WHOLE))
+        assert image.check(checked.data) == checked  # sound by itself
