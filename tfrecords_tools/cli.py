@@ -18,6 +18,7 @@ from typing import Any
 
 from absl import flags
 
+from tfrecords_tools import terminal
 from tfrecords_tools.errors import DataError, UsageError
 
 
@@ -58,6 +59,7 @@ def _start_tensorflow() -> None:
 
 
 _ADDED_BY_ABSL = re.compile(r"^<[^>]*>: |;\s*repeat this option to specify a list of values$")
+_HELP = ("--help", "-help", "-h", "--helpshort", "--helpfull", "-helpfull")
 Groups = Mapping[str, Sequence[str]]  # heading in --help -> names of flags, in the order that they are shown
 
 
@@ -85,23 +87,21 @@ def run(
       usage: what a call needs, for example "--workdir=RUN"; then a call without any argument prints three
         lines with it.
     """
-    argv = list(sys.argv if argv is None else argv)
-    program = argv[0] if argv[0].startswith("deepduel ") else f"python -m {name}"
-    if usage and len(argv) == 1:
-        return _print_usage(main, program, usage)
-    if any(word in ("--help", "-help", "-h", "--helpshort", "--helpfull", "-helpfull") for word in argv[1:]):
-        full = any(word.lstrip("-") == "helpfull" for word in argv[1:])
-        groups = usual or {"Flags": [key for key in flag_values if key == flag_values[key].name]}
-        return _print_help(help_text(main, flag_values, name, groups, further or {}, full=full))
-    try:
-        return _run(main, flag_values, name, argv, words, program)
-    except BrokenPipeError:
-        # The reader of our output is gone (`| head`). Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
-    except OSError as error:  # a full disk, a folder that may not be written: the system says it best
-        place = f"{error.filename}: " if error.filename else ""
-        return _say(name, f"{place}{error.strerror or error}", 1)
+    with terminal.guarded_streams():
+        argv = list(sys.argv if argv is None else argv)
+        program = argv[0] if argv[0].startswith("deepduel ") else f"python -m {name}"
+        if usage and len(argv) == 1:
+            return _print_usage(main, program, usage)
+        if any(word in _HELP for word in argv[1:]):
+            full = any(word.lstrip("-") == "helpfull" for word in argv[1:])
+            groups = usual or {"Flags": [key for key in flag_values if key == flag_values[key].name]}
+            print(help_text(main, flag_values, name, groups, further or {}, full=full))
+            return 0
+        try:
+            return _run(main, flag_values, name, argv, words, program)
+        except OSError as error:  # a full disk, a folder that may not be written: the system says it best
+            place = f"{error.filename}: " if error.filename else ""
+            return _say(name, f"{place}{error.strerror or error}", 1)
 
 
 def _run(
@@ -159,14 +159,6 @@ def _say(name: str, message: str, code: int) -> int:
     sys.stdout.flush()
     print(f"{name}: {message}", file=sys.stderr)
     return code
-
-
-def _print_help(text: str) -> int:
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return 0
 
 
 def help_text(

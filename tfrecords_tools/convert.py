@@ -64,7 +64,7 @@ def _convert(
     """What follows the listing."""
     for key, reason in listing.rejected:
         if reason.startswith("unreadable directory"):  # it may hold any number of images
-            print(f"{options.input_dir}/{records.key_text(key)}: {reason}; skipped", file=sys.stderr)
+            print(f"{options.input_dir}/{records.key_shown(key)}: {reason}; skipped", file=sys.stderr)
     for line in filter(None, (candidates.system_line(listing.system), *listing.notes)):
         print(line, flush=True)
     count = len(listing)

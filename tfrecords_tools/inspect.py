@@ -11,7 +11,7 @@ import sys
 
 from absl import flags
 
-from tfrecords_tools import cli, host_cpus, progress
+from tfrecords_tools import cli, host_cpus, progress, terminal
 from tfrecords_tools.atomic import published
 from tfrecords_tools.checking import contact_sheets, duplicates, hashing
 from tfrecords_tools.errors import UsageError
@@ -101,7 +101,7 @@ def _duplicates(manifest: manifests.Manifest, options: flags.FlagValues) -> None
         print(f"within {options.duplicate_distance} bits of 64: {shown.summary}")
     for members in shown.leaks[:20]:
         line = " = ".join(f"{split}: {key}" for split, key in members[:4])
-        print("  " + line.replace("\n", "\\n"))
+        print("  " + terminal.escaped(line))
     if len(shown.leaks) > 20:
         print(f"  and {len(shown.leaks) - 20:,} more across splits; --duplicates_csv has all")
     if options.duplicates_csv:
@@ -109,7 +109,7 @@ def _duplicates(manifest: manifests.Manifest, options: flags.FlagValues) -> None
             table = csv.writer(file)
             table.writerow(("group", "split", "key"))
             for number, members in enumerate(shown.leaks + shown.within):
-                table.writerows((number, *member) for member in members)
+                table.writerows((number, split, terminal.path_cell(key)) for split, key in members)
 
 
 def _tables(manifest: manifests.Manifest, data_dir: str) -> None:

@@ -190,7 +190,7 @@ class Split:
         """Names a record in an error message: shard, number in the shard, key."""
         shard, number, _, _ = self.place(record)
         try:
-            key = records.key_text(self.key(record))
+            key = records.key_shown(self.key(record))
         except DataError:
             key = "unreadable"
         return f"{self.path(shard)}, record {number} (key {key})"

@@ -60,7 +60,7 @@ def read(path: str | os.PathLike, names: Sequence[str], split: Split) -> dict[st
     if not has_row.any():
         raise DataError(
             f"{path}: has no row for any of the {len(split):,} images of split {split.name!r}; its column "
-            f"{header[key_column]!r} must hold paths such as {records.key_text(_key(split, 0))}"
+            f"{header[key_column]!r} must hold paths such as {records.key_shown(_key(split, 0))}"
         )
     _require_few_values(columns)
     return columns

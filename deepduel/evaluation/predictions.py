@@ -12,6 +12,7 @@ import tensorflow as tf
 from deepduel.decoding.split import Split
 from deepduel.prediction.predictor import Predictor
 from deepduel.reading import pipeline
+from tfrecords_tools import terminal
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import records
 from tfrecords_tools.progress import Progress
@@ -143,7 +144,7 @@ def _require_finite(probabilities: dict[str, np.ndarray], split: Split, predicte
     for axis, part in probabilities.items():
         bad = ~np.isfinite(part).all(1)
         if bad.any():
-            first = records.key_text(split.key(int(np.flatnonzero(predicted)[bad.argmax()])))
+            first = records.key_shown(split.key(int(np.flatnonzero(predicted)[bad.argmax()])))
             raise DataError(
                 f"the {axis} model gives NaN or infinite probabilities for {bad.sum():,} of {len(part):,} "
                 f"images (the first: {first}); its training diverged; "
@@ -162,9 +163,13 @@ def write_csv(file: IO[str], predictions: Predictions) -> None:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(header)
     for number in np.flatnonzero(~predictions.left_out).tolist():
-        row = [records.key_text(predictions.split.key(number))]
+        row = [terminal.path_cell(records.key_text(predictions.split.key(number)))]
         for axis in predictions.axes:
             names, part = predictions.classes[axis], predictions.probabilities[axis][number]
             label = int(predictions.labels[axis][number])
-            row += ["" if label < 0 else names[label], names[int(part.argmax())], *(f"{p:.6g}" for p in part)]
+            row += [
+                "" if label < 0 else terminal.word_cell(names[label]),
+                terminal.word_cell(names[int(part.argmax())]),
+                *(f"{p:.6g}" for p in part),
+            ]
         writer.writerow(row)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfrecords_tools import regular_files
+from tfrecords_tools import regular_files, terminal
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import documents
 
@@ -121,9 +121,9 @@ class _TaskColumns:
         """Reads one image's row; an image without a label on this axis is left out."""
         label, predicted, *probabilities = row[self._start : self._end]
         if label:
-            self._keys.append(row[0])
-            self._labels.append(self._classes.index(label))
-            self._predicted.append(self._classes.index(predicted))
+            self._keys.append(row[0].removeprefix("./"))
+            self._labels.append(self._classes.index(terminal.plain_word(label)))
+            self._predicted.append(self._classes.index(terminal.plain_word(predicted)))
             self._probabilities.append([float(value) for value in probabilities])
 
     def predictions(self) -> TaskPredictions:

@@ -11,7 +11,7 @@ import msgspec
 from tfrecords_tools.atomic import published
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import documents
-from tfrecords_tools.format.documents import AxisName, Count, Seed, Side
+from tfrecords_tools.format.documents import AxisName, Count, LabelName, Seed, Side
 
 
 class TaskCard(TypedDict):
@@ -23,7 +23,7 @@ class TaskCard(TypedDict):
       crop_size: side of the square that is cut out of the middle first, 0 or absent for none.
     """
 
-    classes: list[str]
+    classes: list[LabelName]
     image_size: Side
     crop_size: NotRequired[Count]
 

@@ -108,7 +108,7 @@ class Files:
             for name, path in self._find(pattern):
                 if paths.get(name, path) != path:
                     raise DataError(
-                        f"--images: two images in different folders have the name {records.key_text(name)}; "
+                        f"--images: two images in different folders have the name {records.key_shown(name)}; "
                         "name their common parent folder, or predict the folders separately"
                     )
                 paths[name] = path

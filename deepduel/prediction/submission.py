@@ -21,6 +21,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from tfrecords_tools import terminal
 from tfrecords_tools.atomic import is_special, published
 from tfrecords_tools.errors import DataError, UsageError
 
@@ -128,7 +129,7 @@ class Writer:
         """Adds the row of an image, see `Columns.row`."""
         self.rows += 1
         if self._form == "csv":
-            csv.writer(self._rows, lineterminator="\n").writerow(values)
+            csv.writer(self._rows, lineterminator="\n").writerow(_cells(values))
         else:
             line = json.dumps(dict(zip(self._header, values, strict=True)), ensure_ascii=False)
             self._rows.write(line + "\n")
@@ -136,20 +137,27 @@ class Writer:
     def reject(self, image: str, reason: str) -> None:
         """Adds an image to the list of unreadable ones."""
         self.rejected += 1
-        self.first_reason = self.first_reason or f"{image}: {reason}"
+        self.first_reason = self.first_reason or f"{terminal.escaped(image)}: {reason}"
         if self.rejected_path is None:
-            print(f"left out: {image}: {reason}", file=sys.stderr)
+            print(f"left out: {terminal.escaped(image)}: {reason}", file=sys.stderr)
             return
         if self._rejected is None:
             self._rejected = self._files.enter_context(published(self.rejected_path, durable=True))
             csv.writer(self._rejected, lineterminator="\n").writerow(["image", "reason"])
-        csv.writer(self._rejected, lineterminator="\n").writerow([image, reason])
+        csv.writer(self._rejected, lineterminator="\n").writerow([terminal.path_cell(image), reason])
 
     def publish(self) -> None:
         """Renames both files to their names, the predictions last: when they exist, both are complete."""
         if not self.rejected and self.rejected_path is not None:
             self.rejected_path.unlink(missing_ok=True)
         self._files.close()
+
+
+def _cells(values: list) -> list:
+    """The values of a row as cells that a spreadsheet does not compute."""
+    image, *others = values
+    words = [terminal.word_cell(value) if isinstance(value, str) else value for value in others]
+    return [terminal.path_cell(image), *words]
 
 
 class _NotPublished(Exception):

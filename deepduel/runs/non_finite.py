@@ -12,7 +12,7 @@ from deepduel.runs.loss_range import limit
 from deepduel.runs.training_state import Position, State
 from deepduel.training.task import Task
 from deepduel.training.trainer import MultiTaskTrainer
-from tfrecords_tools import regular_files
+from tfrecords_tools import regular_files, terminal
 from tfrecords_tools.atomic import published
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records as record_format
@@ -90,7 +90,7 @@ class NonFinite(keras.callbacks.Callback):
             if new:
                 writer.writerow(("task", "epoch", "step", "key"))
             for record in progress.records.tolist():
-                key = record_format.key_text(self._split.key(record))
+                key = terminal.path_cell(record_format.key_text(self._split.key(record)))
                 writer.writerow((task.name, self._epoch + 1, progress.steps_done - 1, key))
 
     def _give_up(self, task: Task) -> None:

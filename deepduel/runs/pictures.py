@@ -4,15 +4,19 @@ TensorBoard shows a picture about 350 pixels wide until it is clicked on: text m
 of its size.
 """
 
+import bisect
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from tfrecords_tools.terminal import escaped
+
 _TILE = 168  # pixels, side of an image in a grid
 _FONT = 14
 _LINE = 17
 _CELL = 96
+_MOST_LETTERS = 1_000  # that a line of text is measured for; no picture has room for as many
 
 
 def captioned(images: np.ndarray, captions: Sequence[tuple[str, ...]], *, columns: int = 3) -> np.ndarray:
@@ -42,6 +46,7 @@ def captioned(images: np.ndarray, captions: Sequence[tuple[str, ...]], *, column
 def confusion(counts: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     """A table of counts int [true class, predicted class], darker the larger a cell's share of its row."""
     font = ImageFont.load_default(_FONT)
+    names = tuple(_cut(name, 4 * _CELL, font) for name in names)
     margin = 12 + max(int(font.getlength(name)) for name in names)
     side = len(names) * _CELL
     canvas = Image.new("RGB", (margin + side + 2, side + 2 * _LINE + 12), "white")
@@ -63,6 +68,9 @@ def confusion(counts: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
 
 def _cut(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     """As much of the end of a text as `width` pixels hold: the end of a key says more than its beginning."""
-    while len(text) > 4 and font.getlength(text) > width:
-        text = f"…{text[2:]}"
-    return text
+    text = escaped(text[-_MOST_LETTERS:])
+    if font.getlength(text) <= width:
+        return text
+    # The length grows with the number of letters: bisection takes ten measurements, not one for each letter.
+    fits = lambda start: font.getlength(f"…{text[start:]}") <= width
+    return f"…{text[bisect.bisect_left(range(len(text)), True, key=fits) :]}"

@@ -1,5 +1,8 @@
+import time
+
 import numpy as np
 import pytest
+from PIL import ImageFont
 
 from deepduel.decoding.split import Split
 from deepduel.reading.options import ReadOptions
@@ -41,3 +44,21 @@ def test_the_worst_mistakes_are_the_most_confident(toy_shards, monkeypatch):
     mistakes.confusion([(records, {"authenticity": logits})], "authenticity", ("real", "fake"))
     assert counts[0].sum() == len(split)
     assert counts[0].trace() == len(split) - 2
+
+
+@pytest.mark.parametrize("text", ["x" * 3_900, "wide " * 100, "a\nb\x1b[31m.jpg", "\u202egpj", "", "i"])
+def test_any_text_is_cut_to_its_width_in_no_time(text):
+    font = ImageFont.load_default(14)
+    start = time.process_time()
+    cut = pictures._cut(text, 168, font)
+    assert time.process_time() - start < 0.5
+    assert font.getlength(cut) <= 168
+    assert cut.isprintable()
+    if cut.startswith("…"):
+        assert text.endswith(cut[1:])
+        assert font.getlength(text[-len(cut) :]) > 168 - 14  # no more is cut off than need be
+
+
+def test_names_of_any_length_have_a_place_in_a_confusion_matrix():
+    picture = pictures.confusion(np.eye(2), ("x" * 50_000, "a\nb"))
+    assert picture.shape[2] < 1_000

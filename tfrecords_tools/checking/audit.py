@@ -196,12 +196,12 @@ class _Reader:
         axes = self.setting.axes
         if list(labels) != sorted(axes) and set(labels) != set(axes):
             problem = f"has the labels {sorted(labels)}, but the manifest's axes are {list(axes)}"
-            self.damages.append(Damage(self.part.file, problem, number, records.key_text(key)))
+            self.damages.append(Damage(self.part.file, problem, number, records.key_shown(key)))
             return
         values = tuple(labels[axis] for axis in axes)
         if any(not -1 <= value < len(axes[axis]) for axis, value in labels.items()):
             problem = f"a label is out of range: {labels}"
-            self.damages.append(Damage(self.part.file, problem, number, records.key_text(key)))
+            self.damages.append(Damage(self.part.file, problem, number, records.key_shown(key)))
             return
         self.cells[cell_name(axes, values)] += 1
         start = offset + records.LENGTH_BYTES + records.image_span(payload, encoded)
@@ -222,12 +222,12 @@ class _Reader:
         else:
             checked = image.check(encoded)
             if isinstance(checked, image.Rejected):
-                self.damages.append(Damage(self.part.file, checked.reason, number, records.key_text(key)))
+                self.damages.append(Damage(self.part.file, checked.reason, number, records.key_shown(key)))
                 return
             shape = checked.height, checked.width
         if shape != (height, width):
             problem = f"its image is {shape[0]}x{shape[1]}, the index says {height}x{width}"
-            self.damages.append(Damage(self.part.file, problem, number, records.key_text(key)))
+            self.damages.append(Damage(self.part.file, problem, number, records.key_shown(key)))
 
     def disagreements(self) -> Iterator[Damage]:
         """Contradictions between undamaged files, which a faulty writer would cause."""
@@ -249,16 +249,19 @@ class _Reader:
 
 
 def _table(data: bytes | None, axes: int, part: manifests.Shard) -> np.ndarray | None:
-    """The table, or None if its checksum is wrong."""
+    """The table, or None if its checksum is wrong or it is none."""
     if data is None or hashlib.sha256(data).hexdigest() != part.sha256[".npy"]:
         return None
-    return records.load_table(bytes(data), axes)
+    try:
+        return records.load_table(bytes(data), axes)
+    except ValueError:
+        return None
 
 
 def _key(payload: bytes) -> str:
     """The key in a damaged record, if it can still be read."""
     try:
-        return records.key_text(records.parse(payload)[1])
+        return records.key_shown(records.parse(payload)[1])
     except ValueError:
         return ""
 

@@ -23,6 +23,7 @@ SplitName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*\Z"
 FileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\Z", max_length=_LONGEST)]
 DataName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z", max_length=_LONGEST)]
 OptionName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]*\Z", max_length=_LONGEST)]
+LabelName = Annotated[str, msgspec.Meta(pattern="^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\\Z")]  # on one line
 HexDigest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]*\Z", max_length=64)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 Side = Annotated[int, msgspec.Meta(ge=1, le=1 << 14)]  # of an image, in pixels

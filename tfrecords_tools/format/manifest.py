@@ -19,6 +19,7 @@ from tfrecords_tools.format.documents import (
     DataName,
     FileName,
     HexDigest,
+    LabelName,
     OptionName,
     SplitName,
 )
@@ -95,7 +96,7 @@ class Manifest:
     """
 
     name: DataName
-    axes: dict[AxisName, tuple[str, ...]]
+    axes: dict[AxisName, tuple[LabelName, ...]]
     splits: dict[SplitName, Split]
     image_sizes: dict[str, Count]
     encodings: dict[str, Count]

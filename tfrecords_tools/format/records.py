@@ -33,6 +33,8 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
+from tfrecords_tools import terminal
+
 Buffer = bytes | memoryview | mmap.mmap  # the contents of a shard
 ENCODINGS = ("jpeg", "png", "raw")  # `table["encoding"]` is an index into this
 NO_LABEL = -1
@@ -205,6 +207,11 @@ def order_hash(key: bytes, seed: int) -> int:
 def key_text(key: bytes) -> str:
     """A key for people: UTF-8, other bytes as backslash escapes."""
     return key.decode("utf-8", "backslashreplace")
+
+
+def key_shown(key: bytes) -> str:
+    """A key in a message, on one line: see `terminal.escaped`."""
+    return terminal.escaped(key_text(key))
 
 
 @functools.cache

@@ -65,7 +65,7 @@ def system_line(directories: Sequence[bytes]) -> str:
     """A line for people on the system directories that were passed over; "" if there were none."""
     if not directories:
         return ""
-    shown = ", ".join(records.key_text(key).rstrip("/") for key in directories[:3])
+    shown = ", ".join(records.key_shown(key).rstrip("/") for key in directories[:3])
     more = f" and {len(directories) - 3:,} more" if len(directories) > 3 else ""
     word = "directory" if len(directories) == 1 else "directories"
     return f"passed over {len(directories):,} hidden or system {word}: {shown}{more}"
@@ -91,7 +91,7 @@ def _classify(source: Source, entry: FolderEntry) -> tuple[Kind, str]:
         return Kind.SKIPPED, "a hidden or system file"
     if ending in storage.IMAGE_SUFFIXES:
         return Kind.IMAGE, ""
-    shown = records.key_text(ending) or "no ending"
+    shown = records.key_shown(ending) or "no ending"
     if ending in _CAMERA_RAW:
         return Kind.SKIPPED, f"a camera's raw file ({shown}); develop it to PNG or TIFF first"
     try:

@@ -134,5 +134,5 @@ def _nothing(folder: str, walk: Walk) -> str:
     others = walk.rejected + walk.skipped
     if not others:
         return f"{folder}: the folder is empty; --input_dir names a folder of images"
-    shown = f"{records.key_text(others[0][0])} ({others[0][1]})"
+    shown = f"{records.key_shown(others[0][0])} ({others[0][1]})"
     return f"{folder}: no images in it, only {len(others)} other files, such as {shown}"

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tfrecords_tools import terminal
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records, storage
 from tfrecords_tools.listing.label_file import LabelFile, LabelFileOptions, Row
@@ -114,6 +115,7 @@ class _Merger:
         return f"{row.where} names {row.path!r}, but {self._table.root} has no such image; {remedy}"
 
     def _take(self, axis: str, label: str, index: int, row: Row) -> None:
+        label = terminal.one_line(label)
         if axis == AUTHENTICITY:
             word = TRUTH_WORDS.get(label.casefold())
             if word is None:
@@ -143,7 +145,7 @@ class _Merger:
                 in_split = (table.columns[SPLIT] == split) & ~table.outside
                 missing = in_split & ~self._has_row
                 if missing.any() and not missing[in_split].all():
-                    key = records.key_text(table.walk.key(int(np.flatnonzero(missing)[0])))
+                    key = records.key_shown(table.walk.key(int(np.flatnonzero(missing)[0])))
                     raise DataError(
                         f"{where}: {key} has no {axis}: there is no row for it; add one with an empty label, "
                         "or pass --missing=skip to leave such images out"

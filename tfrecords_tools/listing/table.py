@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 
+from tfrecords_tools import terminal
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records
 from tfrecords_tools.listing.choice import SORTED, Choice, matches_name
@@ -46,14 +47,14 @@ class Table:
         if layout.axes:
             self._only_labelled_or_only_not()
         if self.outside.all():
-            shown = records.key_text(walk.key(0))
+            shown = records.key_shown(walk.key(0))
             raise DataError(f"{root}: no image fits --layout={layout.template}; the first one is {shown}")
 
     def number(self, column: str, name: str | None) -> int:
         """The id of a name in a column, a new one for a new name; -1 for none."""
         if name is None:
             return -1
-        name = self.renamed(name)
+        name = self.renamed(terminal.one_line(name))
         if column == AUTHENTICITY:
             name = TRUTH_WORDS.get(name.casefold(), name)
             if name not in TRUTH:
@@ -132,7 +133,7 @@ class Table:
                     directory = "/".join(folder)
                     raise DataError(
                         f"{self.root}: {axis} {name!r} has no images: the directory {directory} has only "
-                        f"{count:,} other files, such as {records.key_text(key)} ({reason}); add images, "
+                        f"{count:,} other files, such as {records.key_shown(key)} ({reason}); add images, "
                         f"remove the directory, or pass --exclude={directory} or --allow_missing_classes"
                     )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from tfrecords_tools import terminal
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records
 from tfrecords_tools.format.folder import Folder
@@ -90,5 +91,5 @@ def _table(listed: Iterable[tuple[bytes, str]], rows: Iterable[Iterable[str]], e
     stream = io.StringIO()
     table = csv.writer(stream, lineterminator="\n")
     table.writerow(("key", "reason"))
-    table.writerows(sorted(lines))
+    table.writerows((terminal.path_cell(key), *reason) for key, *reason in sorted(lines))
     return stream.getvalue().encode("utf-8", "backslashreplace")

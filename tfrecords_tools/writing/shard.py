@@ -139,7 +139,7 @@ def fetch(context: ShardContext, key: bytes, size: int, place: int) -> image.Che
     """
     if size > image.MAX_FILE_BYTES:
         return image.Rejected(f"{size:,} bytes: over the limit of {image.MAX_FILE_BYTES:,} bytes")
-    where = f"{context.source.root}/{records.key_text(key)}"
+    where = f"{context.source.root}/{records.key_shown(key)}"
     try:
         data = context.source.read_image(key, size, place)
     except DamagedMember as error:

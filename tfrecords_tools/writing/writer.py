@@ -123,7 +123,7 @@ def run(
     except workers.WorkerDied as death:
         key = death.job.images[min(death.done, len(death.job.images) - 1)][0]
         raise DataError(
-            f"a worker died twice ({death.how}) at {plan.listing.root}/{records.key_text(key)}; if memory "
+            f"a worker died twice ({death.how}) at {plan.listing.root}/{records.key_shown(key)}; if memory "
             "was short use fewer --workers, else move that file away; the same command then resumes"
         ) from death
 
