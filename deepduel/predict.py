@@ -94,7 +94,6 @@ def main(options: flags.FlagValues) -> None:
 
 
 def _predict(options: flags.FlagValues) -> None:
-    from deepduel.evaluation import calibration, provenance
     from deepduel.prediction import sources, submission
     from deepduel.prediction.predictor import Predictor
 
@@ -103,6 +102,8 @@ def _predict(options: flags.FlagValues) -> None:
     )
     calibrations = {}
     if options.calibration is not None:
+        from deepduel.evaluation import calibration, provenance  # import scikit-learn: a second
+
         hashes = {axis: provenance.sha256(path) for axis, path in predictor.files.items()}
         calibrations = calibration.load(options.workdir, options.calibration, hashes)
     columns = submission.Columns(predictor.classes, probabilities=options.probabilities)

@@ -9,6 +9,9 @@ from deepduel import augment, order
 from deepduel.decoding import split as split_module
 from deepduel.reading import pipeline
 from experiments.benchmark_job import Job
+from tfrecords_tools import cli
+
+cli.keep_memory()  # as the commands do; TensorFlow asks when it creates its first tensor
 
 
 def batches(job: Job, *, fast: bool, reader: str) -> Iterator[tuple[int, object]]:

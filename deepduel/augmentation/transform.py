@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepduel.augmentation import photometric, randaugment, warp
+from deepduel.augmentation import photometric, warp
 from deepduel.augmentation.draws import draw
 from deepduel.augmentation.options import Augmentation, check_crop
 
@@ -218,6 +218,8 @@ def augment(
         return resize(images, size)
     out = _compiled(augmentation, None if size is None else as_pair(size))(images, seeds)
     if augmentation.rand_augment:
+        from deepduel.augmentation import randaugment  # imports keras-cv: half a second
+
         out = randaugment.rand_augment(
             out,
             seeds,

@@ -194,3 +194,44 @@ def test_an_interrupt_while_a_command_is_still_importing_is_one_line(tmp_path):
         env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"},
     )  # fmt: skip
     assert (done.stderr, done.returncode) == ("interrupted\n", -signal.SIGINT)
+
+
+_STARTED = """
+import resource, sys
+from tfrecords_tools import cli
+cli.quiet_tensorflow()
+import tensorflow as tf
+import deepduel.prediction.predictor, deepduel.prediction.sources, deepduel.runs.training_run
+print(sorted({"keras_cv", "matplotlib", "sklearn"} & sys.modules.keys()))
+import sklearn.base, matplotlib
+zeros = tf.zeros([64, 512, 512], tf.uint8)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    large = tf.cast(zeros, tf.float32)  # 67 MB
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.slow
+def test_tensorflow_starts_without_needless_packages_and_keeps_its_memory():
+    """On a processor on which oneDNN's operations, whose allocator keeps memory, are off by default."""
+    root = str(pathlib.Path(cli.__file__).parents[1])
+    environment = os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0", "PYTHONPATH": root}
+    done = subprocess.run(
+        [sys.executable, "-c", _STARTED], capture_output=True, text=True, check=True, env=environment
+    )
+    needless, faults = done.stdout.split("\n")[:2]
+    assert needless == "[]"
+    assert int(faults) < 4 * 67_000_000 // 4096  # otherwise 20 times
+
+
+def test_hidden_packages_cannot_be_imported_meanwhile_and_can_be_afterwards():
+    sys.modules.pop("colorsys", None)
+    with cli._hidden("colorsys", "json"):
+        import json  # noqa: F401  was imported already
+
+        with pytest.raises(ImportError):
+            import colorsys
+    import colorsys
+
+    assert colorsys.rgb_to_hsv(0, 0, 0) == (0, 0, 0)
