@@ -57,8 +57,10 @@ def written_beside(path: str | os.PathLike, *, ending: str = "") -> Iterator[pat
     try:
         yield partial
         partial.replace(target)
-    except BaseException:
+    except BaseException as error:
         _remove(partial)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk names no file
+            error.filename = os.fspath(path)
         raise
 
 

@@ -1,5 +1,6 @@
 """--dry_run: what a run would be and what it would cost, without writing anything."""
 
+import pathlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,6 +9,8 @@ import tensorflow as tf
 
 from deepduel.decoding.split import Split
 from deepduel.reading import order, pipeline
+from deepduel.runs import disk_space
+from deepduel.runs.options import RunOptions
 from deepduel.training import devices, memory
 from deepduel.training.trainer import MultiTaskTrainer
 from tfrecords_tools.errors import DataError
@@ -23,19 +26,19 @@ def report(
     validation_split: Split,
     reading: pipeline.ReadOptions,
     *,
-    seed: int,
+    options: RunOptions,
 ) -> None:
     """Prints the networks, the memory and, from a few real steps, the time of an epoch.
 
     Raises:
-      DataError: the estimate exceeds the device's memory; no step is run then.
+      DataError: the estimate exceeds the device's memory, and no step is run then; or the disk.
     """
     for task in trainer.tasks:
         for part in (task.model.extractor, task.model.head):
             part.summary(line_length=100)
     _report_memory(trainer, reading, reading.decoding(train_split).size)
     steps = order.steps_per_epoch(len(train_split), reading.batch_size)
-    batches = iter(pipeline.train_batches(train_split, reading, order.Position(seed)))
+    batches = iter(pipeline.train_batches(train_split, reading, order.Position(options.seed)))
     train = _timed(trainer.make_train_function(), batches, min(_STEPS, steps))
     validation_steps = order.steps_per_epoch(len(validation_split), reading.batch_size)
     batches = iter(pipeline.eval_batches(validation_split, reading))
@@ -45,6 +48,7 @@ def report(
         f"{validation_steps:,} for validation, {validate:.2f} s each"
     )
     print(f"estimated time of an epoch: {duration(steps * train + validation_steps * validate)}")
+    _report_disk(trainer, options)
     print(f"peak memory so far: {devices.peak_memory() / 1e9:.2f} GB; nothing was written")
 
 
@@ -60,6 +64,22 @@ def _report_memory(trainer: MultiTaskTrainer, reading: pipeline.ReadOptions, siz
         raise DataError(
             f"training would take about {total / 1e9:.1f} GB of {available / 1e9:.1f} GB {kind}; "
             "lower --micro_batch, then --batch_size, or choose a smaller head or backbone"
+        )
+
+
+def _report_disk(trainer: MultiTaskTrainer, options: RunOptions) -> None:
+    epochs, free = options.length.epochs or 1, disk_space.free_bytes(pathlib.Path(options.workdir))
+    total = disk_space.whole_run_bytes(trainer, epochs=epochs, keep_epochs=options.keep_epochs)
+    of_what = f"{epochs} epochs" if options.length.epochs else "an epoch"
+    print(
+        f"disk: {disk_space.state_bytes(trainer) / 1e9:.3f} GB a state, "
+        f"{disk_space.epoch_bytes(trainer) / 1e9:.3f} GB the models of an epoch, up to {total / 1e9:.3f} GB "
+        f"for {of_what}, of {free / 1e9:.1f} GB free"
+    )
+    if total > free:
+        raise DataError(
+            f"the run needs up to {total / 1e9:.3f} GB of the disk of {options.workdir}, which has "
+            f"{free / 1e9:.3f} GB free; --keep_epochs=1 keeps fewer models, or give another --workdir"
         )
 
 

@@ -25,14 +25,24 @@ from tfrecords_tools.atomic import published, written_beside
 class EpochFiles(keras.callbacks.Callback):
     """Writes the files at the end of each epoch, and keeps `state.history` and `state.best`."""
 
-    def __init__(self, trainer: MultiTaskTrainer, workdir: pathlib.Path, state: State, *, epochs: int | None):
+    def __init__(
+        self,
+        trainer: MultiTaskTrainer,
+        workdir: pathlib.Path,
+        state: State,
+        *,
+        epochs: int | None,
+        keep_epochs: int = 0,
+    ):
         """Args:
         epochs: how many there will be, for the width of the number in the names; None if not known.
+        keep_epochs: how many epochs' models are kept, besides the best one; 0 for all.
         """
         super().__init__()
         self._trainer = trainer
         self._workdir = workdir
         self._state = state
+        self._keep_epochs = keep_epochs
         self._digits = max(2, len(str(epochs or 0)))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -52,6 +62,8 @@ class EpochFiles(keras.callbacks.Callback):
         if task.name not in best or _better(task.monitor, value, best[task.name][0]):
             best[task.name] = value, epoch
             _link(path, folder / "best.keras")
+        if self._keep_epochs:
+            _remove_epochs(folder, epoch - self._keep_epochs)
 
     def _write_history(self) -> None:
         history = self._state.history
@@ -65,6 +77,14 @@ class EpochFiles(keras.callbacks.Callback):
 def _better(monitor: str, value: float, best: float) -> bool:
     """Whether `value` beats `best`; NaN never does."""
     return not math.isnan(value) and (math.isnan(best) or MONITORS[monitor] * (value - best) > 0)
+
+
+def _remove_epochs(folder: pathlib.Path, last: int) -> None:
+    """Removes the models of the epochs up to `last`, counted from 1."""
+    for path in folder.glob("epoch-*.keras"):
+        number = path.stem.removeprefix("epoch-")
+        if number.isdecimal() and int(number) <= last:
+            path.unlink(missing_ok=True)
 
 
 def _link(source: pathlib.Path, target: pathlib.Path) -> None:

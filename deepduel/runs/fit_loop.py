@@ -97,7 +97,7 @@ def fit(session: Session) -> dict[str, float]:
             board,
             LossRange(trainer, state),
             _non_finite(session, checkpoint),
-            EpochFiles(trainer, session.workdir, state, epochs=options.length.epochs),
+            _epoch_files(session),
             EarlyStopping(trainer, state),
             end,
             checkpoint,
@@ -139,6 +139,17 @@ def _console(session: Session, end: PlannedEnd) -> callbacks.Console:
         session.validation_split,
         batch_size=session.reading.batch_size,
         epochs=lambda: end.epochs,
+    )
+
+
+def _epoch_files(session: Session) -> EpochFiles:
+    options = session.options
+    return EpochFiles(
+        session.trainer,
+        session.workdir,
+        session.state,
+        epochs=options.length.epochs,
+        keep_epochs=options.keep_epochs,
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from deepduel.runs import build, fit_loop, micro_batch_search
+from deepduel.runs import build, disk_space, fit_loop, micro_batch_search
 from deepduel.runs.fit_loop import Session
 from deepduel.runs.training_state import State
 from tfrecords_tools.errors import DataError
@@ -23,14 +23,19 @@ def fit(session: Session, restore: Callable[[], State]) -> dict[str, float]:
       restore: sets the trainer's variables to the last saved state, and returns it.
 
     Raises:
-      DataError: memory does not suffice for the micro-batch of the options, or for one image at a time.
+      DataError: memory does not suffice for the micro-batch of the options, or for one image at a time; or
+        the disk is full.
     """
+    options, epochs = session.options, session.options.length.epochs
+    remaining = epochs - session.state.epoch if epochs else None
+    disk_space.check(session.trainer, session.workdir, epochs=remaining, keep_epochs=options.keep_epochs)
     while True:
         size = session.trainer.micro_batch
         try:
-            return fit_loop.fit(session)
+            with disk_space.explained(session.trainer, session.workdir):
+                return fit_loop.fit(session)
         except tf.errors.ResourceExhaustedError as error:
-            if session.options.micro_batch is not None or size == 1:
+            if options.micro_batch is not None or size == 1:
                 raise out_of_memory(size) from error
         session = _with_micro_batch(session, size // 2, restore)  # here the failed step's memory is free
 

@@ -100,6 +100,7 @@ class RunOptions:
       devices: number of GPUs that share each batch, as text; "auto" for all.
       shared_backbone: whether all tasks have one backbone, with a head for each.
       dry_run: whether only to describe the run and time a few steps, and to write nothing.
+      keep_epochs: how many of the latest epochs' models are kept, besides the best one; 0 for all.
 
     Raises:
       UsageError: a value is out of range.
@@ -121,6 +122,7 @@ class RunOptions:
     devices: str = "auto"
     shared_backbone: bool = False
     dry_run: bool = False
+    keep_epochs: int = 0
 
     def __post_init__(self) -> None:
         if self.micro_batch is not None and self.micro_batch < 1:

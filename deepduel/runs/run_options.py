@@ -41,6 +41,7 @@ def from_flags(options: flags.FlagValues) -> "RunOptions":
         devices=options.devices,
         shared_backbone=options.shared_backbone,
         dry_run=options.dry_run,
+        keep_epochs=options.keep_epochs,
         profile_steps=_profile_steps(options.profile_steps),
     )
 

@@ -18,6 +18,7 @@ MAY_CHANGE = {  # flag: why. docs/training.md has this table
     "learning_rate": "Takes effect from the step on at which the run is resumed.",
     "max_minutes": "Length of this session.",
     "save_every": "How often the state is saved.",
+    "keep_epochs": "How many epochs' models are kept.",
     "micro_batch": "Micro-batches add up to the same gradients. Where batch-norm statistics are trained, "
     "they are part of the result, and the size stays.",
     "devices": "Devices share a batch and add up to the same gradients.",

@@ -41,7 +41,7 @@ FURTHER = {
     "Model": ("batch_norm", "input_filter", "stem_stride", "shared_backbone", "mirrored"),
     "Optimisation": ("warmup", "weight_decay", "clip_norm", "ema", "label_smoothing", "monitor"),
     "Augmentation": _augmentation_parameters(),
-    "Run": ("devices", "save_every"),
+    "Run": ("devices", "save_every", "keep_epochs"),
     "Debugging": ("profile_steps",),
 }  # fmt: skip
 
@@ -99,6 +99,11 @@ _FLAGS = (
     Flag(
         flags.DEFINE_string, "save_every", "300s",
         "How often the state is saved within an epoch, in seconds (300s) or steps (50steps).",
+    ),
+    Flag(
+        flags.DEFINE_integer, "keep_epochs", 0,
+        "Keep the models of this many of the latest epochs, besides best.keras; 0 keeps all.",
+        {"lower_bound": 0},
     ),
     Flag(
         flags.DEFINE_float, "max_minutes", 0,

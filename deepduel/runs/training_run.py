@@ -153,7 +153,7 @@ def _dry_run(
         trainer.micro_batch = micro_batch_search.fastest(rates)
     _print_plan(train_split, validation_split, trainer, reading)
     try:
-        dry_run.report(trainer, train_split, validation_split, reading, seed=options.seed)
+        dry_run.report(trainer, train_split, validation_split, reading, options=options)
     except tf.errors.ResourceExhaustedError as error:
         raise memory_fallback.out_of_memory(trainer.micro_batch) from error
 
