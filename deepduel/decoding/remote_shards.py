@@ -4,23 +4,12 @@ A request to an object store takes tens of milliseconds, however few bytes it as
 requested, many at a time, and kept in a local file: an epoch in random order makes one request per block and
 not one per image, and the next epoch none. Workers decode straight from that file. Shards that do not fit
 into the file are read by one request per image, many at a time.
-
-    auto              a temporary file of at most half the free space of the temporary folder
-    FOLDER[:SIZE]     a file that later runs and other processes use too, such as /scratch/blocks:200GB
-    ram[:SIZE]        memory, by default at most half of what is available
-    none              nothing is kept: one request per image
 """
 
 import concurrent.futures
 import contextlib
-import hashlib
-import mmap
 import os
-import pathlib
-import re
-import shutil
 import sys
-import tempfile
 import threading
 import time
 import weakref
@@ -29,8 +18,8 @@ from collections.abc import Iterator, Sequence
 import google_crc32c
 import numpy as np
 
-from deepduel.decoding import host_memory
-from tfrecords_tools.errors import DataError, UsageError
+from deepduel.decoding import remote_cache
+from tfrecords_tools.errors import DataError
 from tfrecords_tools.format.folder import Folder
 from tfrecords_tools.format.manifest import Shard
 
@@ -41,36 +30,14 @@ SLOW = 20.0  # seconds after which a request is made once more
 _AHEAD = 8  # blocks that each read requests beyond its own
 _ATTEMPTS = 4
 _FIRST_PAUSE = 0.5  # seconds before a failed request is repeated; doubled each time
-_SHARE = 0.5  # of the free space or memory that is used unless a size is given
 _PRESENT = 1 << 32  # in a block's entry, beside its CRC-32C
-_SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_SPEC = re.compile(r"(?P<place>.+?)(:(?P<number>\d+(\.\d+)?)(?P<unit>[KMGT]?B?))?", re.IGNORECASE)
-
-
-def parse(spec: str) -> tuple[str, int | None]:
-    """(place, size in bytes or None) of auto, none, ram[:SIZE] or FOLDER[:SIZE].
-
-    Raises:
-      UsageError: the size is not one.
-
-    Examples:
-      >>> parse("/scratch/blocks:1.5GB")
-      ('/scratch/blocks', 1500000000)
-    """
-    match = _SPEC.fullmatch(spec)
-    place, number, unit = match.group("place", "number", "unit") if match else ("", None, None)
-    kind = place.partition(":")[0]
-    if not place or (kind in ("auto", "none") and spec != kind) or (kind == "ram" and place != kind):
-        raise UsageError(f"remote_cache must be auto, none, ram[:SIZE] or FOLDER[:SIZE], got {spec!r}")
-    factor = _SIZES[(unit or "").upper().removesuffix("B")]
-    return place, round(float(number) * factor) if number else None
 
 
 class RemoteShards:
     """The shards of one split in an object store. Several threads may read at once.
 
     Attributes:
-      cache: what is kept, see the module.
+      cache: what is kept, see `remote_cache`.
       kept: how many of the shards, from the first on, are kept in the local file.
       requests: number of requests that were answered so far.
     """
@@ -84,7 +51,7 @@ class RemoteShards:
         Args:
           folder: the folder of shards.
           shards: of one split, in order.
-          cache: what is kept, see the module.
+          cache: what is kept, see `remote_cache`.
           block: bytes of a request for what is kept.
           slow: seconds after which a request is made once more.
 
@@ -103,13 +70,15 @@ class RemoteShards:
         self._pending: dict[int, concurrent.futures.Future[None]] = {}
         self._pool = concurrent.futures.ThreadPoolExecutor(REQUESTS, "remote-shards")
         weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
-        file, room, name = _open(cache, f"{folder.root}:{[(s.file, s.bytes, s.sha256) for s in shards]}")
+        file, room, name = remote_cache.open_file(
+            cache, f"{folder.root}:{[(s.file, s.bytes, s.sha256) for s in shards]}"
+        )
         self._file = -1 if file is None else file
         if file is not None:
             weakref.finalize(self, os.close, file)
         self.kept = int(np.searchsorted(self._firsts + sizes, room, side="right"))
         self._blocks = int(blocks[: self.kept].sum())
-        self._sums = _open_sums(name, self._blocks)
+        self._sums = remote_cache.open_sums(name, self._blocks)
         self._ready = np.zeros(self._blocks, bool)  # in the file, and found sound by this process
         self._next = 0  # all blocks before are requested or ready
         if file is not None and self.kept < len(self._shards):
@@ -258,43 +227,6 @@ class RemoteShards:
 
     def _url(self, shard: int) -> str:
         return f"{self._folder.root}/{self._shards[shard].file}"
-
-
-def _open(cache: str, identity: str) -> tuple[int | None, int, pathlib.Path | None]:
-    """(descriptor of the local file, bytes it may take, its path where it is kept)."""
-    place, size = parse(cache)
-    if place == "none":
-        return None, 0, None
-    if place == "ram":
-        available = int(host_memory.available_bytes() * _SHARE)
-        return os.memfd_create("deepduel-blocks", os.MFD_CLOEXEC), size or available, None
-    folder = pathlib.Path(tempfile.gettempdir() if place == "auto" else place).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-        if place == "auto":
-            file, name = tempfile.mkstemp(prefix="deepduel-blocks-", dir=folder)
-            os.unlink(name)  # noqa: PTH108, it goes with the process, however that ends
-            return file, int(free * _SHARE), None
-        path = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.blocks"
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise DataError(f"remote_cache={cache}: cannot be written ({error.strerror})") from error
-    held = os.fstat(file).st_blocks * 512
-    return file, min(size or held + free, held + free), path
-
-
-def _open_sums(path: pathlib.Path | None, blocks: int) -> np.ndarray:
-    """uint64 [blocks], 0 or _PRESENT + the block's CRC-32C; in a file where the blocks are kept."""
-    if path is None or not blocks:
-        return np.zeros(blocks, np.uint64)
-    file = os.open(path.with_suffix(".sums"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        if os.fstat(file).st_size < blocks * 8:
-            os.ftruncate(file, blocks * 8)
-        return np.frombuffer(mmap.mmap(file, blocks * 8), np.uint64)
-    finally:
-        os.close(file)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from deepduel.decoding import remote_shards
+from deepduel.decoding import remote_cache
 from deepduel.decoding.remote_shards import RemoteShards
 from tfrecords_tools import regular_files
 from tfrecords_tools.errors import DataError, UsageError
@@ -103,14 +103,14 @@ class Split:
                 self.labels[axis][rows] = table["labels"][:, column]
 
     def keep_remote(self, cache: str) -> None:
-        """Keeps a local copy of what is read from an object store, see `remote_shards`; else changes nothing.
+        """Keeps a local copy of what is read from an object store, see `remote_cache`; else changes nothing.
 
         Raises:
           UsageError: `cache` is no such value.
           DataError: the copy cannot be written.
         """
         if self.remote is None:
-            remote_shards.parse(cache)
+            remote_cache.parse(cache)
         elif self.remote.cache != cache:
             self.remote = RemoteShards(self._folder, self.shards, cache)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from deepduel.decoding import bad_records, pixel_cache, remote_shards
+from deepduel.decoding import bad_records, pixel_cache, remote_cache
 from deepduel.decoding.image import DecodeOptions
 from deepduel.decoding.split import Split
 from deepduel.reading import order
@@ -32,7 +32,7 @@ class ReadOptions:
       sampling: how often an epoch takes each record, see `sampling`. Needs the random reader.
       cache: of decoded pixels, see `pixel_cache`: "none", "ram" or "decoded:PATH". Filled while the
         first epoch runs. Needs the random reader.
-      remote_cache: of the encoded images of shards in an object store, see `remote_shards`: "auto", "none",
+      remote_cache: of the encoded images of shards in an object store, see `remote_cache`: "auto", "none",
         "ram[:SIZE]" or "FOLDER[:SIZE]". Used by the random reader.
       worker: which part of every batch to read; `batch_size` is that of all workers together.
     """
@@ -66,7 +66,7 @@ class ReadOptions:
         pixel_cache.check(self.cache)
         if self.cache != "none" and self.reader == "sequential":
             raise UsageError(f"cache={self.cache} needs reader=random: its rows are read by record number")
-        remote_shards.parse(self.remote_cache)
+        remote_cache.parse(self.remote_cache)
         if self.remote_cache != "auto" and self.reader == "sequential":
             raise UsageError(
                 f"remote_cache={self.remote_cache} needs reader=random: the sequential reader streams shards"

@@ -5,7 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from deepduel.decoding.remote_shards import RemoteShards, parse
+from deepduel.decoding.remote_cache import parse
+from deepduel.decoding.remote_shards import RemoteShards
 from deepduel.decoding.split import Split
 from tests.helpers.object_store import ObjectStore, upload
 from tfrecords_tools.errors import DataError, UsageError
@@ -109,7 +110,7 @@ def test_a_request_that_fails_is_repeated(url, spans):
 
 def test_requests_that_keep_failing_name_the_object(url, spans):
     shards = opened(url, "none")
-    ObjectStore.failures += [ConnectionError("reset by peer")] * 4
+    ObjectStore.failures += [ConnectionError("reset by peer")] * 50
     with pytest.raises(DataError, match=r"train\.tfrecord-0000\d-of-00003, byte [\d,]+: .*reset by peer"):
         shards.read(*(column[:1] for column in spans[0]))
 

@@ -1,0 +1,80 @@
+"""Where the local copy of shards in an object store lies.
+
+auto              a temporary file of at most half the free space of the temporary folder
+FOLDER[:SIZE]     a file that later runs and other processes use too, such as /scratch/blocks:200GB
+ram[:SIZE]        memory, by default at most half of what is available
+none              nothing is kept: one request per image
+"""
+
+import hashlib
+import mmap
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+
+import numpy as np
+
+from deepduel.decoding import host_memory
+from tfrecords_tools.errors import DataError, UsageError
+
+_SHARE = 0.5  # of the free space or memory that is used unless a size is given
+_SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_SPEC = re.compile(r"(?P<place>.+?)(:(?P<number>\d+(\.\d+)?)(?P<unit>[KMGT]?B?))?", re.IGNORECASE)
+
+
+def parse(spec: str) -> tuple[str, int | None]:
+    """(place, size in bytes or None) of auto, none, ram[:SIZE] or FOLDER[:SIZE].
+
+    Raises:
+      UsageError: the size is not one.
+
+    Examples:
+      >>> parse("/scratch/blocks:1.5GB")
+      ('/scratch/blocks', 1500000000)
+    """
+    match = _SPEC.fullmatch(spec)
+    place, number, unit = match.group("place", "number", "unit") if match else ("", None, None)
+    kind = place.partition(":")[0]
+    if not place or (kind in ("auto", "none") and spec != kind) or (kind == "ram" and place != kind):
+        raise UsageError(f"remote_cache must be auto, none, ram[:SIZE] or FOLDER[:SIZE], got {spec!r}")
+    factor = _SIZES[(unit or "").upper().removesuffix("B")]
+    return place, round(float(number) * factor) if number else None
+
+
+def open_file(cache: str, identity: str) -> tuple[int | None, int, pathlib.Path | None]:
+    """(descriptor of the local file, bytes it may take, its path where it is kept)."""
+    place, size = parse(cache)
+    if place == "none":
+        return None, 0, None
+    if place == "ram":
+        available = int(host_memory.available_bytes() * _SHARE)
+        return os.memfd_create("deepduel-blocks", os.MFD_CLOEXEC), size or available, None
+    folder = pathlib.Path(tempfile.gettempdir() if place == "auto" else place).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if place == "auto":
+            file, name = tempfile.mkstemp(prefix="deepduel-blocks-", dir=folder)
+            os.unlink(name)  # noqa: PTH108, it goes with the process, however that ends
+            return file, int(free * _SHARE), None
+        path = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.blocks"
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise DataError(f"remote_cache={cache}: cannot be written ({error.strerror})") from error
+    room = os.fstat(file).st_blocks * 512 + free
+    return file, min(size or room, room), path
+
+
+def open_sums(path: pathlib.Path | None, blocks: int) -> np.ndarray:
+    """uint64 [blocks], one entry per block, 0 at first; in a file where the blocks are kept."""
+    if path is None or not blocks:
+        return np.zeros(blocks, np.uint64)
+    file = os.open(path.with_suffix(".sums"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        if os.fstat(file).st_size < blocks * 8:
+            os.ftruncate(file, blocks * 8)
+        return np.frombuffer(mmap.mmap(file, blocks * 8), np.uint64)
+    finally:
+        os.close(file)
