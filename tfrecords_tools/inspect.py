@@ -15,8 +15,8 @@ from tfrecords_tools import cli, host_cpus, progress, terminal
 from tfrecords_tools.atomic import published
 from tfrecords_tools.checking import contact_sheets, duplicates, hashing
 from tfrecords_tools.errors import UsageError
+from tfrecords_tools.format import cell_counts, storage
 from tfrecords_tools.format import manifest as manifests
-from tfrecords_tools.format import storage
 from tfrecords_tools.images import signatures
 
 FLAGS = flags.FlagValues()
@@ -47,7 +47,7 @@ flags.DEFINE_integer(
 flags.DEFINE_string(
     "duplicates_csv",
     None,
-    "CSV file for the list of all duplicates, with the columns group, split and key.",
+    "CSV file for the list of all duplicates, with the columns group, split, key and labels.",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
@@ -83,6 +83,12 @@ def main(options: flags.FlagValues) -> None:
                 manifest, options.data_dir, sheet_dir, per_sheet=options.per_sheet, on_progress=bar.update
             )
         print(f"{len(sheets)} contact sheets in {sheet_dir}")
+        for name, split in manifest.splits.items():
+            if len(split.cells) > contact_sheets.MOST_SHEETS:
+                print(
+                    f"  {name}: only for the {contact_sheets.MOST_SHEETS} largest of {len(split.cells):,} "
+                    "combinations of labels"
+                )
 
 
 def _duplicates(manifest: manifests.Manifest, options: flags.FlagValues) -> None:
@@ -99,28 +105,39 @@ def _duplicates(manifest: manifests.Manifest, options: flags.FlagValues) -> None
     if options.duplicate_distance >= 0:
         shown = duplicates.report(duplicates.groups(hashes, options.duplicate_distance), names)
         print(f"within {options.duplicate_distance} bits of 64: {shown.summary}")
-    for members in shown.leaks[:20]:
-        line = " = ".join(f"{split}: {key}" for split, key in members[:4])
-        print("  " + terminal.escaped(line))
-    if len(shown.leaks) > 20:
-        print(f"  and {len(shown.leaks) - 20:,} more across splits; --duplicates_csv has all")
+    _groups(shown.leaks, "across splits")
+    if shown.contradicting:
+        images = sum(map(len, shown.contradicting))
+        print(f"duplicates with different labels: {len(shown.contradicting):,} groups ({images:,} images)")
+        _groups(shown.contradicting, "with different labels")
     if options.duplicates_csv:
         with published(options.duplicates_csv) as file:
             table = csv.writer(file)
-            table.writerow(("group", "split", "key"))
+            table.writerow(("group", "split", "key", "labels"))
             for number, members in enumerate(shown.leaks + shown.within):
-                table.writerows((number, split, terminal.path_cell(key)) for split, key in members)
+                for image in members:
+                    labels = terminal.word_cell(image.labels)
+                    table.writerow((number, image.split, terminal.path_cell(image.key), labels))
+
+
+def _groups(groups: list[list[hashing.StoredImage]], kind: str) -> None:
+    for members in groups[:20]:
+        line = " = ".join(f"{image.split}: {image.key} ({image.labels})" for image in members[:4])
+        print("  " + terminal.escaped(line))
+    if len(groups) > 20:
+        print(f"  and {len(groups) - 20:,} more {kind}; --duplicates_csv has all")
 
 
 def _tables(manifest: manifests.Manifest, data_dir: str) -> None:
     print(f"{manifest.name} in {data_dir}")
     for axis, names in manifest.axes.items():
-        print(f"  {axis}: {', '.join(f'{number} {name}' for number, name in enumerate(names))}")
+        print(f"  {axis}: {cell_counts.names_line(names)}")
     print(f"  {'split':<12} {'labels':<32} {'images':>12} {'mean kB':>10}")
     for name, split in manifest.splits.items():
-        for cell, (count, mean) in contact_sheets.cells(manifest, data_dir, name).items():
-            shown = cell if cell.strip("?/") else "without labels"
-            print(f"  {name:<12} {shown:<32} {count:>12,} {mean / 1e3:>10,.1f}")
+        cells = contact_sheets.cells(manifest, data_dir, name)
+        means = {cell: f"{mean / 1e3:>10,.1f}" for cell, (_, mean) in cells.items()}
+        for shown, images in cell_counts.shown({cell: count for cell, (count, _) in cells.items()}):
+            print(f"  {name:<12} {shown:<32} {images:>12} {means.get(shown, '')}".rstrip())
         print(f"  {name:<12} {'all':<32} {split.records:>12,}   in {len(split.shards)} shards")
     total = sum(manifest.image_sizes.values())
     sizes = ", ".join(f"{size} {count / total:.1%}" for size, count in list(manifest.image_sizes.items())[:5])

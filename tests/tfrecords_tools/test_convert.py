@@ -362,3 +362,12 @@ def test_a_tables_bytes_are_numpys(shards):
     table = np.load(io.BytesIO((shards / f"{part.file}.npy").read_bytes()), allow_pickle=False)
     assert table.dtype == records.table_dtype(2)
     assert json.loads((shards / "manifest.json").read_text())["format_version"] == 1
+
+
+def test_a_renamed_input_folder_is_told_which_name_continues_its_conversion(tmp_path, capsys):
+    images = folders.make(tmp_path / "old", {"a": 1, "b": 1})
+    assert convert_to(tmp_path / "out", images) == 0
+    images.rename(tmp_path / "new")
+    assert convert_to(tmp_path / "out", tmp_path / "new") == 1
+    assert 'name ("old" there, "new" now); pass --name=old to continue it' in capsys.readouterr().err
+    assert convert_to(tmp_path / "out", tmp_path / "new", "--name=old") == 0

@@ -69,3 +69,17 @@ def test_the_list_of_duplicates_replaces_neither_shard_nor_image(shards, tmp_pat
         assert run_command(inspect, f"--data_dir={shards}", "--duplicates", f"--duplicates_csv={path}") == 2
         assert says in capsys.readouterr().err
     assert (shard.read_bytes(), image.read_bytes()) == before
+
+
+def test_duplicates_under_two_labels_are_reported_with_both(tmp_path, capsys):
+    images = folders.make(tmp_path / "in", {"cats": 3, "dogs": 3})
+    (images / "dogs" / "copy.jpg").write_bytes((images / "cats" / "0.jpg").read_bytes())
+    assert run_command(convert, f"--input_dir={images}", f"--output_dir={tmp_path}/out", "--workers=1") == 0
+    words = "--duplicates", "--per_sheet=0", "--duplicate_distance=-1", "--workers=1"
+    listed = tmp_path / "list.csv"
+    assert run_command(inspect, f"--data_dir={tmp_path}/out", f"--duplicates_csv={listed}", *words) == 0
+    out = capsys.readouterr().out
+    assert "duplicates with different labels: 1 groups (2 images)" in out
+    line = next(line for line in out.splitlines() if " = " in line)
+    assert sorted(line.strip().split(" = ")) == ["train: cats/0.jpg (cats)", "train: dogs/copy.jpg (dogs)"]
+    assert listed.read_text().startswith("group,split,key,labels\n")

@@ -12,6 +12,7 @@ from tfrecords_tools.format import records, storage
 from tfrecords_tools.format.manifest import Manifest, cell_name
 from tfrecords_tools.images.stored import stored_pixels
 
+MOST_SHEETS = 100  # of a split
 THUMBNAIL = 112  # pixels, with 4 of margin
 _MARGIN = 4
 
@@ -30,10 +31,12 @@ def cells(manifest: Manifest, data_dir: str, split: str) -> dict[str, tuple[int,
     for _, table in tables(manifest, data_dir, split):
         labels, which = np.unique(table["labels"], axis=0, return_inverse=True)
         which = which.reshape(-1)
-        for number, cell in enumerate(labels.tolist()):
+        images = np.bincount(which, minlength=len(labels)).tolist()
+        size = np.bincount(which, table["image_size"], len(labels)).tolist()
+        for cell, count, total in zip(labels.tolist(), images, size, strict=True):
             name = cell_name(manifest.axes, cell)
-            counts[name] += int((which == number).sum())
-            sizes[name] += int(table["image_size"][which == number].sum())
+            counts[name] += count
+            sizes[name] += int(total)
     return {name: (count, sizes[name] / count) for name, count in sorted(counts.items())}
 
 
@@ -45,7 +48,7 @@ def draw_sheets(
     per_sheet: int = 36,
     on_progress: Callable[[int], None] = lambda sheets: None,
 ) -> list[pathlib.Path]:
-    """Draws a PNG per split and cell with its first images, a random selection.
+    """Draws a PNG per split and cell with its first images, a random selection; of many cells, the largest.
 
     Returns:
       The files, `SPLIT-fake-animals.png`.
@@ -68,12 +71,13 @@ def draw_sheets(
 def _first_images(manifest: Manifest, data_dir: str, split: str, count: int) -> dict[str, list[np.ndarray]]:
     store = storage.open_folder(data_dir)
     images: dict[str, list[np.ndarray]] = collections.defaultdict(list)
-    wanted = set(manifest.splits[split].cells)
+    ordered = sorted(manifest.splits[split].cells.items(), key=lambda item: (-item[1], item[0]))
+    wanted = {cell for cell, _ in ordered[:MOST_SHEETS]}
     for file, table in tables(manifest, data_dir, split):
         data = store.view(file)
         for row in table:
             cell = cell_name(manifest.axes, row["labels"].tolist())
-            if len(images[cell]) < count:
+            if cell in wanted and len(images[cell]) < count:
                 images[cell].append(pixels(data, row))
         if all(len(images[cell]) >= count for cell in wanted):
             break

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tfrecords_tools.checking.hashing import Hashes
+from tfrecords_tools.checking.hashing import Hashes, StoredImage
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import records, split_names
 from tfrecords_tools.listing.listing import Listing
@@ -91,10 +91,17 @@ def near(values: np.ndarray, has_phash: np.ndarray, distance: int) -> Iterator[t
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Groups of duplicates: across splits, and within one; each a list of (split, key)."""
+    """Groups of duplicates.
 
-    leaks: list[list[tuple[str, str]]]
-    within: list[list[tuple[str, str]]]
+    Attributes:
+      leaks: those across splits.
+      within: those within one split.
+      contradicting: of all, those whose images have different labels.
+    """
+
+    leaks: list[list[StoredImage]]
+    within: list[list[StoredImage]]
+    contradicting: list[list[StoredImage]]
 
     @property
     def summary(self) -> str:
@@ -106,14 +113,16 @@ class Report:
         )
 
 
-def report(group: np.ndarray, names: list[tuple[str, str]]) -> Report:
+def report(group: np.ndarray, names: list[StoredImage]) -> Report:
     """The groups of more than one image, separated by whether they cross splits."""
     order = np.argsort(group, kind="stable")
-    result = Report([], [])
+    result = Report([], [], [])
     for run in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
         if len(run) > 1:
             members = [names[index] for index in run.tolist()]
-            (result.leaks if len({split for split, _ in members}) > 1 else result.within).append(members)
+            (result.leaks if len({image.split for image in members}) > 1 else result.within).append(members)
+            if len({image.labels for image in members if image.labels.strip("?/")}) > 1:
+                result.contradicting.append(members)
     return result
 
 
@@ -128,13 +137,13 @@ def _role(listing: Listing, split: str) -> str:
     return role
 
 
-def across_splits(listing: Listing, group: np.ndarray, stored: Sequence[tuple[str, str]] = ()) -> Listing:
+def across_splits(listing: Listing, group: np.ndarray, stored: Sequence[StoredImage] = ()) -> Listing:
     """Keeps each group of duplicates in one split only: in test, else validation, else train.
 
     Args:
       listing: the images.
       group: [images + stored] group numbers, see `groups`.
-      stored: (split, key) of images that stay in any case; their duplicates enter no other split.
+      stored: the images that stay in any case; their duplicates enter no other split.
 
     Raises:
       DataError: the name of a split does not say which kind it is.
@@ -142,7 +151,7 @@ def across_splits(listing: Listing, group: np.ndarray, stored: Sequence[tuple[st
     The images that are left out are listed in `skipped`, each with the copy that stays.
     """
     listed = group[: len(listing)]
-    stored_in: dict[int, list[tuple[str, str]]] = collections.defaultdict(list)
+    stored_in: dict[int, list[StoredImage]] = collections.defaultdict(list)
     for number, image_name in zip(group[len(listing) :].tolist(), stored, strict=True):
         if number < len(
             listing
@@ -151,9 +160,7 @@ def across_splits(listing: Listing, group: np.ndarray, stored: Sequence[tuple[st
     kept_copy, keep = {}, np.ones(len(listing), bool)
     for index in np.flatnonzero(np.isin(listed, list(stored_in))).tolist():
         split = listing.splits[listing.split[index]]
-        other = next(
-            (key for stored_split, key in stored_in[int(listed[index])] if stored_split != split), None
-        )
+        other = next((image.key for image in stored_in[int(listed[index])] if image.split != split), None)
         if other is not None:
             kept_copy[index], keep[index] = other, False
     rank = np.array([_RANKS[_role(listing, name)] * 1_000 + n for n, name in enumerate(listing.splits)])

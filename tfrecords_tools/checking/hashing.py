@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -17,13 +17,21 @@ from tfrecords_tools.checking import contact_sheets
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records, storage
 from tfrecords_tools.format.folder import DamagedMember, Source
-from tfrecords_tools.format.manifest import Manifest
+from tfrecords_tools.format.manifest import Manifest, cell_name
 from tfrecords_tools.images import image
 from tfrecords_tools.images.encoding_options import EncodingOptions
 from tfrecords_tools.images.stored import stored_pixels
 from tfrecords_tools.listing.listing import Listing
 
 _CHUNK = 256  # images per job
+
+
+class StoredImage(NamedTuple):
+    """An image in shards: its split, its key, and its labels by name, such as "fake/animals"."""
+
+    split: str
+    key: str
+    labels: str
 
 
 @dataclasses.dataclass
@@ -70,8 +78,8 @@ def of_folder(
     processes: int,
     perceptual: bool = True,
     on_progress: Callable[[int, int, int], None] = lambda images, size, failed: None,
-) -> tuple[Hashes, list[tuple[str, str]]]:
-    """Hashes of all stored images, and their (split, key)."""
+) -> tuple[Hashes, list[StoredImage]]:
+    """Hashes of all stored images, and which they are."""
     jobs, start = [], 0
     for split, stored in manifest.splits.items():
         for part in stored.shards:
@@ -83,11 +91,13 @@ def of_folder(
         workers=max(1, processes),
         on_tick=on_progress,
     )
-    names: list[tuple[str, str]] = [("", "")] * start
+    names = [StoredImage("", "", "")] * start
     results = []
     for (first, split, _), (rows, keys) in _run(pool, jobs):
         results.append((first, rows))
-        names[first : first + len(keys)] = [(split, key) for key in keys]
+        names[first : first + len(keys)] = [
+            StoredImage(split, key, cell_name(manifest.axes, labels)) for key, labels in keys
+        ]
     return _collect(results, start), names
 
 
@@ -154,7 +164,7 @@ def _hash_shard(
     for row, payload in zip(table, records.read_payloads(data), strict=True):
         encoded, key, _ = records.parse(payload)
         rows.append((_digest(encoded), phash(contact_sheets.pixels(data, row)) if perceptual else None))
-        keys.append(records.key_text(key))
+        keys.append((records.key_text(key), row["labels"].tolist()))
         counts.add(1, len(encoded))
     return rows, keys
 

@@ -51,7 +51,7 @@ def drop_duplicates(
             encoding=options.encoding if base else None,
             on_progress=lambda images, size, failed: bar.update(images),
         )
-    names: list[tuple[str, str]] = []
+    names: list[hashing.StoredImage] = []
     if base:
         manifest, data_dir = base
         total = sum(split.records for split in manifest.splits.values())

@@ -48,9 +48,12 @@ def require_classes_left(plan: Plan, reports: list[dict], target: Folder) -> Non
         counts = np.array([images[cell_name(listing.axes, cell)] for cell in cells.tolist()])
         missing = f"of split {split!r}" if not counts.any() else ""
         for column, (axis, names) in enumerate(listing.axes.items()):
-            for label in np.unique(cells[:, column][cells[:, column] >= 0]).tolist():
-                if not missing and not counts[cells[:, column] == label].any():
-                    missing = f"of {axis} {names[label]!r} in split {split!r}"
+            labelled = cells[:, column] >= 0
+            planned = np.bincount(cells[labelled, column], minlength=len(names))
+            left = np.bincount(cells[labelled, column], counts[labelled], len(names))
+            gone = np.flatnonzero((planned > 0) & (left == 0))
+            if len(gone) and not missing:
+                missing = f"of {axis} {names[gone[0]]!r} in split {split!r}"
         if missing:
             rows = [row for report in of_split for row in report["rejected"]]
             target.write(FILE_NAME, table(plan, rows))

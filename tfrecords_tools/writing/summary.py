@@ -1,8 +1,11 @@
 """Prints a plan, and the result of a conversion."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from tfrecords_tools import progress
+from tfrecords_tools.format import cell_counts
 from tfrecords_tools.format.manifest import cell_name
 from tfrecords_tools.images import image
 from tfrecords_tools.writing import rejection
@@ -18,14 +21,17 @@ def show_plan(plan: Plan) -> None:
         shards = len(plan.shards[split])
         print(f"  {split}: {len(order):,} images, {shards} shards, {size / 1e6:,.1f} MB of files")
         cells, counts = np.unique(listing.labels[order], axis=0, return_counts=True)
-        for cell, count in zip(cells.tolist(), counts.tolist(), strict=True):
-            name = cell_name(listing.axes, cell)
-            print(f"    {name if name.strip('?/') else 'without labels'}: {count:,}")
+        by_name = [cell_name(listing.axes, cell) for cell in cells.tolist()]
+        _show_cells(dict(zip(by_name, counts.tolist(), strict=True)))
     for axis, names in listing.axes.items():
-        shown = ", ".join(f"{number} {name}" for number, name in enumerate(names[:20]))
-        print(f"  labels of {axis}: {shown}{', …' if len(names) > 20 else ''}")
+        print(f"  labels of {axis}: {cell_counts.names_line(names)}")
     print(f"  rejected so far: {len(listing.rejected):,}; files left out: {len(listing.skipped):,}")
     print("dry run: nothing was written")
+
+
+def _show_cells(counts: Mapping[str, int]) -> None:
+    for name, count in cell_counts.shown(counts):
+        print(f"    {name}: {count}")
 
 
 def show_result(written: Written, output_dir: str) -> None:
@@ -38,8 +44,7 @@ def show_result(written: Written, output_dir: str) -> None:
         split_bytes = sum(shard.bytes for shard in split.shards)
         images, size = images + split.records, size + split_bytes
         print(f"  {name}: {split.records:,} images, {len(split.shards)} shards, {split_bytes / 1e6:,.1f} MB")
-        for cell, count in split.cells.items():
-            print(f"    {cell if cell.strip('?/') else 'without labels'}: {count:,}")
+        _show_cells(split.cells)
     for reason, count in manifest.reencoded.items():
         print(f"  stored as PNG for {reason}: {count:,}")
     dark = sum(count for reason, count in manifest.reencoded.items() if reason.endswith(image.DARK))

@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import re
+import shlex
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -32,6 +33,18 @@ from tfrecords_tools.writing.planning import Job, Plan
 
 PLAN_FILE = f"{WORK}/plan.json"
 MAX_SIZES = 1_000  # image sizes listed in the manifest
+FLAGS = (
+    "name",
+    "encoding",
+    "image_size",
+    "fit",
+    "quality",
+    "shard_mb",
+    "num_shards",
+    "seed",
+    "split",
+    "group",
+)
 _OF_MANIFEST = ("name", "axes", "shards", "source", "images", "appends_to")  # said elsewhere in it
 
 
@@ -154,7 +167,14 @@ def require_same(root: str, existing: dict, wanted: dict, remedy: str = "") -> N
     differences = [
         f"{key} ({json.dumps(existing.get(key))} there, {json.dumps(wanted[key])} now)" for key in differing
     ]
+    flags = [
+        f"--{key}={shlex.quote(str(existing[key]))}"
+        for key in differing
+        if existing.get(key) not in (None, "")
+    ]
     usual_remedy = "choose another --output_dir, or delete this one"
+    if flags and set(differing) <= set(FLAGS):
+        usual_remedy = f"pass {' '.join(flags)} to continue it, {usual_remedy}"
     other_input = wanted["source"] is not None and existing.get("source") != wanted["source"]
     if other_input and (not differences or "shards" in differing):
         counts = f"{existing.get('images')} images then, {wanted['images']} now"

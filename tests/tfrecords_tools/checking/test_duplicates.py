@@ -75,7 +75,7 @@ def test_inspect_reports_duplicates_within_and_across_splits(leaky, tmp_path, ca
     assert "exact duplicates: 1 groups across splits (2 images), 1 within a split (2 images)" in out
     assert "within 4 bits of 64: 2 groups across splits (4 images), 1 within a split (2 images)" in out
     groups = {}
-    for group, _, key in list(csv.reader(file.open(newline="")))[1:]:
+    for group, _, key, _ in list(csv.reader(file.open(newline="")))[1:]:
         groups.setdefault(group, set()).add(key)
     assert sorted(map(sorted, groups.values())) == [
         ["test/b/1.jpg", "train/b/near.jpg"], ["train/a/5.jpg", "train/a/twice.jpg"],

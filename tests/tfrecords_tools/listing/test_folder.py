@@ -2,6 +2,7 @@ import os
 import pathlib
 import sys
 import textwrap
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,8 +13,11 @@ from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import records, storage
 from tfrecords_tools.format.folder import FolderEntry
 from tfrecords_tools.listing import folder, layout
+from tfrecords_tools.listing.choice import Choice
 from tfrecords_tools.listing.label_file import LabelFileOptions
 from tfrecords_tools.listing.layout import Layout
+from tfrecords_tools.listing.table import Table
+from tfrecords_tools.listing.walk import Walk
 
 
 def touch(root: pathlib.Path, *names: str) -> pathlib.Path:
@@ -306,3 +310,33 @@ def test_progress_is_told_while_listing(tmp_path, monkeypatch):
     told = []
     folder.scan(tmp_path, on_progress=told.append)
     assert told == [5_000, 10_000]
+
+
+@pytest.mark.parametrize(
+    ("names", "alike"),
+    [
+        (["Cats", "cats"], True),
+        (["great dane", "great_dane"], True),
+        (["caf\u00e9", "cafe\u0301"], True),
+        (["cats ", "cats"], True),
+        (["cat", "cats"], False),
+        (["c1", "c11"], False),
+    ],
+)
+def test_class_names_that_differ_little_are_pointed_out(tmp_path, names, alike):
+    listing = folder.scan(touch(tmp_path, *(f"{name}/1.jpg" for name in names)))
+    assert len(listing.axes["category"]) == 2
+    assert [note.startswith("warning: category has ") for note in listing.notes] == [True] * alike
+
+
+def test_a_listing_of_many_classes_takes_time_that_grows_with_their_number():
+    class Classes(storage.Local):
+        def walk(self):
+            for number in range(40_000):
+                yield FolderEntry(b"id_%06d/a.jpg" % number, 1, "")
+
+    start = time.process_time()
+    walk = Walk(Classes("."), "", 0, Choice(), lambda count: None)
+    listing = Table(walk, layout.detect(walk.counts()), ".").finish()
+    assert len(listing.axes["category"]) == 40_000 and int(listing.labels.max()) == 39_999
+    assert time.process_time() - start < 10  # a second or so; the quadratic loop took half a minute
