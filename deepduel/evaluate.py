@@ -16,6 +16,7 @@ from deepduel.prediction import flags as prediction_flags
 from deepduel.reading import flags as read_flags
 from tfrecords_tools import cli
 from tfrecords_tools.errors import UsageError
+from tfrecords_tools.format import manifest
 
 FLAGS = flags.FlagValues()
 USUAL = {
@@ -103,7 +104,9 @@ def _evaluate(options: flags.FlagValues) -> None:
     predictor = Predictor(
         options.workdir, tasks=options.tasks, model=options.model, micro_batch=options.micro_batch
     )
-    split, labels = predictions.open_split(options.data_dir, options.split, predictor)
+    splits = manifest.load(options.data_dir, shards=False).splits
+    name = predictor.card.evaluated_split(options.split, splits)
+    split, labels = predictions.open_split(options.data_dir, name, predictor)
     for axis, numbers in labels.items():
         if (numbers < 0).all():
             print(f"{axis}: split {options.split!r} has no labels for this task; it is left out")

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from deepduel import presets
-from deepduel.runs import run_options, task_flags, train_flags
+from deepduel.runs import held_out, run_options, task_flags, train_flags
 from tfrecords_tools import cli
 from tfrecords_tools.errors import DataError, UsageError
 
@@ -39,6 +39,7 @@ def main(options: flags.FlagValues, typed: Sequence[str] | None = None) -> int:
     from deepduel.runs.options import check_sharing
 
     axes = _axes(options)
+    held_out.set_splits(options)
     task_flags.replace_auto_precision(options)
     of_run = run_options.from_flags(options)
     tasks = task_flags.tasks(options, axes)

@@ -8,16 +8,16 @@ file system fails, the process is killed by SIGBUS without a message.
 """
 
 import contextlib
+import dataclasses
 import functools
 import os
 import pathlib
-import resource
 import weakref
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from deepduel.decoding import remote_cache
+from deepduel.decoding import open_files, parts, remote_cache
 from deepduel.decoding.remote_shards import RemoteShards
 from tfrecords_tools import regular_files
 from tfrecords_tools.errors import DataError, UsageError
@@ -25,7 +25,6 @@ from tfrecords_tools.format import manifest as manifests
 from tfrecords_tools.format import records, split_names, storage
 from tfrecords_tools.images.stored import stored_pixels
 
-_SPARE_FILES = 256  # descriptors that the rest of the process may need
 _AHEAD_BYTES = 4 << 20
 _TABLE_HEADER = 1 << 16  # bytes of a table's header, at most
 
@@ -35,6 +34,7 @@ class Split:
 
     Attributes:
       data_dir, name: the folder of shards and the split's name.
+      part: the part of a split that this is; None for a whole split.
       remote: its shards in an object store; None where they are files of this machine.
       manifest: the manifest of the whole folder.
       shards: the split's entries in the manifest.
@@ -59,18 +59,20 @@ class Split:
         self.data_dir = pathlib.Path(data_dir)
         self._folder = storage.open_folder(data_dir)
         self.manifest = manifests.load(data_dir)
-        found = split_names.find(self.manifest.splits, name)
+        self.part = parts.parse(name)
+        found = split_names.find(self.manifest.splits, self.part.split if self.part else name)
         if found is None:
             raise UsageError(
                 f"{data_dir} has no split {name!r}; it has {', '.join(sorted(self.manifest.splits))}: name "
-                "one of these, or convert the images again with --split=train:0.8,validation:0.2 to make "
-                "splits"
+                "one of these or a part of one, such as 'train[80%:]', or convert the images again with "
+                "--split=train:0.8,validation:0.2 to make splits"
             )
         self.name = found
         self.shards = self.manifest.splits[found].shards
         self.bad: dict[int, str] = {}
         counts = np.array([shard.records for shard in self.shards], np.int64)
         self._firsts = np.cumsum(counts) - counts  # the number of each shard's first record
+        self._rows: np.ndarray | None = None  # numbers in the whole split of the records of a part
         self._load(int(counts.sum()))
         self._files: list[int] = []  # descriptors of the first shards, or of all
         weakref.finalize(self, _close, self._files)
@@ -78,8 +80,12 @@ class Split:
         if storage.is_remote(data_dir):
             self.remote = RemoteShards(self._folder, self.shards)
         else:
-            for number in range(_allowed_files(len(self.shards))):
+            for number in range(open_files.allowed(len(self.shards))):
                 self._files.append(self._open(number))
+        if self.part is not None:
+            self.part = dataclasses.replace(self.part, split=found)
+            self._keep(self.part.records(self))
+            self.name = str(self.part)
 
     def _load(self, count: int) -> None:
         """Fills the columns from the shards' tables; takes about 45 bytes a record, and never more."""
@@ -101,6 +107,13 @@ class Split:
             self.sizes[rows, 0], self.sizes[rows, 1] = table["height"], table["width"]
             for column, axis in enumerate(axes):
                 self.labels[axis][rows] = table["labels"][:, column]
+
+    def _keep(self, rows: np.ndarray) -> None:
+        """Leaves out all records but these, which become 0 … len - 1."""
+        for name in ("_offset", "_image_offset", "_size", "_image_size", "encoding", "sizes"):
+            setattr(self, name, getattr(self, name)[rows])
+        self.labels = {axis: labels[rows] for axis, labels in self.labels.items()}
+        self._rows = rows
 
     def keep_remote(self, cache: str) -> None:
         """Keeps a local copy of what is read from an object store, see `remote_cache`; else changes nothing.
@@ -153,25 +166,30 @@ class Split:
 
     def key(self, record: int) -> bytes:
         """The key of one record: its path relative to the converted folder. Raises DataError."""
-        shard, _, start, size = self.place(record)
+        shard, number, start, size = self.place(record)
         head, foot = records.LENGTH_BYTES, records.FOOTER_BYTES
         payload = self._read(shard, start + head, size - head - foot)
         try:
             return records.parse(payload)[1]
         except ValueError as error:
-            number = record - int(self._firsts[shard])
             raise DataError(
                 f"{self.path(shard)}, record {number}: {error}; run python -m tfrecords_tools.verify"
             ) from error
 
     def place(self, record: int) -> tuple[int, int, int, int]:
         """(number of its shard, its number in the shard, offset and size in bytes) of a whole record."""
-        shard = int(np.searchsorted(self._firsts, record, side="right")) - 1
-        return shard, record - int(self._firsts[shard]), int(self._offset[record]), int(self._size[record])
+        row = int(record if self._rows is None else self._rows[record])
+        shard = int(np.searchsorted(self._firsts, row, side="right")) - 1
+        return shard, row - int(self._firsts[shard]), int(self._offset[record]), int(self._size[record])
 
     def image_places(self, records: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(numbers of their shards, offsets and sizes in bytes) of encoded images, [B] each."""
-        shards = np.searchsorted(self._firsts, records, side="right") - 1
+        shards = (
+            np.searchsorted(
+                self._firsts, records if self._rows is None else self._rows[records], side="right"
+            )
+            - 1
+        )
         return shards, self._image_offset[records], self._image_size[records]
 
     def will_read(self, records: np.ndarray) -> None:
@@ -267,17 +285,6 @@ class Split:
             return os.pread(file, size, start)
         finally:
             os.close(file)
-
-
-def _allowed_files(wanted: int) -> int:
-    """How many of `wanted` files may stay open; raises the process's own limit where the system allows it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = len(os.listdir("/proc/self/fd")) if pathlib.Path("/proc/self/fd").exists() else _SPARE_FILES  # noqa: PTH208
-    needed = used + wanted + _SPARE_FILES
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return wanted if soft == resource.RLIM_INFINITY else max(min(wanted, soft - used - _SPARE_FILES), 0)
 
 
 def _will_read(file: int, start: int, size: int) -> None:

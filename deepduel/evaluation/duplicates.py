@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from deepduel.decoding import parts
 from deepduel.decoding.split import Split
 from tfrecords_tools import host_cpus
 from tfrecords_tools.checking import duplicates, hashing
@@ -57,7 +58,7 @@ def search(split: Split, how: str = "auto") -> Duplicates:
                  "examples": [[{"split", "key"}, {"split", "key"}]]}};
       a part that was not searched for is {"note": the reason}.
     """
-    others = [Split(split.data_dir, name) for name in split.manifest.splits if name != split.name]
+    others = [Split(split.data_dir, name) for name in parts.others(split)]
     splits = [split, *others]
     count = sum(map(len, splits))
     if how == "none":

@@ -4,13 +4,14 @@ import dataclasses
 import json
 import os
 import pathlib
+from collections.abc import Iterable
 from typing import Annotated, NotRequired, TypedDict
 
 import msgspec
 
 from tfrecords_tools.atomic import published
 from tfrecords_tools.errors import DataError
-from tfrecords_tools.format import documents
+from tfrecords_tools.format import documents, split_names
 from tfrecords_tools.format.documents import AxisName, Count, LabelName, Seed, Side
 
 
@@ -44,6 +45,7 @@ class RunCard:
         versions.
       libraries: what decoded and resampled the images when the run was begun, see `image.libraries`; empty
         for runs of earlier versions.
+      validation_split: the split that was validated on, which may be a part such as "train[80%:]".
     """
 
     tasks: dict[AxisName, TaskCard]
@@ -55,6 +57,17 @@ class RunCard:
     seed: Seed
     libraries: dict[str, str] = dataclasses.field(default_factory=dict)
     data_sha256: Annotated[str, msgspec.Meta(pattern=r"^(?:[0-9a-f]{64})?\Z")] = ""
+    validation_split: str = "validation"
+
+    def evaluated_split(self, name: str, splits: Iterable[str]) -> str:
+        """The split that a name means: "validation" is what the run validated on if the data have none.
+
+        Args:
+          name: as a user wrote it.
+          splits: names of the data's splits.
+        """
+        missing = name == split_names.VALIDATION and split_names.find(splits, name) is None
+        return self.validation_split if missing else name
 
     @classmethod
     def load(cls, workdir: str | os.PathLike) -> "RunCard":

@@ -79,7 +79,12 @@ def evaluate(split: Split, reading: ReadOptions, *, rows: int) -> tf.data.Datase
 
 
 def _require_scheme(split: Split) -> None:
-    """Raises UsageError where TensorFlow has no file system for the shards' URL."""
+    """Raises UsageError for a part of a split, or where TensorFlow has no file system for the shards' URL."""
+    if split.part is not None:
+        raise UsageError(
+            f"reader=sequential reads whole splits, not {split.name}; use reader=random, or convert the "
+            "images with --split=train:0.8,validation:0.2"
+        )
     scheme, separator, _ = split.path(0).partition("://") if split.shards else ("", "", "")
     schemes = sorted(filter(None, tf.io.gfile.get_registered_schemes()))
     if separator and scheme not in schemes:

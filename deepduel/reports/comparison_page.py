@@ -4,10 +4,11 @@ import pathlib
 
 from deepduel.decoding.split import Split
 from deepduel.evaluation import comparison, metrics
+from deepduel.networks.run_card import RunCard
 from deepduel.reports import charts, report_page
 from deepduel.reports.thumbnail import data_url
 from tfrecords_tools.errors import DataError, UsageError
-from tfrecords_tools.format import records
+from tfrecords_tools.format import manifest, records, split_names
 
 _PROVENANCE = (
     "workdir", "data_name", "data_dir", "data_sha256", "trained_on_sha256", "model_sha256", "flags",
@@ -89,7 +90,10 @@ def pictures(document: dict, data_dir: str | None = None) -> tuple[dict[str, str
     if not wanted:
         return pictures, ""
     try:
-        split = Split(folder, document["split"])
+        name = document["split"]
+        if split_names.find(manifest.load(folder).splits, name) is None:
+            name = RunCard.load(document["about"][0]["workdir"]).validation_split
+        split = Split(folder, name)
         for number in range(len(split)):
             key = records.key_text(split.key(number))
             if key in wanted:

@@ -177,7 +177,7 @@ def _card(
     manifest = split.manifest
     return RunCard(
         tasks, decoding.size, decoding.fit, decoding.fast, manifest.name, manifest.source, options.seed,
-        libraries(), _data_sha256(split, validation_split),
+        libraries(), _data_sha256(split, validation_split), options.validation_split,
     )  # fmt: skip
 
 

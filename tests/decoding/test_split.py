@@ -107,8 +107,8 @@ LIMITED = """
 import resource, sys
 import numpy as np
 resource.setrlimit(resource.RLIMIT_NOFILE, (80, int(sys.argv[2])))
-from deepduel.decoding import split as shards
-shards._SPARE_FILES = 16
+from deepduel.decoding import open_files, split as shards
+open_files._SPARE_FILES = 16
 split = shards.Split(sys.argv[1], "train")
 keys = [split.key(record).decode() for record in range(len(split))]
 assert len(set(keys)) == len(split)
