@@ -90,6 +90,10 @@ class RemoteShards:
                 file=sys.stderr,
             )
 
+    def close(self) -> None:
+        """Waits for the requests under way, and makes no further ones."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
     def read(self, shards: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> list[bytes]:
         """The bytes of spans.
 

@@ -20,10 +20,20 @@ def url(toy_shards):
     return upload(toy_shards)
 
 
-def opened(url: str, cache: str, **options) -> RemoteShards:
-    shards = manifest.load(url).splits["train"].shards
-    ObjectStore.requests.clear()
-    return RemoteShards(storage.open_folder(url), shards, cache, block=BLOCK, **options)
+@pytest.fixture
+def opened(url):
+    """Opens the shards; at the end no request of the test is under way."""
+    readers = []
+
+    def open_shards(url: str, cache: str, **options) -> RemoteShards:
+        shards = manifest.load(url).splits["train"].shards
+        ObjectStore.requests.clear()
+        readers.append(RemoteShards(storage.open_folder(url), shards, cache, block=BLOCK, **options))
+        return readers[-1]
+
+    yield open_shards
+    for reader in readers:
+        reader.close()
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +50,12 @@ def blocks(toy_shards):
 
 
 @pytest.mark.parametrize("cache", ["auto", "ram", "ram:1GB", "none"])
-def test_spans_are_those_of_the_local_shards(url, spans, cache):
+def test_spans_are_those_of_the_local_shards(opened, url, spans, cache):
     places, encoded = spans
     assert opened(url, cache).read(*places) == encoded
 
 
-def test_an_epoch_makes_one_request_per_block_and_the_next_makes_none(url, spans, blocks):
+def test_an_epoch_makes_one_request_per_block_and_the_next_makes_none(opened, url, spans, blocks):
     places, encoded = spans
     shards = opened(url, "auto")
     for start in range(0, len(encoded), 16):
@@ -56,7 +66,7 @@ def test_an_epoch_makes_one_request_per_block_and_the_next_makes_none(url, spans
     assert shards.requests == blocks
 
 
-def test_requests_are_made_many_at_a_time(url, spans):
+def test_requests_are_made_many_at_a_time(opened, url, spans):
     places, encoded = spans
     ObjectStore.delay = 0.02
     for cache in ("auto", "none"):
@@ -67,7 +77,7 @@ def test_requests_are_made_many_at_a_time(url, spans):
         assert time.monotonic() - start < len(encoded) * 0.02 / 4
 
 
-def test_a_folder_keeps_the_blocks_for_later_readers(url, spans, blocks, tmp_path):
+def test_a_folder_keeps_the_blocks_for_later_readers(opened, url, spans, blocks, tmp_path):
     places, encoded = spans
     folder = tmp_path / "kept"
     assert opened(url, str(folder)).read(*places) == encoded
@@ -77,7 +87,7 @@ def test_a_folder_keeps_the_blocks_for_later_readers(url, spans, blocks, tmp_pat
     assert [path.suffix for path in sorted(folder.iterdir())] == [".blocks", ".sums"]
 
 
-def test_a_damaged_block_is_requested_again(url, spans, tmp_path):
+def test_a_damaged_block_is_requested_again(opened, url, spans, tmp_path):
     places, encoded = spans
     opened(url, str(tmp_path)).read(*places)
     file = next(tmp_path.glob("*.blocks"))
@@ -89,7 +99,7 @@ def test_a_damaged_block_is_requested_again(url, spans, tmp_path):
     assert later.requests == 1
 
 
-def test_shards_without_room_take_a_request_per_image_and_it_is_said(url, spans, tmp_path, capsys):
+def test_shards_without_room_take_a_request_per_image_and_it_is_said(opened, url, spans, tmp_path, capsys):
     places, encoded = spans
     first = manifest.load(url).splits["train"].shards[0].bytes
     shards = opened(url, f"{tmp_path}:{first}")
@@ -101,21 +111,21 @@ def test_shards_without_room_take_a_request_per_image_and_it_is_said(url, spans,
     assert next(tmp_path.glob("*.blocks")).stat().st_size <= first
 
 
-def test_a_request_that_fails_is_repeated(url, spans):
+def test_a_request_that_fails_is_repeated(opened, url, spans):
     places, encoded = spans
     shards = opened(url, "auto")
     ObjectStore.failures += [ConnectionError("reset")] * 2
     assert shards.read(*(column[:1] for column in places)) == encoded[:1]
 
 
-def test_requests_that_keep_failing_name_the_object(url, spans):
+def test_requests_that_keep_failing_name_the_object(opened, url, spans):
     shards = opened(url, "none")
     ObjectStore.failures += [ConnectionError("reset by peer")] * 50
     with pytest.raises(DataError, match=r"train\.tfrecord-0000\d-of-00003, byte [\d,]+: .*reset by peer"):
         shards.read(*(column[:1] for column in spans[0]))
 
 
-def test_a_block_whose_request_failed_is_requested_by_the_next_read(url, spans):
+def test_a_block_whose_request_failed_is_requested_by_the_next_read(opened, url, spans):
     places, encoded = spans
     shards = opened(url, "auto")
     ObjectStore.failures += [PermissionError("expired")] * 20
@@ -127,7 +137,7 @@ def test_a_block_whose_request_failed_is_requested_by_the_next_read(url, spans):
     assert shards.read(*places) == encoded
 
 
-def test_a_request_that_takes_long_is_made_once_more(url, spans):
+def test_a_request_that_takes_long_is_made_once_more(opened, url, spans):
     places, encoded = spans
     shards = opened(url, "auto", slow=0.1)
     ObjectStore.failures += [lambda: time.sleep(3)]
@@ -136,7 +146,7 @@ def test_a_request_that_takes_long_is_made_once_more(url, spans):
     assert time.monotonic() - start < 2
 
 
-def test_an_object_that_has_vanished_is_named(url, spans):
+def test_an_object_that_has_vanished_is_named(opened, url, spans):
     shards = opened(url, "auto")
     name = manifest.load(url).splits["train"].shards[2].file
     ObjectStore().rm_file(f"{url}/{name}")
