@@ -181,4 +181,5 @@ def _label_features(features: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:500] or type(error).__name__
+    text = " ".join(str(error).split()).partition(" Available datasets:")[0]  # which has hundreds of names
+    return text[:500] or type(error).__name__

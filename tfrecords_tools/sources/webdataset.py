@@ -120,7 +120,8 @@ class WebDataset(labelled.Labelled):
                 return labelled.ordered(tuple(axes))
         raise DataError(
             f"{self.root}: no labels in the first samples of any file; each needs a member NAME.cls, or "
-            f"NAME.json with a field such as label (--label_columns={CATEGORY}=FIELD names another)"
+            f"NAME.json with a field such as label (--label_columns={CATEGORY}=FIELD names another); an "
+            "archive of a folder is named without tar:"
         )
 
     def _labels(self, sample: _Sample) -> dict[str, str]:
