@@ -5,7 +5,8 @@
 # make test-keras-compat   load models of every kind in older versions of Keras and in the newest, each in an environment of its own
 # make test-gpu     the tests that need a GPU (skipped where there is none); DEEPDUEL_GPU_TESTS_ON=CPU tries them on the CPU
 # make test-wheel   build a wheel, install it elsewhere, run the quickstart from it
-# make lint         ruff; which room may import which; types
+# make lint         ruff; which room may import which; types; pip check; pip-audit where there is a network
+# make fuzz         damaged files of every kind, FUZZ_EXAMPLES=20000 of each
 # make docs         build the documentation into site/
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test test-oldest test-older-processor test-keras-compat test-gpu test-wheel docs lint clean
+.PHONY: quickstart test test-oldest test-older-processor test-keras-compat test-gpu test-wheel docs lint audit fuzz clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/python -m deepduel.quickstart --output_dir=quickstart
@@ -61,6 +62,21 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/python -m pip check
+	$(MAKE) audit
+
+# Known vulnerabilities of the pinned packages, where the network has the database.
+audit:
+	if $(PYTHON) -c "import socket; socket.create_connection(('api.osv.dev', 443), 5)" 2>/dev/null; then \
+		$(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/python -m pip install --quiet pip-audit && \
+		$(VENV)-audit/bin/pip-audit --vulnerability-service=osv --no-deps --disable-pip --requirement=$(CONSTRAINTS); \
+	else echo "pip-audit: no connection to api.osv.dev, left out"; fi
+
+# Longer than the few seconds of `make test`: FUZZ_EXAMPLES cases for each kind of file, new ones each time.
+FUZZ_EXAMPLES ?= 20000
+
+fuzz: $(VENV)/installed
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest tests/fuzz --numprocesses=auto --hypothesis-show-statistics
 
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
