@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from deepduel.decoding import open_files, parts, remote_cache
+from deepduel.decoding import open_files, parts, remote_cache, shard_tables
 from deepduel.decoding.remote_shards import RemoteShards
 from tfrecords_tools import regular_files
 from tfrecords_tools.errors import DataError, UsageError
@@ -26,7 +26,6 @@ from tfrecords_tools.format import records, split_names, storage
 from tfrecords_tools.images.stored import stored_pixels
 
 _AHEAD_BYTES = 4 << 20
-_TABLE_HEADER = 1 << 16  # bytes of a table's header, at most
 
 
 class Split:
@@ -90,16 +89,13 @@ class Split:
     def _load(self, count: int) -> None:
         """Fills the columns from the shards' tables; takes about 45 bytes a record, and never more."""
         axes = list(self.manifest.axes)
-        row = records.table_dtype(len(axes)).itemsize
-        limits = {f"{shard.file}.npy": shard.records * row + _TABLE_HEADER for shard in self.shards}
-        tables = self._folder.read_all(limits)
+        tables = shard_tables.read(self._folder, self.shards, self.manifest.axes)
         self._offset, self._image_offset = np.empty(count, np.int64), np.empty(count, np.int64)
         self._size, self._image_size = np.empty(count, np.int32), np.empty(count, np.int32)
         self.encoding = np.empty(count, np.uint8)
         self.sizes = np.empty((count, 2), np.int32)
         self.labels = {axis: np.empty(count, np.int32) for axis in axes}
-        for first, shard in zip(self._firsts.tolist(), self.shards, strict=True):
-            table = self._table(shard, tables)
+        for first, table in zip(self._firsts.tolist(), tables, strict=True):
             rows = slice(first, first + len(table))
             self._offset[rows], self._size[rows] = table["offset"], table["size"]
             self._image_offset[rows], self._image_size[rows] = table["image_offset"], table["image_size"]
@@ -220,23 +216,6 @@ class Split:
             return None
         height, width = self.sizes[0].tolist()
         return (height, width) if (self.sizes == self.sizes[0]).all() else None
-
-    def _table(self, shard: manifests.Shard, tables: Iterator[bytes]) -> np.ndarray:
-        path = f"{self._folder.root}/{shard.file}.npy"
-        try:
-            table = records.load_table(next(tables), len(self.manifest.axes))
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(
-                f"{path}: unreadable ({error}); run tfrecords_tools.verify, then convert again"
-            ) from error
-        if len(table) != shard.records:
-            raise DataError(
-                f"{path}: does not belong to its shard ({len(table)} records, the manifest says "
-                f"{shard.records}); run tfrecords_tools.verify, then convert again"
-            )
-        if len(table) and int((table["offset"] + table["size"]).max()) > shard.bytes:
-            raise DataError(f"{path}: points past the end of its shard; convert again")
-        return table
 
     def _open(self, shard: int) -> int:
         try:

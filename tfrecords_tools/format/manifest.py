@@ -27,6 +27,7 @@ from tfrecords_tools.format.folder import Folder
 
 FILE_NAME = "manifest.json"
 ENDINGS = ("", ".idx", ".npy")  # the files of a shard
+_LEAST_BYTES = 16  # of a record: length and checksums
 FORMAT = "deepduel-shards"
 FORMAT_VERSION = 1
 
@@ -201,4 +202,9 @@ def _check_shard(folder: Folder, split: str, shard: Shard, size: int | None) -> 
         raise DataError(
             f"{folder.root}/{shard.file}: {size} bytes, but the manifest says {shard.bytes}; "
             "copy the folder again, or rebuild the shard: python -m tfrecords_tools.verify tells how"
+        )
+    if shard.records * _LEAST_BYTES > size:
+        raise DataError(
+            f"{folder.root}/{shard.file}: {size} bytes cannot hold the {shard.records:,} records of the "
+            "manifest; copy the folder again"
         )

@@ -8,7 +8,7 @@ import pytest
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import manifest
 
-SHARD = manifest.Shard("data-train.tfrecord-00000-of-00001", 2, 5, {"": "0", ".idx": "1", ".npy": "2"})
+SHARD = manifest.Shard("data-train.tfrecord-00000-of-00001", 2, 50, {"": "0", ".idx": "1", ".npy": "2"})
 WHOLE = manifest.Manifest(
     name="data",
     axes={"authenticity": ("real", "fake"), "category": ("cats", "dögs 猫")},
@@ -24,7 +24,7 @@ WHOLE = manifest.Manifest(
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / SHARD.file).write_bytes(b"12345")
+    (tmp_path / SHARD.file).write_bytes(b"12345" * 10)
     (tmp_path / "manifest.json").write_bytes(manifest.dumps(WHOLE))
     return tmp_path
 
@@ -54,7 +54,7 @@ def change(folder, **values):
             lambda folder: (folder / SHARD.file).unlink(),
             "missing, but the manifest lists it for split 'train'",
         ),
-        (lambda folder: (folder / SHARD.file).write_bytes(b"1"), "1 bytes, but the manifest says 5"),
+        (lambda folder: (folder / SHARD.file).write_bytes(b"1"), "1 bytes, but the manifest says 50"),
     ],
 )
 def test_damage_is_one_clear_line(folder, hurt, message):
@@ -138,4 +138,10 @@ def test_a_manifest_that_is_a_named_pipe_is_refused(folder):
     (folder / "manifest.json").unlink()
     os.mkfifo(folder / "manifest.json")
     with pytest.raises(DataError, match="manifest.json: unreadable .*not a regular file"):
+        manifest.load(folder)
+
+
+def test_a_shard_cannot_hold_more_records_than_its_bytes(folder):
+    rewritten(folder, lambda whole: whole["splits"]["train"]["shards"][0].update(records=2**40))
+    with pytest.raises(DataError, match="50 bytes cannot hold the 1,099,511,627,776 records"):
         manifest.load(folder)
