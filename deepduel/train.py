@@ -55,7 +55,7 @@ def main(options: flags.FlagValues, typed: Sequence[str] | None = None) -> int:
     text = run_options.flagfile(options) + "".join(f"# {task.augmentation_line}\n" for task in tasks)
     defaults = run_options.flagfile(options, defaults=True)
     try:
-        row = training_run.train(of_run, tasks, flags=text, defaults=defaults)
+        state = training_run.train(of_run, tasks, flags=text, defaults=defaults)
     except Stopped as stop:
         words = typed or [f"--flagfile={options.workdir}/train.flags"]
         print(f"{stop}; resume with:\n  {shlex.join(['python', '-m', 'deepduel.train', *words])}")
@@ -64,10 +64,12 @@ def main(options: flags.FlagValues, typed: Sequence[str] | None = None) -> int:
         raise bad_records.data_error(error) or error from error
     if options.dry_run:
         return 0
-    accuracies = ", ".join(f"{axis} {row[f'val_{axis}_accuracy']:.2%}" for axis in axes)
-    print(f"validation accuracy after epoch {row['epoch']}: {accuracies}")
-    print(f"models: {', '.join(f'{options.workdir}/{axis}/best.keras' for axis in axes)}")
-    print(f"evaluate: python -m deepduel.evaluate --workdir={options.workdir} --data_dir={options.data_dir}")
+    for axis in axes:
+        accuracy, (_, epoch) = state.value_at_best(axis, f"val_{axis}_accuracy"), state.best[axis]
+        model = f"{options.workdir}/{axis}/best.keras"
+        print(f"{axis}: validation accuracy {accuracy:.2%} at epoch {epoch}, the best one: {model}")
+    words = [f"--workdir={options.workdir}", f"--data_dir={options.data_dir}"]
+    print(f"evaluate: {shlex.join(['python', '-m', 'deepduel.evaluate', *words])}")
     return 0
 
 

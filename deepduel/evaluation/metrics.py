@@ -46,7 +46,7 @@ class Score:
 
     def document(self) -> dict:
         """The metrics as metrics.json holds them."""
-        return {"images": self.images, **self.values} | ({"notes": self.notes} if self.notes else {})
+        return {"images": self.images, **self.values, "notes": self.notes}
 
 
 def score(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...] | None = None) -> Score:

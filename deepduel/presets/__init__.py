@@ -20,10 +20,10 @@ def resolve(argv: Sequence[str]) -> list[str]:
     """Replaces a preset's name after --flagfile by the path of its file; a file of that name comes first.
 
     After the train.flags of a run's folder --workdir is added: the file names the folder in which the run was
-    begun, and that may have been moved since. A --workdir among the words stays what it is, so that the flags
-    of the file begin a run there.
+    begun, and that may have been moved since. A --workdir among the words, before or after it, comes before
+    that of the file, so that the flags of the file begin a run there.
     """
-    words, elsewhere = [], any(_flag(word) == "workdir" for word in argv)
+    words, workdir = [], _workdir(argv)
     after_flag = False
     for word in argv:
         equals = _flag(word) == "flagfile" and "=" in word
@@ -33,10 +33,19 @@ def resolve(argv: Sequence[str]) -> list[str]:
         else:
             path = _path(value)
             words.append(f"--flagfile={path}" if equals else path)
-            if not elsewhere and _is_run(pathlib.Path(path)):
-                words.append(f"--workdir={pathlib.Path(path).parent}")
+            if _is_run(pathlib.Path(path)):
+                words.append(f"--workdir={workdir or pathlib.Path(path).parent}")
         after_flag = _flag(word) == "flagfile" and not equals
     return words
+
+
+def _workdir(argv: Sequence[str]) -> str | None:
+    """The value of the last --workdir, if there is one."""
+    value = None
+    for word, following in zip(argv, [*argv[1:], None], strict=True):
+        if _flag(word) == "workdir":
+            value = word.partition("=")[2] if "=" in word else following
+    return value
 
 
 def _flag(word: str) -> str:

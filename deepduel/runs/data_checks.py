@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 from deepduel.decoding.split import Split
 from deepduel.reading.options import ReadOptions
 from deepduel.runs.options import RunOptions, TaskOptions
@@ -48,6 +50,14 @@ def _check_labels(split: Split, task: TaskOptions) -> None:
             f"{split.data_dir}: {task.axis!r} has a single label ({names}), so there is nothing to learn; "
             "leave it out of --tasks"
         )
+
+
+def classes_without_images(split: Split, axis: str) -> list[str]:
+    """The names of the classes of which a split has no image."""
+    labels = split.labels[axis]
+    names = split.manifest.axes[axis]
+    counts = np.bincount(labels[labels >= 0], minlength=len(names))
+    return [name for name, count in zip(names, counts.tolist(), strict=True) if not count]
 
 
 def _check_frozen(tasks: list[TaskOptions]) -> None:

@@ -24,7 +24,7 @@ def forget_after(folder: pathlib.Path, step: int) -> int:
 def _rewrite(path: pathlib.Path, step: int) -> int:
     kept, dropped, complete = [], 0, True
     try:
-        for record in tf.compat.v1.io.tf_record_iterator(str(path)):
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
             event = Event.FromString(record)
             if event.step > step and not event.file_version:  # every file begins with its version
                 dropped += 1

@@ -57,8 +57,8 @@ class Session:
         return order.steps_per_epoch(len(self.train_split), self.reading.batch_size)
 
 
-def fit(session: Session) -> dict[str, float]:
-    """Trains the rest of an epoch that was begun, then the following ones. Returns `state.latest`.
+def fit(session: Session) -> State:
+    """Trains the rest of an epoch that was begun, then the following ones. Returns `session.state`.
 
     Raises:
       Stopped: the session was requested to stop, and the state is saved.
@@ -119,7 +119,7 @@ def fit(session: Session) -> dict[str, float]:
             )
             if trainer.stop_training:
                 break
-    return state.latest
+    return state
 
 
 def _board(session: Session) -> tensorboard.Board:

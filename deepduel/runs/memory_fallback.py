@@ -15,7 +15,7 @@ from deepduel.runs.training_state import State
 from tfrecords_tools.errors import DataError
 
 
-def fit(session: Session, restore: Callable[[], State]) -> dict[str, float]:
+def fit(session: Session, restore: Callable[[], State]) -> State:
     """As fit_loop.fit, with smaller and smaller micro-batches while memory does not suffice.
 
     Args:

@@ -57,6 +57,8 @@ def changes(before: str, after: str, defaults: str, axes: list[str]) -> list[Cha
     first, second = default | _lines(before), default | _lines(after)
     # A file of an earlier version may lack the comments with the augmentation's parameters.
     names = [name for name in sorted(first | second) if name in first or not name.startswith("#")]
+    if any(name.startswith("#") for name in first):  # the comments say all about the augmentation
+        names = [name for name in names if name not in ("augmentation", *augmentation_flags.NAMES)]
     return [
         Change(name, " ".join(first.get(name, ())), " ".join(second.get(name, ())))
         for name in names
@@ -89,6 +91,8 @@ def _effective(name: str, lines: list[str], axes: list[str]) -> object:
     if name.startswith("#"):
         return lines
     values = [line.partition("=")[2] for line in lines]
+    if name == "tasks":
+        return values[-1:] or [",".join(axes)]
     if name not in task_flags.NAMES and name not in augmentation_flags.NAMES:
         return [_number(value) for value in values[-1:]]
     try:

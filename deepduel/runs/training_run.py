@@ -39,7 +39,7 @@ from tfrecords_tools.errors import DataError
 
 def train(
     options: RunOptions, tasks: list[TaskOptions], *, flags: str, defaults: str = ""
-) -> dict[str, float]:
+) -> training_state.State:
     """Trains from the position of the run in its folder to the last epoch.
 
     Args:
@@ -49,7 +49,7 @@ def train(
       defaults: the flagfile of all defaults, for folders that an earlier version began.
 
     Returns:
-      The last value of each column of history.csv; nothing for a dry run.
+      The state of the run; a new one for a dry run.
 
     Raises:
       UsageError, DataError: the options or the data are bad, or the folder holds another run.
@@ -62,39 +62,46 @@ def train(
     changes = run_folder.check(workdir, flags, defaults, [task.axis for task in tasks])
     if options.dry_run:
         _dry_run(build.trainer(options, tasks, train_split), train_split, validation_split, reading, options)
-        return {}
+        return training_state.State()
     with run_folder.locked(workdir):
         trainer = build.trainer(options, tasks, train_split)
         _check_micro_batch(trainer, changes)
         card = _card(options, train_split, validation_split, trainer, reading)
         run_folder.keep_card(card, workdir, train_split.manifest)
         run_folder.write_flags(workdir, flags)
-        changes_rate = any(change.flag == "learning_rate" for change in changes)
 
         def restore() -> training_state.State:
-            return _restore(trainer, workdir, tasks if changes_rate else [])
+            return _restore(trainer, workdir, tasks)
 
         state = restore()
         session = fit_loop.Session(options, trainer, train_split, validation_split, reading, state, flags)
         if _is_over(session):
-            return state.latest
+            return state
         run_folder.record(workdir, changes, epoch=state.epoch, step=state.step)
         _print_beginning(session, tasks, changes)
         return memory_fallback.fit(session, restore)
 
 
 def _restore(
-    trainer: MultiTaskTrainer, workdir: pathlib.Path, new_rates: list[TaskOptions]
+    trainer: MultiTaskTrainer, workdir: pathlib.Path, tasks: list[TaskOptions]
 ) -> training_state.State:
-    """Sets all variables to the last saved state, where there is one, but learning rates to `new_rates`'."""
+    """Sets all variables to the last saved state, and learning rates that have changed to those of `tasks`.
+
+    The state says with which rate it was saved, and not train.flags, which a session replaces before it saves
+    its first state.
+    """
     stored, damaged = training_state.load(workdir / "resume", trainer.state_variables())
-    for task, options in zip(trainer.tasks, new_rates, strict=False):
-        optimizers.set_rate(task.optimizer, options.optimizer.learning_rate)
+    state = stored or training_state.State()
+    for task, options in zip(trainer.tasks, tasks, strict=True):
+        rate = options.optimizer.learning_rate
+        if stored and state.learning_rates.get(task.name) != rate:
+            optimizers.set_rate(task.optimizer, rate)
+        state.learning_rates[task.name] = rate
     for task in trainer.tasks:
         input_filters.reset_kernels(task.model.extractor)
     for line in damaged:
         print(line)
-    return stored or training_state.State()
+    return state
 
 
 def _is_over(session: fit_loop.Session) -> bool:
@@ -205,6 +212,10 @@ def _print_plan(
             f"labels {', '.join(task.model.classes)}"
         )
         _warn_of_statistics(task, trainer.micro_batch, reading.batch_size)
+        for split in train_split, validation_split:
+            missing = data_checks.classes_without_images(split, task.name)
+            if missing:
+                print(f"{task.name}: split {split.name!r} has no image of {', '.join(missing)}")
 
 
 def _warn_of_statistics(task: Task, micro_batch: int, batch_size: int) -> None:

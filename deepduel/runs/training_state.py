@@ -54,6 +54,8 @@ class State:
       history: one row per finished epoch, {column: value}.
       best: {task: (monitored value, epoch counted from 1)} of the best epoch so far.
       stopped: {task: epoch counted from 1} of tasks that stopped early.
+      learning_rates: {task: peak learning rate}, by which a session notices that it has another one; empty in
+        files of earlier versions.
       in_range: {task: position before the latest step whose loss was in range}, see loss_range.
     """
 
@@ -63,6 +65,7 @@ class State:
     best: dict[AxisName, tuple[float, Count]] = dataclasses.field(default_factory=dict)
     stopped: dict[AxisName, Count] = dataclasses.field(default_factory=dict)
     in_range: dict[AxisName, tuple[Count, Count]] = dataclasses.field(default_factory=dict)
+    learning_rates: dict[AxisName, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not all(0 < row.get("seconds", 0) < math.inf for row in self.history):
@@ -78,10 +81,10 @@ class State:
         """How long each finished epoch took."""
         return [row["seconds"] for row in self.history]
 
-    @property
-    def latest(self) -> dict[str, float]:
-        """The last value of each column: a task that stopped early has none in later rows."""
-        return {name: value for row in self.history for name, value in row.items()}
+    def value_at_best(self, task: str, column: str) -> float:
+        """The value of a column of the history in the best epoch of a task."""
+        _, epoch = self.best[task]
+        return next(row[column] for row in self.history if row["epoch"] == epoch)
 
 
 @dataclasses.dataclass(frozen=True)

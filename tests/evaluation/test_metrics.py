@@ -93,6 +93,11 @@ def test_no_images_give_no_figures():
     assert score.document()["notes"]["accuracy"] == "there are no images"
 
 
+def test_figures_without_a_gap_have_no_notes():
+    score = metrics.score(np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]]))
+    assert score.document()["notes"] == {}
+
+
 def test_a_certain_and_wrong_prediction_has_a_finite_log_loss():
     score = metrics.score(np.array([0, 1]), np.array([[0.0, 1.0], [0.0, 1.0]], np.float32))
     assert 10 < score.values["log_loss"] < 40

@@ -73,7 +73,10 @@ def test_a_runs_flagfile_means_the_run_where_it_lies(toy_run, tmp_path):
     assert presets.resolve(words) == [*words[:2], f"--workdir={moved}", words[2]]
     two = ["train", "--flagfile", f"{moved}/train.flags"]
     assert presets.resolve(two) == [*two, f"--workdir={moved}"]
-    assert presets.resolve([*words, "--workdir=new"]) == [*words, "--workdir=new"]
+    resolved = presets.resolve([*words, "--workdir=new"])
+    assert resolved == [*words[:2], "--workdir=new", words[2], "--workdir=new"]
+    for before in (["--workdir=new"], ["--workdir", "new"]):  # a flagfile overrides what comes before it
+        assert presets.resolve(["train", *before, words[1]])[-1] == "--workdir=new"
     alone = shutil.copy(toy_run / "train.flags", tmp_path / "train.flags")
     assert presets.resolve(["train", f"--flagfile={alone}"])[2:] == []  # beside a folder of other things
 

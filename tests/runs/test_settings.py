@@ -26,6 +26,7 @@ def changed(before: str, after: str) -> list[Change]:
         ("--early_stopping=2", "--early_stopping=1 --early_stopping=category=2 --early_stopping=2"),
         ("--learning_rate=0.001", "--learning_rate=1e-3"),
         ("--rotation_range=15", "--rotation_range=15.0"),
+        ("", "--tasks=authenticity,category"),
     ],
 )
 def test_values_that_amount_to_the_same_are_no_change(before, after):
@@ -51,6 +52,13 @@ def test_what_a_preset_means_is_part_of_the_settings():
     before = "# augmentation of category: rotation 30\n"
     (change,) = changes(before, before.replace("30", "10"), DEFAULTS, AXES)
     assert change.flag == "# augmentation of category" and not may_change(change)
+
+
+def test_a_flag_that_repeats_a_value_of_the_preset_is_no_change():
+    comment = "# augmentation of category: rotation 30\n"
+    assert (
+        changes(f"--augmentation=light\n{comment}", f"--rotation_range=30\n{comment}", DEFAULTS, AXES) == []
+    )
 
 
 def test_pixels_may_come_from_another_cache_but_features_stay_features():
