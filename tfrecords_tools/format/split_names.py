@@ -14,6 +14,7 @@ _WORDS = {
     TEST: ("test", "testing", "tst"),
 }
 _ROLES = {word: role for role, words in _WORDS.items() for word in words}
+WORDS = frozenset(_ROLES)  # in lower case
 # What may follow: `train_set` is a split, `train_station` is a class.
 _QUALIFIERS = frozenset(
     (

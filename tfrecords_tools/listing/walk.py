@@ -7,7 +7,6 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import IO
 
 import numpy as np
-import numpy.typing as npt
 
 from tfrecords_tools.format import records
 from tfrecords_tools.format.folder import Folder, FolderEntry, Source
@@ -164,7 +163,7 @@ class Walk:
         return self.keys[row["start"] : row["start"] + row["length"]].tobytes()
 
 
-def _mapped(file: IO[bytes], dtype: npt.DTypeLike) -> np.ndarray:
+def _mapped(file: IO[bytes], dtype: np.dtype | type) -> np.ndarray:
     size = file.tell()
     file.flush()
     return np.asarray(np.memmap(file, dtype, mode="r")) if size else np.empty(0, dtype)  # a plain view

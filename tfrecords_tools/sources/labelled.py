@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfrecords_tools.errors import DataError, UsageError
+from tfrecords_tools.format import split_names
 from tfrecords_tools.sources import member_names
 from tfrecords_tools.sources.spool import Spooled
 
@@ -19,18 +20,6 @@ KEY = "key"
 DEFAULT_SPLIT = "train"
 # Names of columns that mean a class and say nothing of its kind; any other name is the axis' own.
 CLASS_COLUMNS = ("label", "labels", "class", "cls", "class_label", "target", CATEGORY, AUTHENTICITY)
-_SPLIT_WORDS = (
-    "train",
-    "training",
-    "validation",
-    "valid",
-    "val",
-    "dev",
-    "test",
-    "testing",
-    "eval",
-    "evaluation",
-)
 _REAL_OR_FAKE = {"real", "fake"}
 _SHARD_NAME = re.compile(r"(?P<split>\w+)-\d{5}-of-\d{5}")  # Hugging Face's and ours
 _ENDINGS = (
@@ -143,8 +132,8 @@ def split_of(name: str, *, sharded: bool = False) -> str | None:
     if shard:
         return shard["split"]
     *directories, base = name.casefold().split("/")
-    words = [word for word in re.split(r"[^a-z]+", base) if word in _SPLIT_WORDS]
-    words += [directory for directory in reversed(directories) if directory in _SPLIT_WORDS]
+    words = [word for word in re.split(r"[^a-z]+", base) if word in split_names.WORDS]
+    words += [directory for directory in reversed(directories) if directory in split_names.WORDS]
     return words[0] if words else None
 
 
