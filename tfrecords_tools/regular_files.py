@@ -22,6 +22,14 @@ def open_descriptor(path: str | bytes | os.PathLike) -> int:
     return file
 
 
+def read_at(file: int, size: int, start: int) -> bytes:
+    """`size` bytes of an open file from `start` on, by as many reads as needed; fewer where it ends."""
+    data = os.pread(file, size, start)
+    while len(data) < size and (more := os.pread(file, size - len(data), start + len(data))):
+        data += more
+    return data
+
+
 def open_text(path: str | os.PathLike, *, encoding: str = "utf-8", errors: str = "strict") -> IO[str]:
     """Opens a text file, its newlines unchanged. Raises OSError as `open_descriptor` does."""
     return open(open_descriptor(path), encoding=encoding, errors=errors, newline="")

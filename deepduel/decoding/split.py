@@ -256,12 +256,12 @@ class Split:
 
     def _pread(self, shard: int, start: int, size: int) -> bytes:
         if shard < len(self._files):
-            return os.pread(self._files[shard], size, start)
+            return regular_files.read_at(self._files[shard], size, start)
         if self.remote is not None:
             return self.remote.read(np.array([shard]), np.array([start]), np.array([size]))[0]
         file = self._open(shard)
         try:
-            return os.pread(file, size, start)
+            return regular_files.read_at(file, size, start)
         finally:
             os.close(file)
 

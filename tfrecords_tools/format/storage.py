@@ -144,7 +144,7 @@ class Local:
     def read_span(self, name: str, start: int, size: int) -> bytes:
         """`size` bytes from `start` on; fewer where the file ends."""
         with self._opened(name) as file:
-            return os.pread(file, size, start)
+            return regular_files.read_at(file, size, start)
 
     def view(self, name: str) -> mmap.mmap | bytes:
         """A file's bytes without reading them all into memory."""
