@@ -9,12 +9,15 @@ import glob
 import itertools
 import os
 import pathlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import IO
 
 from tfrecords_tools import regular_files
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import storage
+
+_RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 
 
 class ContainerFiles:
@@ -81,15 +84,31 @@ def _stamp(name: str) -> tuple[int, int]:
 
 
 def expand(pattern: str, ending: str) -> list[str]:
-    """The files that a path, a URL or a pattern with `*` names, sorted; of a folder, those below it.
+    """The files that a path, a URL or a pattern names, sorted; of a folder, those below it.
 
     Args:
-      pattern: such as "data/*.tar", "s3://bucket/train-*.tar" or a folder.
+      pattern: such as "data/*.tar", "s3://bucket/train-{000..146}.tar" or a folder.
       ending: of the files that are taken from a folder, such as ".tar".
 
     Raises:
-      DataError: there is none.
+      DataError: there is none, or a file of a range is missing.
     """
+    names = [name for part in _ranges(pattern) for name in _expand_one(part, ending)]
+    return sorted(set(names))
+
+
+def _ranges(pattern: str) -> Iterator[str]:
+    """A pattern with ranges, as WebDataset writes them, as patterns without: `{08..10}` is 08, 09, 10."""
+    matched = _RANGE.search(pattern)
+    if matched is None:
+        yield pattern
+        return
+    first, last = matched.groups()
+    for number in range(int(first), int(last) + 1):
+        yield from _ranges(f"{pattern[: matched.start()]}{number:0{len(first)}d}{pattern[matched.end() :]}")
+
+
+def _expand_one(pattern: str, ending: str) -> list[str]:
     if storage.is_remote(pattern):
         names = _expand_remote(pattern, ending)
     elif os.path.isdir(pattern):  # noqa: PTH112
@@ -102,7 +121,7 @@ def expand(pattern: str, ending: str) -> list[str]:
             f"{pattern}: no such {ending} file; name a file, a folder, or a pattern in quotes, such as "
             f"'data/train-*{ending}'"
         )
-    return sorted(names)
+    return names
 
 
 def _expand_remote(pattern: str, ending: str) -> list[str]:

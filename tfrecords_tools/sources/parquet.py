@@ -123,7 +123,7 @@ class Parquet(labelled.Labelled):
                 )
             batches = file.iter_batches(batch_size=_ROWS, columns=columns, use_threads=False)
             yield from itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
             raise DataError(f"{self._files.names[number]}: not a sound Parquet file ({error})") from error
 
     def _open(self, number: int) -> Any:
@@ -136,7 +136,7 @@ class Parquet(labelled.Labelled):
             return pyarrow.parquet.ParquetFile(
                 self._files.open(number), buffer_size=1 << 20, pre_buffer=False
             )
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
             raise DataError(f"{self._files.names[number]}: not a sound Parquet file ({error})") from error
 
 

@@ -9,7 +9,7 @@ import lzma
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Self
 
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format.folder import FolderEntry
@@ -19,7 +19,26 @@ from tfrecords_tools.sources.container_files import ContainerFiles
 
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
 _DAMAGE = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
+_END_BYTES = 1 << 20  # more than the zeros at the end take
 _ZSTANDARD = b"\x28\xb5\x2f\xfd"
+
+
+# Here because an argument of `fromtarfile` is called tarfile.
+_HeaderError, _ReadError = tarfile.HeaderError, tarfile.ReadError
+_EndError: type[tarfile.HeaderError] = tarfile.EOFHeaderError  # type: ignore[attr-defined]
+
+
+class _StrictTarInfo(tarfile.TarInfo):
+    """Has a damaged header, or a missing end, be an error: tarfile takes both for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile)
+        except _HeaderError as error:
+            if isinstance(error, _EndError):
+                raise
+            raise _ReadError(f"{error}, not the zeros that end an archive") from error
 
 
 class TarMember(NamedTuple):
@@ -75,20 +94,25 @@ def _members(files: ContainerFiles, number: int) -> Iterator[TarMember]:
         file = stack.enter_context(files.open(number))
         compressed = file.read(6).startswith(_COMPRESSED)
         file.seek(0)
-        archive = stack.enter_context(tarfile.open(fileobj=file, mode="r|*" if compressed else "r:"))
+        mode: Literal["r|*", "r:"] = "r|*" if compressed else "r:"
+        archive = stack.enter_context(tarfile.open(fileobj=file, mode=mode, tarinfo=_StrictTarInfo))
         while (info := archive.next()) is not None:
             archive.members = []  # type: ignore[attr-defined]  # tarfile keeps all of them
             if info.isdir():
                 continue
             problem = "" if info.isreg() and not info.issparse() else "a link or a device in the archive"
             end = info.offset_data + info.size
-            if not compressed and end > files.sizes[number]:
+            if not 0 <= info.size < 1 << 62 or (not compressed and end > files.sizes[number]):
                 raise tarfile.ReadError("unexpected end of data")
             place = files.starts[number] + info.offset_data
             entry = member_names.entry(
                 info.name.encode("utf-8", "surrogateescape"), info.size, problem, place
             )
             yield TarMember(entry, number, _reader(archive, info, files.names[number]))
+        if not compressed and any(files.read(files.starts[number] + archive.offset, _END_BYTES)):
+            raise tarfile.ReadError(
+                "something follows the zeros that end an archive, perhaps another archive"
+            )
 
 
 def _reader(archive: tarfile.TarFile, info: tarfile.TarInfo, name: str) -> Callable[[], bytes]:

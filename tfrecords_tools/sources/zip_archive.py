@@ -41,14 +41,16 @@ class ZipArchive:
         try:
             with self._file.open(0) as file, zipfile.ZipFile(file) as archive:
                 infos = [info for info in archive.infolist() if not info.is_dir()]
-        except (zipfile.BadZipFile, zlib.error, struct.error, ValueError, EOFError) as error:
+        except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, EOFError) as error:
             raise DataError(
                 f"{self.root}: not a sound zip file ({error}); an interrupted download leaves such a file"
             ) from error
         self._members = np.zeros(len(infos), _MEMBER)
         for place, info in enumerate(infos):
-            entry = member_names.entry(_raw_name(info), info.file_size, _problem(info), place)
-            self._members[place] = info.header_offset, info.compress_size, info.CRC, info.compress_type
+            name, problem = _raw_name(info), _problem(info, self._file.sizes[0])
+            entry = member_names.entry(name, 0 if problem else info.file_size, problem, place)
+            if not problem:
+                self._members[place] = info.header_offset, info.compress_size, info.CRC, info.compress_type
             if entry.key.endswith(b".csv") and not entry.problem:
                 self._texts[entry.key.decode("utf-8", "surrogateescape")] = entry.size, place
             yield entry
@@ -66,8 +68,6 @@ class ZipArchive:
         """A member's bytes, no more than one over its size; with `head`, only so many."""
         member = self._members[place]
         start, packed = int(member["offset"]), int(member["packed"])
-        if packed > size + size // 8 + 4_096:  # more than deflate ever adds
-            raise DamagedMember("damaged zip file: the member's packed size is impossible")
         header = self._file.read(start, _LOCAL_HEADER.size)
         if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
             raise DamagedMember("damaged zip file: no header where the directory says")
@@ -102,8 +102,14 @@ def _raw_name(info: zipfile.ZipInfo) -> bytes:
     return info.orig_filename.encode("utf-8" if info.flag_bits & _UTF_8 else "cp437", "surrogateescape")
 
 
-def _problem(info: zipfile.ZipInfo) -> str:
+def _problem(info: zipfile.ZipInfo, archive_size: int) -> str:
     mode = info.external_attr >> 16
+    if not 0 <= info.header_offset <= info.header_offset + info.compress_size <= archive_size:
+        return "damaged zip file: the member lies outside of it"
+    if info.compress_size > info.file_size + info.file_size // 8 + 4_096:  # more than deflate ever adds
+        return "damaged zip file: the member's packed size is impossible"
+    if info.file_size > 2_000 * (info.compress_size + 1):  # deflate packs to a 1,032nd at best
+        return "damaged zip file: the member's size is impossible"
     if info.flag_bits & _ENCRYPTED:
         return "encrypted in the archive"
     if info.compress_type not in _METHODS:

@@ -152,6 +152,26 @@ def test_a_truncated_archive_is_one_clear_error(tmp_path, images, capsys, name):
     assert "an interrupted download leaves such a file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("case, words", [
+    ("header", "invalid header, not the zeros that end"), ("no end", "empty header, not the zeros"),
+    ("two archives", "something follows the zeros"),
+])  # fmt: skip
+def test_no_image_of_a_damaged_tar_file_is_lost_silently(tmp_path, case, words):
+    path = write_tar(tmp_path / "in.tar", [("a/0.jpg", PICTURE), ("b/0.jpg", OTHER), ("b/1.jpg", PICTURE)])
+    with tarfile.open(path) as archive:
+        second, third = archive.getmembers()[1:]
+    data = bytearray(path.read_bytes())
+    if case == "header":
+        data[second.offset + 150] ^= 0xFF
+    elif case == "no end":
+        data = data[: third.offset]
+    else:
+        data = data + data
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=words):
+        folder.scan(str(path))
+
+
 def test_names_in_zip_files_are_the_bytes_that_were_written(tmp_path):
     path = tmp_path / "in.zip"
     with zipfile.ZipFile(path, "w") as packed:

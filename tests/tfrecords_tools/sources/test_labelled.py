@@ -134,6 +134,15 @@ def test_a_file_that_names_no_split_is_an_error_when_others_do(tmp_path):
         folder.scan(f"tar:{tmp_path}")
 
 
+def test_a_range_names_files_and_a_missing_one_is_an_error(tmp_path):
+    for number in (8, 9, 10, 11):
+        sample = [(f"{number}.jpg", PICTURES[number % 6]), (f"{number}.cls", b"%d" % (number % 2))]
+        write_tar(tmp_path / f"x-{number:03d}.tar", sample)
+    assert len(folder.scan(f"tar:{tmp_path}/x-{{008..010}}.tar")) == 3
+    with pytest.raises(DataError, match="x-012.tar"):
+        folder.scan(f"tar:{tmp_path}/x-{{010..012}}.tar")
+
+
 @pytest.mark.parametrize("name, split", [
     ("data/train-00000-of-00004.parquet", "train"), ("data/holdout-00000-of-00001.parquet", "holdout"),
     ("default/test/0000.parquet", "test"), ("imagenet-val-000012.parquet", "val"), ("images.parquet", None),
