@@ -11,10 +11,13 @@ from deepduel.networks import keras_graph, task_model
 from deepduel.reading import order
 from deepduel.runs.options import RunOptions, TaskOptions
 from deepduel.training import devices, optimizers, task_losses
+from deepduel.training.schedules import Plateau
 from deepduel.training.task import Task
 from deepduel.training.task_losses import Objective
 from deepduel.training.trainer import MultiTaskTrainer
 from tfrecords_tools.errors import UsageError
+
+_PATIENCE = 5  # epochs, of a plateau
 
 
 def trainer(options: RunOptions, tasks: list[TaskOptions], split: Split) -> MultiTaskTrainer:
@@ -65,6 +68,8 @@ def _task(
     classes = split.manifest.axes[task.axis]
     weights = task_losses.class_weights(task.class_weights, split.labels[task.axis], tuple(classes))
     architecture = task.architecture
+    name, epochs = task.optimizer.schedule_parts
+    plateau = Plateau(epochs or _PATIENCE, tf.Variable(1.0, trainable=False)) if name == "plateau" else None
     optimizer = optimizers.build(
         task.optimizer,
         steps_per_epoch=steps,
@@ -72,6 +77,7 @@ def _task(
         planned_steps=planned_steps,
         scales_loss=architecture.trainable and architecture.precision == "mixed_float16" and not owner,
         precision=architecture.precision,
+        plateau=plateau,
     )
     model = task_model.build(
         task.axis,
@@ -92,4 +98,5 @@ def _task(
         monitor=task.monitor,
         patience=task.early_stopping,
         shares_extractor=owner is not None,
+        plateau=plateau,
     )

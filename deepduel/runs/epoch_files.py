@@ -6,7 +6,6 @@ RUN/history.csv               one row per epoch
 """
 
 import csv
-import math
 import os
 import pathlib
 import shutil
@@ -15,7 +14,7 @@ from typing import Any
 import keras
 
 from deepduel.networks import keras_file
-from deepduel.runs.options import MONITORS
+from deepduel.runs.options import better
 from deepduel.runs.training_state import State
 from deepduel.training.task import Task
 from deepduel.training.trainer import MultiTaskTrainer
@@ -59,7 +58,7 @@ class EpochFiles(keras.callbacks.Callback):
         path = folder / f"epoch-{epoch:0{self._digits}d}.keras"
         keras_file.save(task.model.saved_model, path)
         best = self._state.best
-        if task.name not in best or _better(task.monitor, value, best[task.name][0]):
+        if task.name not in best or better(task.monitor, value, best[task.name][0]):
             best[task.name] = value, epoch
             _link(path, folder / "best.keras")
         if self._keep_epochs:
@@ -72,11 +71,6 @@ class EpochFiles(keras.callbacks.Callback):
             writer = csv.DictWriter(file, list(columns))
             writer.writeheader()
             writer.writerows(history)
-
-
-def _better(monitor: str, value: float, best: float) -> bool:
-    """Whether `value` beats `best`; NaN never does."""
-    return not math.isnan(value) and (math.isnan(best) or MONITORS[monitor] * (value - best) > 0)
 
 
 def _remove_epochs(folder: pathlib.Path, last: int) -> None:

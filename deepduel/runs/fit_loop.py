@@ -17,6 +17,7 @@ from deepduel.runs.loss_range import LossRange
 from deepduel.runs.mistakes import Mistakes
 from deepduel.runs.non_finite import NonFinite
 from deepduel.runs.options import RunOptions
+from deepduel.runs.plateaus import Plateaus
 from deepduel.runs.stopping import EarlyStopping, PlannedEnd, StopRequest
 from deepduel.runs.training_state import State
 from deepduel.training.features import Features
@@ -99,6 +100,7 @@ def fit(session: Session) -> State:
             _non_finite(session, checkpoint),
             _epoch_files(session),
             EarlyStopping(trainer, state),
+            Plateaus(trainer, state),
             end,
             checkpoint,
         ]

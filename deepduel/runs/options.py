@@ -1,6 +1,7 @@
 """The options of a run, which check themselves. Commands turn their flags into them."""
 
 import dataclasses
+import math
 
 from deepduel.augmentation.mixing_options import Mixing
 from deepduel.augmentation.options import Augmentation
@@ -129,6 +130,11 @@ class RunOptions:
             raise UsageError(f"micro_batch must be at least 1, got {self.micro_batch}")
         if self.devices != "auto" and not (self.devices.isdigit() and int(self.devices)):
             raise UsageError(f"devices must be auto or a number from 1 on, got {self.devices!r}")
+
+
+def better(monitor: str, value: float, best: float) -> bool:
+    """Whether a value of a monitored metric beats the best one so far; NaN never does."""
+    return not math.isnan(value) and (math.isnan(best) or MONITORS[monitor] * (value - best) > 0)
 
 
 def check_sharing(tasks: list[TaskOptions]) -> None:

@@ -14,7 +14,7 @@ from tfrecords_tools.errors import UsageError
 MAY_CHANGE = {  # flag: why. docs/training.md has this table
     "data_dir": "The shards may lie elsewhere. Their content must be the same.",
     "workdir": "The folder of the run may have been moved or renamed.",
-    "epochs": "The run becomes longer or shorter; a cosine schedule continues on its new length.",
+    "epochs": "The run becomes longer or shorter; a schedule that spans it continues on its new length.",
     "learning_rate": "Takes effect from the step on at which the run is resumed.",
     "max_minutes": "Length of this session.",
     "save_every": "How often the state is saved.",

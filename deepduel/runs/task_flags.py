@@ -73,7 +73,13 @@ _FLAGS = {  # name: (default, help)
         "auto",
         "Decoupled weight decay, of kernels only; auto is 0.004 for adamw and muon, else 0.",
     ),
-    "schedule": ("constant", "Learning-rate schedule: constant, or cosine (decays to 0 over all --epochs)."),
+    "schedule": (
+        "constant",
+        "Learning-rate schedule: constant; cosine (decays to 0 over all --epochs); onecycle (up in the first "
+        "30 % of them, then down); step or step:EPOCHS (a tenth after each third of the run, or after so "
+        "many epochs); plateau or plateau:EPOCHS (a fifth after 5 or so many epochs without improvement of "
+        "--monitor).",
+    ),
     "warmup": (
         "0",
         "Linear warm-up of the learning rate, in steps or epochs, such as 500steps or 0.5epochs; 0 for none.",

@@ -8,6 +8,7 @@ import keras
 from deepduel.augmentation.mixing_options import Mixing
 from deepduel.augmentation.options import Augmentation
 from deepduel.networks.task_model import TaskModel
+from deepduel.training.schedules import Plateau
 from deepduel.training.task_losses import Objective
 from deepduel.training.weight_averages import Averages
 
@@ -27,6 +28,7 @@ class Task:
       clip_norm: maximum global norm of its gradients; 0 disables clipping.
       monitor: validation metric that decides which epoch is the best: "accuracy", "auc" or "loss".
       patience: epochs without improvement after which it stops; 0 for never.
+      plateau: the shape of its learning rate, with the schedule "plateau".
       shares_extractor: whether its extractor is that of an earlier task, the owner, which trains it.
     """
 
@@ -41,6 +43,7 @@ class Task:
     monitor: str = "accuracy"
     patience: int = 0
     shares_extractor: bool = False
+    plateau: Plateau | None = None
 
     @property
     def trainable(self) -> bool:

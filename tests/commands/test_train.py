@@ -141,7 +141,7 @@ def test_a_folder_of_other_things_is_refused(toy_shards, tmp_path, capsys):
         ("--fine_tune=last:99", 2, "small_cnn has only 18 layers with weights"),
         ("--batch_norm=some", 2, "batch_norm must be auto, frozen or trained"),
         ("--optimizer=magic", 2, "optimizer must be one of adam, adamw"),
-        ("--schedule=linear", 2, "schedule must be constant or cosine"),
+        ("--schedule=linear", 2, "schedule must be constant, cosine, onecycle"),
         ("--warmup=soon", 2, "warmup must be like 0, 500steps or 0.5epochs"),
         ("--clip_norm=-1", 2, "clip_norm must be a number from 0 on"),
         ("--ema=1", 2, "ema must be from 0 to below 1"),

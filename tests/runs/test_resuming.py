@@ -159,3 +159,32 @@ def test_more_epochs_continue_where_a_finished_run_ended(toy_shards, whole_run, 
     assert run_command(train, *words, "--epochs=1") == 0
     assert run_command(train, *words, "--epochs=2") == 0
     assert_same_run(tmp_path / "run", whole_run)
+
+
+@pytest.mark.parametrize("schedule", ["onecycle", "step", "plateau:1"])
+def test_every_schedule_continues_where_it_was(toy_shards, tmp_path, schedule):
+    """Nine steps in one session, and in three: one ends after a step, one within the second epoch."""
+    weights = []
+    for sessions in ((3,), (1, 5, 3)):
+        workdir = tmp_path / str(len(sessions))
+        words = f"--data_dir={toy_shards}", f"--workdir={workdir}", *tiny_network.RUN, "--save_every=1steps"
+        words = *words, "--epochs=3", f"--schedule={schedule}", "--optimizer=sgd"
+        for number in sessions:
+            with pytest.MonkeyPatch.context() as patch:
+                if number != 3:
+                    patch.setattr(Console, "on_train_batch_end", stopping_after(number))
+                assert run_command(train, *words) == (0 if number == 3 else 143)
+        weights.append(keras.models.load_model(workdir / "category" / "epoch-03.keras").get_weights())
+    assert all((a == b).all() for a, b in zip(*weights, strict=True))
+
+
+def stopping_after(count: int):
+    """A callback that sends SIGTERM in its so many-th step."""
+    steps = []
+
+    def stop(console, batch, logs=None):
+        steps.append(batch)
+        if len(steps) == count:
+            signal.raise_signal(signal.SIGTERM)
+
+    return stop

@@ -4,7 +4,6 @@ import pytest
 
 from deepduel.training import optimizers
 from deepduel.training.optimizer_options import OPTIMIZERS, OptimizerOptions
-from deepduel.training.optimizers import Schedule
 from tfrecords_tools.errors import UsageError
 
 pytestmark = pytest.mark.numeric
@@ -14,12 +13,44 @@ def build(options, *, epochs=2, scales_loss=False):
     return optimizers.build(options, steps_per_epoch=10, epochs=epochs, scales_loss=scales_loss)
 
 
+def rates(schedule: str, steps: int, *, epochs=2, warmup="0") -> list[float]:
+    """The rates of the first updates, ten an epoch, of a peak of 1."""
+    optimizer = build(OptimizerOptions("sgd", 1.0, schedule=schedule, warmup=warmup), epochs=epochs)
+    return [float(optimizer._learning_rate(step)) for step in range(steps)]
+
+
 def test_a_cosine_with_warm_up_goes_up_and_down():
-    schedule = Schedule(2.0, warmup=4, steps=12)
-    rates = [float(schedule(step)) for step in range(14)]
-    assert rates[:5] == pytest.approx([0.5, 1, 1.5, 2, 2])
-    assert rates[8] == pytest.approx(1)
-    assert rates[12:] == pytest.approx([0, 0], abs=1e-6)
+    values = rates("cosine", 22, warmup="4steps")
+    assert values[:5] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
+    assert values[12] == pytest.approx(0.5)
+    assert values[20:] == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_steps_divide_by_ten_after_each_third_of_the_run_or_after_so_many_epochs():
+    assert rates("step", 30, epochs=3)[::5] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    for epochs in (5, None):  # of a run whose length is a time, too
+        assert rates("step:2", 41, epochs=epochs)[::20] == pytest.approx([1, 0.1, 0.01])
+    assert rates("step:2", 41, warmup="2steps")[:3] == pytest.approx([0.5, 1, 1])
+
+
+def test_one_cycle_is_that_of_pytorch():
+    """Golden values of torch.optim.lr_scheduler.OneCycleLR(max_lr=1, total_steps=20), updates 0, 2, …, 18."""
+    values = rates("onecycle", 21)
+    expected = [0.04, 0.371672, 0.908328, 0.987464, 0.890916, 0.716943, 0.500002, 0.283061, 0.109088, 0.01254]
+    assert values[:20:2] == pytest.approx(expected, abs=2e-6)
+    assert values[5] == 1
+    assert values[19] == values[20] == pytest.approx(4e-6, rel=1e-3)
+
+
+def test_schedules_that_span_the_run_need_its_number_of_epochs():
+    for schedule in ("onecycle", "step"):
+        with pytest.raises(UsageError, match=f"schedule={schedule} needs a number of epochs, not a time"):
+            build(OptimizerOptions(schedule=schedule), epochs=None)
+    with pytest.raises(UsageError, match="onecycle warms up by itself"):
+        OptimizerOptions(schedule="onecycle", warmup="5steps")
+    for schedule in ("linear", "step:0", "cosine:3", "plateau:x"):
+        with pytest.raises(UsageError, match="schedule must be constant, cosine, onecycle, step"):
+            OptimizerOptions(schedule=schedule)
 
 
 def test_a_warm_up_may_be_a_share_of_an_epoch_and_end_in_a_constant():
