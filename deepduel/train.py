@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from deepduel import presets
-from deepduel.runs import held_out, run_options, task_flags, train_flags
+from deepduel.runs import choices, held_out, run_options, task_flags, train_flags
 from tfrecords_tools import cli
 from tfrecords_tools.errors import DataError, UsageError
 
@@ -40,11 +40,14 @@ def main(options: flags.FlagValues, typed: Sequence[str] | None = None) -> int:
 
     axes = _axes(options)
     held_out.set_splits(options)
+    reasons = choices.choose(options, axes)
     task_flags.replace_auto_precision(options)
     of_run = run_options.from_flags(options)
     tasks = task_flags.tasks(options, axes)
     if of_run.shared_backbone:
         check_sharing(tasks)
+    for line in reasons:
+        print(line, flush=True)
     cli.quiet_tensorflow()  # usage errors need not wait for it
     import tensorflow as tf
 

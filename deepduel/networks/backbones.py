@@ -60,8 +60,9 @@ def build(
         reason = str(error).splitlines()[0]
         raise DataError(
             f"the ImageNet weights of {name} cannot be downloaded ({reason}); connect to the internet once "
-            "(they are then kept in ~/.keras/models), or start from a file with --weights=FILE or from "
-            "random weights with --weights=none"
+            "(they are then kept in ~/.keras/models), start from a file with --weights=FILE, or train a "
+            "small network without them: --backbone=small_cnn --weights=none --head=avg --image_size=64 "
+            "--optimizer=muon --batch_size=32 --epochs=20"
         ) from error
     if stem_stride:
         backbone = _with_stem_stride(backbone, name, stem_stride)

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 _Number = TypeVar("_Number", int, float)
 
 _FLAGS = {  # name: (default, help)
-    "backbone": ("xception", "A network of keras.applications, or forensic_cnn or small_cnn."),
+    "backbone": (
+        "auto",
+        "A network of keras.applications, or forensic_cnn or small_cnn. auto chooses one for the images and "
+        "the machine, together with those of --head, --image_size, --augmentation, --batch_size, --epochs, "
+        "--optimizer, --learning_rate and --schedule that are not given.",
+    ),
     "head": (
         "avg,dropout:0.5,dense:512",
         "Layers on top of the backbone: avg, max or flatten, then any of dropout:RATE and dense:UNITS.",

@@ -36,6 +36,8 @@ from deepduel.training.task import Task
 from deepduel.training.trainer import MultiTaskTrainer
 from tfrecords_tools.errors import DataError
 
+FEW_UPDATES = 100  # of the weights in a whole run, below which it warns
+
 
 def train(
     options: RunOptions, tasks: list[TaskOptions], *, flags: str, defaults: str = ""
@@ -134,6 +136,12 @@ def _print_beginning(
     _print_plan(session.train_split, session.validation_split, trainer, reading)
     for task_options in tasks:
         print(task_options.augmentation_line)
+    epochs = session.options.length.epochs
+    if epochs and session.steps_per_epoch * epochs < FEW_UPDATES:
+        print(
+            f"warning: {epochs} epochs of {session.steps_per_epoch:,} updates are few to learn from; raise "
+            f"--epochs, or lower --batch_size ({reading.batch_size}), to {FEW_UPDATES} updates and more"
+        )
 
 
 def _check_micro_batch(trainer: MultiTaskTrainer, changes: list[run_folder.Change]) -> None:

@@ -1,0 +1,152 @@
+"""What a run without flags trains: a network and its settings that follow from the images and the machine.
+
+They are chosen where --backbone is auto, for all flags below that the command line leaves out, and written to
+train.flags like any other value. A run that was begun keeps its choice. The module imports no TensorFlow.
+"""
+
+import os
+import pathlib
+import re
+import socket
+from typing import NamedTuple
+
+import numpy as np
+from absl import flags
+
+from deepduel.decoding.split import Split
+from deepduel.training import devices
+from tfrecords_tools import host_cpus
+
+CHOSEN = (
+    "backbone", "head", "image_size", "augmentation", "batch_size", "epochs", "optimizer", "learning_rate",
+    "schedule", "cache", "views",
+)  # fmt: skip
+PRETRAINED, WEIGHTS_FILE = "efficientnetv2b0", "efficientnetv2-b0_notop.h5"
+_HOST, _TIMEOUT_SECONDS = ("storage.googleapis.com", 443), 2.0  # from which Keras downloads
+_SMALLEST_FOR_IMAGENET = 96  # pixels; smaller images show less than what ImageNet's networks look for
+_UPDATES = 2000  # from random weights
+_FEATURE_EPOCHS = 30  # of the head alone, on stored features
+_MOST_VIEWS = 10_000  # images of which several augmented views are stored
+
+
+class Choice(NamedTuple):
+    """Flags that are chosen together, with their values, and why."""
+
+    flags: dict[str, list[str]]
+    reason: str
+
+
+def choose(options: flags.FlagValues, axes: list[str]) -> list[str]:
+    """Sets the flags in CHOSEN that the command line leaves out; returns lines that say what, and why."""
+    if any(value.rpartition("=")[2] != "auto" for value in options.backbone or []):
+        return []
+    stored = _stored(pathlib.Path(options.workdir, "train.flags"))
+    if stored:
+        _set(options, stored)
+        return []
+    split = Split(options.data_dir, options.train_split)
+    if not len(split):
+        return []  # an error that says so comes later
+    lines = ["chosen for these images and this machine; --backbone=NAME chooses nothing:"]
+    for choice in _for_images(len(split), int(np.median(split.sizes.min(axis=1))), axes):
+        words = [f"--{name}={value}" for name in _set(options, choice.flags) for value in choice.flags[name]]
+        if words:
+            lines.append(f"  {' '.join(words)}: {choice.reason}")
+    return lines
+
+
+def _set(options: flags.FlagValues, values: dict[str, list[str]]) -> list[str]:
+    """Sets the flags that the command line leaves out, and returns their names."""
+    names = [name for name in values if options[name].using_default_value or name == "backbone"]
+    for name in names:
+        flag = options[name]
+        multiple = isinstance(flag, flags.MultiFlag)
+        flag.value = values[name] if multiple else flag.parser.parse(values[name][-1])
+    return names
+
+
+def _stored(path: pathlib.Path) -> dict[str, list[str]]:
+    """The choice of a run that was begun; nothing for a new one."""
+    if not path.exists():
+        return {}
+    stored: dict[str, list[str]] = {}
+    for line in path.read_text("utf-8").splitlines():
+        match = re.fullmatch(r"--(\w+)=(.*)", line.strip())
+        if match and match[1] in CHOSEN:
+            stored.setdefault(match[1], []).append(match[2])
+    return stored
+
+
+def _for_images(images: int, side: int, axes: list[str]) -> list[Choice]:
+    """The choices.
+
+    Args:
+      images: how many are trained on.
+      side: median of their shorter sides in pixels.
+      axes: the label axes to learn.
+    """
+    batch = 32 if images < 20_000 else 64
+    steps = -(-images // batch)
+    presets = {axis: "forensic" if axis == "authenticity" else "light" for axis in axes}
+    why_not = _no_imagenet(side)
+    return [
+        *(_small_network(side, steps, why_not) if why_not else _pretrained(images)),
+        Choice(
+            {"augmentation": [f"{axis}={preset}" for axis, preset in presets.items()]},
+            "forensic keeps the traces of generators, light suits all else",
+        ),
+        Choice({"batch_size": [str(batch)]}, f"{images:,} images, {steps:,} updates per epoch"),
+    ]
+
+
+def _small_network(side: int, steps: int, why: str) -> list[Choice]:
+    """A small network from random weights.
+
+    Args:
+      steps: updates per epoch.
+      why: why it starts from random weights.
+    """
+    gpu = devices.NVIDIA_DEVICE.exists()
+    size = min(max(side // 16 * 16, 16), 128 if gpu else 96)
+    epochs = min(max(round(_UPDATES / steps), 5), 40)
+    machine = "a GPU" if gpu else f"{host_cpus.available()} CPU cores"
+    return [
+        Choice({"backbone": ["small_cnn"], "head": ["avg"]}, f"from random weights, since {why}"),
+        Choice({"image_size": [str(size)]}, f"the median image has {side} pixels; {machine}"),
+        Choice(
+            {"optimizer": ["muon"], "learning_rate": ["0.003"], "schedule": ["cosine"]},
+            "needs few updates from random weights",
+        ),
+        Choice({"epochs": [str(epochs)]}, f"{steps * epochs:,} updates; about {_UPDATES:,} are enough"),
+    ]
+
+
+def _pretrained(images: int) -> list[Choice]:
+    """A frozen network with ImageNet weights, whose features are computed once."""
+    views = 3 if images <= _MOST_VIEWS else 1
+    return [
+        Choice({"backbone": [PRETRAINED], "head": ["avg,dropout:0.3"]}, "frozen, with ImageNet weights"),
+        Choice({"image_size": ["224"]}, "the size of its ImageNet images"),
+        Choice(
+            {"optimizer": ["adamw"], "learning_rate": ["0.001"], "schedule": ["cosine"]},
+            "trains the new head alone",
+        ),
+        Choice(
+            {"epochs": [str(_FEATURE_EPOCHS)], "cache": ["features"], "views": [str(views)]},
+            "the network runs once per augmented view, the head in every epoch",
+        ),
+    ]
+
+
+def _no_imagenet(side: int) -> str:
+    """Why no network with ImageNet weights is chosen; "" if one is."""
+    if side < _SMALLEST_FOR_IMAGENET:
+        return f"images of {side} pixels are too small for networks that know ImageNet"
+    home = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
+    if (home / "models" / WEIGHTS_FILE).is_file():
+        return ""
+    try:
+        socket.create_connection(_HOST, _TIMEOUT_SECONDS).close()
+    except OSError:
+        return f"no ImageNet weights are in {home / 'models'}, and they cannot be downloaded now"
+    return ""
