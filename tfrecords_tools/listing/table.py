@@ -178,6 +178,11 @@ class Table:
     def _maps(self, keep: np.ndarray | slice) -> dict[str, tuple[str, ...]]:
         axes = [axis for axis in self.columns if axis != SPLIT and (self.columns[axis][keep] >= 0).any()]
         axes.sort(key=lambda axis: axis != AUTHENTICITY)
+        if not axes and any(key.endswith(b".cls") for key, _ in self.walk.skipped):
+            raise DataError(
+                f"{self.root}: no directory gives a label, but there are .cls files as in WebDataset; for tar "
+                f"files of it pass --input=tar:{self.root}"
+            )
         if not axes:
             raise DataError(
                 f"{self.root}: no image has a label; put images into one folder per class "

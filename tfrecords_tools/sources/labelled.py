@@ -62,26 +62,30 @@ class Keys:
     def __init__(self) -> None:
         self._hashes: set[int] = set()
 
-    def key(self, values: Mapping[str, str], name: str, position: str, data: bytes) -> tuple[bytes, str]:
-        """A key for an image, and why its name cannot be one ("" if it can).
+    def key(self, values: Mapping[str, str], name: str, position: str, data: bytes) -> bytes:
+        """A key for an image.
 
         Args:
           values: its split and labels, in the order of the axes.
-          name: its own name in the source; "" for none.
+          name: its own name or path in the source; "" for none. Of a path that leads out, such as an
+            absolute one of the machine that wrote the files, the last part counts.
           position: where it lies in the source, such as "train-00000-of-00004-000123".
           data: its first bytes, which give a missing name its ending.
         """
         folder = b"/".join(_part(value) for value in values.values())
-        own, problem = member_names.to_key(name.encode("utf-8", "surrogateescape")) if name else (b"", "")
-        if not own or problem:
-            own, problem = position.encode() + ending(data).encode(), problem
+        path = name.replace("\0", "_").encode("utf-8", "surrogateescape")
+        own, problem = member_names.to_key(path)
+        if problem:
+            own, problem = member_names.to_key(path.rpartition(b"/")[2])
+        if problem:
+            own = position.encode() + ending(data).encode()
         key = folder + b"/" + own
         if _hash(key) in self._hashes:
             stem, dot, rest = own.rpartition(b".")
             own = stem + b"-" + position.encode() + dot + rest if dot else own + b"-" + position.encode()
             key = folder + b"/" + own
         self._hashes.add(_hash(key))
-        return key, problem
+        return key
 
 
 def _hash(key: bytes) -> int:

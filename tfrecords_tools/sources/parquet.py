@@ -96,11 +96,12 @@ class Parquet(labelled.Labelled):
         if isinstance(row.get(KEY), str | bytes):
             key = row[KEY].encode("utf-8", "surrogateescape") if isinstance(row[KEY], str) else row[KEY]
         else:
-            key, unusable = keys.key(values, path or "", position, data or b"")
-            problem = problem or unusable
+            key = keys.key(values, path or "", position, data or b"")
         if data is None:
             problem = problem or (
-                "the row has no image" if path is None else "the row has a path but no bytes"
+                "the row has no image"
+                if path is None
+                else "the row has a path but no bytes; datasets.table.embed_table_storage adds them"
             )
         elif len(data) > MAX_FILE_BYTES:
             problem = problem or f"{len(data):,} bytes: over the limit of {MAX_FILE_BYTES:,} bytes"

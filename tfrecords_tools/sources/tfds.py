@@ -122,8 +122,7 @@ class Tfds(labelled.Labelled):
             # "mnist-train.tfrecord-00000-of-00001__12": the file, and the number of the example in it
             shard, _, number = example["tfds_id"].decode().rpartition("__")
             name = next((example[feature].decode() for feature in _NAME_FEATURES if feature in example), "")
-            key, unusable = keys.key(values, name, f"{shard.rpartition('.')[2]}-{int(number):06d}", data)
-            problem = problem or unusable
+            key = keys.key(values, name, f"{shard.rpartition('.')[2]}-{int(number):06d}", data)
         if not problem and len(data) > MAX_FILE_BYTES:
             problem = f"{len(data):,} bytes: over the limit of {MAX_FILE_BYTES:,} bytes"
         return FolderEntry(key, len(data), problem, 0 if problem else keep(data), values)

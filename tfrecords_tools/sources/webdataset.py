@@ -97,8 +97,7 @@ class WebDataset(labelled.Labelled):
         else:
             stem = pathlib.PurePosixPath(self._files.names[file]).name.partition(".")[0]
             name = f"{sample.name.decode('utf-8', 'surrogateescape')}.{end}"
-            key, unusable = keys.key(values, name, f"{stem}-{count:06d}", b"")
-            problem = problem or unusable
+            key = keys.key(values, name, f"{stem}-{count:06d}", b"")
         place = member.entry.place if keep is None else 0
         if keep is not None and not problem and member.entry.size <= MAX_FILE_BYTES:
             place = keep(sample.data)

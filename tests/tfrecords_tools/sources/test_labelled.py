@@ -118,11 +118,13 @@ def test_samples_of_no_or_two_images_and_labels_that_are_none_are_rejected(tmp_p
     assert len(listing) == 2
 
 
-def test_compressed_webdataset_gives_the_same_shards(tmp_path):
+def test_compressed_webdataset_gives_the_same_shards(tmp_path, capsys):
     members = [("0.jpg", PICTURES[0]), ("0.cls", b"0"), ("1.jpg", PICTURES[1]), ("1.cls", b"1")]
     write_tar(tmp_path / "plain/a.tar", members)
     write_tar(tmp_path / "gz/a.tar.gz", members, "w:gz")
     assert convert_to(tmp_path / "one", f"tar:{tmp_path}/plain/a.tar", "--name=d") == 0
+    assert convert_to(tmp_path / "wrong", tmp_path / "plain/a.tar") == 1
+    assert f"pass --input=tar:{tmp_path}/plain/a.tar" in capsys.readouterr().err
     assert convert_to(tmp_path / "two", f"tar:{tmp_path}/gz/*.tar.gz", "--name=d") == 0
     assert folders.sums(tmp_path / "one") == folders.sums(tmp_path / "two")
 
@@ -212,17 +214,19 @@ def test_parquet_rows_that_are_no_images_are_rejected_with_the_reason(tmp_path):
         (None, "/etc/passwd"),
         (None, None),
         (PICTURES[1], "../up.jpg"),
+        (PICTURES[3], "/home/she/far.jpg"),
         (PICTURES[2], "3.jpg"),
     )
     path = write_parquet(
         tmp_path / "a.parquet",
-        {"image": images(*rows), "label": [0, 0, 0, 0, 7]},
+        {"image": images(*rows), "label": [0, 0, 0, 0, 0, 7]},
         {"label": classes("a", "b")},
     )
     listing = folder.scan(f"parquet:{path}", allow_missing_classes=True)
-    assert [example.key for example in listing.examples()] == [b"train/a/0.jpg"]
+    keys = [example.key for example in listing.examples()]
+    assert keys == [b"train/a/0.jpg", b"train/a/up.jpg", b"train/a/far.jpg"]
     assert [reason for _, reason in listing.rejected] == [
-        "its name is an absolute path", "the row has no image", "its name leads out of the archive (..)",
+        "the row has a path but no bytes; datasets.table.embed_table_storage adds them", "the row has no image",
         "the label 7, but there are only 2 class names",
     ]  # fmt: skip
 
