@@ -180,8 +180,8 @@ class Table:
         axes.sort(key=lambda axis: axis != AUTHENTICITY)
         if not axes and any(key.endswith(b".cls") for key, _ in self.walk.skipped):
             raise DataError(
-                f"{self.root}: no directory gives a label, but there are .cls files as in WebDataset; for tar "
-                f"files of it pass --input=tar:{self.root}"
+                f"{self.root}: no directory gives a label, but there are .cls files as in WebDataset; for "
+                f"its tar files pass --input=tar:{self.root}"
             )
         if not axes:
             raise DataError(

@@ -226,8 +226,8 @@ def test_parquet_rows_that_are_no_images_are_rejected_with_the_reason(tmp_path):
     keys = [example.key for example in listing.examples()]
     assert keys == [b"train/a/0.jpg", b"train/a/up.jpg", b"train/a/far.jpg"]
     assert [reason for _, reason in listing.rejected] == [
-        "the row has a path but no bytes; datasets.table.embed_table_storage adds them", "the row has no image",
-        "the label 7, but there are only 2 class names",
+        "the row has a path but no bytes; datasets.table.embed_table_storage adds them",
+        "the row has no image", "the label 7, but there are only 2 class names",
     ]  # fmt: skip
 
 
