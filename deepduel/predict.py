@@ -1,8 +1,12 @@
 """Predicts images with a run's models.
 
+    python -m deepduel.predict --workdir=RUN photo.jpg
     python -m deepduel.predict --workdir=RUN --images=FOLDER --output=out.csv
 
-The output has one row per image, sorted by name. Its columns are image (the
+Without --output it prints the most probable labels of each image. Images are
+files, folders, patterns, or URLs such as https://… or s3://….
+
+The file has one row per image, sorted by name. Its columns are image (the
 path relative to the folder; for shards, the key), label for the axis
 authenticity (0 real, 1 fake), class for the axis category (the name), and one
 column for each other label axis, named after it.
@@ -14,6 +18,7 @@ as out.rejected.csv.
 
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -29,8 +34,10 @@ if TYPE_CHECKING:  # these load TensorFlow, which --help does without
     from deepduel.evaluation.calibration import Calibration
     from deepduel.prediction import sources, submission
     from deepduel.prediction.predictor import Predictor
+    from deepduel.prediction.terminal_table import TerminalTable
 
 FLAGS = flags.FlagValues()
+WORDS = "images"  # the flag of words without a name
 USUAL = {
     "Run and images": ("workdir", "images", "split", "tasks", "model"),
     "Output": ("output", "format", "probabilities", "calibration"),
@@ -40,14 +47,14 @@ prediction_flags.define(FLAGS)
 flags.DEFINE_multi_string(
     "images",
     None,
-    "A folder of images, searched with its subfolders, a file, a glob pattern in quotes, or a "
-    "folder of shards (with --split). May be repeated.",
+    "A folder of images, searched with its subfolders, a file, a glob pattern in quotes, a URL, or a "
+    "folder of shards (with --split). May be repeated, and written without the flag's name.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
     "output",
     None,
-    "File to write the predictions to.",
+    "File to write the predictions to; by default they are printed.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
@@ -75,13 +82,17 @@ read_flags.define(FLAGS, ("threads", "on_error"), on_error="skip")
 def main(options: flags.FlagValues) -> None:
     needed = {
         "workdir": "the folder of the run",
-        "output": "the file to write",
         "images": "a folder, file or pattern of images",
     }
     for name, meaning in needed.items():
         if not options[name].value:
             raise UsageError(f"--{name} is missing; set it to {meaning}")
-    signatures.require_no_image(options.output, "output")
+    if options.output is None:
+        for name in ("format", "probabilities"):
+            if options[name].value:
+                raise UsageError(f"--{name} needs --output=FILE; without it the predictions are printed")
+    else:
+        signatures.require_no_image(options.output, "output")
     cli.quiet_tensorflow()
     import tensorflow as tf
 
@@ -96,6 +107,7 @@ def main(options: flags.FlagValues) -> None:
 def _predict(options: flags.FlagValues) -> None:
     from deepduel.prediction import sources, submission
     from deepduel.prediction.predictor import Predictor
+    from deepduel.prediction.terminal_table import TerminalTable
 
     predictor = Predictor(
         options.workdir, tasks=options.tasks, model=options.model, micro_batch=options.micro_batch
@@ -106,8 +118,6 @@ def _predict(options: flags.FlagValues) -> None:
 
         hashes = {axis: provenance.sha256(path) for axis, path in predictor.files.items()}
         calibrations = calibration.load(options.workdir, options.calibration, hashes)
-    columns = submission.Columns(predictor.classes, probabilities=options.probabilities)
-    form = options.format or ("jsonl" if options.output.endswith(".jsonl") else "csv")
     decoding = predictor.decoding
     source = sources.open_source(
         options.images,
@@ -118,13 +128,17 @@ def _predict(options: flags.FlagValues) -> None:
     )
     if line := candidates.system_line(source.system):
         print(f"deepduel.predict: {line}", file=sys.stderr)
+    if options.output is None:
+        table = TerminalTable(predictor.classes)
+        _write(source, predictor, calibrations, table, table.add, options)
+        _require_rows(table, options)
+        return
+    columns = submission.Columns(predictor.classes, probabilities=options.probabilities)
+    form = options.format or ("jsonl" if options.output.endswith(".jsonl") else "csv")
     with submission.Writer(options.output, columns.header, form=form) as writer:
-        seconds = _write(source, predictor, calibrations, columns, writer, options)
-        if not writer.rows:
-            raise DataError(
-                f"--images={','.join(options.images)}: none of {writer.rejected:,} files is a "
-                f"readable image (the first: {writer.first_reason})"
-            )
+        add = lambda *predicted: writer.write(columns.row(*predicted))
+        seconds = _write(source, predictor, calibrations, writer, add, options)
+        _require_rows(writer, options)
         writer.publish()
     rate = f"{progress.per_second(writer.rows / seconds)} images/s" if seconds else ""
     print(f"{options.output}: {writer.rows:,} images, columns {','.join(columns.header)}, {rate}")
@@ -136,15 +150,23 @@ def _predict(options: flags.FlagValues) -> None:
         )
 
 
+def _require_rows(writer: "submission.Writer | TerminalTable", options: flags.FlagValues) -> None:
+    if not writer.rows:
+        raise DataError(
+            f"--images={','.join(options.images)}: none of {writer.rejected:,} files is a "
+            f"readable image (the first: {writer.first_reason})"
+        )
+
+
 def _write(
     source: "sources.Source",
     predictor: "Predictor",
     calibrations: "dict[str, Calibration]",
-    columns: "submission.Columns",
-    writer: "submission.Writer",
+    writer: "submission.Writer | TerminalTable",
+    add: Callable[[str, dict, dict], None],
     options: flags.FlagValues,
 ) -> float:
-    """Predicts every image of the source and writes the rows. Returns the time it took in seconds."""
+    """Predicts every image of the source and has `add` write its row. Returns the time it took in seconds."""
     from deepduel.prediction import sources
 
     for name, reason in source.rejected:
@@ -170,12 +192,10 @@ def _write(
                 if reason:
                     writer.reject(source.name(number), reason.decode())
                     continue
-                writer.write(
-                    columns.row(
-                        source.name(number),
-                        {axis: part[index] for axis, part in probabilities.items()},
-                        {axis: part[index] for axis, part in decisions.items()},
-                    )
+                add(
+                    source.name(number),
+                    {axis: part[index] for axis, part in probabilities.items()},
+                    {axis: part[index] for axis, part in decisions.items()},
                 )
             bar.update(done, f"{writer.rejected} unreadable" if writer.rejected else "")
     return time.perf_counter() - started
@@ -188,7 +208,8 @@ def entry() -> int:
         name="deepduel.predict",
         usual=USUAL,
         further=FURTHER,
-        usage="--workdir=RUN --images=FOLDER --output=FILE",
+        words=WORDS,
+        usage="--workdir=RUN IMAGE … [--output=FILE]",
     )
 
 

@@ -21,10 +21,11 @@ from deepduel.decoding.batch_decoder import BatchDecoder
 from deepduel.decoding.buffers import BatchBuffers
 from deepduel.decoding.image import DecodeOptions, decode_jpeg, resize_image
 from deepduel.decoding.split import Split
+from deepduel.prediction import fetching
 from deepduel.reading.batch import options
 from deepduel.reading.host_calls import HostFunction
 from deepduel.reading.random_reader import LARGE_BATCH_BYTES
-from tfrecords_tools import host_cpus, regular_files
+from tfrecords_tools import host_cpus
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import manifest, records, storage
 from tfrecords_tools.images import image as images
@@ -94,8 +95,8 @@ class Files:
         """Finds the files.
 
         Args:
-          patterns: folders, searched with their subfolders (names are relative to the folder), files and
-            glob patterns (names are the paths).
+          patterns: folders, searched with their subfolders (names are relative to the folder), files, glob
+            patterns and URLs (names are the paths).
           threads: number of threads that read; None takes one per core.
 
         Raises:
@@ -143,7 +144,7 @@ class Files:
 
     def _read_one(self, number: int, out: np.ndarray) -> str:
         try:
-            data = regular_files.read(self._paths[number], limit=images.MAX_FILE_BYTES)
+            data = fetching.read(self._paths[number], limit=images.MAX_FILE_BYTES)
             rejected = decode_file(data, self._decoding, out)
         except OSError as error:
             rejected = images.Rejected(f"unreadable file: {error.strerror or error}")
@@ -156,14 +157,18 @@ class Files:
 
     def _find(self, pattern: str) -> Iterator[tuple[bytes, bytes]]:
         """Yields (name, path) of each image that the pattern matches; the other files go to `rejected`."""
-        if pathlib.Path(pattern).is_dir():
+        remote = storage.is_remote(pattern)
+        if fetching.is_folder(pattern) if remote else pathlib.Path(pattern).is_dir():
             for file, kind, reason in candidates.walk(storage.open_folder(pattern)):
                 if kind is candidates.Kind.IMAGE:
-                    yield file.key, os.fsencode(pattern) + b"/" + file.key
+                    yield file.key, os.fsencode(pattern).rstrip(b"/") + b"/" + file.key
                 elif kind is candidates.Kind.SYSTEM:
                     self.system.append(file.key)
                 elif kind is not candidates.Kind.EMPTY_DIRECTORY:
                     self.rejected.append((records.key_text(file.key), reason))
+            return
+        if remote:
+            yield os.fsencode(pattern), os.fsencode(pattern)
             return
         literal = pathlib.Path(pattern).exists()
         matches = [pattern] if literal else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207

@@ -1,6 +1,8 @@
 """Prediction: a row per image in the order of names, whatever lies in the folder."""
 
 import csv
+import functools
+import http.server
 import io
 import json
 import os
@@ -9,6 +11,7 @@ import shutil
 import threading
 import weakref
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -367,3 +370,48 @@ def test_an_image_is_never_overwritten(run_folder, toy_folder, tmp_path, capsys)
     before = image.read_bytes()
     _fails(capsys, run_folder, tmp_path, image, code=2, says=["is an image, which would be lost"])
     assert image.read_bytes() == before
+
+
+def test_words_are_images_and_without_an_output_predictions_are_printed(run_folder, tmp_path, capsys):
+    _picture((40, 50), 1).save(tmp_path / "photo.png")
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    photo, broken = tmp_path / "photo.png", tmp_path / "broken.jpg"
+    assert run_command(predict, photo, f"--workdir={run_folder}", broken) == 0
+    said = capsys.readouterr()
+    authenticity, category = sorted(said.out.splitlines())
+    assert authenticity.startswith(f"{photo}  authenticity: ") and category.startswith(f"{photo}  category: ")
+    assert {part.split()[0] for part in category.rpartition(": ")[2].split(", ")} == {
+        "animals", "human_faces", "vehicles",
+    }  # fmt: skip
+    shares = [float(part.split()[1].rstrip("%")) for part in category.rpartition(": ")[2].split(", ")]
+    assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=0.3)
+    assert f"{broken}: " in said.err
+    assert run_command(predict, photo, f"--workdir={run_folder}", "--probabilities") == 2
+    assert "--probabilities needs --output=FILE" in capsys.readouterr().err
+
+
+def test_a_url_is_predicted_like_a_file(run_folder, tmp_path, capsys):
+    _picture((40, 50), 1).save(tmp_path / "photo.png")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        web = f"http://127.0.0.1:{server.server_port}"
+        words = f"{web}/photo.png", f"{web}/none.png", tmp_path / "photo.png"
+        assert run_command(predict, f"--workdir={run_folder}", "--tasks=category", *words) == 0
+        server.shutdown()
+    said = capsys.readouterr()
+    local, remote = (line.partition("  category: ")[::2] for line in sorted(said.out.splitlines()))
+    assert local[1] == remote[1] and remote[0] == f"{web}/photo.png"
+    assert f"{web}/none.png: unreadable file" in said.err
+
+
+def test_a_folder_of_any_store_is_predicted(run_folder, tmp_path, capsys):
+    _picture((40, 50), 1).save(tmp_path / "photo.png")
+    store = fsspec.filesystem("memory")
+    store.pipe("/pictures/photo.png", (tmp_path / "photo.png").read_bytes())
+    store.pipe("/pictures/notes.txt", b"notes")
+    output = tmp_path / "out.csv"
+    assert _predict(run_folder, "memory://pictures", output) == 0
+    assert [row["image"] for row in _rows(output)] == ["photo.png"]
+    assert run_command(predict, f"--workdir={run_folder}", "memory://pictures/photo.png") == 0
+    assert "memory://pictures/photo.png  category: " in capsys.readouterr().out
