@@ -53,6 +53,11 @@ def scan(
                 f"--layout={layout}: {folder} says itself which labels an image has, {store.layout}; leave "
                 "--layout away"
             )
+        if labels != LabelFileOptions(label_columns=labels.label_columns):
+            raise UsageError(
+                f"--metadata, --path_column and the like are for folders and archives; {folder} has its own "
+                "labels, which --label_columns names"
+            )
         layout = store.layout
     if not store.exists():
         raise DataError(f"{folder}: there is no such folder; --input_dir names a folder of images")

@@ -13,6 +13,7 @@ import dataclasses
 import itertools
 import json
 import pathlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ from tfrecords_tools.sources.labelled import CATEGORY, KEY, SPLIT
 from tfrecords_tools.sources.spool import Spool
 from tfrecords_tools.sources.tar_files import TarMember
 
+_AXIS = re.compile("[A-Za-z][A-Za-z0-9_]*")
 _FIRST_SAMPLES = 20  # of each file, in which labels are looked for
 _MAX_LABEL_BYTES = 1 << 20  # of a .cls or .json member
 _LABEL_MEMBERS = ("cls", "json")
@@ -180,7 +182,7 @@ def _label_fields(document: Mapping[str, Any]) -> dict[str, str]:
     """Axis -> field of a document with labels: all of `labels`, or the fields that are called so."""
     labels = document.get("labels")
     if isinstance(labels, dict):
-        return {axis: f"labels.{axis}" for axis in labels if axis.isidentifier()}
+        return {axis: f"labels.{axis}" for axis in labels if _AXIS.fullmatch(axis) and axis != SPLIT}
     fields: dict[str, str] = {}
     for field in labelled.CLASS_COLUMNS:
         if isinstance(document.get(field), str | int):

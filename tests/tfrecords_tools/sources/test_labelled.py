@@ -288,6 +288,10 @@ def test_flags_that_do_not_fit_the_source_are_usage_errors(tmp_path, capsys):
     assert "leave --layout away" in capsys.readouterr().err
     assert convert_to(tmp_path / "out", tmp_path, "--label_columns=category=kind") == 2
     assert convert_to(tmp_path / "out", f"parquet:{path}", "--label_columns=category") == 2
+    assert convert_to(tmp_path / "out", f"parquet:{path}", "--label_columns=split=part") == 2
+    assert "takes splits from a column called split" in capsys.readouterr().err
+    assert convert_to(tmp_path / "out", f"parquet:{path}", "--metadata=labels.csv") == 2
+    assert "has its own labels" in capsys.readouterr().err
     with pytest.raises(UsageError, match="names nothing"):
         opening.describe("tar:")
     assert convert_to(tmp_path / "out", f"tar:{tmp_path}/no-*.tar") == 1
