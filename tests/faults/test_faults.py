@@ -9,6 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -74,26 +75,26 @@ def test_reads_that_return_less_than_was_asked_for_are_continued(tmp_path, monke
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_a_folder_that_may_not_be_written_to_is_one_line_and_stays_as_it_is(tmp_path):
+def test_a_folder_that_may_not_be_written_to_is_one_line_and_stays_as_it_is():
     """Root may write anywhere, so the process becomes another user."""
-    images = folders.make(tmp_path / "images", {"a": 2, "b": 2})
-    for path in (tmp_path, *tmp_path.parents):
-        if path.stat().st_mode & 0o5 != 0o5:
-            path.chmod(path.stat().st_mode | 0o5)
-    assert convert_to(tmp_path / "shards", images) == 0
-    before = folders.sums(tmp_path / "shards")
-    program = (
-        "import os, sys\nfrom tfrecords_tools import cli, convert\n"
-        f"os.setgid({NOBODY}); os.setuid({NOBODY})\nos.environ['HOME'] = '/'\n"
-        "sys.exit(cli.run(convert.main, convert.FLAGS, name='convert', argv=['convert', *sys.argv[1:]]))"
-    )
-    new, old = f"--output_dir={tmp_path}/new", f"--output_dir={tmp_path}/shards"
-    for words in (("--seed=1", new), ("--repair", old)):
-        command = [sys.executable, "-c", program, f"--input_dir={images}", "--workers=1", *words]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        assert (result.returncode, result.stderr.strip().count("\n")) == (1, 0), result.stderr
-        assert "Permission denied" in result.stderr
-    assert folders.sums(tmp_path / "shards") == before
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to other users
+        root = pathlib.Path(folder)
+        root.chmod(0o755)
+        images = folders.make(root / "images", {"a": 2, "b": 2})
+        assert convert_to(root / "shards", images) == 0
+        before = folders.sums(root / "shards")
+        program = (
+            "import os, sys\nfrom tfrecords_tools import cli, convert\n"
+            f"os.setgid({NOBODY}); os.setuid({NOBODY})\nos.environ['HOME'] = '/'\n"
+            "sys.exit(cli.run(convert.main, convert.FLAGS, name='convert', argv=['convert', *sys.argv[1:]]))"
+        )
+        new, old = f"--output_dir={root}/new", f"--output_dir={root}/shards"
+        for words in (("--seed=1", new), ("--repair", old)):
+            command = [sys.executable, "-c", program, f"--input_dir={images}", "--workers=1", *words]
+            result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            assert (result.returncode, result.stderr.strip().count("\n")) == (1, 0), result.stderr
+            assert "Permission denied" in result.stderr
+        assert folders.sums(root / "shards") == before
 
 
 def test_a_clock_that_is_set_back_changes_no_rate_and_no_result(tmp_path, monkeypatch):
