@@ -1,4 +1,5 @@
 import dataclasses
+import tracemalloc
 from typing import TypedDict
 
 import pytest
@@ -91,3 +92,15 @@ def test_a_document_of_any_size_is_refused_before_it_is_parsed(monkeypatch, tmp_
     (tmp_path / "large.json").write_text(" " * 30)
     with pytest.raises(OSError, match="30 bytes, more than the 20"):
         documents.read_file(tmp_path / "large.json", Document)
+
+
+@pytest.mark.parametrize("text", ["[" + "[]," * 300_000 + "[]]", "[" + '{"a":1},' * 120_000 + "1]"])
+def test_the_memory_of_the_largest_document_is_what_is_stated(text):
+    """2 GB in SECURITY.md; what a document takes is proportional to its bytes."""
+    data = text.encode()
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="Expected `object`"):
+        documents.read(data, Document)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 5 * len(data) < peak < len(data) * 2e9 / documents.MAX_BYTES
