@@ -65,7 +65,7 @@ def main(options: flags.FlagValues, typed: Sequence[str] | None = None) -> int:
         return stop.code
     except tf.errors.OpError as error:
         raise bad_records.data_error(error) or error from error
-    if options.dry_run:
+    if options.dry_run or options.find_learning_rate:
         return 0
     for axis in axes:
         accuracy, (_, epoch) = state.value_at_best(axis, f"val_{axis}_accuracy"), state.best[axis]

@@ -101,6 +101,7 @@ class RunOptions:
       devices: number of GPUs that share each batch, as text; "auto" for all.
       shared_backbone: whether all tasks have one backbone, with a head for each.
       dry_run: whether only to describe the run and time a few steps, and to write nothing.
+      find_learning_rate: whether only to search for a learning rate, see `rate_search`.
       keep_epochs: how many of the latest epochs' models are kept, besides the best one; 0 for all.
 
     Raises:
@@ -124,6 +125,7 @@ class RunOptions:
     shared_backbone: bool = False
     dry_run: bool = False
     keep_epochs: int = 0
+    find_learning_rate: bool = False
 
     def __post_init__(self) -> None:
         if self.micro_batch is not None and self.micro_batch < 1:

@@ -26,6 +26,7 @@ from tfrecords_tools.errors import DataError
 from tfrecords_tools.format.manifest import Manifest
 
 FLAGS_NAME = "train.flags"
+SEARCH_FOLDER = "find_learning_rate"  # may lie there before the run, see rate_search
 _MOST_BYTES = 1 << 20  # of train.flags
 _LOCK, _OWNER, _CHANGES = ".lock", ".trained_by.json", "changes.csv"
 
@@ -47,7 +48,8 @@ def check(workdir: pathlib.Path, flags: str, defaults: str, axes: list[str]) -> 
     """
     path = workdir / FLAGS_NAME
     if not path.exists():
-        if workdir.exists() and any(not path.name.startswith(".") for path in workdir.iterdir()):
+        names = [path.name for path in workdir.iterdir()] if workdir.exists() else []
+        if any(not name.startswith(".") and name != SEARCH_FOLDER for name in names):
             raise DataError(
                 f"{workdir} is not empty and holds no run (no {FLAGS_NAME}); give another --workdir"
             )

@@ -42,6 +42,7 @@ def from_flags(options: flags.FlagValues) -> "RunOptions":
         shared_backbone=options.shared_backbone,
         dry_run=options.dry_run,
         keep_epochs=options.keep_epochs,
+        find_learning_rate=options.find_learning_rate,
         profile_steps=_profile_steps(options.profile_steps),
     )
 

@@ -29,6 +29,7 @@ MAY_CHANGE = {  # flag: why. docs/training.md has this table
     "on_error": "Concerns only images that cannot be decoded.",
     "profile_steps": "Steps of this session to trace.",
     "dry_run": "Writes nothing.",
+    "find_learning_rate": "Changes nothing in the run.",
 }
 _COMMENT = re.compile(r"# augmentation of [^:]+")
 

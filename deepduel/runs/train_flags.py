@@ -31,7 +31,7 @@ USUAL = {
     ),
     "Augmentation": ("augmentation",),
     "Run": ("workdir", "seed", "max_minutes"),
-    "Debugging": ("dry_run",),
+    "Debugging": ("dry_run", "find_learning_rate"),
 }  # fmt: skip
 FURTHER = {
     "Data": (
@@ -109,6 +109,11 @@ _FLAGS = (
         flags.DEFINE_float, "max_minutes", 0,
         "Stop after so many minutes with the state saved, to be resumed later; 0 for no limit.",
         {"lower_bound": 0},
+    ),
+    Flag(
+        flags.DEFINE_bool, "find_learning_rate", False,
+        "Try learning rates from low to high for up to 100 steps, suggest one, and draw the curve of the "
+        "loss into WORKDIR/find_learning_rate; no run is begun.",
     ),
     Flag(
         flags.DEFINE_bool, "dry_run", False,

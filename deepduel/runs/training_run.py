@@ -27,6 +27,7 @@ from deepduel.runs import (
     fit_loop,
     memory_fallback,
     micro_batch_search,
+    rate_search,
     run_folder,
     training_state,
 )
@@ -64,6 +65,9 @@ def train(
     changes = run_folder.check(workdir, flags, defaults, [task.axis for task in tasks])
     if options.dry_run:
         _dry_run(build.trainer(options, tasks, train_split), train_split, validation_split, reading, options)
+        return training_state.State()
+    if options.find_learning_rate:
+        rate_search.run(options, tasks, train_split, dataclasses.replace(reading, cache="none"))
         return training_state.State()
     with run_folder.locked(workdir):
         trainer = build.trainer(options, tasks, train_split)
