@@ -1,30 +1,30 @@
 """Several processes at one list of jobs, none of which can hang the parent by dying.
 
 Each worker has a pipe of its own: a worker that dies closes it, which the parent sees at once.
-Workers that lose their parent end too. They are forked where that is safe, else spawned, which
-costs each of them half a second of imports.
+Workers that lose their parent end too.
 """
 
 import contextlib
-import ctypes
 import functools
+import mmap
 import multiprocessing
 import multiprocessing.connection
 import os
+import select
 import signal
-import sys
+import subprocess
 import threading
 import traceback
-import warnings
-from collections.abc import Callable, Iterable, Iterator, MutableSequence
-from multiprocessing import sharedctypes
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
+from tfrecords_tools import worker_process
 from tfrecords_tools.errors import DataError
 
 TICK_SECONDS = 0.25
 _COUNTS = 3
+_COUNT_BYTES = 8
 
 
 class WorkerDied(Exception):
@@ -38,7 +38,7 @@ class WorkerDied(Exception):
 class Counts:
     """How far a job is: `add` in the worker, read by the parent while the worker goes on."""
 
-    def __init__(self, array: MutableSequence[int], on_add: Callable[[], None] | None = None):
+    def __init__(self, array: list[int] | memoryview, on_add: Callable[[], None] | None = None):
         self.array, self._on_add = array, on_add
 
     def add(self, images: int, size: int = 0, rejected: int = 0) -> None:
@@ -70,7 +70,7 @@ class WorkerPool:
         """Yields (job, result) in the order in which jobs end.
 
         Raises:
-          Died: a job ended its worker twice.
+          WorkerDied: a job ended its worker twice.
           Exception: whatever the function raised; the other workers are stopped.
         """
         if self._workers == 1:
@@ -133,84 +133,89 @@ def _next(again: list[tuple[Any, int]], queue: Iterator[Any]) -> tuple[Any, int]
     return None
 
 
-def _start_method() -> str:
-    """fork from a process without other threads (it would copy the locks they hold, held for ever).
-
-    NumPy's BLAS threads do not count: they are stopped and started around a fork. TensorFlow's do.
-    """
-    alone = threading.active_count() == 1 and not {"tensorflow", "grpc"} & set(sys.modules)
-    return "fork" if alone and sys.platform == "linux" else "spawn"
-
-
 class _Worker:
     """One process and the parent's end of its pipe."""
 
     def __init__(self, function: Callable, common: Any):
-        context: Any = multiprocessing.get_context(_start_method())
-        self._array = sharedctypes.RawArray(ctypes.c_int64, _COUNTS)
-        self.pipe, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(theirs, function, common, self._array), daemon=True
-        )
-        with warnings.catch_warnings():  # from Python 3.12 on, of a fork beside BLAS threads
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self._process.start()
-        theirs.close()  # so that only the worker holds its end, and its death is our EOF
+        self.pipe, theirs = multiprocessing.Pipe()
+        file = os.memfd_create("deepduel-counts", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(file, _COUNTS * _COUNT_BYTES)
+            self._counts = _mapped(file)
+            descriptors = [theirs.fileno(), file]
+            self._process = worker_process.start(__name__, serve.__name__, descriptors, descriptors)
+        finally:
+            theirs.close()  # so that only the worker has its end, and its death is our EOF
+            os.close(file)
         self.job, self.deaths = None, 0
+        self._send((function, common))
 
     @property
     def done(self) -> list[int]:
-        return list(self._array)
+        return list(self._counts)
 
     def give(self, job: Any, deaths: int) -> None:
         self.job, self.deaths = job, deaths
-        self._array[:] = [0] * _COUNTS
+        for index in range(_COUNTS):
+            self._counts[index] = 0
+        self._send(job)
+
+    def _send(self, message: Any) -> None:
         with contextlib.suppress(OSError):  # it died meanwhile: the parent reads its EOF next
-            self.pipe.send(job)
+            self.pipe.send(message)
 
     def dismiss(self) -> None:
-        with contextlib.suppress(OSError):
-            self.pipe.send(None)  # closing would not do: workers forked later hold this end too
-        self.pipe.close()
-        self._process.join(5)
+        """Lets the process end by itself, which takes no time."""
+        self._send(None)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
         self.end()
 
     def end(self) -> str:
         """Stops the process; says how it ended."""
         self.pipe.close()
-        self._process.join(0.05)
-        if self._process.is_alive():
+        try:
+            code = self._process.wait(0.05)
+        except subprocess.TimeoutExpired:
             self._process.kill()
-        self._process.join()
-        code = self._process.exitcode
+            code = self._process.wait()
+        if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+            return "for a reason that the system does not tell, since this process ignores SIGCHLD"
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-def _serve(pipe: Connection, function: Callable, common: Any, array: MutableSequence[int]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
-    threading.Thread(target=_follow_parent, daemon=True).start()
-    counts = Counts(array)
-    while True:
-        try:
-            job = pipe.recv()
-        except (EOFError, OSError):  # the parent is gone
-            return
-        if job is None:
-            return
-        try:
-            answer = "done", function(common, job, counts)
-        except (DataError, OSError) as error:
-            answer = "error", error
-        except Exception:
-            answer = "error", RuntimeError(f"in a worker:\n{traceback.format_exc()}")
-        try:
-            pipe.send(answer)
-        except OSError:
-            return
+def _mapped(file: int) -> memoryview:
+    """The counts in the memory of a file, as integers."""
+    return memoryview(mmap.mmap(file, _COUNTS * _COUNT_BYTES)).cast("q")
 
 
-def _follow_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
+def serve(pipe_file: int, counts_file: int) -> None:
+    """Runs jobs from a pipe until the parent dismisses this process, or ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    pipe = Connection(pipe_file)
+    threading.Thread(target=_end_with_parent, args=(pipe_file,), daemon=True).start()
+    counts = Counts(_mapped(counts_file))
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+        try:
+            function, common = pipe.recv()
+        except (ImportError, AttributeError) as error:
+            pipe.send(("error", RuntimeError(f"a worker cannot import the function to run: {error}")))
+            return
+        while (job := pipe.recv()) is not None:
+            pipe.send(_answer(function, common, job, counts))
+
+
+def _answer(function: Callable, common: Any, job: Any, counts: Counts) -> tuple[str, Any]:
+    try:
+        return "done", function(common, job, counts)
+    except (DataError, OSError) as error:
+        return "error", error
+    except Exception:
+        return "error", RuntimeError(f"in a worker:\n{traceback.format_exc()}")
+
+
+def _end_with_parent(pipe_file: int) -> None:
+    poll = select.poll()
+    poll.register(pipe_file, 0)  # that the other side was closed is reported in any case
+    poll.poll()
     os._exit(1)

@@ -14,10 +14,7 @@ new pool.
 
 import contextlib
 import itertools
-import json
-import multiprocessing.spawn
 import os
-import pathlib
 import queue
 import select
 import signal
@@ -33,27 +30,19 @@ import numpy as np
 from deepduel.decoding.buffers import Buffer
 from deepduel.decoding.image import FITS, DecodeOptions
 from deepduel.decoding.worker import DIED, DONE, HEADER, READY, ROWS
+from tfrecords_tools import worker_process
 from tfrecords_tools.errors import DataError
 
 STARTS_AFTER = 0.25  # seconds of processor time that this process decodes; a worker's start costs as much
 _CALLS = 16  # at the same time; further ones wait
 _AHEAD = 32  # unanswered tasks of one call
 _ANSWER_BYTES = len(DONE) + 4 * ROWS
-_PACKAGES = [str(pathlib.Path(__file__).parents[2])]
 _FEWEST = 8  # rows of a task: sending fewer costs more than the better balance saves
 
 _lock = threading.Lock()
 _pools: weakref.WeakValueDictionary[int, "WorkerPool"] = weakref.WeakValueDictionary()
 _unavailable: set[int] = set()  # numbers of processes that cannot be started
 _spent: dict[int, float] = {}
-
-_PROGRAM = """
-import json, sys
-path, descriptors = json.loads(sys.argv[1])
-sys.path[:] = path
-from deepduel.decoding import worker
-worker.main(*descriptors)
-"""
 
 
 def shared(processes: int) -> "WorkerPool | None":
@@ -291,17 +280,10 @@ def _start(tasks: int, answers: list[int]) -> tuple[subprocess.Popen, int]:
       The process, and a descriptor from which READY is read once it can work, and b"" once it has ended.
     """
     alive, alive_writer = os.pipe()
-    # Not `multiprocessing`: that would import the user's main module anew.
-    path = [*(entry for entry in sys.path if isinstance(entry, str)), *_PACKAGES]
-    arguments = json.dumps([path, [tasks, alive_writer, answers]])
+    files = [tasks, alive_writer, *answers]
     try:
-        worker = subprocess.Popen(
-            [os.fsdecode(multiprocessing.spawn.get_executable()), "-P", "-c", _PROGRAM, arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # its threads would take memory and do nothing
-            pass_fds=[tasks, alive_writer, *answers],
-            process_group=0,  # Ctrl-C is meant for the parent
+        worker = worker_process.start(
+            "deepduel.decoding.worker", "main", [tasks, alive_writer, answers], files
         )
     except OSError:
         os.close(alive)
