@@ -4,7 +4,7 @@
     with written_beside(path) as part: a path, for libraries that open files themselves
 
 After an error nothing is left beside, and an earlier file of that name is untouched. A kill leaves a hidden
-`.NAME.PID.partial` that no reader takes for the file, and that the next write of the same name removes.
+`.NAME.HOST-PID.partial` that no reader takes for the file, and that the next write of the same name removes.
 A link is followed: what it points to is replaced. Where something else than a regular file is, such as
 /dev/stdout or a named pipe, it is written to as it is. `written_beside` publishes folders too, where none of
 that name exists.
@@ -15,6 +15,8 @@ import errno
 import glob
 import os
 import pathlib
+import platform
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -53,7 +55,7 @@ def written_beside(path: str | os.PathLike, *, ending: str = "") -> Iterator[pat
         return
     target = pathlib.Path(os.path.realpath(path))
     _remove_leftovers(target, ending)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial{ending}")
+    partial = target.with_name(f".{target.name}.{_host()}-{os.getpid()}.partial{ending}")
     try:
         yield partial
         partial.replace(target)
@@ -74,12 +76,17 @@ def is_special(path: str | os.PathLike) -> bool:
 
 
 def _remove_leftovers(target: pathlib.Path, ending: str) -> None:
-    """Removes what processes that were killed wrote beside the target."""
-    prefix, suffix = f".{target.name}.", f".partial{ending}"
+    """Removes what processes of this machine that were killed wrote beside the target."""
+    prefix, suffix = f".{target.name}.{_host()}-", f".partial{ending}"
     for path in target.parent.glob(f"{glob.escape(prefix)}*{glob.escape(suffix)}"):
         number = path.name.removeprefix(prefix).removesuffix(suffix)
         if number.isdecimal() and not _is_running(int(number)):
             _remove(path)
+
+
+def _host() -> str:
+    """This machine's name, for folders that several machines share."""
+    return re.sub(r"[^A-Za-z0-9]", "_", platform.node())[:32]
 
 
 def _is_running(number: int) -> bool:

@@ -16,12 +16,22 @@ import numpy as np
 from absl import flags
 
 from tfrecords_tools import cli, host_cpus, progress
+from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import manifest as manifests
 from tfrecords_tools.format import records, storage
 from tfrecords_tools.listing import candidates, folder
 from tfrecords_tools.listing.listing import Listing, require_all_classes, require_all_splits
 from tfrecords_tools.sources import opening
-from tfrecords_tools.writing import conversion_flags, curation, planning, repair, summary, writer
+from tfrecords_tools.writing import (
+    conversion_flags,
+    curation,
+    ownership,
+    planning,
+    repair,
+    slices,
+    summary,
+    writer,
+)
 
 FLAGS = flags.FlagValues()
 conversion_flags.define(FLAGS)
@@ -29,11 +39,34 @@ conversion_flags.define(FLAGS)
 
 def main(options: flags.FlagValues) -> None:
     """Lists the images, plans the shards, writes them, and prints a summary."""
+    listing, chosen, base = _listed(options)
+    if options.repair:
+        _repair(listing, chosen, options)
+    elif (plan := _planned(listing, chosen, options, base)) is not None:
+        _carry_out(plan, options)
+    opening.close(listing.source)
+
+
+def planned(options: flags.FlagValues) -> planning.Plan:
+    """The plan of a conversion, of which nothing is written yet. See `planning.plan` for its arguments.
+
+    Raises:
+      UsageError, DataError: as the command.
+    """
+    listing, chosen, base = _listed(options)
+    plan = _planned(listing, chosen, options, base)
+    if plan is None:
+        raise DataError(f"{options.output_dir} has all images of {options.input_dir}: nothing to append")
+    return plan
+
+
+def _listed(options: flags.FlagValues) -> tuple[Listing, planning.Options, manifests.Manifest | None]:
+    """The images, in the splits that they get; the options; and the manifest to which this appends."""
     conversion_flags.require(options)
     chosen = conversion_flags.options(options)
     base = manifests.load(options.output_dir) if options.append else None
     if not (base or options.repair or options.dry_run):
-        writer.require_new_or_ours(options.output_dir)
+        ownership.require_new_or_ours(options.output_dir)
     if options.append or options.repair:
         chosen = _as_before(chosen, manifests.load(options.output_dir, shards=False))
     with progress.Progress("listing", unit="files") as bar:
@@ -48,8 +81,14 @@ def main(options: flags.FlagValues) -> None:
             spool_folder=_spool_folder(options),
             on_progress=bar.update,
         )
-    _convert(listing, chosen, options, base)
-    opening.close(listing.source)
+    for key, reason in listing.rejected:
+        if reason.startswith("unreadable directory"):  # it may hold any number of images
+            print(f"{options.input_dir}/{records.key_shown(key)}: {reason}; skipped", file=sys.stderr)
+    for line in filter(None, (candidates.system_line(listing.system), *listing.notes)):
+        print(line, flush=True)
+    if base:
+        repair.require_same_options(options.output_dir, base, listing, chosen)
+    return listing, chosen, base
 
 
 def _spool_folder(options: flags.FlagValues) -> str | None:
@@ -58,36 +97,33 @@ def _spool_folder(options: flags.FlagValues) -> str | None:
     return None if remote or options.dry_run else str(pathlib.Path(options.output_dir, storage.WORK))
 
 
-def _convert(
+def _planned(
     listing: Listing, chosen: planning.Options, options: flags.FlagValues, base: manifests.Manifest | None
-) -> None:
-    """What follows the listing."""
-    for key, reason in listing.rejected:
-        if reason.startswith("unreadable directory"):  # it may hold any number of images
-            print(f"{options.input_dir}/{records.key_shown(key)}: {reason}; skipped", file=sys.stderr)
-    for line in filter(None, (candidates.system_line(listing.system), *listing.notes)):
-        print(line, flush=True)
+) -> planning.Plan | None:
+    """The plan; None when there is nothing to append."""
     count = len(listing)
     if base:
-        repair.require_same_options(options.output_dir, base, listing, chosen)
         listing = repair.fresh(listing, options.output_dir, base)
     listing = _curate(listing, chosen, options, base)
-    if options.repair:
-        _repair(listing, chosen, options)
-        return
     if not len(listing):
         print(f"{options.output_dir} has all {count:,} images of {options.input_dir}: nothing to append")
-        return
+        return None
     plan = planning.plan(listing, chosen, base=base)
     print(
         f"{len(plan.listing):,} images in {options.input_dir}, layout {listing.layout.template or 'flat'}, "
         f"to {len(plan.files)} shards in {options.output_dir}",
         flush=True,
     )
+    return plan
+
+
+def _carry_out(plan: planning.Plan, options: flags.FlagValues) -> None:
     if options.dry_run:
         summary.show_plan(plan)
-        return
-    summary.show_result(_write(plan, options), options.output_dir)
+    elif options.slice:
+        _write_slice(plan, slices.Slice.parse(options.slice), options)
+    else:
+        summary.show_result(_write(plan, options), options.output_dir)
 
 
 def _incomplete(options: flags.FlagValues) -> bool:
@@ -136,6 +172,7 @@ def _appended_to(options: flags.FlagValues) -> bool:
 
 
 def _repair(listing: Listing, chosen: planning.Options, options: flags.FlagValues) -> None:
+    listing = _curate(listing, chosen, options, None)
     with progress.Progress("rebuilding") as bar:
         manifest, rebuilt = repair.repair(
             listing,
@@ -154,6 +191,26 @@ def _repair(listing: Listing, chosen: planning.Options, options: flags.FlagValue
 
 def _processes(options: flags.FlagValues) -> int:
     return options.workers or host_cpus.available()
+
+
+def _write_slice(plan: planning.Plan, part: slices.Slice, options: flags.FlagValues) -> None:
+    with progress.Progress(
+        "converting", total=sum(len(job.images) for job in plan.jobs(set(part.files(plan))))
+    ) as bar:
+        done = slices.write(
+            plan,
+            options.output_dir,
+            part,
+            processes=_processes(options),
+            on_progress=lambda images, size, rejected: bar.update(images, f"{rejected:,} rejected"),
+        )
+    if done.complete:
+        print(f"{options.output_dir} is complete already")
+        return
+    print(
+        f"slice {options.slice}: {done.written} shards written, {done.earlier} were there already; when all "
+        f"slices are done, run the same command without --slice, which completes {options.output_dir}"
+    )
 
 
 def _write(plan: planning.Plan, options: flags.FlagValues) -> writer.Written:

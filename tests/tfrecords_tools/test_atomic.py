@@ -1,5 +1,7 @@
 import os
 import pathlib
+import platform
+import re
 import stat
 import subprocess
 import sys
@@ -104,16 +106,24 @@ def test_the_next_write_removes_what_a_killed_process_left(tmp_path):
     killed = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
     )
-    left = tmp_path / f".model.keras.{killed.stdout.strip()}.partial.keras"
+    host = re.sub("[^A-Za-z0-9]", "_", platform.node())[:32]
+    number = f"{host}-{killed.stdout.strip()}"
+    left = tmp_path / f".model.keras.{number}.partial.keras"
     left.write_text("half")
-    (tmp_path / f".folder.{killed.stdout.strip()}.partial").mkdir()
-    other = tmp_path / f".model.keras.{os.getppid()}.partial.keras"
-    other.write_text("at work")
+    (tmp_path / f".folder.{number}.partial").mkdir()
+    others = [
+        tmp_path / f".model.keras.{host}-{os.getppid()}.partial.keras",
+        tmp_path / f".model.keras.elsewhere-{killed.stdout.strip()}.partial.keras",
+    ]
+    for other in others:
+        other.write_text("at work")
     with written_beside(tmp_path / "model.keras", ending=".keras") as partial:
         partial.write_text("weights")
     with written_beside(tmp_path / "folder") as partial:
         partial.mkdir()
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([other.name, "model.keras", "folder"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [*(other.name for other in others), "model.keras", "folder"]
+    )
 
 
 def test_a_folder_appears_when_the_block_ends_and_not_after_an_error(tmp_path):

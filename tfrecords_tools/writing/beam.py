@@ -45,7 +45,7 @@ def run(plan: Plan, output_dir: str, jobs: Iterable[Job], options: str, on_progr
     chosen.view_as(SetupOptions).save_main_session = False
     # Beam logs a worker's traceback before raising it; the DataError below has the important part.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-    context = shard.ShardContext(plan.listing.source, output_dir, plan.listing.axes, plan.options.encoding)
+    context = shard.ShardContext.of(plan, output_dir)
     jobs = list(jobs)
     done = threading.Event()
     watcher = threading.Thread(target=_watch, args=(output_dir, jobs, done, on_progress), daemon=True)

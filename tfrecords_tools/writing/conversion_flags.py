@@ -10,7 +10,7 @@ from tfrecords_tools.errors import UsageError
 from tfrecords_tools.images import encoding_options, rgb
 from tfrecords_tools.listing import choice, label_file, splitting
 from tfrecords_tools.sources import labelled, opening
-from tfrecords_tools.writing import planning
+from tfrecords_tools.writing import planning, slices
 
 
 class _Flag(NamedTuple):
@@ -198,6 +198,12 @@ _RUN = (
     _Flag("repair", False, "Rebuild only the damaged files of --output_dir from the images.", usual=True),
     _Flag("workers", 0, "Number of worker processes; 0 for one per core.", usual=True),
     _Flag(
+        "slice",
+        "",
+        "Write only part I of N of the shards, such as 0/4, on one of N machines that share --output_dir; "
+        "the same command without --slice completes the folder.",
+    ),
+    _Flag(
         "runner",
         "local",
         "What writes the shards: local processes, or beam for Apache Beam (pip install 'deepduel[beam]'), "
@@ -253,6 +259,10 @@ def require(flag_values: flags.FlagValues) -> None:
         raise UsageError(f"--workers must be 1 to 1024, or 0 for one per core, not {flag_values.workers}")
     if flag_values.repair and (flag_values.append or flag_values.dry_run):
         raise UsageError("--repair cannot be combined with --append or --dry_run")
+    if flag_values.slice:
+        slices.Slice.parse(flag_values.slice)
+        if flag_values.repair or flag_values.runner != "local":
+            raise UsageError("--slice cannot be combined with --repair or --runner=beam")
     if flag_values.beam_options and flag_values.runner != "beam":
         raise UsageError("--beam_options needs --runner=beam")
     duplicates.require_distance(flag_values.duplicate_distance)

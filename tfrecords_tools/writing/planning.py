@@ -5,6 +5,9 @@ workers, and again after an interruption.
 """
 
 import dataclasses
+import functools
+import hashlib
+import json
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -115,6 +118,11 @@ class Plan:
         labels = map(tuple, listing.labels[chosen].tolist())
         keys = [listing.key(index) for index in chosen]
         return Job(file, split, list(zip(keys, sizes, labels, places, strict=True)))
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the description, hex: other bytes of shards, another sum."""
+        return hashlib.sha256(json.dumps(self.description, sort_keys=True).encode()).hexdigest()
 
     @property
     def files(self) -> list[str]:

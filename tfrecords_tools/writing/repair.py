@@ -13,7 +13,7 @@ from tfrecords_tools.format import records, storage
 from tfrecords_tools.format.folder import Folder
 from tfrecords_tools.format.manifest import Manifest
 from tfrecords_tools.listing.listing import Listing
-from tfrecords_tools.writing import planning, rejection, shard, writer
+from tfrecords_tools.writing import ownership, planning, rejection, shard, writer
 from tfrecords_tools.writing.planning import Options, Plan
 
 _AS_THEN = "use the same images and options as then, or convert into a new folder"
@@ -79,7 +79,7 @@ def _plans(listing: Listing, options: Options, target: Folder, manifest: Manifes
         require_same_options(target.root, manifest, chosen, options)
         existing = generation | {"axes": {axis: list(names) for axis, names in manifest.axes.items()}}
         wanted = {key: plan.description[key] for key in existing}
-        writer.require_same(target.root, existing, wanted, remedy=_AS_THEN)
+        ownership.require_same(target.root, existing, wanted, remedy=_AS_THEN)
         plans.append(plan)
         base = _upto(manifest, plans)
     return plans
@@ -133,7 +133,7 @@ def _companions(
 
 def _rejected_again(target: Folder, plan: Plan) -> list[tuple[str, str]]:
     """Planned images that are in no shard, with the reasons found by checking them again."""
-    context = shard.ShardContext(plan.listing.source, target.root, plan.listing.axes, plan.options.encoding)
+    context = shard.ShardContext.of(plan, target.root)
     rows = []
     for job in plan.jobs(set(plan.files)):
         stored_keys = set(records.read_keys(target.view(job.file)))
@@ -162,6 +162,6 @@ def require_same_options(root: str, base: Manifest, listing: Listing, options: O
     """Raises DataError with what differs from the options that a folder was made with."""
     existing = {"name": base.name, **base.options}
     wanted = planning.describe_options(listing, options)
-    writer.require_same(
+    ownership.require_same(
         root, existing, {key: wanted.get(key) for key in existing} | {"source": None}, _AS_THEN
     )

@@ -24,7 +24,7 @@ from tfrecords_tools.format.storage import WORK
 from tfrecords_tools.images import image
 from tfrecords_tools.images.encoding_options import EncodingOptions
 from tfrecords_tools.workers import Counts
-from tfrecords_tools.writing.planning import Job
+from tfrecords_tools.writing.planning import Job, Plan
 
 Progress = Callable[[int, int, int], None]  # called with (images, bytes, rejected) so far
 _WRITE_BYTES = 2 << 20  # the disk works while the next images are decoded
@@ -38,6 +38,12 @@ class ShardContext:
     output_dir: str
     axes: dict[str, tuple[str, ...]]
     encoding: EncodingOptions
+    plan_sha256: str = ""
+
+    @classmethod
+    def of(cls, plan: Plan, output_dir: str) -> "ShardContext":
+        """What the shards of a plan share."""
+        return cls(plan.listing.source, output_dir, plan.listing.axes, plan.options.encoding, plan.sha256)
 
 
 def write(context: ShardContext, job: Job, counts: Counts) -> None:
@@ -128,6 +134,8 @@ def _write_records(
         "encodings": encodings,
         "reencoded": notes,
     }
+    if context.plan_sha256:
+        report["plan"] = context.plan_sha256
     return report, index, stream.getvalue()
 
 

@@ -1,6 +1,6 @@
 """`.convert/SHARD.json`: what is known of a published shard while its conversion is at work."""
 
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 from tfrecords_tools.format import documents
 from tfrecords_tools.format.documents import Count, FileName, HexDigest, SplitName
@@ -22,10 +22,14 @@ class Report(TypedDict):
     image_sizes: dict[str, Count]
     encodings: dict[str, Count]
     reencoded: dict[str, Count]
+    plan: NotRequired[HexDigest]
 
 
-def read(target: Folder, file: str) -> dict[str, Any] | None:
-    """The report of a published shard; None when it or a companion is missing or of another size.
+def read(target: Folder, file: str, plan: str) -> dict[str, Any] | None:
+    """The report of a published shard; None when it or a companion is missing, of another size or plan.
+
+    Args:
+      plan: the SHA-256 of the plan. A report of version 0.1.0 names none.
 
     Companions and reports are not synced to the disk one by one: after a power cut they may be empty,
     and the shard is written again.
@@ -38,5 +42,7 @@ def read(target: Folder, file: str) -> dict[str, Any] | None:
         return None
     sizes = {ending: target.size(file + ending) for ending in ENDINGS}
     if (report["file"], report["sizes"], set(report["sha256"])) != (file, sizes, set(ENDINGS)):
+        return None
+    if report.get("plan", plan) != plan:
         return None
     return cast(dict[str, Any], report)

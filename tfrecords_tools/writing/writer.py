@@ -12,39 +12,22 @@ import collections
 import dataclasses
 import hashlib
 import io
-import json
 import re
-import shlex
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
 
 from tfrecords_tools import workers
 from tfrecords_tools.errors import DataError
-from tfrecords_tools.format import documents, records, storage, tfds_metadata
 from tfrecords_tools.format import manifest as manifests
+from tfrecords_tools.format import records, storage, tfds_metadata
 from tfrecords_tools.format.folder import Folder
 from tfrecords_tools.format.manifest import ENDINGS, Manifest
-from tfrecords_tools.format.storage import WORK
-from tfrecords_tools.writing import beam, rejection, shard, shard_report
+from tfrecords_tools.writing import beam, ownership, rejection, shard, shard_report
 from tfrecords_tools.writing.planning import Job, Plan
 
-PLAN_FILE = f"{WORK}/plan.json"
 MAX_SIZES = 1_000  # image sizes listed in the manifest
-FLAGS = (
-    "name",
-    "encoding",
-    "image_size",
-    "fit",
-    "quality",
-    "shard_mb",
-    "num_shards",
-    "seed",
-    "split",
-    "group",
-)
 _OF_MANIFEST = ("name", "axes", "shards", "source", "images", "appends_to")  # said elsewhere in it
 
 
@@ -94,14 +77,18 @@ def write(
     if manifest is not None:
         return Written(manifest, 0.0, 0)
     start = time.monotonic()
-    _require_ours(target, plan)
+    ownership.require_ours(target, plan)
     lock = target.lock()
     manifest = finished(target, plan)
     if manifest is not None:  # by the conversion that had the lock
         return Written(manifest, 0.0, 0)
-    _require_ours(target, plan)
-    target.write(PLAN_FILE, json.dumps(plan.description, indent=1).encode())
-    done = {file: report for file in plan.files if (report := shard_report.read(target, file)) is not None}
+    ownership.require_ours(target, plan)
+    ownership.claim(target, plan)
+    done = {
+        file: report
+        for file in plan.files
+        if (report := shard_report.read(target, file, plan.sha256)) is not None
+    }
     if done:
         images_done = sum(report["records"] + len(report["rejected"]) for report in done.values())
         on_resume(len(done), images_done)
@@ -128,7 +115,7 @@ def run(
     Raises:
       DataError: an image killed its worker twice, the input changed, the disk is full.
     """
-    context = shard.ShardContext(plan.listing.source, output_dir, plan.listing.axes, plan.options.encoding)
+    context = shard.ShardContext.of(plan, output_dir)
     pool = workers.WorkerPool(shard.write, context, workers=max(1, processes), on_tick=on_progress)
     try:
         for _ in pool.run(jobs):
@@ -154,71 +141,14 @@ def finished(target: Folder, plan: Plan) -> Manifest | None:
         "axes": {axis: list(names) for axis, names in existing.axes.items()},
     }
     description |= {**existing.options, **last, "appends_to": plan.description["appends_to"]}
-    require_same(target.root, description, plan.description)
+    ownership.require_same(target.root, description, plan.description)
     _clear(target, existing)  # in case it was killed after its last act but one
     return existing
 
 
-def require_same(root: str, existing: dict, wanted: dict, remedy: str = "") -> None:
-    """Raises DataError with what differs between two descriptions, and the remedy."""
-    differing = [
-        key for key in wanted if key not in ("source", "images") and existing.get(key) != wanted[key]
-    ]
-    differences = [
-        f"{key} ({json.dumps(existing.get(key))} there, {json.dumps(wanted[key])} now)" for key in differing
-    ]
-    flags = [
-        f"--{key}={shlex.quote(str(existing[key]))}"
-        for key in differing
-        if existing.get(key) not in (None, "")
-    ]
-    usual_remedy = "choose another --output_dir, or delete this one"
-    if flags and set(differing) <= set(FLAGS):
-        usual_remedy = f"pass {' '.join(flags)} to continue it, {usual_remedy}"
-    other_input = wanted["source"] is not None and existing.get("source") != wanted["source"]
-    if other_input and (not differences or "shards" in differing):
-        counts = f"{existing.get('images')} images then, {wanted['images']} now"
-        differences.insert(0, f"the input's files, sizes or labels ({counts})")
-        usual_remedy += "; --append adds images that are new"
-    if differences:
-        raise DataError(
-            f"{root}: holds another conversion, which differs in {'; '.join(differences)}; "
-            f"{remedy or usual_remedy}"
-        )
-
-
-def require_new_or_ours(output_dir: str) -> None:
-    """Raises DataError unless the folder is new, empty, or holds a conversion, finished or not."""
-    target = storage.open_folder(output_dir)
-    if target.size(manifests.FILE_NAME) is None and target.size(PLAN_FILE) is None:
-        _require_empty(target)
-
-
-def _require_empty(target: Folder) -> None:
-    names = [name for name in target.names() if name != WORK]
-    if names:
-        raise DataError(
-            f"{target.root}: is not empty (it holds {names[0]!r}) and no unfinished conversion; "
-            "choose a new or empty --output_dir"
-        )
-
-
-def _require_ours(target: Folder, plan: Plan) -> None:
-    """Raises DataError unless the folder is new, empty, or left by a run of this plan."""
-    if target.size(PLAN_FILE) is None:
-        if plan.base is None:
-            _require_empty(target)
-        return
-    try:
-        description = documents.read(target.read(PLAN_FILE, limit=documents.MAX_BYTES), dict[str, Any])
-    except ValueError as error:
-        raise DataError(f"{target.root}/{PLAN_FILE}: unreadable ({error}); delete --output_dir") from error
-    require_same(target.root, description, plan.description)
-
-
 def _all_reports(target: Folder, plan: Plan) -> list[dict]:
     """The reports of all shards. Raises DataError when one was removed meanwhile."""
-    reports = {file: shard_report.read(target, file) for file in plan.files}
+    reports = {file: shard_report.read(target, file, plan.sha256) for file in plan.files}
     for file, report in reports.items():
         if report is None:
             raise DataError(

@@ -1,0 +1,87 @@
+"""Which conversion a data folder belongs to: `.convert/plan.json` says so until the manifest does."""
+
+import json
+import shlex
+from typing import Any
+
+from tfrecords_tools.errors import DataError
+from tfrecords_tools.format import documents, storage
+from tfrecords_tools.format import manifest as manifests
+from tfrecords_tools.format.folder import WORK, Folder
+from tfrecords_tools.writing.planning import Plan
+
+PLAN_FILE = f"{WORK}/plan.json"
+_FLAGS = (
+    "name",
+    "encoding",
+    "image_size",
+    "fit",
+    "quality",
+    "shard_mb",
+    "num_shards",
+    "seed",
+    "split",
+    "group",
+)
+
+
+def require_same(root: str, existing: dict, wanted: dict, remedy: str = "") -> None:
+    """Raises DataError with what differs between two descriptions, and the remedy."""
+    differing = [
+        key for key in wanted if key not in ("source", "images") and existing.get(key) != wanted[key]
+    ]
+    differences = [
+        f"{key} ({json.dumps(existing.get(key))} there, {json.dumps(wanted[key])} now)" for key in differing
+    ]
+    flags = [
+        f"--{key}={shlex.quote(str(existing[key]))}"
+        for key in differing
+        if existing.get(key) not in (None, "")
+    ]
+    usual_remedy = "choose another --output_dir, or delete this one"
+    if flags and set(differing) <= set(_FLAGS):
+        usual_remedy = f"pass {' '.join(flags)} to continue it, {usual_remedy}"
+    other_input = wanted["source"] is not None and existing.get("source") != wanted["source"]
+    if other_input and (not differences or "shards" in differing):
+        counts = f"{existing.get('images')} images then, {wanted['images']} now"
+        differences.insert(0, f"the input's files, sizes or labels ({counts})")
+        usual_remedy += "; --append adds images that are new"
+    if differences:
+        raise DataError(
+            f"{root}: holds another conversion, which differs in {'; '.join(differences)}; "
+            f"{remedy or usual_remedy}"
+        )
+
+
+def require_new_or_ours(output_dir: str) -> None:
+    """Raises DataError unless the folder is new, empty, or holds a conversion, finished or not."""
+    target = storage.open_folder(output_dir)
+    if target.size(manifests.FILE_NAME) is None and target.size(PLAN_FILE) is None:
+        _require_empty(target)
+
+
+def _require_empty(target: Folder) -> None:
+    names = [name for name in target.names() if name != WORK]
+    if names:
+        raise DataError(
+            f"{target.root}: is not empty (it holds {names[0]!r}) and no unfinished conversion; "
+            "choose a new or empty --output_dir"
+        )
+
+
+def require_ours(target: Folder, plan: Plan) -> None:
+    """Raises DataError unless the folder is new, empty, or left by a run of this plan."""
+    if target.size(PLAN_FILE) is None:
+        if plan.base is None:
+            _require_empty(target)
+        return
+    try:
+        description = documents.read(target.read(PLAN_FILE, limit=documents.MAX_BYTES), dict[str, Any])
+    except ValueError as error:
+        raise DataError(f"{target.root}/{PLAN_FILE}: unreadable ({error}); delete --output_dir") from error
+    require_same(target.root, description, plan.description)
+
+
+def claim(target: Folder, plan: Plan) -> None:
+    """Writes plan.json: from now on the folder is this plan's."""
+    target.write(PLAN_FILE, json.dumps(plan.description, indent=1).encode())
