@@ -20,6 +20,7 @@ from absl import flags
 
 from deepduel import presets, subcommands, toy_images
 from deepduel.runs import training_run
+from deepduel.runs.training_state import State
 from tests.conftest import run_command
 from tests.docs.blocks import PAGES, ROOT, Block, anchors, blocks, flag_names, links, prose
 from tests.helpers import fake_runs
@@ -140,7 +141,8 @@ def begin_training(given: list[str], block: Block, monkeypatch) -> None:
 
     def train(options, tasks, **_):
         begun.append(options.workdir)
-        return {"epoch": 1} | {f"val_{task.axis}_accuracy": 1.0 for task in tasks}
+        history = [{"epoch": 1, "seconds": 1.0} | {f"val_{task.axis}_accuracy": 1.0 for task in tasks}]
+        return State(epoch=1, history=history, best={task.axis: (1.0, 1) for task in tasks})
 
     monkeypatch.setattr(training_run, "train", train)
     assert run_command(importlib.import_module("deepduel.train"), *presets.resolve(given)) == 0, block.place
