@@ -24,6 +24,7 @@ from tfrecords_tools.listing.listing import Listing, require_all_classes, requir
 from tfrecords_tools.sources import opening
 from tfrecords_tools.writing import (
     conversion_flags,
+    conversion_options,
     curation,
     ownership,
     planning,
@@ -62,8 +63,8 @@ def planned(options: flags.FlagValues) -> planning.Plan:
 
 def _listed(options: flags.FlagValues) -> tuple[Listing, planning.Options, manifests.Manifest | None]:
     """The images, in the splits that they get; the options; and the manifest to which this appends."""
-    conversion_flags.require(options)
-    chosen = conversion_flags.options(options)
+    conversion_options.require(options)
+    chosen = conversion_options.options(options)
     base = manifests.load(options.output_dir) if options.append else None
     if not (base or options.repair or options.dry_run):
         ownership.require_new_or_ours(options.output_dir)
@@ -73,8 +74,8 @@ def _listed(options: flags.FlagValues) -> tuple[Listing, planning.Options, manif
         listing = folder.scan(
             options.input_dir,
             layout=str(base.options["layout"]) if base and options.layout is None else options.layout,
-            labels=conversion_flags.label_file_options(options),
-            choice=conversion_flags.image_choice(options),
+            labels=conversion_options.label_file_options(options),
+            choice=conversion_options.image_choice(options),
             seed=options.seed,
             allow_missing_classes=bool(options.split) or _incomplete(options),
             axes=base.axes if base else None,

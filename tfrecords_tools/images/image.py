@@ -17,7 +17,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from tfrecords_tools.images import jpeg, limits, rgb, tiff
+from tfrecords_tools.images import description, jpeg, limits, rgb
 from tfrecords_tools.images.encoding_options import KEEP, MAX_PIXELS, EncodingOptions
 from tfrecords_tools.images.scratch import scratch
 
@@ -221,13 +221,9 @@ def _read_other(
             return read(opened)
 
 
-def _kind(opened: Image.Image) -> str:
-    return "JPEG" if opened.format == "MPO" else str(opened.format)
-
-
 def _take(opened: Image.Image, data: bytes, encoding: EncodingOptions) -> Checked:
-    kind, mode = _kind(opened), opened.mode
-    animated = kind != "JPEG" and _is_animated(opened, data)
+    kind, mode = description.kind(opened), opened.mode
+    animated = kind != "JPEG" and description.is_animated(opened, data)
     # Pillow turns TIFFs while it loads them, and knows the Exif block of PNGs only once they are loaded.
     orientation = rgb.orientation(opened, data) if kind == "TIFF" else 1
     opened.load()
@@ -238,39 +234,10 @@ def _take(opened: Image.Image, data: bytes, encoding: EncodingOptions) -> Checke
         return Checked(data, opened.height, opened.width, "png")
     bits = rgb.bits_used(opened) if rgb.is_deep(opened) and encoding.pixels.range is None else 16
     upright = rgb.upright(opened, data, encoding.pixels)
-    note = _why(kind, mode, data, animated, orientation) if encoding.encoding == "keep" else ""
+    note = description.why(kind, mode, data, animated, orientation) if encoding.encoding == "keep" else ""
     if bits <= FEW_BITS:
         note = f"{note or kind}{DARK}"
     return _encoded(upright, encoding, note)
-
-
-def _is_animated(opened: Image.Image, data: bytes) -> bool:
-    """Whether a file has several images, without visiting them all."""
-    if opened.format == "TIFF":
-        header = tiff.scan(data)
-        return header is not None and header.several
-    if opened.format == "GIF":
-        return bool(opened.is_animated)  # type: ignore[attr-defined]
-    return getattr(opened, "n_frames", 1) > 1
-
-
-def _why(kind: str, mode: str, data: bytes, animated: bool, orientation: int) -> str:
-    """The reason why an image's own bytes are not stored."""
-    words = [kind]
-    if kind == "PNG" and data[24] == 16:
-        words.append("of 16 bits")
-    elif kind in ("PNG", "JPEG") and mode not in ("RGB", "L"):
-        words.append({"P": "with palette", "RGBA": "with alpha", "LA": "with alpha"}.get(mode, mode))
-    if animated:
-        words.append("animated, first frame")
-    if orientation != 1:
-        words.append(f"EXIF orientation {orientation}")
-    if words == ["PNG"]:
-        words.append("with transparency")
-    if words == ["JPEG"]:
-        header = jpeg.scan(data)
-        words.append("unusual coding" if header is None else header.coding)
-    return ", ".join(words)
 
 
 def _encoded(upright: Image.Image, encoding: EncodingOptions, note: str = "") -> Checked:
