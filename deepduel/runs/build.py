@@ -2,12 +2,13 @@
 
 import contextlib
 import dataclasses
+import pathlib
 
 import keras
 import tensorflow as tf
 
 from deepduel.decoding.split import Split
-from deepduel.networks import keras_graph, task_model
+from deepduel.networks import keras_graph, start_model, task_model, weight_transfer
 from deepduel.reading import order
 from deepduel.runs.options import RunOptions, TaskOptions
 from deepduel.training import devices, optimizers, task_losses
@@ -86,6 +87,8 @@ def _task(
         seed=options.seed,
         extractor=owner.model.extractor if owner else None,
     )
+    if task.start_from:
+        _start(task, model, pathlib.Path(options.workdir), head_only=owner is not None)
     return Task(
         task.axis,
         model,
@@ -100,3 +103,12 @@ def _task(
         shares_extractor=owner is not None,
         plateau=plateau,
     )
+
+
+def _start(task: TaskOptions, model: task_model.TaskModel, workdir: pathlib.Path, *, head_only: bool) -> None:
+    """Gives the networks the weights of another run's; in a begun run, of the model that it started from."""
+    kept = start_model.kept(workdir, task.axis)
+    start = kept or start_model.find(task.start_from or "", task.axis)
+    taken = weight_transfer.transfer(start, model, head_only=head_only)
+    if not kept:
+        print(f"{task.axis}: starts from {taken}")

@@ -1,19 +1,24 @@
 """What a run without flags trains: a network and its settings that follow from the images and the machine.
 
 They are chosen where --backbone is auto, for all flags below that the command line leaves out, and written to
-train.flags like any other value. A run that was begun keeps its choice. The module imports no TensorFlow.
+train.flags like any other value. A run that was begun keeps its choice, and one that starts from another has
+the settings of that one. The module imports no TensorFlow.
 """
 
 import os
 import pathlib
 import re
 import socket
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from absl import flags
 
 from deepduel.decoding.split import Split
+from deepduel.networks import start_model
+from deepduel.networks.run_card import RunCard
+from deepduel.runs import task_flags
 from deepduel.training import devices
 from tfrecords_tools import host_cpus
 
@@ -21,6 +26,7 @@ CHOSEN = (
     "backbone", "head", "image_size", "augmentation", "batch_size", "epochs", "optimizer", "learning_rate",
     "schedule", "cache", "views",
 )  # fmt: skip
+_OF_START = (*(name for name in CHOSEN if name not in ("cache", "views")), "input_filter", "stem_stride")
 PRETRAINED, WEIGHTS_FILE = "efficientnetv2b0", "efficientnetv2-b0_notop.h5"
 _HOST, _TIMEOUT_SECONDS = ("storage.googleapis.com", 443), 2.0  # from which Keras downloads
 _SMALLEST_FOR_IMAGENET = 96  # pixels; smaller images show less than what ImageNet's networks look for
@@ -44,6 +50,12 @@ def choose(options: flags.FlagValues, axes: list[str]) -> list[str]:
     if stored:
         _set(options, stored)
         return []
+    starts = task_flags.per_task("start_from", options.start_from or [], axes, required=False)
+    starts = {axis: name for axis, name in starts.items() if name != "none"}
+    if starts:
+        values = _of_start(starts)
+        words = [f"--{name}={value}" for name in _set(options, values) for value in values[name]]
+        return [f"settings of {' and '.join(dict.fromkeys(starts.values()))}: {' '.join(words)}"]
     split = Split(options.data_dir, options.train_split)
     if not len(split):
         return []  # an error that says so comes later
@@ -53,6 +65,24 @@ def choose(options: flags.FlagValues, axes: list[str]) -> list[str]:
         if words:
             lines.append(f"  {' '.join(words)}: {choice.reason}")
     return lines
+
+
+def _of_start(starts: dict[str, str]) -> dict[str, list[str]]:
+    """The settings of the runs that tasks start from, `starts` is {axis: what --start_from names for it}."""
+    values: dict[str, list[str]] = {}
+    for axis, name in starts.items():
+        run, task = start_model.run_and_task(name, axis)
+        stored = _stored(run / "train.flags", _OF_START)
+        for flag, texts in stored.items():
+            if flag not in task_flags.NAMES:
+                values.setdefault(flag, texts)
+                continue
+            value = task_flags.per_task(flag, texts, list(RunCard.load(run).tasks), required=False).get(task)
+            if value is not None:
+                values.setdefault(flag, [value])
+                if value != values[flag][0]:
+                    values[flag].append(f"{axis}={value}")
+    return values
 
 
 def _set(options: flags.FlagValues, values: dict[str, list[str]]) -> list[str]:
@@ -65,14 +95,14 @@ def _set(options: flags.FlagValues, values: dict[str, list[str]]) -> list[str]:
     return names
 
 
-def _stored(path: pathlib.Path) -> dict[str, list[str]]:
-    """The choice of a run that was begun; nothing for a new one."""
+def _stored(path: pathlib.Path, names: Sequence[str] = CHOSEN) -> dict[str, list[str]]:
+    """The flags of a run that was begun, of those in `names`; nothing for a new one."""
     if not path.exists():
         return {}
     stored: dict[str, list[str]] = {}
     for line in path.read_text("utf-8").splitlines():
         match = re.fullmatch(r"--(\w+)=(.*)", line.strip())
-        if match and match[1] in CHOSEN:
+        if match and match[1] in names:
             stored.setdefault(match[1], []).append(match[2])
     return stored
 

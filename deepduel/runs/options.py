@@ -28,6 +28,8 @@ class TaskOptions:
       class_weights: weights of the classes in the loss: "none", "balanced", or "NAME=2,OTHER=0.5".
       ema: decay of the running averages of its weights, 0 <= ema < 1; 0 for none.
       monitor: validation metric that decides which epoch is the best: "accuracy", "auc" or "loss".
+      start_from: the run or the model to start from, see `start_model.find`; None for the architecture's
+        initial weights.
       early_stopping: epochs without improvement after which it stops; 0 for never.
 
     Raises:
@@ -44,6 +46,7 @@ class TaskOptions:
     ema: float = 0.0
     monitor: str = "accuracy"
     early_stopping: int = 0
+    start_from: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.ema < 1:

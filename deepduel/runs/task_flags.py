@@ -36,10 +36,15 @@ _FLAGS = {  # name: (default, help)
         "Initial weights of the backbone: imagenet, none (random), or a file. auto is none for small_cnn and "
         "forensic_cnn, else imagenet.",
     ),
+    "start_from": (
+        "none",
+        "Another run, RUN or RUN/TASK, whose best model to start from: its backbone, and its head as far as "
+        "layers and classes are the same.",
+    ),
     "fine_tune": (
         "none",
-        "Which part of the backbone to train: none, all, or last:N for its last N layers with weights. With "
-        "--weights=none, small_cnn and forensic_cnn are trained completely.",
+        "Which part of the backbone to train: none, all, or last:N for its last N layers with weights. "
+        "small_cnn and forensic_cnn are trained completely unless --weights or --start_from is given.",
     ),
     "batch_norm": (
         "auto",
@@ -180,6 +185,7 @@ def _task(axis: str, value: dict[str, str], changes: dict[str, str]) -> "TaskOpt
         class_weights=value["class_weights"],
         ema=_number("ema", value["ema"], float),
         monitor=value["monitor"],
+        start_from=None if value["start_from"] == "none" else value["start_from"],
         early_stopping=_number("early_stopping", value["early_stopping"], int),
     )
 
@@ -188,9 +194,12 @@ def _architecture(value: dict[str, str]) -> "Architecture":
     from deepduel.networks.architecture import OWN_BACKBONES, Architecture
 
     own, weights, fine_tune = value["backbone"] in OWN_BACKBONES, value["weights"], value["fine_tune"]
+    starts = value["start_from"] != "none"
+    if starts and weights not in ("auto", "none"):
+        raise UsageError(f"--start_from gives the backbone its weights; leave --weights={weights} out")
     if weights == "auto":
-        weights = "none" if own else "imagenet"
-    if own and weights == "none" and fine_tune == "none":
+        weights = "none" if own or starts else "imagenet"
+    if own and weights == "none" and fine_tune == "none" and not starts:
         fine_tune = "all"
     return Architecture(
         backbone=value["backbone"],

@@ -24,7 +24,7 @@ def _augmentation_parameters() -> tuple[str, ...]:
 # The flags that --help shows, by group; --helpfull shows the remaining ones of each group too.
 USUAL = {
     "Data": ("data_dir", "tasks", "train_split", "validation_split", "cache"),
-    "Model": ("backbone", "head", "weights", "fine_tune", "image_size"),
+    "Model": ("backbone", "head", "weights", "start_from", "fine_tune", "image_size"),
     "Optimisation": (
         "epochs", "batch_size", "micro_batch", "optimizer", "learning_rate", "schedule", "class_weights",
         "early_stopping", "precision",

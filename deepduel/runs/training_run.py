@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from deepduel.decoding.image import libraries
 from deepduel.decoding.split import Split
-from deepduel.networks import input_filters
+from deepduel.networks import input_filters, start_model
 from deepduel.networks.run_card import RunCard, TaskCard
 from deepduel.reading import pipeline
 from deepduel.runs import (
@@ -72,6 +72,9 @@ def train(
     with run_folder.locked(workdir):
         trainer = build.trainer(options, tasks, train_split)
         _check_micro_batch(trainer, changes)
+        if not (workdir / run_folder.FLAGS_NAME).exists():  # first, so that a killed command can be repeated
+            run_folder.write_flags(workdir, flags)
+        _keep_start_models(tasks, workdir)
         card = _card(options, train_split, validation_split, trainer, reading)
         run_folder.keep_card(card, workdir, train_split.manifest)
         run_folder.write_flags(workdir, flags)
@@ -86,6 +89,12 @@ def train(
         run_folder.record(workdir, changes, epoch=state.epoch, step=state.step)
         _print_beginning(session, tasks, changes)
         return memory_fallback.fit(session, restore)
+
+
+def _keep_start_models(tasks: list[TaskOptions], workdir: pathlib.Path) -> None:
+    for task in tasks:
+        if task.start_from and not start_model.kept(workdir, task.axis):
+            start_model.keep(start_model.find(task.start_from, task.axis), workdir, task.axis)
 
 
 def _restore(
@@ -137,6 +146,9 @@ def _print_beginning(
         print(f"resuming at epoch {state.epoch + 1}{total}, step {state.step}")
         for change in changes:
             print(f"changed: {change}")
+    else:
+        for task_options in tasks:
+            _warn_of_head(task_options)
     _print_plan(session.train_split, session.validation_split, trainer, reading)
     for task_options in tasks:
         print(task_options.augmentation_line)
@@ -228,6 +240,15 @@ def _print_plan(
             missing = data_checks.classes_without_images(split, task.name)
             if missing:
                 print(f"{task.name}: split {split.name!r} has no image of {', '.join(missing)}")
+
+
+def _warn_of_head(task: TaskOptions) -> None:
+    weights = pathlib.Path(task.architecture.weights)
+    if weights.suffix == ".keras" and (weights.parent.parent / "run.json").exists():
+        print(
+            f"{task.axis}: takes the backbone of {weights}, and not its head; --start_from={weights.parent} "
+            "takes both"
+        )
 
 
 def _warn_of_statistics(task: Task, micro_batch: int, batch_size: int) -> None:
