@@ -22,7 +22,12 @@ USUAL = {"Flags": ("runs", "split", "output", "data_dir", "bootstrap")}
 flags.DEFINE_multi_string(
     "runs", None, "The two run folders; they may be written without the flag's name.", flag_values=FLAGS
 )
-flags.DEFINE_string("split", "validation", "Split on which both were evaluated.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "split",
+    "validation",
+    "Evaluation of both runs: the name of the split, or --name of deepduel.evaluate.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_list(
     "output",
     None,

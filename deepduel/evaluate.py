@@ -3,11 +3,12 @@
     python -m deepduel.evaluate --workdir=RUN --data_dir=SHARDS
 
 writes report.html, metrics.json and predictions.csv into
-RUN/evaluation/SPLIT/. Every record is evaluated exactly once, whatever the
-batch size, and the metrics are scikit-learn's.
+RUN/evaluation/SPLIT/, or RUN/evaluation/DATA-SPLIT/ for a data set that the
+run was not trained on; --name gives the folder another name. Every record is
+evaluated exactly once, whatever the batch size, and the metrics are
+scikit-learn's.
 """
 
-import pathlib
 import sys
 
 from absl import flags
@@ -20,13 +21,20 @@ from tfrecords_tools.format import manifest
 
 FLAGS = flags.FlagValues()
 USUAL = {
-    "Run and data": ("workdir", "data_dir", "split", "tasks", "model"),
+    "Run and data": ("workdir", "data_dir", "split", "tasks", "model", "name"),
     "Figures": ("bootstrap", "robustness", "robustness_images", "duplicates", "metadata", "group_by"),
 }
 FURTHER = {"Reading": ("batch_size", "micro_batch", "reader", "threads", "on_error", "remote_cache")}
 prediction_flags.define(FLAGS)
 flags.DEFINE_string("data_dir", None, "Folder of shards.", flag_values=FLAGS)
 flags.DEFINE_string("split", "validation", "Split to evaluate on.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "name",
+    None,
+    "Name of this evaluation, its folder below RUN/evaluation; by default the split's, after that of the "
+    "data set if the run was not trained on it.",
+    flag_values=FLAGS,
+)
 read_flags.define(FLAGS, ("reader", "threads", "on_error", "remote_cache"))
 flags.DEFINE_integer(
     "bootstrap",
@@ -97,9 +105,16 @@ def _require_columns(options: flags.FlagValues) -> None:
 
 def _evaluate(options: flags.FlagValues) -> None:
     from deepduel.evaluation import duplicates as duplicate_search
-    from deepduel.evaluation import group_columns, metrics_document, predictions, provenance, robustness
+    from deepduel.evaluation import (
+        group_columns,
+        metrics_document,
+        output_folder,
+        predictions,
+        provenance,
+        robustness,
+    )
     from deepduel.prediction.predictor import Predictor
-    from deepduel.reports import gallery, report_page
+    from deepduel.reports import gallery, model_card, report_page
 
     predictor = Predictor(
         options.workdir, tasks=options.tasks, model=options.model, micro_batch=options.micro_batch
@@ -107,6 +122,9 @@ def _evaluate(options: flags.FlagValues) -> None:
     splits = manifest.load(options.data_dir, shards=False).splits
     name = predictor.card.evaluated_split(options.split, splits)
     split, labels = predictions.open_split(options.data_dir, name, predictor)
+    folder = output_folder.choose(
+        options.workdir, options.name, options.split, split.manifest, predictor.card
+    )
     for axis, numbers in labels.items():
         if (numbers < 0).all():
             print(f"{axis}: split {options.split!r} has no labels for this task; it is left out")
@@ -130,7 +148,6 @@ def _evaluate(options: flags.FlagValues) -> None:
             document["tasks"][axis]["robustness"] = curves
     galleries = {axis: gallery.galleries(predicted, predictor, axis) for axis in document["tasks"]}
     pairs = gallery.pairs(duplicates.pairs)
-    folder = pathlib.Path(options.workdir, "evaluation", options.split)
     metrics_document.save(folder, document, predicted, report_page.render(document, galleries, pairs))
     print(table(document))
     if document["left_out"]:
@@ -147,6 +164,7 @@ def _evaluate(options: flags.FlagValues) -> None:
                 f"warning: a baseline that sees only file size, image size, JPEG tables and mean colour "
                 f"reaches {best:.1%} balanced accuracy on {axis}; see the report"
             )
+    model_card.write(options.workdir)
     print(f"report: {folder / 'report.html'}")
 
 

@@ -52,6 +52,7 @@ def main(options: flags.FlagValues, typed: Sequence[str] | None = None) -> int:
     import tensorflow as tf
 
     from deepduel.decoding import bad_records
+    from deepduel.reports import model_card
     from deepduel.runs import training_run
     from deepduel.runs.stopping import Stopped
 
@@ -71,6 +72,7 @@ def main(options: flags.FlagValues, typed: Sequence[str] | None = None) -> int:
         accuracy, (_, epoch) = state.value_at_best(axis, f"val_{axis}_accuracy"), state.best[axis]
         model = f"{options.workdir}/{axis}/best.keras"
         print(f"{axis}: validation accuracy {accuracy:.2%} at epoch {epoch}, the best one: {model}")
+    model_card.write(options.workdir)
     words = [f"--workdir={options.workdir}", f"--data_dir={options.data_dir}"]
     print(f"evaluate: {shlex.join(['python', '-m', 'deepduel.evaluate', *words])}")
     return 0
