@@ -24,7 +24,7 @@ def _augmentation_parameters() -> tuple[str, ...]:
 # The flags that --help shows, by group; --helpfull shows the remaining ones of each group too.
 USUAL = {
     "Data": ("data_dir", "tasks", "train_split", "validation_split", "cache"),
-    "Model": ("backbone", "head", "weights", "start_from", "fine_tune", "image_size"),
+    "Model": ("backbone", "head", "weights", "fine_tune", "image_size"),
     "Optimisation": (
         "epochs", "batch_size", "micro_batch", "optimizer", "learning_rate", "schedule", "class_weights",
         "early_stopping", "precision",
@@ -38,7 +38,7 @@ FURTHER = {
         "sampling", "views", "host_size", "fit", "native_resolution", "reader", "fast_decode", "threads",
         "on_error", "remote_cache",
     ),
-    "Model": ("batch_norm", "input_filter", "stem_stride", "shared_backbone", "mirrored"),
+    "Model": ("start_from", "batch_norm", "input_filter", "stem_stride", "shared_backbone", "mirrored"),
     "Optimisation": ("warmup", "weight_decay", "clip_norm", "ema", "label_smoothing", "monitor"),
     "Augmentation": _augmentation_parameters(),
     "Run": ("devices", "save_every", "keep_epochs"),

@@ -19,6 +19,7 @@ import pytest
 from absl import flags
 
 from deepduel import presets, subcommands, toy_images
+from deepduel.reports import model_card
 from deepduel.runs import training_run
 from deepduel.runs.training_state import State
 from tests.conftest import run_command
@@ -145,6 +146,7 @@ def begin_training(given: list[str], block: Block, monkeypatch) -> None:
         return State(epoch=1, history=history, best={task.axis: (1.0, 1) for task in tasks})
 
     monkeypatch.setattr(training_run, "train", train)
+    monkeypatch.setattr(model_card, "write", lambda workdir: None)
     assert run_command(importlib.import_module("deepduel.train"), *presets.resolve(given)) == 0, block.place
     assert len(begun) == 1, block.place
 
