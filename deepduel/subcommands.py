@@ -13,6 +13,7 @@ class Subcommand(NamedTuple):
 
 
 SUBCOMMANDS = {
+    "fit": Subcommand("deepduel.fit", "Convert, train and evaluate in one command."),
     "convert": Subcommand("tfrecords_tools.convert", "Convert a folder of images to shards."),
     "train": Subcommand("deepduel.train", "Train an image classifier on shards."),
     "evaluate": Subcommand("deepduel.evaluate", "Evaluate the models of a run, and write a report."),

@@ -171,7 +171,8 @@ def parse(flag_values: flags.FlagValues, argv: Sequence[str], *, words: str | No
     flag = flag_values[words]
     if not isinstance(flag, flags.MultiFlag):
         if flag.present or len(rest) > 1:
-            raise UsageError(f"takes one {words}, got {' '.join([*[str(flag.value)] * flag.present, *rest])}")
+            values = [*[str(flag.value)] * flag.present, *rest]
+            raise UsageError(f"takes a single value of --{words}, got {' '.join(values)}")
         flag.parse(rest[0])
         return
     for word in rest:

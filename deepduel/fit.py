@@ -1,0 +1,134 @@
+"""From a folder of images to a trained and evaluated classifier, in one command.
+
+    python -m deepduel.fit IMAGES
+
+It converts the images to OUTPUT/shards, trains in OUTPUT/run-01, evaluates, and
+prints the accuracy, the report and the command that predicts a picture. OUTPUT
+is IMAGES.deepduel by default. After an interruption the same command resumes.
+When there are new images in IMAGES, it appends them and trains on in the next
+folder, OUTPUT/run-02, from the models of the one before.
+
+The flags of deepduel.train may be given too.
+"""
+
+import copy
+import json
+import pathlib
+import shlex
+import sys
+from types import ModuleType
+
+from absl import flags
+
+from deepduel import evaluate, train
+from deepduel.networks.run_card import RunCard
+from deepduel.runs import train_flags
+from tfrecords_tools import cli, convert
+from tfrecords_tools.errors import UsageError
+from tfrecords_tools.format import manifest
+
+FLAGS = flags.FlagValues()
+WORDS = "images"  # the flag of a word without a name
+_OWN = ("images", "output")
+_REPLACED = ("data_dir", "workdir")  # flags of deepduel.train that follow from --output
+flags.DEFINE_string(
+    "images", None, "Folder of images; it may be written without the flag's name.", flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "output",
+    None,
+    "Folder for shards, models and report; by default --images followed by .deepduel.",
+    flag_values=FLAGS,
+)
+for _name in train.FLAGS:
+    if _name not in _REPLACED and train.FLAGS[_name].name == _name:
+        FLAGS[_name] = copy.deepcopy(train.FLAGS[_name])
+
+
+def _groups(groups: cli.Groups) -> dict[str, tuple[str, ...]]:
+    return {heading: tuple(name for name in names if name in FLAGS) for heading, names in groups.items()}
+
+
+USUAL = {"Images and results": _OWN} | _groups(train_flags.USUAL)
+FURTHER = _groups(train_flags.FURTHER)
+
+
+def main(options: flags.FlagValues) -> int:
+    """Runs the commands one after the other, and returns the exit code."""
+    if not options.images:
+        raise UsageError("needs a folder of images: deepduel fit IMAGES")
+    images = options.images.rstrip("/")
+    output = pathlib.Path(options.output or f"{images}.deepduel")
+    shards = output / "shards"
+    _convert(images, shards)
+    workdir, words = _run(output, manifest.load(shards))
+    given = [
+        word
+        for name in options
+        if name not in _OWN and options[name].present
+        for word in options[name].serialize().splitlines()
+    ]
+    code = _call(train, f"--data_dir={shards}", f"--workdir={workdir}", *words, *given)
+    if code or options.dry_run:
+        return code
+    _call(evaluate, f"--workdir={workdir}", f"--data_dir={shards}")
+    _print_result(workdir, images)
+    return 0
+
+
+def _convert(images: str, shards: pathlib.Path) -> None:
+    """Converts the images, or appends the new ones to what is converted."""
+    whole = (shards / manifest.FILE_NAME).is_file()
+    _call(convert, f"--input_dir={images}", f"--output_dir={shards}", *["--append"] * whole)
+
+
+def _run(output: pathlib.Path, data: manifest.Manifest) -> tuple[pathlib.Path, list[str]]:
+    """(folder of the run to train, flags that resume it or begin it from the models of the run before)."""
+    runs = sorted(path.parent for path in output.glob("run-*/run.json"))
+    if not runs:
+        return output / "run-01", []
+    last = runs[-1]
+    if RunCard.load(last).data_source == data.source:
+        own = last / "train.flags"
+        return last, [f"--flagfile={own}", f"--workdir={last}"] if own.is_file() else []
+    following = output / f"run-{int(last.name.removeprefix('run-')) + 1:02d}"
+    words = [f"--flagfile={last}/train.flags", f"--workdir={following}"]
+    models = {axis: last / axis / "best.keras" for axis in RunCard.load(last).tasks}
+    if all(path.is_file() for path in models.values()):
+        words += [f"--weights={axis}={path}" for axis, path in models.items()]
+        words += ["--fine_tune=all"] * ("--backbone=small_cnn" in (last / "train.flags").read_text("utf-8"))
+        print(f"new images since {last}: training continues from its models in {following}", flush=True)
+    return following, words
+
+
+def _call(module: ModuleType, *words: str) -> int:
+    """Runs a command in this process; its errors are raised."""
+    print(f"\n$ python -m {module.__name__} {shlex.join(words)}", flush=True)
+    values = flags.FlagValues()
+    for name in module.FLAGS:
+        if module.FLAGS[name].name == name:
+            values[name] = copy.deepcopy(module.FLAGS[name])
+    cli.parse(values, [module.__name__, *words])
+    return module.main(values) or 0
+
+
+def _print_result(workdir: pathlib.Path, images: str) -> None:
+    folder = workdir / "evaluation" / "validation"
+    document = json.loads((folder / "metrics.json").read_text("utf-8"))
+    print()
+    for axis, task in document["tasks"].items():
+        accuracy, count = task["overall"]["accuracy"], task["images"]
+        print(f"{axis}: {accuracy:.2%} of {count:,} images of {images} that it was not trained on are right")
+    print(f"report: {folder / 'report.html'}")
+    print(f"predict: deepduel predict --workdir={shlex.quote(str(workdir))} PHOTO.jpg")
+
+
+def entry() -> int:
+    """The command; returns its exit code."""
+    return cli.run(
+        main, FLAGS, name="deepduel.fit", usual=USUAL, further=FURTHER, words=WORDS, usage="IMAGES",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(entry())

@@ -1,0 +1,52 @@
+"""One command from class folders to an evaluated model; repeated, it resumes, and takes new images up."""
+
+import shutil
+
+import pytest
+
+from deepduel import fit
+from deepduel.networks.run_card import RunCard
+from tests.conftest import history_rows, run_command
+from tests.helpers import folders
+from tfrecords_tools.format import manifest
+
+NETWORK = ("--backbone=small_cnn", "--head=avg", "--image_size=8", "--augmentation=none", "--batch_size=16")
+
+
+@pytest.mark.slow
+def test_a_folder_becomes_a_model_and_new_images_continue_it(tmp_path, capsys):
+    images = folders.make(tmp_path / "my images", {"cats": 20, "dogs": 10})
+    output = tmp_path / "my images.deepduel"
+    assert run_command(fit, f"{images}/", *NETWORK, "--epochs=1") == 0
+    printed = capsys.readouterr().out
+    assert f"of 6 images of {images} that it was not trained on are right" in printed
+    assert f"report: {output}/run-01/evaluation/validation/report.html" in printed
+    assert f"predict: deepduel predict --workdir='{output}/run-01' PHOTO.jpg" in printed
+    assert (output / "run-01" / "evaluation" / "validation" / "report.html").is_file()
+
+    assert run_command(fit, images, *NETWORK, "--epochs=2") == 0  # resumes
+    assert "nothing to append" in capsys.readouterr().out
+    assert len(history_rows(output / "run-01")) == 2
+
+    more = folders.make(tmp_path / "more", {"cats": 40})
+    for path in sorted((more / "cats").iterdir())[-10:]:
+        shutil.copy(path, images / "cats" / f"new-{path.name}")
+    assert run_command(fit, images, *NETWORK, "--epochs=1") == 0
+    printed = capsys.readouterr().out
+    assert f"new images since {output}/run-01: training continues from its models" in printed
+    text = (output / "run-02" / "train.flags").read_text()
+    assert f"--weights=category={output}/run-01/category/best.keras\n" in text
+    assert RunCard.load(output / "run-02").data_source == manifest.load(output / "shards").source
+    assert len(history_rows(output / "run-02")) == 1
+
+    assert run_command(fit, images, *NETWORK, "--epochs=1") == 0  # finds the second run finished
+    assert not (output / "run-03").exists()
+
+
+def test_mistakes_get_one_clear_line(tmp_path, capsys):
+    assert run_command(fit, tmp_path / "none") == 1
+    assert "there is no such folder" in capsys.readouterr().err
+    assert run_command(fit, "--epochs=2") == 2
+    assert "needs a folder of images" in capsys.readouterr().err
+    assert run_command(fit, tmp_path, tmp_path) == 2
+    assert "takes a single value of --images" in capsys.readouterr().err
