@@ -1,0 +1,46 @@
+"""A data set that is no longer used leaves nothing behind."""
+
+import gc
+import pathlib
+import threading
+import time
+import weakref
+
+import pytest
+
+from deepduel.reading import pipeline
+
+
+def files():
+    return len(list(pathlib.Path("/proc/self/fd").iterdir()))
+
+
+def come_down(limits, seconds=5.0):
+    """Waits for what still reads ahead."""
+    end = time.monotonic() + seconds
+    while (files(), threading.active_count()) != limits and time.monotonic() < end:
+        gc.collect()
+        time.sleep(0.02)
+    return files() <= limits[0] and threading.active_count() <= limits[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cache", ["none", "ram", "decoded:"])
+def test_data_sets_that_are_dropped_leave_no_descriptor_and_no_thread(toy_shards, tmp_path, cache):
+    options = {"cache": f"{cache}{tmp_path}" if cache == "decoded:" else cache}
+    for cycle in range(10):
+        train = pipeline.make_train(toy_shards, batch_size=32, labels="category", threads=2, **options)
+        iterator = iter(train)
+        for _ in range(3):
+            next(iterator)
+        for _ in pipeline.make_eval(toy_shards, batch_size=32, **options):
+            pass
+        dropped = weakref.ref(train)
+        del train, iterator
+        gc.collect()
+        assert dropped() is None
+        if not cycle:  # TensorFlow opens files of its own
+            time.sleep(0.3)
+            gc.collect()
+            first = files(), threading.active_count()
+    assert come_down(first)
