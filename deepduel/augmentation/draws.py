@@ -95,14 +95,24 @@ def draw(augmentation: Augmentation, seeds: tf.Tensor, height: int, width: int) 
       ['flip_horizontal', 'theta']
     """
     check_crop(augmentation.crop_size, height, width)
-    values = tf.cast(uniforms(seeds, max(_STREAMS.values()) + 1), tf.float64)
-    uniform = {name: values[:, stream] for name, stream in _STREAMS.items()}
+    uniform = _streams(seeds)
     drawn = {
         **_interpolated_moves(augmentation, uniform, height, width),
         **_exact_moves(augmentation, uniform, height, width),
         **_pixel_changes(augmentation, uniform),
     }
     return {name: tf.cast(value, tf.float32) for name, value in drawn.items()}
+
+
+def draw_pixel_changes(augmentation: Augmentation, seeds: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The parameters of `draw` that do not depend on the images' size: channel shift to JPEG quality."""
+    drawn = _pixel_changes(augmentation, _streams(seeds))
+    return {name: tf.cast(value, tf.float32) for name, value in drawn.items()}
+
+
+def _streams(seeds: tf.Tensor) -> _Uniforms:
+    values = tf.cast(uniforms(seeds, max(_STREAMS.values()) + 1), tf.float64)
+    return {name: values[:, stream] for name, stream in _STREAMS.items()}
 
 
 def _interpolated_moves(spec: Augmentation, uniform: _Uniforms, height: int, width: int) -> _Uniforms:

@@ -58,16 +58,30 @@ def blur(images: tf.Tensor, sigma: tf.Tensor, radius: int) -> tf.Tensor:
     width = tf.maximum(tf.cast(sigma, tf.float32), 1e-3)[:, None]  # weights beside it underflow to 0
     weights = tf.exp(-0.5 * tf.square(offsets[None, :] / width))
     weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
-    for axis in (1, 2):
-        side = images.shape[axis]
-        padded = tf.gather(images, np.clip(np.arange(-radius, side + radius), 0, side - 1), axis=axis)
-        parts = [
-            weights[:, k, None, None, None]
-            * (padded[:, k : k + side] if axis == 1 else padded[:, :, k : k + side])
-            for k in range(2 * radius + 1)
-        ]
-        images = tf.add_n(parts)
-    return images
+    height, width, channels = images.shape[1:]
+    # Without an axis of channels, each tap is one long addition: 12 times as fast on a CPU.
+    rows = tf.reshape(
+        _with_edges(images, radius, radius, axis=1), [-1, height + 2 * radius, width * channels]
+    )
+    taps = [weights[:, k, None, None] * rows[:, k : k + height] for k in range(2 * radius + 1)]
+    images = tf.reshape(tf.add_n(taps), [-1, height, width, channels])
+    padded = (width + 2 * radius) * channels
+    columns = tf.reshape(_with_edges(images, radius, radius, axis=2), [-1, height, padded])
+    starts = range(0, (2 * radius + 1) * channels, channels)
+    taps = [
+        weights[:, k, None, None] * columns[:, :, start : start + width * channels]
+        for k, start in enumerate(starts)
+    ]
+    return tf.reshape(tf.add_n(taps), [-1, height, width, channels])
+
+
+def _with_edges(images: tf.Tensor, before: int, after: int, *, axis: int) -> tf.Tensor:
+    """Repeats the first and the last row (axis 1) or column (axis 2) outwards.
+
+    A gather would do it in one operation, but XLA fuses it into all that follows, several times as slow.
+    """
+    first, last = (images[:, :1], images[:, -1:]) if axis == 1 else (images[:, :, :1], images[:, :, -1:])
+    return tf.concat([*[first] * before, images, *[last] * after], axis) if before or after else images
 
 
 def jpeg(images: tf.Tensor, quality: tf.Tensor) -> tf.Tensor:
@@ -79,10 +93,8 @@ def jpeg(images: tf.Tensor, quality: tf.Tensor) -> tf.Tensor:
     integer values 0..255 where the quality is above 0.
     """
     height, width = images.shape[1:3]
-    rows = np.minimum(np.arange(-(-height // 16) * 16), height - 1)
-    columns = np.minimum(np.arange(-(-width // 16) * 16), width - 1)
     pixels = tf.round(tf.clip_by_value(images, 0.0, 255.0))
-    pixels = tf.gather(tf.gather(pixels, rows, axis=1), columns, axis=2)
+    pixels = _with_edges(_with_edges(pixels, 0, -height % 16, axis=1), 0, -width % 16, axis=2)
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
     luma = tf.round(0.299 * red + 0.587 * green + 0.114 * blue)
     blueness = tf.round(128 - 0.168735892 * red - 0.331264108 * green + 0.5 * blue)

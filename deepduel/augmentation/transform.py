@@ -3,9 +3,9 @@
     seeds int32 [B, 2] --draw--> parameters [B] --apply_transform--> pixels
 
 Rotation, shifts, shear, zoom, flips, crop and the resize to the model's input are one sampling (`warp`);
-channel shift, brightness, blur and JPEG follow (`photometric`). `augment` does all of it in one function
-compiled by XLA. The model is not compiled with it, because XLA makes convolutions much slower on a CPU.
-`random_warp.RandomWarp` is the same as a keras-cv layer.
+channel shift, brightness, blur and JPEG follow (`photometric`). `augment` does it in functions compiled by
+XLA: one for everything up to brightness, and one each for blur and JPEG. The model is not compiled with them,
+because XLA makes convolutions much slower on a CPU. `random_warp.RandomWarp` is the same as a keras-cv layer.
 """
 
 import functools
@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from deepduel.augmentation import photometric, warp
-from deepduel.augmentation.draws import draw
+from deepduel.augmentation.draws import draw, draw_pixel_changes
 from deepduel.augmentation.options import Augmentation, check_crop
 
 _PIXEL_PARAMETERS = frozenset(("channel_shift_intensity", "brightness", "blur_sigma", "jpeg_quality"))
@@ -190,7 +190,7 @@ def augment(
     augmentation: Augmentation,
     size: int | tuple[int, int] | None,
 ) -> tf.Tensor:
-    """Augments images with parameters drawn from their seeds, in a function compiled by XLA.
+    """Augments images with parameters drawn from their seeds, in functions compiled by XLA.
 
     An image's parameters depend on its seeds alone, not on the batch. RandAugment, if it is on, comes last
     and is not compiled (see `randaugment`).
@@ -216,7 +216,11 @@ def augment(
     """
     if augmentation.is_identity:
         return resize(images, size)
-    out = _compiled(augmentation, None if size is None else as_pair(size))(images, seeds)
+    out = _warped(augmentation, None if size is None else as_pair(size))(images, seeds)
+    if augmentation.blur_sigma is not None:
+        out = _blurred(augmentation)(out, seeds)
+    if augmentation.jpeg_quality is not None:
+        out = _compressed(augmentation)(out, seeds)
     if augmentation.rand_augment:
         from deepduel.augmentation import randaugment  # imports keras-cv: half a second
 
@@ -229,22 +233,48 @@ def augment(
     return out
 
 
+def _compiled(function: Callable) -> Callable:
+    return tf.function(function, jit_compile=True, autograph=False)  # AutoGraph takes seconds for nothing
+
+
 @functools.lru_cache(maxsize=64)
-def _compiled(augmentation: Augmentation, size: tuple[int, int] | None) -> Callable:
-    @tf.function(jit_compile=True, autograph=False)  # nothing here needs AutoGraph, which takes seconds
+def _warped(augmentation: Augmentation, size: tuple[int, int] | None) -> Callable:
+    """Everything up to brightness."""
+
+    @_compiled
     def draw_and_apply(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         parameters = draw(augmentation, seeds, *images.shape[1:3])
         return apply_transform(
             images,
-            parameters,
+            {name: value for name, value in parameters.items() if name not in ("blur_sigma", "jpeg_quality")},
             size=size,
             crop_size=augmentation.crop_size,
-            blur_radius=_blur_radius(augmentation),
             fill_mode=augmentation.fill_mode,
             cval=augmentation.cval,
         )
 
     return draw_and_apply
+
+
+# Functions of their own: compiled into one, XLA repeats the warp for every tap of the blur, and the blur for
+# every plane of the JPEG, which takes twice as long on a CPU.
+@functools.lru_cache(maxsize=64)
+def _blurred(augmentation: Augmentation) -> Callable:
+    @_compiled
+    def draw_and_blur(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        sigma = draw_pixel_changes(augmentation, seeds)["blur_sigma"]
+        return photometric.blur(images, sigma, _blur_radius(augmentation))
+
+    return draw_and_blur
+
+
+@functools.lru_cache(maxsize=64)
+def _compressed(augmentation: Augmentation) -> Callable:
+    @_compiled
+    def draw_and_compress(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        return photometric.jpeg(images, draw_pixel_changes(augmentation, seeds)["jpeg_quality"])
+
+    return draw_and_compress
 
 
 def _blur_radius(augmentation: Augmentation) -> int:

@@ -29,6 +29,13 @@ def test_blur_is_scipys_gaussian_and_zero_leaves_the_image():
     np.testing.assert_allclose(ours[1], reference, atol=1e-2)
 
 
+def test_blur_of_images_smaller_than_its_radius_repeats_their_edges():
+    images = photo_like(1, 3, 2).astype("float32")
+    ours = photometric.blur(tf.constant(images), tf.constant([2.0]), 6).numpy()
+    reference = scipy.ndimage.gaussian_filter(images[0], (2, 2, 0), mode="nearest", radius=(6, 6, 0))
+    np.testing.assert_allclose(ours[0], reference, atol=1e-2)
+
+
 @pytest.mark.parametrize("size", [(48, 64), (40, 52)])
 @pytest.mark.parametrize("quality", [20, 50, 75, 95])
 def test_jpeg_leaves_what_libjpeg_leaves(quality, size, tmp_path):

@@ -254,3 +254,17 @@ def test_none_changes_only_the_type_and_size():
 def test_an_unknown_parameter_is_an_error_and_not_ignored():
     with pytest.raises(ValueError, match="unknown parameter 'rotation'; must be one of blur_sigma"):
         apply_transform(photo_like(1, 8, 8), {"rotation": 3.0})
+
+
+def test_blur_and_jpeg_follow_the_crop_and_the_resize():
+    """`augment` compiles them apart; draw by draw it is `apply_transform` of all parameters."""
+    spec = Augmentation(
+        crop_size=28, horizontal_flip=True, blur_sigma=(0.0, 1.5), blur_probability=0.5,
+        jpeg_quality=(60, 100), jpeg_probability=0.5,
+    )  # fmt: skip
+    images, seeds = tf.constant(photo_like(8, 32, 32)), seed_pairs(8)
+    parameters = draw(spec, seeds, 32, 32)
+    assert 0 < np.count_nonzero(parameters["blur_sigma"]) < 8
+    expected = apply_transform(images, parameters, size=24, crop_size=28, blur_radius=5)
+    difference = np.abs(augment(images, seeds, spec, 24) - expected)
+    assert difference.mean() < 0.01  # a coefficient at a half may round up or down

@@ -19,7 +19,7 @@ def converted(monkeypatch) -> list[str]:
         return convert(entity, context)
 
     monkeypatch.setattr(api, "_convert_actual", noting)
-    transform._compiled.cache_clear()
+    transform._warped.cache_clear()
     return names
 
 
