@@ -16,10 +16,7 @@ import contextlib
 import itertools
 import os
 import queue
-import select
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import weakref
@@ -29,8 +26,8 @@ import numpy as np
 
 from deepduel.decoding.buffers import Buffer
 from deepduel.decoding.image import FITS, DecodeOptions
-from deepduel.decoding.worker import DIED, DONE, HEADER, READY, ROWS
-from tfrecords_tools import worker_process
+from deepduel.decoding.worker import DONE, HEADER, ROWS
+from deepduel.decoding.worker_group import WorkerGroup
 from tfrecords_tools.errors import DataError
 
 STARTS_AFTER = 0.25  # seconds of processor time that this process decodes; a worker's start costs as much
@@ -96,10 +93,11 @@ class WorkerPool:
         for call in range(_CALLS):
             self._free.put(call)
         with taking:
-            self._crew = _Crew(processes, taking.fileno(), [answering for _, answering in self._answers])
-        self.workers, self.ready = self._crew.workers, self._crew.ready
+            answering = [pair[1] for pair in self._answers]
+            self._group = WorkerGroup(processes, taking.fileno(), answering, _forget)
+        self.workers, self.ready = self._group.workers, self._group.ready
         sockets = [self._tasks, *itertools.chain(*self._answers)]
-        weakref.finalize(self, _dismiss, self._crew, sockets, os.getpid()).atexit = False
+        weakref.finalize(self, _dismiss, self._group, sockets, os.getpid()).atexit = False
 
     def decode(
         self,
@@ -171,14 +169,14 @@ class WorkerPool:
         return np.frombuffer(answer, np.int32, offset=1).tolist()
 
     def _died(self) -> DataError:
-        self._crew.over.wait()
+        self._group.over.wait()
         return DataError(
-            f"a decoding process ended {self._crew.how}; if memory ran out, start again with a smaller "
+            f"a decoding process ended {self._group.how}; if memory ran out, start again with a smaller "
             "`threads`"
         )
 
-    def uses(self, crew: "_Crew") -> bool:
-        return self._crew is crew
+    def uses(self, group: WorkerGroup) -> bool:
+        return self._group is group
 
     def leave(self) -> None:
         """In a fork of the process: closes the sockets, which belong to the parent."""
@@ -188,116 +186,25 @@ class WorkerPool:
                 end.close()
 
 
-class _Crew:
-    """The processes of a pool, and the thread that waits for their end. It doesn't keep the pool alive.
-
-    Attributes:
-      workers: the processes.
-      ready: set once all of them can work.
-      over: set once they have ended; `how` then says how the first one did.
-      dismissed: whether they are meant to end.
-    """
-
-    def __init__(self, processes: int, tasks: int, answering: list[socket.socket]) -> None:
-        """Starts the processes. Raises OSError when the system cannot start one."""
-        self.workers: list[subprocess.Popen] = []
-        self.ready, self.over = threading.Event(), threading.Event()
-        self.how = ""
-        self.dismissed = False
-        self._alive: list[int] = []
-        self._answering = answering
-        try:
-            for _ in range(processes):
-                worker, alive = _start(tasks, [end.fileno() for end in answering])
-                self.workers.append(worker)
-                self._alive.append(alive)
-        except OSError:
-            self._stop()
-            raise
-        threading.Thread(target=self._watch, name="decode-pool", daemon=True).start()
-
-    def kill(self) -> None:
-        """Ends the processes without waiting for them; the watching thread does that."""
-        for worker in self.workers:
-            worker.kill()
-
-    def _watch(self) -> None:
-        """Sets `ready`, and waits until a worker ends."""
-        poll, starting = select.poll(), set(self._alive)
-        for alive in self._alive:
-            poll.register(alive, select.POLLIN)
-        while True:
-            for alive, _ in poll.poll():
-                if os.read(alive, 1) != READY:
-                    self._end(self._alive.index(alive))
-                    return
-                starting.discard(alive)
-                if not starting:
-                    self.ready.set()
-
-    def _end(self, first: int) -> None:
-        """Worker number `first` has ended: ends the others too, before the running calls fail."""
-        self.workers[first].wait()
-        self._stop()
-        self.how = _how(self.workers[first].returncode)
-        if not self.dismissed:
-            _forget(self)
-            if not self.ready.is_set():
-                _unavailable.add(len(self.workers))
-                _warn(f"the worker processes did not start: the first ended {self.how}")
-        self.over.set()
-        for end in self._answering:
-            with contextlib.suppress(OSError):  # closed: nobody waits any more
-                end.send(DIED)
-
-    def _stop(self) -> None:
-        self.kill()
-        for worker, alive in zip(self.workers, self._alive, strict=True):
-            worker.wait()
-            os.close(alive)
-
-
-def _dismiss(crew: _Crew, sockets: list[socket.socket], process: int) -> None:
+def _dismiss(group: WorkerGroup, sockets: list[socket.socket], process: int) -> None:
     """Ends the workers of a pool to which nothing refers any more; may be called in any thread."""
     if process == os.getpid():  # in a fork, the parent still uses them
-        crew.dismissed = True
-        crew.kill()
+        group.dismissed = True
+        group.kill()
     for end in sockets:
         end.close()
 
 
-def _forget(crew: _Crew) -> None:
+def _forget(group: WorkerGroup) -> None:
+    """Has the next call start a new pool, or none if the processes of this group never were ready."""
+    processes = len(group.workers)
     with _lock:
-        pool = _pools.get(len(crew.workers))
-        if pool is not None and pool.uses(crew):
-            del _pools[len(crew.workers)]
-
-
-def _start(tasks: int, answers: list[int]) -> tuple[subprocess.Popen, int]:
-    """Starts a worker.
-
-    Returns:
-      The process, and a descriptor from which READY is read once it can work, and b"" once it has ended.
-    """
-    alive, alive_writer = os.pipe()
-    files = [tasks, alive_writer, *answers]
-    try:
-        worker = worker_process.start(
-            "deepduel.decoding.worker", "main", [tasks, alive_writer, answers], files
-        )
-    except OSError:
-        os.close(alive)
-        raise
-    finally:
-        os.close(alive_writer)
-    return worker, alive
-
-
-def _how(code: int) -> str:
-    if code >= 0:
-        return f"with code {code}"
-    killed = "; the system does that when memory runs out" if code == -signal.SIGKILL else ""
-    return f"by {signal.Signals(-code).name}{killed}"
+        pool = _pools.get(processes)
+        if pool is not None and pool.uses(group):
+            del _pools[processes]
+    if not group.ready.is_set():
+        _unavailable.add(processes)
+        _warn(f"the worker processes did not start: the first ended {group.how}")
 
 
 def _warn(reason: str) -> None:

@@ -380,7 +380,7 @@ def test_where_no_process_starts_it_is_said_and_this_one_decodes(
 ):
     monkeypatch.setattr("multiprocessing.spawn.get_executable", lambda: program)
     pool = worker_pool.spent(3, worker_pool.STARTS_AFTER)
-    assert pool is None or pool._crew.over.wait(30)
+    assert pool is None or pool._group.over.wait(30)
     decode = BatchDecoder(Split(toy_shards, "train"), DecodeOptions((32, 32)), threads=3)
     assert decode(np.arange(168)).any(axis=(1, 2, 3)).all()
     assert worker_pool.spent(3, worker_pool.STARTS_AFTER) is None  # is not tried again
