@@ -146,7 +146,7 @@ def _decode(files: list[str]) -> int:
 
     count = 0
     for file in files:
-        with open(file, "rb") as opened:  # noqa: PTH123
+        with open(file, "rb") as opened:  # noqa: PTH123, without the time of pathlib
             count += simplejpeg.decode_jpeg(opened.read(), "RGB").shape[0] > 0
     return count
 

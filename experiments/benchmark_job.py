@@ -51,10 +51,10 @@ class Job:
         if reads in ("shards", "files"):
             return self.shards if reads == "shards" else self.files
         if reads == "decoded":
-            folders = os.walk(os.path.join(self.scratch, reads))  # noqa: PTH118
-            return [os.path.join(folder, name) for folder, _, names in folders for name in names]  # noqa: PTH118
+            folders = os.walk(os.path.join(self.scratch, reads))  # noqa: PTH118, paths are text in this program
+            return [os.path.join(folder, name) for folder, _, names in folders for name in names]  # noqa: PTH118, likewise
         return [self.beton(reads.removeprefix("ffcv_"))]
 
     def beton(self, mode: str) -> str:
         """FFCV's file for write_mode `mode`."""
-        return os.path.join(self.scratch, f"{mode}.beton")  # noqa: PTH118
+        return os.path.join(self.scratch, f"{mode}.beton")  # noqa: PTH118, likewise

@@ -223,5 +223,5 @@ def _pillow(path: str):
 
 
 def _read(path: str) -> bytes:
-    with open(path, "rb") as file:  # noqa: PTH123
+    with open(path, "rb") as file:  # noqa: PTH123, without the time of pathlib
         return file.read()

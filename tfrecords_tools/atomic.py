@@ -69,7 +69,7 @@ def written_beside(path: str | os.PathLike, *, ending: str = "") -> Iterator[pat
 def is_special(path: str | os.PathLike) -> bool:
     """Whether a path leads to a device, a pipe or a socket: it can be written to, but not be replaced."""
     try:
-        mode = os.stat(path).st_mode  # noqa: PTH116
+        mode = pathlib.Path(path).stat().st_mode
     except OSError:
         return False
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)

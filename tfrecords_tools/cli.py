@@ -79,7 +79,7 @@ def _hidden(*packages: str) -> Iterator[None]:
     Keras imports them where they are installed, for wrappers and plots that no command uses: 1.4 seconds.
     """
     absent = [package for package in packages if package not in sys.modules]
-    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None: not importable
     try:
         yield
     finally:

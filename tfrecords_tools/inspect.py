@@ -66,7 +66,7 @@ def main(options: flags.FlagValues) -> None:
         raise UsageError("--duplicates_csv goes with --duplicates")
     if options.duplicates_csv:
         signatures.require_no_image(options.duplicates_csv, "duplicates_csv")
-        if os.path.realpath(os.path.dirname(options.duplicates_csv)) == os.path.realpath(options.data_dir):  # noqa: PTH120
+        if os.path.realpath(os.path.dirname(options.duplicates_csv)) == os.path.realpath(options.data_dir):  # noqa: PTH120, within realpath
             raise UsageError("--duplicates_csv must not be in --data_dir, which holds shards only")
     manifest = manifests.load(options.data_dir)
     _tables(manifest, options.data_dir)

@@ -21,7 +21,7 @@ def escaped(text: str) -> str:
 
 def one_line(text: str) -> str:
     """A text without control characters and line ends, which are made backslash escapes. Letters stay."""
-    return _CONTROLS.sub(lambda found: _escape(found[0]), text)
+    return _CONTROLS.sub(lambda match: _escape(match[0]), text)
 
 
 def path_cell(path: str) -> str:

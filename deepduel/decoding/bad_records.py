@@ -5,7 +5,7 @@ steps and the order of all other records stay as they are. These functions serve
 reader; the sequential one does the same in its graph.
 """
 
-import os
+import pathlib
 import re
 import sys
 import threading
@@ -79,7 +79,7 @@ def data_error(error: Exception) -> DataError | None:
 def _first_lost(shard: str) -> str:
     """ ", record N (key unreadable)" for the first record no longer whole; "" where that is unknown."""
     try:
-        size = os.stat(shard).st_size  # noqa: PTH116
+        size = pathlib.Path(shard).stat().st_size
         table = np.load(f"{shard}.npy", allow_pickle=False)
         lost = np.flatnonzero(table["offset"] + table["size"] > size)
     except (OSError, ValueError, IndexError):

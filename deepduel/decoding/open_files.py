@@ -10,7 +10,7 @@ _SPARE_FILES = 256  # descriptors that the rest of the process may need
 def allowed(wanted: int) -> int:
     """How many of `wanted` files may stay open; raises the process's own limit where the system allows it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = len(os.listdir("/proc/self/fd")) if pathlib.Path("/proc/self/fd").exists() else _SPARE_FILES  # noqa: PTH208
+    used = len(os.listdir("/proc/self/fd")) if pathlib.Path("/proc/self/fd").exists() else _SPARE_FILES  # noqa: PTH208, names and not paths
     needed = used + wanted + _SPARE_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)

@@ -70,8 +70,8 @@ def parse(name: str) -> Part | None:
 
 def others(split: "Split") -> list[str]:
     """The other splits of a split's folder; for a part also the other part of its split."""
-    whole = split.part.split if split.part else split.name
-    names = [name for name in split.manifest.splits if name != whole]
+    own = split.part.split if split.part else split.name
+    names = [name for name in split.manifest.splits if name != own]
     return [*names, str(split.part.other)] if split.part else names
 
 

@@ -59,15 +59,15 @@ class Split:
         self._folder = storage.open_folder(data_dir)
         self.manifest = manifests.load(data_dir)
         self.part = parts.parse(name)
-        found = split_names.find(self.manifest.splits, self.part.split if self.part else name)
-        if found is None:
+        full_name = split_names.find(self.manifest.splits, self.part.split if self.part else name)
+        if full_name is None:
             raise UsageError(
                 f"{data_dir} has no split {name!r}; it has {', '.join(sorted(self.manifest.splits))}: name "
                 "one of these or a part of one, such as 'train[80%:]', or convert the images again with "
                 "--split=train:0.8,validation:0.2 to make splits"
             )
-        self.name = found
-        self.shards = self.manifest.splits[found].shards
+        self.name = full_name
+        self.shards = self.manifest.splits[full_name].shards
         self.bad: dict[int, str] = {}
         counts = np.array([shard.records for shard in self.shards], np.int64)
         self._firsts = np.cumsum(counts) - counts  # the number of each shard's first record
@@ -82,7 +82,7 @@ class Split:
             for number in range(open_files.allowed(len(self.shards))):
                 self._files.append(self._open(number))
         if self.part is not None:
-            self.part = dataclasses.replace(self.part, split=found)
+            self.part = dataclasses.replace(self.part, split=full_name)
             self._keep(self.part.records(self))
             self.name = str(self.part)
 

@@ -69,7 +69,7 @@ def read(path: str | os.PathLike, names: Sequence[str], split: Split) -> dict[st
 def _rows(path: str | os.PathLike) -> Iterator[tuple[int, list[str]]]:
     """Yields (line number, fields) of the header, which may be empty, and of each row that is not."""
     try:
-        file = pathlib.Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="")  # noqa: SIM115
+        file = pathlib.Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="")  # noqa: SIM115, closed below
     except OSError as error:
         raise DataError(f"--metadata={path}: cannot be read ({error.strerror})") from error
     with file:

@@ -171,7 +171,7 @@ class Files:
             yield os.fsencode(pattern), os.fsencode(pattern)
             return
         literal = pathlib.Path(pattern).exists()
-        matches = [pattern] if literal else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
+        matches = [pattern] if literal else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207, also absolute patterns
         if not matches:
             raise DataError(
                 f"--images={pattern}: no such folder or file exists, and no file matches it as a pattern"

@@ -21,12 +21,12 @@ def set_splits(options: flags.FlagValues) -> None:
         return
     if split_names.find(splits, options.validation_split) or parse(options.train_split):
         return
-    whole = split_names.find(splits, options.train_split)
-    if whole is None:
+    training_split = split_names.find(splits, options.train_split)
+    if training_split is None:
         return  # an error that names the splits comes later
-    trained = Part(whole, TRAINED_PERCENT, rest=False)
+    trained = Part(training_split, TRAINED_PERCENT, rest=False)
     options["train_split"].value, options["validation_split"].value = str(trained), str(trained.other)
     print(
-        f"{options.data_dir} has no validation split: a fifth of {whole!r} is held out, by a hash of each "
-        f"image, in every class alike (--validation_split='{trained.other}')"
+        f"{options.data_dir} has no validation split: a fifth of {training_split!r} is held out, by a hash "
+        f"of each image, in every class alike (--validation_split='{trained.other}')"
     )

@@ -97,8 +97,8 @@ def run(
     for name, curve in curves.items():
         flag = f"--learning_rate={name}=" if len(curves) > 1 else "--learning_rate="
         rate = curve.suggestion
-        found = f"try {flag}{rate:.1g}" if rate else "the loss falls by no more than it scatters"
-        print(f"{name}: {found}; the curve is {folder / name}.png")
+        advice = f"try {flag}{rate:.1g}" if rate else "the loss falls by no more than it scatters"
+        print(f"{name}: {advice}; the curve is {folder / name}.png")
     print(f"tensorboard --logdir={folder}")
 
 

@@ -179,7 +179,7 @@ def _write(folder: pathlib.Path, snapshot: Snapshot) -> None:
 def _read(path: pathlib.Path, variables: Sequence[keras.Variable]) -> tuple[State, list[np.ndarray]]:
     """The state and the values of the first variables; later versions add variables at the end."""
     arrays = []
-    with open(regular_files.open_descriptor(path), "rb") as file, zipfile.ZipFile(file) as archive:  # noqa: PTH123
+    with open(regular_files.open_descriptor(path), "rb") as file, zipfile.ZipFile(file) as archive:  # noqa: PTH123, a descriptor
         state = documents.read(_array(archive, "about", None, documents.MAX_BYTES).tobytes(), State)
         count = len(archive.namelist()) - 1
         if not 0 < count <= len(variables):
@@ -197,9 +197,9 @@ def _array(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...] | None, l
     with archive.open(f"{name}.npy") as file:
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError(f"its array {name} has another format")
-        found, _, dtype = np.lib.format.read_array_header_1_0(file)
-        size = math.prod(found) * dtype.itemsize
-    if dtype.kind not in "biuf" or size > limit or shape not in (None, found):
+        stored_shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        size = math.prod(stored_shape) * dtype.itemsize
+    if dtype.kind not in "biuf" or size > limit or shape not in (None, stored_shape):
         raise ValueError("its variables are not those of this run")
     with archive.open(f"{name}.npy") as file:
         return np.lib.format.read_array(file, allow_pickle=False)

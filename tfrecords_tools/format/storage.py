@@ -56,11 +56,11 @@ class Local:
         self._root = os.fsencode(root)
 
     def exists(self) -> bool:
-        return os.path.isdir(self.root)  # noqa: PTH112
+        return os.path.isdir(self.root)  # noqa: PTH112, a Path of "" is the current directory
 
     def walk(self) -> Iterator[FolderEntry]:
         """Every file below the folder, links followed, in sorted order within each directory."""
-        top = os.stat(self._root)  # noqa: PTH116
+        top = os.stat(self._root)  # noqa: PTH116, bytes
         linked: collections.Counter[_Identity] = collections.Counter()  # visits of a directory through links
         levels = [_Level(b"", (top.st_dev, top.st_ino), *self._listed(b""))]  # no recursion, at any depth
         while levels:
@@ -98,7 +98,7 @@ class Local:
     def _listed(self, folder: bytes) -> tuple[Iterator[os.DirEntry[bytes]], str]:
         """The entries of a directory in sorted order, and why it cannot be read ("" if it can)."""
         try:
-            with os.scandir(os.path.join(self._root, folder)) as entries:  # noqa: PTH118
+            with os.scandir(os.path.join(self._root, folder)) as entries:  # noqa: PTH118, bytes
                 listed = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             return iter(()), f"unreadable directory: {error.strerror}"
@@ -129,7 +129,7 @@ class Local:
     def names(self, folder: str = "") -> list[str]:
         """Names of what lies in the folder, sorted; empty when it does not exist."""
         try:
-            return sorted(os.listdir(self.path(folder)))  # noqa: PTH208
+            return sorted(os.listdir(self.path(folder)))  # noqa: PTH208, names and not paths
         except FileNotFoundError:
             return []
 

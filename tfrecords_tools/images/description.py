@@ -16,7 +16,7 @@ def is_animated(opened: Image.Image, data: bytes) -> bool:
         header = tiff.scan(data)
         return header is not None and header.several
     if opened.format == "GIF":
-        return bool(opened.is_animated)  # type: ignore[attr-defined]
+        return bool(opened.is_animated)  # type: ignore[attr-defined]  # of GIFs only
     return getattr(opened, "n_frames", 1) > 1
 
 

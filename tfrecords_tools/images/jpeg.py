@@ -81,8 +81,8 @@ def scan(data: bytes) -> Header | None:
             if exif is None:
                 exif = _orientation(data[position + 4 : position + 2 + length])
         elif kind == 0xE1 and data.startswith(_XMP, position + 4):
-            found = _XMP_ORIENTATION.search(data, position + 4, position + 2 + length)
-            xmp = int(found[1]) if found else xmp
+            match = _XMP_ORIENTATION.search(data, position + 4, position + 2 + length)
+            xmp = int(match[1]) if match else xmp
         position += 2 + length
     return None
 

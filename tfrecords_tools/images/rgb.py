@@ -133,5 +133,5 @@ def _eight_bits(opened: Image.Image, data: bytes, options: PixelOptions) -> Imag
 def _is_deep_colour(opened: Image.Image, data: bytes) -> bool:
     if opened.format == "PNG":
         return data[24] == 16
-    bits = opened.tag_v2.get(258, ()) if opened.format == "TIFF" else ()  # type: ignore[attr-defined]
+    bits = opened.tag_v2.get(258, ()) if opened.format == "TIFF" else ()  # type: ignore[attr-defined]  # of TIFFs only
     return max(bits, default=8) > 8 if isinstance(bits, tuple) else False

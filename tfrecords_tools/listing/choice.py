@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import pathlib
 import re
 from collections.abc import Collection, Iterable, Mapping
 
@@ -112,7 +113,7 @@ def _matches(path: str, patterns: Iterable[str]) -> bool:
 
 def _read_names(file: str) -> list[str]:
     try:
-        with open(file, encoding="utf-8-sig") as stream:  # noqa: PTH123
+        with pathlib.Path(file).open(encoding="utf-8-sig") as stream:
             names = [line.strip() for line in stream if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(

@@ -64,9 +64,9 @@ def scan(
     walk = Walk(store, labels.file, seed, choice, on_progress)
     if not len(walk.rows):
         raise DataError(_nothing(folder, walk))
-    given = Layout(layout) if layout is not None else None
-    files = [] if isinstance(store, Labelled) else _label_files(walk, folder, labels, given)
-    table = Table(walk, given or _detect(walk, files, labels, choice), folder, choice)
+    stated_layout = Layout(layout) if layout is not None else None
+    files = [] if isinstance(store, Labelled) else _label_files(walk, folder, labels, stated_layout)
+    table = Table(walk, stated_layout or _detect(walk, files, labels, choice), folder, choice)
     notes = [note for file in files for note in file.notes]
     if files:
         notes += metadata.apply(table, files, labels, seed)

@@ -204,11 +204,16 @@ def _is_wrapped_in_each_split(rests: Iterable[tuple[str, Folder]]) -> bool:
         tops[split].add(rest[:1])
         below[split].add(rest[1:2])
     classes = {
-        top[0] for found in below.values() for top in found if top and top[0].casefold() not in _REAL_OR_FAKE
+        top[0]
+        for folders in below.values()
+        for top in folders
+        if top and top[0].casefold() not in _REAL_OR_FAKE
     }
-    mixed = any(() in found and len(found) > 1 for found in below.values())
+    mixed = any(() in folders and len(folders) > 1 for folders in below.values())
     return (
-        all(len(found) == 1 and () not in found for found in tops.values()) and len(classes) > 1 and not mixed
+        all(len(folders) == 1 and () not in folders for folders in tops.values())
+        and len(classes) > 1
+        and not mixed
     )
 
 

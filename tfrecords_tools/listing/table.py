@@ -82,14 +82,14 @@ class Table:
     def choose_by_label(self) -> None:
         """Leaves out the images whose labels --exclude names, or --include does not name."""
         include = self.choice.include if self.walk.include_by_label else ()
-        taken = np.zeros(len(self.outside), bool) if include else ~self.outside
+        chosen = np.zeros(len(self.outside), bool) if include else ~self.outside
         for axis in set(self.names) & set(self.columns) - {SPLIT}:
             names = list(self.names[axis])
             for patterns, value in ((include, True), (self.choice.exclude, False)):
                 matching = [number for number, name in enumerate(names) if matches_name(name, patterns)]
                 if matching:
-                    taken[np.isin(self.columns[axis], matching)] = value
-        self.leave_out(~taken & ~self.outside, NOT_CHOSEN)
+                    chosen[np.isin(self.columns[axis], matching)] = value
+        self.leave_out(~chosen & ~self.outside, NOT_CHOSEN)
         if self.outside.all():
             raise DataError(
                 f"{self.root}: --include={','.join(self.choice.include)} and --exclude="

@@ -60,7 +60,7 @@ class Walk:
         self.tables: list[bytes] = []
         self.without_images: dict[layouts.Folder, tuple[bytes, str, int]] = {}
         # Temporary files, mapped: pages that the system can drop when memory is short.
-        keys, rows = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
+        keys, rows = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115, open as long as the walk
         self.source = store
         self.values: list[Mapping[str, str] | None] = []
         self._numbers: dict[Hashable, int] = {}  # of the directories

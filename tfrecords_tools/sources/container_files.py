@@ -31,7 +31,7 @@ class ContainerFiles:
 
     def __init__(self, names: Sequence[str]):
         """Raises DataError when one does not exist."""
-        self.names = tuple(name if storage.is_remote(name) else os.path.abspath(name) for name in names)  # noqa: PTH100
+        self.names = tuple(name if storage.is_remote(name) else os.path.abspath(name) for name in names)  # noqa: PTH100, see below
         self._stamps = tuple(map(_stamp, self.names))
         self.sizes = tuple(size for size, _ in self._stamps)
         self.starts = tuple(itertools.accumulate(self.sizes, initial=0))[:-1]
@@ -111,11 +111,11 @@ def _ranges(pattern: str) -> Iterator[str]:
 def _expand_one(pattern: str, ending: str) -> list[str]:
     if storage.is_remote(pattern):
         names = _expand_remote(pattern, ending)
-    elif os.path.isdir(pattern):  # noqa: PTH112
+    elif os.path.isdir(pattern):  # noqa: PTH112, a Path of "" is the current directory
         names = [str(path) for path in pathlib.Path(pattern).rglob(f"*{ending}") if path.is_file()]
     else:
         absolute = os.path.abspath(pattern)  # noqa: PTH100, resolve() would follow links
-        names = glob.glob(absolute, recursive=True) or [absolute] * pathlib.Path(absolute).is_file()  # noqa: PTH207
+        names = glob.glob(absolute, recursive=True) or [absolute] * pathlib.Path(absolute).is_file()  # noqa: PTH207, absolute patterns
     if not names:
         raise DataError(
             f"{pattern}: no such {ending} file; name a file, a folder, or a pattern in quotes, such as "

@@ -34,7 +34,7 @@ def describe(url: str) -> Described:
                 f"--input={url} names nothing; for example tfds:mnist, tar:data/*.tar, parquet:data"
             )
         return Described(matched["kind"], matched["rest"])
-    if url.lower().endswith(ARCHIVE_ENDINGS) and not os.path.isdir(url):  # noqa: PTH112
+    if url.lower().endswith(ARCHIVE_ENDINGS) and not os.path.isdir(url):  # noqa: PTH112, a Path of "" is the current directory
         return Described("archive", url)
     return Described("folder", url)
 
@@ -102,5 +102,5 @@ def default_name(url: str) -> str:
         return rest[: -len(ending)]
     if kind == "folder":
         return rest
-    whole = rest if os.path.isdir(rest) else rest.rpartition("/")[0]  # noqa: PTH112
-    return whole or "."
+    folder = rest if os.path.isdir(rest) else rest.rpartition("/")[0]  # noqa: PTH112, a Path of "" is the current directory
+    return folder or "."

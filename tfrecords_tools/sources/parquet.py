@@ -44,7 +44,7 @@ class Parquet(labelled.Labelled):
         schema = self._open(0).schema_arrow
         self._image = _image_column(schema, names[0])
         schemas = (self._open(number).schema_arrow for number in range(len(names)))
-        features = next((found for schema in schemas if (found := _features(schema))), {})
+        features = next(filter(None, map(_features, schemas)), {})
         self._columns = dict(columns) or _own_axes(schema) or _label_columns(schema, features)
         if not self._columns:
             raise DataError(

@@ -25,7 +25,7 @@ _ZSTANDARD = b"\x28\xb5\x2f\xfd"
 
 # Here because an argument of `fromtarfile` is called tarfile.
 _HeaderError, _ReadError = tarfile.HeaderError, tarfile.ReadError
-_EndError: type[tarfile.HeaderError] = tarfile.EOFHeaderError  # type: ignore[attr-defined]
+_EndError: type[tarfile.HeaderError] = tarfile.EOFHeaderError  # type: ignore[attr-defined]  # not in the stubs
 
 
 class _StrictTarInfo(tarfile.TarInfo):

@@ -137,7 +137,7 @@ def _prepared(root: str, name: str) -> Any:
         logging.getLogger(name_of_logger).setLevel(logging.ERROR)
 
     try:
-        if os.path.isdir(name):  # noqa: PTH112
+        if os.path.isdir(name):  # noqa: PTH112, a Path of "" is the current directory
             if not pathlib.Path(name, "dataset_info.json").is_file():
                 raise DataError(
                     f"{root}: no dataset_info.json in this folder; name the folder of one version, such as "
