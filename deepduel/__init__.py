@@ -1,8 +1,10 @@
 """TFRecord shards to trained image classifiers.
 
-Users run `train`, `evaluate`, `predict`, `profile_input` and `quickstart`, and import `pipeline`, `augment`,
-`order`, `mixing`, `errors`, or the names below. Folders are private; each imports from those under it only:
+Users run the command `deepduel`, whose commands are the modules beside this one, such as `train`, and import
+`pipeline`, `augment`, `order`, `mixing`, `errors`, or the names below. Folders are private; each imports from
+those under it only:
 
+presets        flagfiles by name
 reports        figures -> HTML pages, plots, galleries
 evaluation     predictions -> figures
 runs           one training run: its folder, state and progress      prediction  a run's models -> answers
