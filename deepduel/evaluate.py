@@ -149,6 +149,13 @@ def _evaluate(options: flags.FlagValues) -> None:
     galleries = {axis: gallery.galleries(predicted, predictor, axis) for axis in document["tasks"]}
     pairs = gallery.pairs(duplicates.pairs)
     metrics_document.save(folder, document, predicted, report_page.render(document, galleries, pairs))
+    _print(document, options.metadata)
+    model_card.write(options.workdir)
+    print(f"report: {folder / 'report.html'}")
+
+
+def _print(document: dict, metadata: str | None) -> None:
+    """Prints the main metrics, what they leave out, and a warning about shortcuts."""
     print(table(document))
     if document["left_out"]:
         print(
@@ -156,7 +163,7 @@ def _evaluate(options: flags.FlagValues) -> None:
         )
     for name, count in document["ungrouped"].items():
         if count:
-            print(f"{count:,} images have no {name} in {options.metadata} and are in none of its groups")
+            print(f"{count:,} images have no {name} in {metadata} and are in none of its groups")
     for axis, task in document["tasks"].items():
         if task["shortcuts"].get("alarm"):
             best = max(task["shortcuts"]["balanced_accuracy"].values())
@@ -164,8 +171,6 @@ def _evaluate(options: flags.FlagValues) -> None:
                 f"warning: a baseline that sees only file size, image size, JPEG tables and mean colour "
                 f"reaches {best:.1%} balanced accuracy on {axis}; see the report"
             )
-    model_card.write(options.workdir)
-    print(f"report: {folder / 'report.html'}")
 
 
 def table(document: dict) -> str:

@@ -62,13 +62,13 @@ def main(options: flags.FlagValues) -> int:
     shards = output / "shards"
     _convert(images, shards)
     workdir, words = _run(output, manifest.load(shards))
-    given = [
+    further_flags = [
         word
         for name in options
         if name not in _OWN and options[name].present
         for word in options[name].serialize().splitlines()
     ]
-    code = _call(train, f"--data_dir={shards}", f"--workdir={workdir}", *words, *given)
+    code = _call(train, f"--data_dir={shards}", f"--workdir={workdir}", *words, *further_flags)
     if code or options.dry_run:
         return code
     _call(evaluate, f"--workdir={workdir}", f"--data_dir={shards}")
@@ -78,8 +78,8 @@ def main(options: flags.FlagValues) -> int:
 
 def _convert(images: str, shards: pathlib.Path) -> None:
     """Converts the images, or appends the new ones to what is converted."""
-    whole = (shards / manifest.FILE_NAME).is_file()
-    _call(convert, f"--input_dir={images}", f"--output_dir={shards}", *["--append"] * whole)
+    is_complete = (shards / manifest.FILE_NAME).is_file()
+    _call(convert, f"--input_dir={images}", f"--output_dir={shards}", *["--append"] * is_complete)
 
 
 def _run(output: pathlib.Path, data: manifest.Manifest) -> tuple[pathlib.Path, list[str]]:

@@ -40,7 +40,9 @@ def define(
             "slow disks that hold more than fits in memory.", flag_values=flag_values)  # fmt: skip
     if "threads" in names:
         flags.DEFINE_integer(
-            "threads", 0, "Processes that decode (threads with --reader=sequential); 0: one per core.",
+            "threads", 0,
+            "Number of processes that decode" + " (threads with --reader=sequential)" * ("reader" in names)
+            + "; 0 for one per core.",
             lower_bound=0, flag_values=flag_values)  # fmt: skip
     if "on_error" in names:
         flags.DEFINE_enum(

@@ -109,6 +109,6 @@ def _start(task: TaskOptions, model: task_model.TaskModel, workdir: pathlib.Path
     """Gives the networks the weights of another run's; in a begun run, of the model that it started from."""
     kept = start_model.kept(workdir, task.axis)
     start = kept or start_model.find(task.start_from or "", task.axis)
-    taken = weight_transfer.transfer(start, model, head_only=head_only)
+    summary = weight_transfer.transfer(start, model, head_only=head_only)
     if not kept:
-        print(f"{task.axis}: starts from {taken}")
+        print(f"{task.axis}: starts from {summary}")

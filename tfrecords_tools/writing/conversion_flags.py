@@ -31,10 +31,10 @@ _INPUT = (
     _Flag(
         "include",
         "",
-        "Patterns of what to take, such as cats,dogs or 'train/*/*.png': paths, directories, file names, or "
-        "names of classes. By default everything.",
+        "Patterns of the images to convert, such as cats,dogs or 'train/*/*.png': paths, "
+        "directories, file names, or names of classes. By default everything.",
     ),
-    _Flag("exclude", "", "Patterns of what to leave out, as for --include."),
+    _Flag("exclude", "", "Patterns of the images to leave out, written as for --include."),
     _Flag(
         "split",
         "",
@@ -93,7 +93,7 @@ _LABELS = (
         "label_columns",
         "",
         "Label axes and the columns that hold their labels, AXIS=COLUMN,…; directories give no labels then. "
-        "By default class (category), label, split, and columns called as an axis is. Also for the features "
+        "By default class (category), label, split, and columns named like an axis. Also for the features "
         "of tfds:, the JSON fields of tar: and the columns of parquet:.",
     ),
     _Flag(
@@ -107,7 +107,7 @@ _LABELS = (
         None,
         "Directory in --input_dir to which these paths are relative. By default that of the CSV file.",
     ),
-    _Flag("path_suffix", "", "What these paths lack, such as .jpg."),
+    _Flag("path_suffix", "", "Suffix to append to these paths, such as .jpg."),
     _Flag("metadata_encoding", "", "Encoding of the CSV file if it is not UTF-8, such as cp1252 or latin-1."),
     _Flag(
         "missing",
