@@ -48,7 +48,7 @@ FLAG_PAGES = {
 }
 LONG = (  # they measure or train for minutes
     "deepduel.quickstart", "experiments.benchmark_gpu", "experiments.benchmark_photos",
-    "experiments.benchmark_throughput", "experiments.export_stablehlo",
+    "experiments.benchmark_memory", "experiments.benchmark_throughput", "experiments.export_stablehlo",
     "experiments.time_to_accuracy", "experiments.what_helps",
 )  # fmt: skip
 FOREIGN_FLAGS = {"flagfile", "help", "helpfull", "version"}  # of every command
