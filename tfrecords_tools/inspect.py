@@ -60,7 +60,7 @@ def main(options: flags.FlagValues) -> None:
     if not options.data_dir:
         raise UsageError("--data_dir is needed")
     if not 0 <= options.per_sheet <= 10_000:
-        raise UsageError(f"--per_sheet is 0 to 10,000 images, not {options.per_sheet}")
+        raise UsageError(f"--per_sheet must be 0 to 10,000 images, not {options.per_sheet}")
     duplicates.require_distance(options.duplicate_distance)
     if options.duplicates_csv and not options.duplicates:
         raise UsageError("--duplicates_csv goes with --duplicates")

@@ -30,7 +30,7 @@ def main(options: flags.FlagValues) -> None:
     if not options.data_dir:
         raise UsageError("--data_dir is needed")
     if not 0 <= options.workers <= 1024:
-        raise UsageError(f"--workers is 1 to 1024, or 0 for one per core, not {options.workers}")
+        raise UsageError(f"--workers must be 1 to 1024, or 0 for one per core, not {options.workers}")
     with progress.Progress("verifying") as bar:
         manifest, damages = audit.audit(
             options.data_dir,

@@ -6,7 +6,9 @@ from absl import flags
 def define(flag_values: flags.FlagValues) -> None:
     """Adds --workdir, --tasks, --model, --batch_size and --micro_batch."""
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=flag_values)
-    flags.DEFINE_list("tasks", None, "Tasks to use; by default all of the run.", flag_values=flag_values)
+    flags.DEFINE_list(
+        "tasks", None, "Tasks to use; by default all tasks of the run.", flag_values=flag_values
+    )
     flags.DEFINE_string(
         "model", "best", "Checkpoint of each task to use: best, or epoch-NN.", flag_values=flag_values
     )

@@ -1,4 +1,4 @@
-"""What happens when memory does not suffice: `--micro_batch=auto` goes on with half the micro-batch.
+"""What happens when memory does not suffice: `--micro_batch=auto` continues with half the micro-batch.
 
 The step that failed may have changed some variables already. So the run is restored from its last saved
 state, exactly as a new session would do it, and continues from there.

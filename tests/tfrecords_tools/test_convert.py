@@ -139,8 +139,8 @@ def test_a_folder_with_other_things_in_it_is_left_alone(images, tmp_path, capsys
         (["--input_dir=x", "--output_dir=y", "--workers=-1"], "--workers must be 1 to 1024"),
         (["--input_dir=x", "--output_dir=y", "--max_rejected=2"], "--max_rejected must be a share"),
         (["--input_dir=x", "--output_dir=y", "--encoding=gif"], "value should be one of"),
-        (["--input_dir=x", "--output_dir=y", "--shard_mb=0"], "--shard_mb is 1 to"),
-        (["--input_dir=x", "--output_dir=y", "--name=a-b"], "--name is letters, digits and _"),
+        (["--input_dir=x", "--output_dir=y", "--shard_mb=0"], "--shard_mb must be 1 to"),
+        (["--input_dir=x", "--output_dir=y", "--name=a-b"], "--name must be letters, digits and _"),
         (["--input_dir=x", "--output_dir=y", "--image_size=64"], "--encoding=keep stores the original"),
         (["--input_dir=x", "--output_dir=y", "--repair", "--append"], "--repair cannot be combined"),
         (["--inputdir=x"], "Unknown command line flag"),
@@ -352,7 +352,7 @@ def test_shards_follow_shard_mb(tmp_path):
 
 
 def test_options_check_themselves():
-    with pytest.raises(UsageError, match="--num_shards is 1 to 99,999"):
+    with pytest.raises(UsageError, match="--num_shards must be 1 to 99,999"):
         planning.Options("data", num_shards=-1)
 
 

@@ -46,7 +46,7 @@ def test_cells_have_counts_and_mean_sizes(shards):
     ("words", "code", "message"),
     [
         ([], 2, "--data_dir is needed"),
-        (["--data_dir=x", "--per_sheet=-1"], 2, "--per_sheet is 0 to 10,000"),
+        (["--data_dir=x", "--per_sheet=-1"], 2, "--per_sheet must be 0 to 10,000"),
         (["--data_dir=x", "--duplicates_csv=y"], 2, "--duplicates_csv goes with --duplicates"),
         (["--data_dir=nowhere"], 1, "no such folder of shards"),
     ],

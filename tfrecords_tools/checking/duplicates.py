@@ -32,7 +32,7 @@ def _bits_set(words: np.ndarray) -> np.ndarray:
 def require_distance(distance: int) -> None:
     """Raises UsageError for a distance outside -1..16."""
     if not -1 <= distance <= 16:
-        raise UsageError(f"--duplicate_distance is 0 to 16 bits of 64, or -1 for exact only, not {distance}")
+        raise UsageError(f"--duplicate_distance must be 0 to 16 bits, or -1 for exact only, not {distance}")
 
 
 def groups(hashes: Hashes, distance: int) -> np.ndarray:

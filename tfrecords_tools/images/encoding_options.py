@@ -43,9 +43,11 @@ class EncodingOptions:
         if self.fit not in FITS:
             raise UsageError(f"--fit must be one of {', '.join(FITS)}, not {self.fit!r}")
         if not 0 <= self.image_size <= 8192:
-            raise UsageError(f"--image_size is in pixels, 0 (as it is) to 8192, not {self.image_size}")
+            raise UsageError(
+                f"--image_size must be 1 to 8192 pixels, or 0 to keep sizes, not {self.image_size}"
+            )
         if not 1 <= self.quality <= 100:
-            raise UsageError(f"--quality is 1 to 100, not {self.quality}")
+            raise UsageError(f"--quality must be 1 to 100, not {self.quality}")
         if self.image_size and self.encoding == "keep":
             raise UsageError(
                 "--encoding=keep stores the original bytes and so cannot change their size; "

@@ -50,8 +50,8 @@ def scan(
     if isinstance(store, Labelled):
         if layout not in (None, store.layout):
             raise UsageError(
-                f"--layout={layout}: {folder} says itself which labels an image has, {store.layout}; leave "
-                "--layout away"
+                f"--layout={layout}: {folder} says itself which labels an image has, {store.layout}; remove "
+                "--layout"
             )
         if labels != LabelFileOptions(label_columns=labels.label_columns):
             raise UsageError(

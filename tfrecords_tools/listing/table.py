@@ -63,7 +63,7 @@ class Table:
             if name not in TRUTH:
                 raise DataError(
                     f"{self.root}: the layout {self.layout.template} makes {name!r} an authenticity, "
-                    "which is only real or fake; rename the directory, or call that level otherwise"
+                    "which is only real or fake; rename the directory, or name that level with --layout"
                 )
         names = self.names.setdefault(column, {})
         return names.setdefault(name, len(names))

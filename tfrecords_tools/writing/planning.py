@@ -56,13 +56,11 @@ class Options:
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier() or not self.name.isascii():
-            raise UsageError(
-                f"--name is letters, digits and _, not beginning with a digit, not {self.name!r}"
-            )
+            raise UsageError(f"--name must be letters, digits and _, with no digit first, not {self.name!r}")
         if not 1 <= self.shard_mb <= 100_000:
-            raise UsageError(f"--shard_mb is 1 to 100,000 megabytes, not {self.shard_mb}")
+            raise UsageError(f"--shard_mb must be 1 to 100,000 megabytes, not {self.shard_mb}")
         if not 0 <= self.num_shards <= 99_999:
-            raise UsageError(f"--num_shards is 1 to 99,999, or 0 to follow --shard_mb, not {self.num_shards}")
+            raise UsageError(f"--num_shards must be 1 to 99,999, or 0, not {self.num_shards}")
         if not -(2**63) <= self.seed < 2**63:
             raise UsageError(f"--seed must fit 64 bits, not {self.seed}")
 

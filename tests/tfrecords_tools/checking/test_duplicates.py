@@ -197,7 +197,7 @@ def test_groups_stay_together(tmp_path):
         (["--group={stem}"], 2, "--group needs --split"),
         ([SPLIT, "--group={stem"], 2, "not a template such as {stem}"),
         ([SPLIT, "--group={artist}"], 1, "there is no field 'artist', only stem, name"),
-        (["--duplicate_distance=99"], 2, "--duplicate_distance is 0 to 16"),
+        (["--duplicate_distance=99"], 2, "--duplicate_distance must be 0 to 16"),
     ],
 )
 def test_wrong_usage(tmp_path, capsys, words, code, message):

@@ -172,10 +172,10 @@ def test_decode_says_what_is_no_image():
     [
         ({"encoding": "gif"}, "--encoding must be one of keep, jpeg, png, raw, not 'gif'"),
         ({"fit": "squeeze"}, "--fit must be one of resize, crop, pad, not 'squeeze'"),
-        ({"image_size": -1, "encoding": "png"}, "--image_size is in pixels"),
+        ({"image_size": -1, "encoding": "png"}, "--image_size must be 1 to 8192 pixels"),
         ({"image_size": 64}, "--encoding=keep stores the original bytes"),
         ({"encoding": "raw"}, "--encoding=raw needs --image_size"),
-        ({"quality": 0}, "--quality is 1 to 100, not 0"),
+        ({"quality": 0}, "--quality must be 1 to 100, not 0"),
     ],
 )
 def test_encoding_options_check_themselves(options, message):

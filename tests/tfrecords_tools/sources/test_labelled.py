@@ -285,7 +285,7 @@ def test_a_data_set_is_named_after_its_source(url, name):
 def test_flags_that_do_not_fit_the_source_are_usage_errors(tmp_path, capsys):
     path = write_parquet(tmp_path / "a.parquet", {"image": [PICTURES[0]], "label": ["a"]})
     assert convert_to(tmp_path / "out", f"parquet:{path}", "--layout={category}") == 2
-    assert "leave --layout away" in capsys.readouterr().err
+    assert "remove --layout" in capsys.readouterr().err
     assert convert_to(tmp_path / "out", tmp_path, "--label_columns=category=kind") == 2
     assert convert_to(tmp_path / "out", f"parquet:{path}", "--label_columns=category") == 2
     assert convert_to(tmp_path / "out", f"parquet:{path}", "--label_columns=split=part") == 2
