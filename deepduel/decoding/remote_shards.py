@@ -142,10 +142,16 @@ class RemoteShards:
         last = self._first_blocks[shards] + (starts + np.maximum(sizes, 1) - 1) // self._block
         ranges = [range(begin, end + 1) for begin, end in zip(first.tolist(), last.tolist(), strict=True)]
         needed = [block for block in sorted(set().union(*ranges)) if not self._ready[block]]
+        requested_before = {block for block in needed if block in self._pending}
         futures = {block: self._start(block) for block in needed}
         self._request_ahead()
         for block, future in futures.items():
-            self._wait(block, future)
+            try:
+                self._wait(block, future)
+            except DataError:  # whatever it was may have passed since an earlier read asked for the block
+                if block not in requested_before:
+                    raise
+                self._wait(block, self._pool.submit(self._bring, block))
 
     def _request_ahead(self) -> None:
         asked = 0

@@ -19,6 +19,7 @@ _HEADER = 1 << 16  # bytes of a table's header, at most
 _LARGEST = (1 << 31) - 1  # bytes of a record
 _BYTES_IN_MEMORY = 45  # of a row, see `split`
 _ROWS_AT_ONCE = 1 << 16
+_ALWAYS_TRIED = 64 << 20  # bytes that are read however little memory seems to be free
 _Rule = tuple[np.ndarray, Callable[[int], str]]
 
 
@@ -32,7 +33,7 @@ def read(folder: Folder, shards: Sequence[Shard], axes: dict[str, tuple[str, ...
       DataError: there is no room for them, or one is unreadable, or has an impossible row.
     """
     count, room = sum(shard.records for shard in shards), host_memory.available_bytes()
-    if count * _BYTES_IN_MEMORY > room:
+    if count * _BYTES_IN_MEMORY > max(room, _ALWAYS_TRIED):
         raise DataError(
             f"{folder.root}: the tables of {count:,} records take {count * _BYTES_IN_MEMORY / 1e9:.1f} GB, "
             f"but only {room / 1e9:.1f} GB of memory are available; use a machine with more memory"

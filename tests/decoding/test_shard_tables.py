@@ -1,11 +1,13 @@
+import dataclasses
 import shutil
 
 import numpy as np
 import pytest
 
-from deepduel.decoding import host_memory
+from deepduel.decoding import host_memory, shard_tables
 from deepduel.decoding.split import Split
 from tfrecords_tools.errors import DataError
+from tfrecords_tools.format import storage
 
 
 @pytest.fixture
@@ -64,6 +66,8 @@ def test_sound_tables_are_read(change, toy_shards):
 
 
 def test_more_records_than_memory_holds_are_refused_before_they_are_read(toy_shards, monkeypatch):
-    monkeypatch.setattr(host_memory, "available_bytes", lambda: 100)
-    with pytest.raises(DataError, match="the tables of 168 records take 0.0 GB, but only 0.0 GB of memory"):
-        Split(toy_shards, "train")
+    monkeypatch.setattr(host_memory, "available_bytes", lambda: 10**9)
+    split = Split(toy_shards, "train")
+    claimed = [dataclasses.replace(shard, records=10**8) for shard in split.shards]
+    with pytest.raises(DataError, match="the tables of 300,000,000 records take 13.5 GB, but only 1.0 GB of"):
+        next(shard_tables.read(storage.open_folder(toy_shards), claimed, split.manifest.axes))
