@@ -5,8 +5,8 @@
 It converts the images to OUTPUT/shards, trains in OUTPUT/run-01, evaluates, and
 prints the accuracy, the report and the command that predicts a picture. OUTPUT
 is IMAGES.deepduel by default. After an interruption the same command resumes.
-When there are new images in IMAGES, it appends them and trains on in the next
-folder, OUTPUT/run-02, from the models of the one before.
+When there are new images in IMAGES, it appends them and continues training in
+the next folder, OUTPUT/run-02, from the models of the one before.
 
 The flags of deepduel.train may be given too.
 """

@@ -51,7 +51,7 @@ def define(
             "report and count it).", flag_values=flag_values)  # fmt: skip
     if "fast_decode" in names:
         flags.DEFINE_bool(
-            "fast_decode", False, "Decode JPEGs approximately: a tenth faster, more for large photographs.",
+            "fast_decode", False, "Decode JPEGs approximately, which is up to a tenth faster.",
             flag_values=flag_values)  # fmt: skip
     if "sampling" in names:
         flags.DEFINE_string(
