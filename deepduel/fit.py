@@ -93,9 +93,8 @@ def _run(output: pathlib.Path, data: manifest.Manifest) -> tuple[pathlib.Path, l
         return last, [f"--flagfile={own}", f"--workdir={last}"] if own.is_file() else []
     following = output / f"run-{int(last.name.removeprefix('run-')) + 1:02d}"
     words = [f"--flagfile={last}/train.flags", f"--workdir={following}"]
-    models = {axis: last / axis / "best.keras" for axis in RunCard.load(last).tasks}
-    if all(path.is_file() for path in models.values()):
-        words += [f"--weights={axis}={path}" for axis, path in models.items()]
+    if all((last / axis / "best.keras").is_file() for axis in RunCard.load(last).tasks):
+        words += [f"--start_from={last}", "--weights=auto"]
         words += ["--fine_tune=all"] * ("--backbone=small_cnn" in (last / "train.flags").read_text("utf-8"))
         print(f"new images since {last}: training continues from its models in {following}", flush=True)
     return following, words

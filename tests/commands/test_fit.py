@@ -35,7 +35,8 @@ def test_a_folder_becomes_a_model_and_new_images_continue_it(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"new images since {output}/run-01: training continues from its models" in printed
     text = (output / "run-02" / "train.flags").read_text()
-    assert f"--weights=category={output}/run-01/category/best.keras\n" in text
+    assert f"--start_from={output}/run-01\n" in text
+    assert "category: starts from " in printed
     assert RunCard.load(output / "run-02").data_source == manifest.load(output / "shards").source
     assert len(history_rows(output / "run-02")) == 1
 

@@ -28,7 +28,7 @@ def come_down(limits, seconds=5.0):
 @pytest.mark.parametrize("cache", ["none", "ram", "decoded:"])
 def test_data_sets_that_are_dropped_leave_no_descriptor_and_no_thread(toy_shards, tmp_path, cache):
     options = {"cache": f"{cache}{tmp_path}" if cache == "decoded:" else cache}
-    for cycle in range(10):
+    for cycle in range(6):
         train = pipeline.make_train(toy_shards, batch_size=32, labels="category", threads=2, **options)
         iterator = iter(train)
         for _ in range(3):
