@@ -84,16 +84,10 @@ def fit(session: Session) -> State:
         if not state.begun:
             first = pipeline.train_batches(session.train_split, session.reading, order.Position(options.seed))
             board.describe(session.flags, session.train_split, first)
-        clock = callbacks.Clock(
-            trainer,
-            images=len(session.train_split),
-            batch_size=session.reading.batch_size,
-            earlier_seconds=feature_seconds,
-        )
         end = PlannedEnd(trainer, state, options.length, steps_per_epoch=session.steps_per_epoch)
         listed = [
             profile,
-            clock,  # adds columns to the logs, which all below show or store
+            _clock(session, feature_seconds),  # adds columns to the logs, which all below show or store
             _console(session, end),
             board,
             LossRange(trainer, state),
@@ -122,6 +116,15 @@ def fit(session: Session) -> State:
             if trainer.stop_training:
                 break
     return state
+
+
+def _clock(session: Session, feature_seconds: float) -> callbacks.Clock:
+    return callbacks.Clock(
+        session.trainer,
+        images=len(session.train_split),
+        batch_size=session.reading.batch_size,
+        earlier_seconds=feature_seconds,
+    )
 
 
 def _board(session: Session) -> tensorboard.Board:

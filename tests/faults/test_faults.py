@@ -59,7 +59,7 @@ def test_few_descriptors_are_enough_to_convert_and_verify(tmp_path):
     assert len(stored(tmp_path / "shards")) == 40
 
 
-def test_reads_that_return_less_than_was_asked_for_are_continued(tmp_path, monkeypatch):
+def test_reads_that_return_fewer_bytes_than_requested_are_continued(tmp_path, monkeypatch):
     """As network and user-space file systems do."""
     images = folders.make(tmp_path / "images", {"train/a": 3, "train/b": 3})
     assert convert_to(tmp_path / "shards", images) == 0
