@@ -4,6 +4,7 @@
 # make test-older-processor   the numeric tests with the kernels of a processor without AVX-512
 # make test-keras-compat   load models of every kind in older versions of Keras and in the newest, each in an environment of its own
 # make test-gpu     the tests that need a GPU (skipped where there is none); DEEPDUEL_GPU_TESTS_ON=CPU tries them on the CPU
+# make test-scale   the long tests of several processes that train or feed one training, killed at every stage
 # make test-wheel   build a wheel, install it elsewhere, run the quickstart from it
 # make lint         ruff; which room may import which; types; pip check; pip-audit where there is a network
 # make fuzz         damaged files of every kind, FUZZ_EXAMPLES=20000 of each
@@ -14,7 +15,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test test-oldest test-older-processor test-keras-compat test-gpu test-wheel docs lint audit fuzz clean
+.PHONY: quickstart test test-oldest test-older-processor test-keras-compat test-gpu test-scale test-wheel docs lint audit fuzz clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/python -m deepduel.quickstart --output_dir=quickstart
@@ -56,6 +57,9 @@ $(VENV)-keras-%/installed:
 test-gpu: $(VENV)/installed
 	if command -v nvidia-smi; then $(BIN)/python -m pip install --constraint $(CONSTRAINTS) --editable '.[gpu,test]'; fi
 	$(BIN)/python -m pytest -rs -m gpu tests/gpu
+
+test-scale: $(VENV)/installed
+	$(BIN)/python -m pytest --durations=5 -m scale
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
