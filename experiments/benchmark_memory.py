@@ -71,10 +71,10 @@ def main(options: flags.FlagValues) -> None:
             if done.returncode:
                 print(f"{name}   failed with exit code {done.returncode}", flush=True)
                 continue
-            found = json.loads(done.stdout.splitlines()[-1])
+            figures = json.loads(done.stdout.splitlines()[-1])
             images = job["batch"] * 200 * 200 * 3 / 1e9
-            rate = f"{found['images_per_second']:9.1f}" if job["steps"] > 1 else f"{'-':>9}"
-            print(f"{name} {found['peak_gb']:8.2f} {images:15.2f} {rate}", flush=True)
+            rate = f"{figures['images_per_second']:9.1f}" if job["steps"] > 1 else f"{'-':>9}"
+            print(f"{name} {figures['peak_gb']:8.2f} {images:15.2f} {rate}", flush=True)
 
 
 def _positive(text: str) -> int:

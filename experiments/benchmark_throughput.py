@@ -197,10 +197,10 @@ def measure_all(job: Job, settings: Settings, scratch: pathlib.Path) -> list[dic
             if contender.name in out:
                 continue
             bar.update(number, contender.title)
-            told = dataclasses.replace(
+            run_job = dataclasses.replace(
                 job, contender=contender.name, threads=threads, cold=cache == "cold", prepare=turn is None
             )
-            answer = run(told, _python(contender, settings), workspace)
+            answer = run(run_job, _python(contender, settings), workspace)
             if answer.keys() & {"missing", "failed"}:
                 out.add(contender.name)
             runs.append(
@@ -227,8 +227,8 @@ def _plan(settings: Settings) -> Iterator[tuple[contenders.Contender, int, str, 
 
 def run(job: Job, python: str, workspace: pathlib.Path) -> dict:
     """One contender in a process of its own: its answer, {"missing": […]} or {"failed": reason}."""
-    told, answer = workspace.parent / "job.json", workspace.parent / "answer.json"
-    told.write_text(json.dumps(dataclasses.asdict(job)))
+    job_file, answer = workspace.parent / "job.json", workspace.parent / "answer.json"
+    job_file.write_text(json.dumps(dataclasses.asdict(job)))
     answer.unlink(missing_ok=True)
     environment = os.environ | {
         "CUDA_VISIBLE_DEVICES": "-1",  # the host is measured
@@ -238,7 +238,7 @@ def run(job: Job, python: str, workspace: pathlib.Path) -> dict:
     }
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
-            [python, "-m", "experiments.benchmark_worker", str(told), str(answer)],
+            [python, "-m", "experiments.benchmark_worker", str(job_file), str(answer)],
             cwd=workspace, env=environment, stdout=said, stderr=said, start_new_session=True,
         )  # fmt: skip
         limit = _GRACE_SECONDS + job.seconds + job.warmup_seconds

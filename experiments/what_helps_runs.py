@@ -102,8 +102,8 @@ class Runner:
         if row.weights_from is not None:
             weights = (f"--weights={self._train(row.weights_from, seed) / 'best.keras'}",)
         with self._held(name, seed) as lock:
-            if found := self.finished(name, seed):
-                return found
+            if result := self.finished(name, seed):
+                return result
             task = self._trained(name, seed, lock, weights)
             result = {"row": name, "seed": seed, "settings": self._settings(name)}
             result |= self._training_figures(name, seed) | self._evaluate(name, seed, task.name, lock)
@@ -156,18 +156,18 @@ class Runner:
             "--robustness", f"--robustness_images={self._robustness_images}",
         )  # fmt: skip
         document = json.loads((workdir / "evaluation/validation/metrics.json").read_text("utf-8"))
-        found = document["tasks"][task]
+        figures = document["tasks"][task]
         return {
             "task": task,
-            "images": found["overall"]["images"],
-            "accuracy": found["overall"]["accuracy"],
-            "auc": found["overall"]["auc"],
-            "robustness_images": found["robustness"]["images"],
+            "images": figures["overall"]["images"],
+            "accuracy": figures["overall"]["accuracy"],
+            "auc": figures["overall"]["auc"],
+            "robustness_images": figures["robustness"]["images"],
             "robustness": {
                 kind: {
                     str(point["level"]): point["accuracy"] for point in points if point["level"] is not None
                 }
-                for kind, points in found["robustness"]["kinds"].items()
+                for kind, points in figures["robustness"]["kinds"].items()
             },
             "versions": document["about"]["versions"],
         }

@@ -11,7 +11,7 @@ _DAMAGES = {"JPEG 50": ("jpeg", "50"), "blur 1 px": ("blur", "1.0")}
 
 def render(results: list[dict], titles: dict[str, str], *, seeds: int, base: str) -> str:
     """Markdown with a line for each row that has all its seeds; the others are named below."""
-    runs = {name: [found for found in results if found["row"] == name] for name in titles}
+    runs = {name: [result for result in results if result["row"] == name] for name in titles}
     whole = [name for name in titles if len(runs[name]) == seeds]
     missing = [name for name in titles if name not in whole]
     lines = [
@@ -24,11 +24,11 @@ def render(results: list[dict], titles: dict[str, str], *, seeds: int, base: str
         cells = [
             titles[name],
             f"`{name}`",
-            _spread([100 * found["accuracy"] for found in runs[name]]),
+            _spread([100 * result["accuracy"] for result in runs[name]]),
             "" if name == base or base not in whole else _difference(runs[name], runs[base]),
-            _spread([found["auc"] for found in runs[name]], digits=4),
+            _spread([result["auc"] for result in runs[name]], digits=4),
             *(
-                _spread([100 * found["robustness"][kind][level] for found in runs[name]], digits=1)
+                _spread([100 * result["robustness"][kind][level] for result in runs[name]], digits=1)
                 for kind, level in _DAMAGES.values()
             ),
             _seconds(runs[name]),
@@ -52,14 +52,14 @@ def _spread(values: list[float], digits: int = 2) -> str:
 
 
 def _difference(runs: list[dict], base: list[dict]) -> str:
-    of_base = {found["seed"]: found["accuracy"] for found in base}
-    points = [100 * (found["accuracy"] - of_base[found["seed"]]) for found in runs]
+    of_base = {result["seed"]: result["accuracy"] for result in base}
+    points = [100 * (result["accuracy"] - of_base[result["seed"]]) for result in runs]
     return f"{statistics.mean(points):+.2f} ({min(points):+.2f} … {max(points):+.2f})"
 
 
 def _seconds(runs: list[dict]) -> str:
     """Of training; of those that were not interrupted."""
-    seconds = [found["processor_seconds"] for found in runs if found["processor_seconds"] is not None]
+    seconds = [result["processor_seconds"] for result in runs if result["processor_seconds"] is not None]
     return f"{statistics.median(seconds):.0f}" if seconds else "-"
 
 
