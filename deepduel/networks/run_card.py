@@ -12,7 +12,7 @@ import msgspec
 from tfrecords_tools.atomic import published
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import documents, split_names
-from tfrecords_tools.format.documents import AxisName, Count, LabelName, Seed, Side
+from tfrecords_tools.format.documents import AxisName, Count, LabelName, OptionName, Seed, Side
 
 
 class TaskCard(TypedDict):
@@ -46,6 +46,8 @@ class RunCard:
       libraries: what decoded and resampled the images when the run was begun, see `image.libraries`; empty
         for runs of earlier versions.
       validation_split: the split that was validated on, which may be a part such as "train[80%:]".
+      data_options: options of the conversion, as in the manifest of the training data; empty for runs of
+        earlier versions.
     """
 
     tasks: dict[AxisName, TaskCard]
@@ -58,6 +60,7 @@ class RunCard:
     libraries: dict[str, str] = dataclasses.field(default_factory=dict)
     data_sha256: Annotated[str, msgspec.Meta(pattern=r"^(?:[0-9a-f]{64})?\Z")] = ""
     validation_split: str = "validation"
+    data_options: dict[OptionName, str | int | float | bool | None] = dataclasses.field(default_factory=dict)
 
     def evaluated_split(self, name: str, splits: Iterable[str]) -> str:
         """The split that a name means: "validation" is what the run validated on if the data have none.

@@ -144,7 +144,7 @@ def keep_card(card: RunCard, workdir: pathlib.Path, manifest: Manifest) -> None:
         return  # only splits that the run does not read have changed
     earlier = [generation["source"] for generation in manifest.generations]
     if stored.data_source == card.data_source:
-        what = f"the same images of {card.data_name} with other pixels: they were converted again, otherwise"
+        what = f"the same images of {card.data_name}, {_converted(stored, card)}"
     elif stored.data_source in earlier:
         later = manifest.generations[earlier.index(stored.data_source) + 1 :]
         what = f"{card.data_name} without the {sum(g['images'] for g in later):,} images appended since then"
@@ -156,4 +156,23 @@ def keep_card(card: RunCard, workdir: pathlib.Path, manifest: Manifest) -> None:
     raise DataError(
         f"{workdir} holds a run on {what}; give another --workdir, with --start_from={workdir} to begin from "
         "its models, or name the shards that it was begun on with --data_dir"
+    )
+
+
+def _converted(stored: RunCard, card: RunCard) -> str:
+    """How the conversion of the same images differs from that on which a run was begun."""
+    if not stored.data_options:  # a run of an earlier version
+        return "which have been converted again since, to other shards"
+    before, after = stored.data_options, card.data_options
+    names = [name for name in before | after if name != "plan_version"]
+    changes = [
+        Change(name, *(f"--{name}={options[name]}" if name in options else "" for options in (before, after)))
+        for name in names
+        if before.get(name) != after.get(name)
+    ]
+    if changes:
+        return f"which have been converted with other options since ({'; '.join(map(str, changes))})"
+    return (
+        "which have been converted again with the same options to other shards (the files have changed, or "
+        "another version of the image libraries wrote them)"
     )

@@ -209,6 +209,7 @@ def _card(
     return RunCard(
         tasks, decoding.size, decoding.fit, decoding.fast, manifest.name, manifest.source, options.seed,
         libraries(), _data_sha256(split, validation_split), options.validation_split,
+        manifest.options,
     )  # fmt: skip
 
 

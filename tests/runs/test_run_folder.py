@@ -122,10 +122,30 @@ def test_other_pixels_of_the_same_images_are_refused(toy_run, toy_folder, tmp_pa
     assert run_command(convert, *words, "--encoding=jpeg", "--quality=50") == 0
     other = manifest.load(tmp_path / "shards")
     stored = RunCard.load(toy_run)
-    card = dataclasses.replace(stored, data_source=other.source, data_sha256="0" * 64)
+    card = dataclasses.replace(stored, data_sha256="0" * 64, data_options=other.options)
     assert stored.data_sha256 and other.source == stored.data_source
-    with pytest.raises(DataError, match="the same images of images with other pixels"):
+    with pytest.raises(DataError) as caught:
         run_folder.keep_card(card, toy_run, other)
+    assert (
+        "the same images of images, which have been converted with other options since (--encoding=keep "
+        "before, --encoding=jpeg now; --quality=95 before, --quality=50 now); give another --workdir"
+    ) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ({"seed": 0}, {"seed": 0, "alpha": "white"}, r"options since \(no --alpha before, --alpha=white now"),
+        ({"seed": 0}, {"seed": 0}, r"with the same options to other shards \(the files have changed, or"),
+        ({}, {"seed": 0}, "converted again since, to other shards;"),
+    ],
+)
+def test_what_the_second_conversion_changed_is_said(tmp_path, toy_run, toy_shards, before, after, says):
+    stored = dataclasses.replace(RunCard.load(toy_run), data_options=before)
+    stored.save(tmp_path)
+    card = dataclasses.replace(stored, data_sha256="0" * 64, data_options=after)
+    with pytest.raises(DataError, match=says):
+        run_folder.keep_card(card, tmp_path, manifest.load(toy_shards))
 
 
 def test_images_that_were_appended_are_said_to_be(toy_run, toy_shards):
