@@ -114,7 +114,7 @@ def _evaluate(options: flags.FlagValues) -> None:
         robustness,
     )
     from deepduel.prediction.predictor import Predictor
-    from deepduel.reports import gallery, model_card, report_page
+    from deepduel.reports import gallery, model_card, report_page, training_curves
 
     predictor = Predictor(
         options.workdir, tasks=options.tasks, model=options.model, micro_batch=options.micro_batch
@@ -146,9 +146,17 @@ def _evaluate(options: flags.FlagValues) -> None:
         )  # fmt: skip
         for axis, curves in damaged.items():
             document["tasks"][axis]["robustness"] = curves
-    galleries = {axis: gallery.galleries(predicted, predictor, axis) for axis in document["tasks"]}
-    pairs = gallery.pairs(duplicates.pairs)
-    metrics_document.save(folder, document, predicted, report_page.render(document, galleries, pairs))
+    report = report_page.render(
+        document,
+        {axis: gallery.galleries(predicted, predictor, axis) for axis in document["tasks"]},
+        gallery.pairs(duplicates.pairs),
+        examples={
+            axis: gallery.examples(predicted, predictor, axis, report_page.confused_pairs(task))
+            for axis, task in document["tasks"].items()
+        },
+        training=training_curves.read(options.workdir, document["tasks"]),
+    )
+    metrics_document.save(folder, document, predicted, report)
     _print(document, options.metadata)
     model_card.write(options.workdir)
     print(f"report: {folder / 'report.html'}")

@@ -5,6 +5,7 @@ the page into dark mode. Text stays text, so that screen readers and searches fi
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 
 import markupsafe
@@ -65,9 +66,19 @@ def span_axis(title: str, values: Sequence[float]) -> Axis:
     return percent_axis(title, [round(start + number * step, 6) for number in range(count + 1)])
 
 
+def value_axis(title: str, low: float, high: float, *, whole: bool = False) -> Axis:
+    """An axis from `low` to at least `high`, with about five round ticks; all whole with `whole`."""
+    span = max(high - low, 1.0 if whole else 1e-9)
+    power = 10.0 ** math.floor(math.log10(span / 5))
+    step = next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= span / 5)
+    if whole:
+        step = max(1.0, float(math.ceil(step)))
+    return Axis(title, ticks(*(low + number * step for number in range(math.ceil(span / step - 1e-9) + 1))))
+
+
 def ticks(*values: float) -> tuple[tuple[float, str], ...]:
     """Ticks labelled with their values."""
-    return tuple((value, f"{value:.3g}") for value in values)
+    return tuple((value, f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}") for value in values)
 
 
 def lines(
@@ -98,7 +109,7 @@ def lines(
                 f'<circle class="dot s{number}" cx="{_x(x, a)}" cy="{_y(y, b)}" r="3"/>'
                 for a, b in zip(line.x, line.y, strict=True)
             ]
-    return _svg(parts, label)
+    return svg(parts, label)
 
 
 def histogram(counts: Sequence[Sequence[int]], x: Axis, *, label: str) -> markupsafe.Markup:
@@ -115,7 +126,7 @@ def histogram(counts: Sequence[Sequence[int]], x: Axis, *, label: str) -> markup
                     f'<rect class="bar s{number}" x="{LEFT + index * width:.1f}" y="{_y(y, share)}" '
                     f'width="{width - 0.6:.1f}" height="{HEIGHT - BOTTOM - float(_y(y, share)):.1f}"/>'
                 )
-    return _svg(parts, label)
+    return svg(parts, label)
 
 
 def _top_axis(top: float) -> Axis:
@@ -130,11 +141,11 @@ def _frame(x: Axis, y: Axis) -> str:
     for value, text in y.ticks:
         at = _y(y, value)
         parts.append(f'<path class="grid" d="M{LEFT} {at}H{right}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{float(at) + 4:.1f}" text-anchor="end">{_safe(text)}</text>')
+        parts.append(f'<text x="{LEFT - 6}" y="{float(at) + 4:.1f}" text-anchor="end">{safe(text)}</text>')
     for value, text in x.ticks:
         at = _x(x, value)
         parts.append(f'<path class="grid" d="M{at} {TOP}V{bottom}"/>')
-        parts.append(f'<text x="{at}" y="{bottom + 16}" text-anchor="middle">{_safe(text)}</text>')
+        parts.append(f'<text x="{at}" y="{bottom + 16}" text-anchor="middle">{safe(text)}</text>')
     parts.append(f'<path class="axis" d="M{LEFT} {TOP}V{bottom}H{right}"/>')
     middle = (TOP + bottom) / 2
     below, beside = (
@@ -142,7 +153,7 @@ def _frame(x: Axis, y: Axis) -> str:
         f'transform="translate(11 {middle}) rotate(-90)"',
     )
     for position, axis in ((below, x), (beside, y)):
-        parts.append(f'<text class="title" {position} text-anchor="middle">{_safe(axis.title)}</text>')
+        parts.append(f'<text class="title" {position} text-anchor="middle">{safe(axis.title)}</text>')
     return "".join(parts)
 
 
@@ -158,12 +169,14 @@ def _y(axis: Axis, value: float) -> str:
     return f"{axis.coordinate(value, HEIGHT - BOTTOM, TOP):.1f}"
 
 
-def _svg(parts: Sequence[str], label: str) -> markupsafe.Markup:
+def svg(parts: Sequence[str], label: str, width: int = WIDTH, height: int = HEIGHT) -> markupsafe.Markup:
+    """Elements -> a drawing that takes the width of its place, with a description for screen readers."""
     inside = "".join(parts)
-    text = _safe(label)
-    head = f'viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{text}"'
+    text = safe(label)
+    head = f'viewBox="0 0 {width} {height}" role="img" aria-label="{text}"'
     return markupsafe.Markup(f"<svg {head}><title>{text}</title>{inside}</svg>")
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
+    """A text escaped for HTML."""
     return str(markupsafe.escape(text))

@@ -1,8 +1,11 @@
-"""Images for the report: most and least confident predictions, with heat maps of what decided them.
+"""Images for the report: mistakes, and the surest and least sure predictions, some with heat maps.
 
-A gallery is {"title", "images": [{"key", "truth", "predicted", "probability", "picture", "heat"}]},
-with pictures as data: URLs of JPEGs; "heat" is the image under a Grad-CAM heat map, or None.
+A gallery is {"title", "note", "images": [{"key", "truth", "predicted", "probability", "picture", "heat"}]},
+with pictures as data: URLs of JPEGs, "" beyond the number that keeps the page small; "heat" is the image
+under a Grad-CAM heat map, or None.
 """
+
+from collections.abc import Iterable
 
 import keras
 import numpy as np
@@ -13,55 +16,98 @@ from deepduel.decoding.batch_decoder import BatchDecoder
 from deepduel.decoding.split import Split
 from deepduel.evaluation.predictions import Predictions
 from deepduel.prediction.predictor import Predictor
+from deepduel.reports import thumbnail
+from deepduel.reports.confusion_matrix import ConfusedPair
 from deepduel.reports.thumbnail import data_url
 from tfrecords_tools.format import records
 
-SHOWN = 12  # images per gallery
-EXPLAINED = 6  # images per gallery with a Grad-CAM heat map
+SHOWN = 12  # images per gallery of extremes
+EXPLAINED = 6  # mistakes with a Grad-CAM heat map
+PICTURED = 400  # mistakes, and surest predictions, with a picture: about 1.5 MB
+LISTED = 5000  # mistakes that are listed at all
+PER_PAIR = 4  # examples of a pair of classes
+_DECODED = 64  # images in memory at once
 
 
 def galleries(predictions: Predictions, predictor: Predictor, axis: str) -> list[dict]:
-    """The galleries of a task."""
+    """The galleries of a task: all mistakes, the surest of each class, and the least sure."""
     labels, probabilities = predictions.labels[axis], predictions.probabilities[axis]
     known = np.flatnonzero(labels >= 0)
     confidence = probabilities[known].max(1)
     correct = probabilities[known].argmax(1) == labels[known]
     down, up = np.argsort(-confidence, kind="stable"), np.argsort(confidence, kind="stable")
+    mistakes, right = known[down[~correct[down]]], known[down[correct[down]]]
+    surest = _surest(right, labels, len(predictions.classes[axis]))
+    note = ""
+    if len(mistakes) > PICTURED:
+        note = f"{len(mistakes):,} mistakes, the most confident {PICTURED} with pictures."
+    if len(mistakes) > LISTED:
+        note = (
+            f"The most confident {LISTED:,} of {len(mistakes):,} mistakes; predictions.csv has all of them."
+        )
     chosen = (
-        ("Most confident mistakes", known[down[~correct[down]]], EXPLAINED),
-        ("Most confident correct predictions", known[down[correct[down]]], 0),
-        ("Least confident predictions", known[up], 0),
+        ("Mistakes, most confident first", note, mistakes[:LISTED], EXPLAINED),
+        ("Most confident correct predictions by class", "", surest, 0),
+        ("Least confident predictions", "", known[up[:SHOWN]], 0),
     )
     return [
-        {"title": title, "images": _images(predictions, predictor, axis, numbers[:SHOWN], explained)}
-        for title, numbers, explained in chosen
+        {"title": title, "note": note, "images": _images(predictions, predictor, axis, numbers, explained)}
+        for title, note, numbers, explained in chosen
         if len(numbers)
     ]
+
+
+def examples(
+    predictions: Predictions, predictor: Predictor, axis: str, pairs: Iterable[ConfusedPair]
+) -> dict[tuple[int, int], list[dict]]:
+    """The most confident mistakes of each pair of true and predicted class: images of a gallery."""
+    labels, probabilities = predictions.labels[axis], predictions.probabilities[axis]
+    predicted = probabilities.argmax(1)
+    shown = {}
+    for pair in pairs:
+        numbers = np.flatnonzero((labels == pair.truth) & (predicted == pair.predicted))
+        numbers = numbers[np.argsort(-probabilities[numbers, pair.predicted], kind="stable")][:PER_PAIR]
+        shown[pair.truth, pair.predicted] = _images(predictions, predictor, axis, numbers, 0)
+    return shown
+
+
+def _surest(right: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """The first few of each class among `right`, by class; fewer of each where there are many classes."""
+    each = max(1, min(SHOWN // 2, 120 // classes))
+    chosen = [right[labels[right] == number][:each] for number in range(classes)]
+    return np.concatenate(chosen)[:PICTURED]
 
 
 def _images(
     predictions: Predictions, predictor: Predictor, axis: str, numbers: np.ndarray, explained: int
 ) -> list[dict]:
-    split, names = predictions.split, predictions.classes[axis]
-    pixels = BatchDecoder(split, predictor.decoding)(numbers).copy()
-    heats: list[np.ndarray | None] = [None] * len(numbers)
-    if explained:
-        inputs = predictor.inputs(pixels[:explained], axis)
-        maps = grad_cam(predictor.models[axis], inputs)
-        if maps is not None:
-            heats[: len(maps)] = [overlay(*pair) for pair in zip(pixels, maps, strict=False)]
+    """The images of a gallery; the first `explained` with a heat map, the first `PICTURED` with a picture."""
+    names = predictions.classes[axis]
+    side = thumbnail.SIDE if len(numbers) <= SHOWN else thumbnail.SMALL_SIDE
+    decode = BatchDecoder(predictions.split, predictor.decoding)
     images = []
-    for position, number in enumerate(numbers.tolist()):
-        values, heat = predictions.probabilities[axis][number], heats[position]
-        images.append({
-            "key": records.key_text(split.key(number)),
-            "truth": names[int(predictions.labels[axis][number])],
-            "predicted": names[int(values.argmax())],
-            "probability": float(values.max()),
-            "picture": data_url(pixels[position]),
-            "heat": None if heat is None else data_url(heat),
-        })  # fmt: skip
+    for start in range(0, len(numbers), _DECODED):
+        chunk = numbers[start : start + _DECODED]
+        pictured = chunk[: max(0, PICTURED - start)]
+        pixels = decode(pictured).copy()
+        heats = _heats(predictor, axis, pixels[:explained]) if explained and not start else []
+        for position, number in enumerate(chunk.tolist()):
+            values = predictions.probabilities[axis][number]
+            images.append({
+                "key": records.key_text(predictions.split.key(number)),
+                "truth": names[int(predictions.labels[axis][number])],
+                "predicted": names[int(values.argmax())],
+                "probability": float(values.max()),
+                "picture": data_url(pixels[position], side) if position < len(pixels) else "",
+                "heat": data_url(heats[position], side) if position < len(heats) else None,
+            })  # fmt: skip
     return images
+
+
+def _heats(predictor: Predictor, axis: str, pixels: np.ndarray) -> list[np.ndarray]:
+    """The images under their heat maps; [] for a model that has none."""
+    maps = grad_cam(predictor.models[axis], predictor.inputs(pixels, axis))
+    return [] if maps is None else [overlay(*pair) for pair in zip(pixels, maps, strict=True)]
 
 
 def pairs(duplicates: list[tuple[tuple[Split, int], tuple[Split, int]]]) -> list[list[dict]]:

@@ -1,12 +1,15 @@
 """The content of metrics.json -> report.html: one file that needs no other file and no network."""
 
+import base64
+import hashlib
 import importlib.resources
 from typing import Any
 
 import jinja2
+import markupsafe
 
 from deepduel.evaluation import metrics
-from deepduel.reports import charts
+from deepduel.reports import charts, confusion_matrix
 
 SHORT = {
     "accuracy": "accuracy",
@@ -34,8 +37,18 @@ DAMAGES = {  # kind: (title, axis that begins with the undamaged image)
 }
 
 
+PAGE_SIZE = 24  # images of a gallery that are shown at once, and printed
+PRINTED_ROWS = 60  # classes that are printed
+PAIRS_SHOWN = 10  # most confused pairs of classes
+
+
 def render(
-    document: dict, galleries: dict[str, list[dict]] | None = None, pairs: list[list[dict]] | None = None
+    document: dict,
+    galleries: dict[str, list[dict]] | None = None,
+    pairs: list[list[dict]] | None = None,
+    *,
+    examples: dict[str, dict[tuple[int, int], list[dict]]] | None = None,
+    training: dict[str, dict] | None = None,
 ) -> str:
     """The page. The same arguments give the same page.
 
@@ -43,21 +56,43 @@ def render(
       document: see `metrics_document`; its tasks may have "robustness", see `robustness.curves`.
       galleries: {axis: galleries}, see `gallery.galleries`.
       pairs: pictures of near duplicates in other splits, see `gallery.pairs`.
+      examples: {axis: {(true class, predicted class): images}}, see `gallery.examples`.
+      training: {axis: plots of the run's training}, see `training_curves.read`.
     """
-    tools = {"plots": plots, "undefined": undefined, "damage_plots": damage_plots, "short": SHORT}
-    return page("report.html", **document, **tools, galleries=galleries or {}, pairs=pairs or [])
+    tools: dict[str, Any] = {
+        "plots": plots, "undefined": undefined, "damage_plots": damage_plots, "short": SHORT,
+        "class_rows": class_rows, "printed_rows": PRINTED_ROWS, "page_size": PAGE_SIZE,
+        "confusion": confusion_matrix.drawings, "csv_of": confusion_matrix.csv_of,
+        "confused_pairs": confused_pairs,
+    }  # fmt: skip
+    return page(
+        "report.html", script=_text("page.js"), **document, **tools,
+        galleries=galleries or {}, pairs=pairs or [], examples=examples or {}, training=training or {},
+    )  # fmt: skip
 
 
-def page(template: str, **values: Any) -> str:
-    """Renders one of the templates in this folder; all text is escaped."""
-    folder = importlib.resources.files("deepduel.reports")
+def page(template: str, *, script: str = "", **values: Any) -> str:
+    """Renders one of the templates in this folder; all text is escaped.
+
+    The page's content security policy forbids everything that is not in the page, and every script but
+    `script`, which is one of this package.
+    """
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8")),
+        loader=jinja2.FunctionLoader(_text),
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"percent": percent, "number": number, "count": count, "figure": figure}
     environment.tests["share"] = SHARES.__contains__
-    return environment.get_template(template).render(titles=metrics.TITLES, **values)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    source = f"'sha256-{digest}'" if script else "'none'"
+    return environment.get_template(template).render(
+        titles=metrics.TITLES, script=markupsafe.Markup(script), script_source=markupsafe.Markup(source),
+        **values,
+    )  # fmt: skip
+
+
+def _text(name: str) -> str:
+    return importlib.resources.files("deepduel.reports").joinpath(name).read_text("utf-8")
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -95,6 +130,31 @@ def undefined(task: dict) -> list[tuple[str, list[str]]]:
         if len(task["classes"]) == 2 or name not in metrics.FALSE_POSITIVE_RATES:
             titles.setdefault(note, []).append(metrics.TITLES[name])
     return list(titles.items())
+
+
+def class_rows(task: dict) -> list[dict]:
+    """The rows of the table by class: its name, its scores, and what it is most often mistaken for.
+
+    They are in label order where all of them are printed, else by rising F1.
+    """
+    rows = []
+    for index, (name, scores) in enumerate(task["class_scores"].items()):
+        counts = task["confusion"][index]
+        wrong = {other: number for other, number in enumerate(counts) if other != index}
+        most = max(wrong, key=lambda other: wrong[other])
+        images = scores["images"]
+        rows.append({
+            "name": name, **scores, "mistaken": task["classes"][most] if wrong[most] else "",
+            "times": wrong[most], "interval": metrics.wilson(counts[index], images) if images else None,
+        })  # fmt: skip
+    if len(rows) > PRINTED_ROWS:
+        rows.sort(key=lambda row: (row["f1"] is None, row["f1"]))
+    return rows
+
+
+def confused_pairs(task: dict) -> list[confusion_matrix.ConfusedPair]:
+    """The most confused pairs of classes of a task that the page shows."""
+    return confusion_matrix.confused_pairs(task["confusion"], PAIRS_SHOWN)
 
 
 def plots(task: dict) -> list[dict]:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from deepduel.evaluation import predictions
 from deepduel.prediction.predictor import Predictor
 from deepduel.reading import pipeline
-from deepduel.reports import gallery, thumbnail
+from deepduel.reports import confusion_matrix, gallery, thumbnail
 from tests.helpers.fake_runs import write_run
 
 
@@ -63,20 +64,49 @@ def test_galleries_hold_the_extremes_with_their_keys(predicted):
     galleries = {each["title"]: each["images"] for each in drawn}
     probabilities, labels = predictions.probabilities["category"], predictions.labels["category"]
     right = probabilities.argmax(1) == labels
-    worst = galleries["Most confident mistakes"]
+    worst = galleries["Mistakes, most confident first"]
+    assert len(worst) == (~right).sum()
     assert all(image["truth"] != image["predicted"] for image in worst)
-    assert worst[0]["probability"] == pytest.approx(probabilities[~right].max())
+    assert [image["probability"] for image in worst] == pytest.approx(
+        np.sort(probabilities[~right].max(1))[::-1].tolist()
+    )
     assert all(
         image["key"].split("/")[2] == image["truth"] for images in galleries.values() for image in images
     )
-    sure = galleries["Most confident correct predictions"]
-    assert [image["probability"] for image in sure] == pytest.approx(
-        np.sort(probabilities[right].max(1))[::-1][: len(sure)].tolist()
-    )
+    sure = galleries["Most confident correct predictions by class"]
+    for number, name in enumerate(predictions.classes["category"]):
+        expected = np.sort(probabilities[right & (labels == number)].max(1))[::-1][:6]
+        shown = [image["probability"] for image in sure if image["truth"] == name]
+        assert shown == pytest.approx(expected.tolist())
     assert galleries["Least confident predictions"][0]["probability"] == pytest.approx(
         probabilities.max(1).min()
     )
     assert sum(image["heat"] is not None for image in worst) == min(gallery.EXPLAINED, len(worst))
+
+
+def test_mistakes_beyond_the_pictured_ones_are_listed_without_and_counted(predicted, monkeypatch):
+    monkeypatch.setattr(gallery, "PICTURED", 3)
+    monkeypatch.setattr(gallery, "LISTED", 5)
+    monkeypatch.setattr(gallery, "_DECODED", 2)
+    mistakes = gallery.galleries(*predicted, "category")[0]
+    assert [bool(image["picture"]) for image in mistakes["images"]] == [True] * 3 + [False] * 2
+    assert re.fullmatch(r"The most confident 5 of \d+ mistakes; predictions.csv .*", mistakes["note"])
+
+
+def test_examples_are_mistakes_of_their_pair(predicted):
+    predictions, predictor = predicted
+    labels, answers = predictions.labels["category"], predictions.probabilities["category"].argmax(1)
+    counts = np.zeros((len(predictions.classes["category"]),) * 2, int)
+    np.add.at(counts, (labels, answers), 1)
+    pairs = confusion_matrix.confused_pairs(counts, 2)
+    names = predictions.classes["category"]
+    shown = gallery.examples(predictions, predictor, "category", pairs)
+    for pair in pairs:
+        images = shown[pair.truth, pair.predicted]
+        assert len(images) == min(pair.images, gallery.PER_PAIR)
+        assert {(image["truth"], image["predicted"]) for image in images} == {
+            (names[pair.truth], names[pair.predicted])
+        }
 
 
 def test_pictures_are_those_of_their_keys(predicted):

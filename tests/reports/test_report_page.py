@@ -1,5 +1,8 @@
 """The report: one file that refers to no other, and that names from the data cannot break."""
 
+import base64
+import hashlib
+import importlib.resources
 import re
 
 import numpy as np
@@ -68,6 +71,65 @@ def test_the_page_is_well_formed_and_refers_to_nothing_outside_itself():
     assert not re.search(r"https?://|@import|url\(", page)
 
 
+def test_the_policy_of_the_page_allows_its_one_script_and_nothing_else():
+    page = report_page.render(document())
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]
+    scripts = re.findall(r"<script[^>]*>(.*?)</script>", page, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
+    assert f"script-src 'sha256-{digests[0]}';" in policy and len(digests) == 1
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert not re.search(r"<[^>]* on\w+=", page)
+
+
+def test_names_cannot_close_the_script_or_an_attribute():
+    bad = '"></script><script>alert(1)</script>'
+    image = {
+        "key": bad,
+        "truth": bad,
+        "predicted": bad,
+        "probability": 0.5,
+        "picture": "data:,",
+        "heat": None,
+    }
+    galleries = {"x": [{"title": "Mistakes", "images": [image] * 30}]}
+    page = report_page.render(document(x=task((bad, "b", "c"))), galleries)
+    assert bad not in page and page.count("<script>") == 1
+    assert BalancedPage(page).open == []
+
+
+def test_pictures_are_there_when_the_page_is_printed():
+    for name in ("report.html", "comparison.html"):
+        assert "loading=" not in importlib.resources.files("deepduel.reports").joinpath(name).read_text()
+
+
+def test_every_class_has_its_scores_and_the_class_it_is_mistaken_for():
+    three = task(("a", "b", "c"))
+    three["confusion"] = [[5, 3, 0], [0, 4, 1], [0, 0, 0]]
+    three["class_scores"]["c"] = {"images": 0, "precision": 0.0, "recall": None, "f1": None}
+    rows = report_page.class_rows(three)
+    assert [(row["name"], row["mistaken"], row["times"]) for row in rows] == [
+        ("a", "b", 3), ("b", "c", 1), ("c", "", 0)
+    ]  # fmt: skip
+    page = report_page.render(document(x=three))
+    assert report_page.percent(three["class_scores"]["a"]["f1"]) in page
+    assert "a predicted as <b>b</b>: 3 images, 37.5 % of a" in page
+
+
+def test_of_many_classes_those_of_lowest_f1_come_first():
+    many = task(tuple(f"class {number:02d}" for number in range(70)), 700)
+    scores = [row["f1"] for row in report_page.class_rows(many)]
+    assert scores == sorted(scores) and len(scores) == 70
+    assert report_page.render(document(x=many)).count('<tr class="unprinted">') == 10
+
+
+def test_large_galleries_have_pages_and_print_the_first():
+    image = {"key": "a.jpg", "truth": "a", "predicted": "b", "probability": 0.5, "picture": "", "heat": None}
+    galleries = {"x": [{"title": "Mistakes", "images": [image] * 30}]}
+    page = report_page.render(document(x=task(("a", "b", "c"))), galleries)
+    assert 'data-page="24"' in page
+    assert page.count('class=" unprinted"') == 6 and page.count("<img") == 0
+
+
 def test_names_from_the_data_cannot_break_the_page():
     page = report_page.render(document())
     assert "<b>cats</b>" not in page and "&lt;b&gt;cats&lt;/b&gt;" in page
@@ -80,7 +142,7 @@ def test_the_page_shows_the_figures_of_the_document():
     overall = metrics_json["tasks"]["authenticity"]["overall"]
     assert report_page.percent(overall["accuracy"]) in page
     assert f"ROC: AUC {overall['auc']:.3f}" in page
-    assert page.count("<svg") == 5
+    assert page.count("<svg") == 5 + 2  # with the confusion matrices
 
 
 def test_a_single_class_gives_a_page_without_a_roc_that_says_why():
@@ -121,7 +183,7 @@ def test_damage_and_galleries_are_drawn_where_there_are_any():
              "picture": "data:image/jpeg;base64,AA==", "heat": "data:image/jpeg;base64,AA=="}  # fmt: skip
     galleries = {"authenticity": [{"title": "Worst", "images": [image, image | {"heat": None}]}]}
     page = report_page.render(document(authenticity=one), galleries)
-    assert page.count("<svg") == 8
+    assert page.count("<svg") == 8 + 1
     assert page.count("<img") == 3
     assert "a/&lt;i&gt;.jpg" in page and "Grad-CAM" in page
     parser = BalancedPage(page)
