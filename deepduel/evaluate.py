@@ -9,6 +9,7 @@ evaluated exactly once, whatever the batch size, and the metrics are
 scikit-learn's.
 """
 
+import pathlib
 import sys
 
 from absl import flags
@@ -81,19 +82,21 @@ flags.DEFINE_list(
 
 
 def main(options: flags.FlagValues) -> None:
+    """Evaluates, prints the main metrics, and says where the report is."""
+    evaluated(options)
+
+
+def evaluated(options: flags.FlagValues) -> pathlib.Path:
+    """The folder of the evaluation, which is done and printed."""
     for name in ("workdir", "data_dir"):
         if not options[name].value:
             raise UsageError(f"--{name} is missing; it must name the {options[name].help[:-1].lower()}")
     _require_columns(options)
     cli.quiet_tensorflow()
-    import tensorflow as tf
-
     from deepduel.decoding import bad_records
 
-    try:
-        _evaluate(options)
-    except tf.errors.OpError as error:
-        raise bad_records.data_error(error) or error from error
+    with bad_records.as_data_errors():
+        return _evaluate(options)
 
 
 def _require_columns(options: flags.FlagValues) -> None:
@@ -103,7 +106,7 @@ def _require_columns(options: flags.FlagValues) -> None:
         raise UsageError(f"--group_by={','.join(options.group_by)}: must name each column once")
 
 
-def _evaluate(options: flags.FlagValues) -> None:
+def _evaluate(options: flags.FlagValues) -> pathlib.Path:
     from deepduel.evaluation import duplicates as duplicate_search
     from deepduel.evaluation import (
         group_columns,
@@ -160,6 +163,7 @@ def _evaluate(options: flags.FlagValues) -> None:
     _print(document, options.metadata)
     model_card.write(options.workdir)
     print(f"report: {folder / 'report.html'}")
+    return folder
 
 
 def _print(document: dict, metadata: str | None) -> None:

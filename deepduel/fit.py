@@ -20,7 +20,9 @@ from types import ModuleType
 
 from absl import flags
 
-from deepduel import evaluate, train
+import deepduel.evaluate as evaluate
+import deepduel.train as train
+from deepduel.callable_module import make_callable
 from deepduel.networks.run_card import RunCard
 from deepduel.runs import train_flags
 from tfrecords_tools import cli, convert
@@ -55,6 +57,11 @@ FURTHER = _groups(train_flags.FURTHER)
 
 def main(options: flags.FlagValues) -> int:
     """Runs the commands one after the other, and returns the exit code."""
+    return fitted(options)[0]
+
+
+def fitted(options: flags.FlagValues) -> tuple[int, pathlib.Path]:
+    """(exit code, the run's folder), after the commands have run one after the other."""
     if not options.images:
         raise UsageError("needs a folder of images: deepduel fit IMAGES")
     images = options.images.rstrip("/")
@@ -70,10 +77,10 @@ def main(options: flags.FlagValues) -> int:
     ]
     code = _call(train, f"--data_dir={shards}", f"--workdir={workdir}", *words, *further_flags)
     if code or options.dry_run:
-        return code
+        return code, workdir
     _call(evaluate, f"--workdir={workdir}", f"--data_dir={shards}")
     _print_result(workdir, images)
-    return 0
+    return 0, workdir
 
 
 def _convert(images: str, shards: pathlib.Path) -> None:
@@ -103,12 +110,7 @@ def _run(output: pathlib.Path, data: manifest.Manifest) -> tuple[pathlib.Path, l
 def _call(module: ModuleType, *words: str) -> int:
     """Runs a command in this process; its errors are raised."""
     print(f"\n$ python -m {module.__name__} {shlex.join(words)}", flush=True)
-    values = flags.FlagValues()
-    for name in module.FLAGS:
-        if module.FLAGS[name].name == name:
-            values[name] = copy.deepcopy(module.FLAGS[name])
-    cli.parse(values, [module.__name__, *words])
-    return module.main(values) or 0
+    return module.main(cli.parsed(module.FLAGS, [module.__name__, *words])) or 0
 
 
 def _print_result(workdir: pathlib.Path, images: str) -> None:
@@ -128,6 +130,8 @@ def entry() -> int:
         main, FLAGS, name="deepduel.fit", usual=USUAL, further=FURTHER, words=WORDS, usage="IMAGES",
     )  # fmt: skip
 
+
+make_callable(__name__)
 
 if __name__ == "__main__":
     sys.exit(entry())

@@ -18,7 +18,7 @@ as out.rejected.csv.
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -32,7 +32,8 @@ from tfrecords_tools.listing import candidates
 
 if TYPE_CHECKING:  # these load TensorFlow, which --help does without
     from deepduel.evaluation.calibration import Calibration
-    from deepduel.prediction import sources, submission
+    from deepduel.prediction import submission
+    from deepduel.prediction.image_predictions import ImagePrediction
     from deepduel.prediction.predictor import Predictor
     from deepduel.prediction.terminal_table import TerminalTable
 
@@ -94,54 +95,51 @@ def main(options: flags.FlagValues) -> None:
     else:
         signatures.require_no_image(options.output, "output")
     cli.quiet_tensorflow()
-    import tensorflow as tf
-
     from deepduel.decoding import bad_records
 
-    try:
+    with bad_records.as_data_errors():
         _predict(options)
-    except tf.errors.OpError as error:
-        raise bad_records.data_error(error) or error from error
 
 
 def _predict(options: flags.FlagValues) -> None:
-    from deepduel.prediction import sources, submission
+    from deepduel.prediction import image_predictions, sources, submission
     from deepduel.prediction.predictor import Predictor
     from deepduel.prediction.terminal_table import TerminalTable
 
     predictor = Predictor(
         options.workdir, tasks=options.tasks, model=options.model, micro_batch=options.micro_batch
     )
-    calibrations = {}
-    if options.calibration is not None:
-        from deepduel.evaluation import calibration, provenance  # import scikit-learn: a second
-
-        hashes = {axis: provenance.sha256(path) for axis, path in predictor.files.items()}
-        calibrations = calibration.load(options.workdir, options.calibration, hashes)
-    decoding = predictor.decoding
+    calibrations = load_calibrations(options, predictor)
     source = sources.open_source(
         options.images,
-        decoding,
+        predictor.decoding,
         split=options.split,
         threads=options.threads or None,
         on_error=options.on_error,
     )
     if line := candidates.system_line(source.system):
         print(f"deepduel.predict: {line}", file=sys.stderr)
+    predictions = image_predictions.predict(
+        source,
+        predictor,
+        batch_size=options.batch_size,
+        on_error=options.on_error,
+        calibrations=calibrations,
+    )
     if options.output is None:
         table = TerminalTable(predictor.classes)
-        _write(source, predictor, calibrations, table, table.add, options)
+        _write(source.rejected, predictions, table, table.add)
         _require_rows(table, options)
         return
     columns = submission.Columns(predictor.classes, probabilities=options.probabilities)
     form = options.format or ("jsonl" if options.output.endswith(".jsonl") else "csv")
+    started = time.perf_counter()
     with submission.Writer(options.output, columns.header, form=form) as writer:
-        add = lambda *predicted: writer.write(columns.row(*predicted))
-        seconds = _write(source, predictor, calibrations, writer, add, options)
+        _write(source.rejected, predictions, writer, lambda *predicted: writer.write(columns.row(*predicted)))
         _require_rows(writer, options)
         writer.publish()
-    rate = f"{progress.per_second(writer.rows / seconds)} images/s" if seconds else ""
-    print(f"{options.output}: {writer.rows:,} images, columns {','.join(columns.header)}, {rate}")
+    rate = progress.per_second(writer.rows / (time.perf_counter() - started))
+    print(f"{options.output}: {writer.rows:,} images, columns {','.join(columns.header)}, {rate} images/s")
     if writer.rejected:
         print(
             f"deepduel.predict: {writer.rejected:,} files could not be read and have no row; "
@@ -150,55 +148,38 @@ def _predict(options: flags.FlagValues) -> None:
         )
 
 
+def load_calibrations(options: flags.FlagValues, predictor: "Predictor") -> "dict[str, Calibration]":
+    """{axis: calibration} that --calibration names; none without it."""
+    if options.calibration is None:
+        return {}
+    from deepduel.evaluation import calibration, provenance  # import scikit-learn: a second
+
+    hashes = {axis: provenance.sha256(path) for axis, path in predictor.files.items()}
+    return calibration.load(options.workdir, options.calibration, hashes)
+
+
+def _write(
+    rejected: list[tuple[str, str]],
+    predictions: "Iterable[ImagePrediction]",
+    writer: "submission.Writer | TerminalTable",
+    add: Callable[[str, dict, dict], None],
+) -> None:
+    """Has `add` write a row for every image, and the writer list the unreadable ones."""
+    for name, reason in rejected:
+        writer.reject(name, reason)
+    for prediction in predictions:
+        if prediction.reason:
+            writer.reject(prediction.image, prediction.reason)
+        else:
+            add(prediction.image, prediction.probabilities, prediction.decisions)
+
+
 def _require_rows(writer: "submission.Writer | TerminalTable", options: flags.FlagValues) -> None:
     if not writer.rows:
         raise DataError(
             f"--images={','.join(options.images)}: none of {writer.rejected:,} files is a "
             f"readable image (the first: {writer.first_reason})"
         )
-
-
-def _write(
-    source: "sources.Source",
-    predictor: "Predictor",
-    calibrations: "dict[str, Calibration]",
-    writer: "submission.Writer | TerminalTable",
-    add: Callable[[str, dict, dict], None],
-    options: flags.FlagValues,
-) -> float:
-    """Predicts every image of the source and has `add` write its row. Returns the time it took in seconds."""
-    from deepduel.prediction import sources
-
-    for name, reason in source.rejected:
-        writer.reject(name, reason)
-    started = time.perf_counter()
-    done = 0
-    with progress.Progress("predicting", total=len(source)) as bar:
-        for batch in sources.batches(source, options.batch_size, predictor.decoding):
-            probabilities = predictor(batch["images"])
-            decisions = {axis: part.argmax(1) for axis, part in probabilities.items()}
-            for axis, fitted in calibrations.items():
-                probabilities[axis] = fitted.probabilities(probabilities[axis])
-                decisions[axis] = fitted.decide(probabilities[axis])
-            rows = zip(batch["numbers"].numpy().tolist(), batch["reasons"].numpy(), strict=True)
-            for index, (number, reason) in enumerate(rows):
-                if number < 0:
-                    continue
-                done += 1
-                if reason and options.on_error == "fail":
-                    raise DataError(
-                        f"{source.name(number)}: {reason.decode()}; set --on_error=skip to leave it out"
-                    )
-                if reason:
-                    writer.reject(source.name(number), reason.decode())
-                    continue
-                add(
-                    source.name(number),
-                    {axis: part[index] for axis, part in probabilities.items()},
-                    {axis: part[index] for axis, part in decisions.items()},
-                )
-            bar.update(done, f"{writer.rejected} unreadable" if writer.rejected else "")
-    return time.perf_counter() - started
 
 
 def entry() -> int:

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from deepduel import presets
+from deepduel.callable_module import make_callable
 from deepduel.runs import choices, held_out, run_options, task_flags, train_flags
 from tfrecords_tools import cli
 from tfrecords_tools.errors import DataError, UsageError
@@ -49,8 +50,6 @@ def main(options: flags.FlagValues, typed: Sequence[str] | None = None) -> int:
     for line in reasons:
         print(line, flush=True)
     cli.quiet_tensorflow()  # usage errors need not wait for it
-    import tensorflow as tf
-
     from deepduel.decoding import bad_records
     from deepduel.reports import model_card
     from deepduel.runs import training_run
@@ -59,13 +58,12 @@ def main(options: flags.FlagValues, typed: Sequence[str] | None = None) -> int:
     text = run_options.flagfile(options) + "".join(f"# {task.augmentation_line}\n" for task in tasks)
     defaults = run_options.flagfile(options, defaults=True)
     try:
-        state = training_run.train(of_run, tasks, flags=text, defaults=defaults)
+        with bad_records.as_data_errors():
+            state = training_run.train(of_run, tasks, flags=text, defaults=defaults)
     except Stopped as stop:
         words = typed or [f"--flagfile={options.workdir}/train.flags"]
         print(f"{stop}; resume with:\n  {shlex.join(['python', '-m', 'deepduel.train', *words])}")
         return stop.code
-    except tf.errors.OpError as error:
-        raise bad_records.data_error(error) or error from error
     if options.dry_run or options.find_learning_rate:
         return 0
     for axis in axes:
@@ -111,6 +109,8 @@ def entry() -> int:
         usual=train_flags.USUAL, further=train_flags.FURTHER, usage="--data_dir=SHARDS --workdir=RUN",
     )  # fmt: skip
 
+
+make_callable(__name__)
 
 if __name__ == "__main__":
     sys.exit(entry())

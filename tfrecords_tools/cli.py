@@ -9,6 +9,7 @@ can be imported into one process, and parses them before it imports TensorFlow, 
 """
 
 import contextlib
+import copy
 import os
 import re
 import sys
@@ -153,6 +154,16 @@ def _run(
     except KeyboardInterrupt:
         return _say(name, "interrupted", 130)
     return code or 0
+
+
+def parsed(flag_values: flags.FlagValues, argv: Sequence[str]) -> flags.FlagValues:
+    """A copy of a command's flags, parsed from a command line for a call from Python. Raises as `parse`."""
+    copied = flags.FlagValues()
+    for name in flag_values:
+        if name == flag_values[name].name:  # and no alias
+            copied[name] = copy.deepcopy(flag_values[name])
+    parse(copied, argv)
+    return copied
 
 
 def parse(flag_values: flags.FlagValues, argv: Sequence[str], *, words: str | None = None) -> None:

@@ -5,10 +5,12 @@ steps and the order of all other records stay as they are. These functions serve
 reader; the sequential one does the same in its graph.
 """
 
+import contextlib
 import pathlib
 import re
 import sys
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -54,6 +56,17 @@ def _message(split: Split, record: int, reason: str) -> str:
         f"{split.where(record)}: does not decode ({reason}); "
         "run python -m tfrecords_tools.verify on the data folder"
     )
+
+
+@contextlib.contextmanager
+def as_data_errors() -> Iterator[None]:
+    """A block in which TensorFlow's errors that data sets raised become DataError."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise data_error(error) or error from error
 
 
 def data_error(error: Exception) -> DataError | None:

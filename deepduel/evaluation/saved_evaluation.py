@@ -59,13 +59,15 @@ class SavedEvaluation:
 
     Attributes:
       workdir: folder of the run.
-      split: name of the evaluated split.
+      split: name of the evaluation, the split's for the run's own data.
+      data_split: name of the evaluated split, which may be a part such as "train[80%:]".
       about: where the figures come from, see `provenance.about`.
       tasks: predictions by label axis.
     """
 
     workdir: str
     split: str
+    data_split: str
     about: dict
     tasks: dict[str, TaskPredictions]
 
@@ -75,6 +77,7 @@ class _Metrics:
     """metrics.json, as far as it is read here."""
 
     about: dict[str, Any]
+    split: str = ""
 
 
 def read(workdir: str | os.PathLike, split: str) -> SavedEvaluation:
@@ -89,7 +92,7 @@ def read(workdir: str | os.PathLike, split: str) -> SavedEvaluation:
         with regular_files.open_text(path) as file:
             tasks = _tasks(csv.reader(file))
         path = folder / "metrics.json"
-        about = documents.read_file(path, _Metrics).about
+        metrics = documents.read_file(path, _Metrics)
     except FileNotFoundError:
         raise DataError(
             f"{workdir} has no {path.relative_to(workdir)}; "
@@ -99,7 +102,7 @@ def read(workdir: str | os.PathLike, split: str) -> SavedEvaluation:
         raise DataError(f"{path}: unreadable ({error}); evaluate the run again") from error
     if not tasks:
         raise DataError(f"{path}: holds no predictions; evaluate the run again")
-    return SavedEvaluation(str(workdir), split, about, tasks)
+    return SavedEvaluation(str(workdir), split, metrics.split or split, metrics.about, tasks)
 
 
 class _TaskColumns:

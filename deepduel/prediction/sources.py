@@ -1,4 +1,4 @@
-"""Images to predict -> uint8 batches, sorted by the names of the images. A batch is a dict:
+"""Images to predict -> uint8 batches, by default sorted by the names of the images. A batch is a dict:
 
     images   uint8  [B, H, W, 3]   upright RGB; black where the image is unreadable or padding
     numbers  int64  [B]            index of the image in its source; -1 for padding
@@ -37,7 +37,7 @@ _CHUNK = 8  # images per task of the pool: a compromise between overhead and loa
 
 
 class Source(Protocol):
-    """A sequence of images, sorted by name.
+    """A sequence of images.
 
     Attributes:
       rejected: (name, reason) of the files that are not read as images, sorted by name.
@@ -91,13 +91,22 @@ class Files:
       system: the hidden and system directories that are passed over.
     """
 
-    def __init__(self, patterns: Sequence[str], decoding: DecodeOptions, *, threads: int | None = None):
+    def __init__(
+        self,
+        patterns: Sequence[str],
+        decoding: DecodeOptions,
+        *,
+        threads: int | None = None,
+        keep_order: bool = False,
+    ):
         """Finds the files.
 
         Args:
           patterns: folders, searched with their subfolders (names are relative to the folder), files, glob
             patterns and URLs (names are the paths).
           threads: number of threads that read; None takes one per core.
+          keep_order: whether the images stay in the order of the patterns; by default they are sorted by
+            name.
 
         Raises:
           DataError: a pattern matches nothing, there are no images, or two images have the same name.
@@ -116,7 +125,7 @@ class Files:
         if not paths:
             also = f", only {len(self.rejected)} other files" if self.rejected else ""
             raise DataError(f"--images={','.join(patterns)}: there are no images there{also}")
-        self._names = sorted(paths)
+        self._names = list(paths) if keep_order else sorted(paths)
         self._paths = [paths[name] for name in self._names]
         self.rejected.sort()
         self._decoding = decoding
@@ -233,8 +242,9 @@ def open_source(
     split: str | None = None,
     threads: int | None = None,
     on_error: str = "skip",
+    keep_order: bool = False,
 ) -> Files | Shards:
-    """Opens folders, files and glob patterns, or with `split` one folder of shards.
+    """Opens folders, files and glob patterns, or with `split` one folder of shards; see `Files` and `Shards`.
 
     Raises:
       UsageError: `split` is missing for a folder of shards, or is set for anything else.
@@ -247,7 +257,7 @@ def open_source(
                 f"--split={split} needs a folder of shards, but --images={','.join(patterns)} is none; "
                 "remove --split"
             )
-        return Files(patterns, decoding, threads=threads)
+        return Files(patterns, decoding, threads=threads, keep_order=keep_order)
     if len(patterns) > 1:
         raise UsageError(
             f"--images: a folder of shards must be the only --images; remove the others or {shards[0]}"

@@ -4,6 +4,7 @@
 `train_batches` and `eval_batches` yield the dict that `batch` describes.
 """
 
+import dataclasses
 import os
 from collections.abc import Callable
 from types import ModuleType
@@ -14,6 +15,11 @@ from deepduel.decoding.split import Split
 from deepduel.reading import order, random_reader, sequential_reader
 from deepduel.reading.options import ReadOptions
 from tfrecords_tools.errors import UsageError
+
+DEFAULT_SIZE = (
+    224,
+    224,
+)  # of data sets for `model.fit` whose images differ in size: that of ImageNet's networks
 
 
 def make_train(
@@ -37,8 +43,7 @@ def make_train(
     """Endless training batches.
 
     Each epoch visits every record once (see `sampling`), in an order of its own that depends only on the
-    seed and the epoch; its last batch holds the records left over. `steps_per_epoch` for `model.fit` is
-    `order.steps_per_epoch(records, batch_size)`.
+    seed and the epoch; its last batch holds the records left over.
 
     Args:
       data_dir: folder of shards, or its URL.
@@ -46,7 +51,8 @@ def make_train(
       labels: the axis whose labels to yield; None yields a dict of all axes.
       split: name of the split.
       position: (seed, epoch, step) at which to start; None: the start of epoch 0 with seed 0.
-      size: (height, width) of the images in pixels; None: their own size, when all have the same.
+      size: (height, width) of the images in pixels; None: their own size when all have the same, else (224,
+        224).
       fit: how images of other sizes are resized to `size`: "crop" fills the frame and cuts off the rest,
         "pad" fits inside it with black around, "native" cuts a frame out at a random place.
       fast_decode: decode JPEGs approximately, which is faster.
@@ -71,8 +77,11 @@ def make_train(
       - `weight`: float32 [B], 0 for an image that does not decode or has no label, else 1. With it, `labels`
         of one axis are never negative.
 
-      Its attribute `class_names` lists the names of the labels 0, 1, …; a dict {axis: names} when `labels`
-      is None.
+      Its attributes do not survive a `map`:
+
+      - `class_names`: the names of the labels 0, 1, …; a dict {axis: names} when `labels` is None.
+      - `image_size`: (height, width) of the images.
+      - `steps_per_epoch`: number of batches in an epoch, which `model.fit` needs.
 
     Raises:
       UsageError: an argument is out of range, or the split or the axis does not exist.
@@ -92,11 +101,15 @@ def make_train(
         worker or order.Worker(), remote_cache,
     )  # fmt: skip
     opened = Split(data_dir, split)
+    options = _sized(options, opened)
     pick = _label_picker(opened, labels)
     batches = train_batches(opened, options, position or order.Position())
     if on_error == "skip":
-        return _named(batches.map(lambda batch: _weighted(batch, pick)), opened, labels)
-    return _named(batches.map(lambda batch: (batch["images"], pick(batch["labels"]))), opened, labels)
+        batches = batches.map(lambda batch: _weighted(batch, pick))
+    else:
+        batches = batches.map(lambda batch: (batch["images"], pick(batch["labels"])))
+    batches.steps_per_epoch = order.steps_per_epoch(len(opened), batch_size)
+    return _described(batches, opened, options, labels)
 
 
 def make_eval(
@@ -122,7 +135,8 @@ def make_eval(
       batch_size: images per batch, of all workers together.
       labels: the axis whose labels to yield; None yields a dict of all axes.
       split: name of the split.
-      size: (height, width) of the images in pixels; None: their own size, when all have the same.
+      size: (height, width) of the images in pixels; None: their own size when all have the same, else (224,
+        224).
       fit: as in `make_train`, but "native" cuts out the centre.
       fast_decode: decode JPEGs approximately, which is faster.
       reader: "random" or "sequential", as in `make_train`.
@@ -140,7 +154,7 @@ def make_eval(
         for an image without a label.
       - `weight`: float32 [B], 0 for padding and for an image that does not decode or has no label, else 1.
 
-      Its attribute `class_names` is as in `make_train`.
+      Its attributes `class_names` and `image_size` are as in `make_train`.
 
     Raises:
       UsageError: an argument is out of range, or the split or the axis does not exist.
@@ -159,15 +173,26 @@ def make_eval(
         worker=worker or order.Worker(), remote_cache=remote_cache,
     )  # fmt: skip
     opened = Split(data_dir, split)
+    options = _sized(options, opened)
     pick = _label_picker(opened, labels)
-    batches = eval_batches(opened, options)
-    return _named(batches.map(lambda batch: _weighted(batch, pick)), opened, labels)
+    batches = eval_batches(opened, options).map(lambda batch: _weighted(batch, pick))
+    return _described(batches, opened, options, labels)
 
 
-def _named(batches: tf.data.Dataset, split: Split, axis: str | None) -> tf.data.Dataset:
-    """Sets `class_names`, as Keras' `image_dataset_from_directory` does."""
+def _sized(options: ReadOptions, split: Split) -> ReadOptions:
+    """The options, with a size for images that differ in theirs."""
+    if options.size is None and split.one_size is None:
+        return dataclasses.replace(options, size=DEFAULT_SIZE)
+    return options
+
+
+def _described(
+    batches: tf.data.Dataset, split: Split, options: ReadOptions, axis: str | None
+) -> tf.data.Dataset:
+    """Sets `class_names`, as Keras' `image_dataset_from_directory` does, and `image_size`."""
     names = {name: list(labels) for name, labels in split.manifest.axes.items()}
     batches.class_names = names if axis is None else names[axis]
+    batches.image_size = options.decoding(split).size
     return batches
 
 

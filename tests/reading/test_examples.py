@@ -25,6 +25,7 @@ def test_data_sets_know_their_class_names_and_their_length(toy_shards):
     assert train.class_names["authenticity"] == ["real", "fake"]
     assert set(train.class_names) == {"authenticity", "category"}
     assert train.cardinality() == tf.data.INFINITE_CARDINALITY
+    assert train.steps_per_epoch == 4 and train.image_size == (32, 32)
     validation = pipeline.make_eval(toy_shards, batch_size=50, labels="authenticity")
     assert validation.class_names == ["real", "fake"]
     assert validation.cardinality() == 2

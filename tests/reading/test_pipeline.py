@@ -109,6 +109,13 @@ def test_evaluation_sees_every_record_exactly_once(toy_shards, reader, batch_siz
     assert all(not batch["images"][batch["weight"] == 0].any() for batch in batches)
 
 
+def test_differing_sizes_have_a_default(mixed_shards):
+    train = pipeline.make_train(mixed_shards, batch_size=4)
+    validation = pipeline.make_eval(mixed_shards, batch_size=4, split="train")
+    assert next(iter(train))[0].shape == next(iter(validation))[0].shape == (4, 224, 224, 3)
+    assert train.image_size == validation.image_size == (224, 224)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fit", ["crop", "pad"])
 def test_differing_sizes_are_brought_to_one_alike_by_both_readers(mixed_shards, fit):
