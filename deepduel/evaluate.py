@@ -2,7 +2,7 @@
 
     python -m deepduel.evaluate --workdir=RUN --data_dir=SHARDS
 
-writes report.html, metrics.json and predictions.csv into
+writes report.html (with --format=pdf report.pdf too), metrics.json and predictions.csv into
 RUN/evaluation/SPLIT/, or RUN/evaluation/DATA-SPLIT/ for a data set that the
 run was not trained on; --name gives the folder another name. Every record is
 evaluated exactly once, whatever the batch size, and the metrics are
@@ -11,6 +11,7 @@ scikit-learn's.
 
 import pathlib
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -20,9 +21,14 @@ from tfrecords_tools import cli
 from tfrecords_tools.errors import UsageError
 from tfrecords_tools.format import manifest
 
+if TYPE_CHECKING:
+    from deepduel.evaluation.duplicates import Duplicates
+    from deepduel.evaluation.predictions import Predictions
+    from deepduel.prediction.predictor import Predictor
+
 FLAGS = flags.FlagValues()
 USUAL = {
-    "Run and data": ("workdir", "data_dir", "split", "tasks", "model", "name"),
+    "Run and data": ("workdir", "data_dir", "split", "tasks", "model", "name", "format"),
     "Figures": ("bootstrap", "robustness", "robustness_images", "duplicates", "metadata", "group_by"),
 }
 FURTHER = {"Reading": ("batch_size", "micro_batch", "reader", "threads", "on_error", "remote_cache")}
@@ -34,6 +40,13 @@ flags.DEFINE_string(
     None,
     "Name of this evaluation, its folder below RUN/evaluation; by default the split's, after that of the "
     "data set if the run was not trained on it.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "format",
+    "html",
+    ["html", "pdf"],
+    "Format of the report: html, or pdf, which is written beside it and needs pip install 'deepduel[pdf]'.",
     flag_values=FLAGS,
 )
 read_flags.define(FLAGS, ("reader", "threads", "on_error", "remote_cache"))
@@ -92,6 +105,10 @@ def evaluated(options: flags.FlagValues) -> pathlib.Path:
         if not options[name].value:
             raise UsageError(f"--{name} is missing; it must name the {options[name].help[:-1].lower()}")
     _require_columns(options)
+    if options.format == "pdf":
+        from deepduel.reports import pdf
+
+        pdf.require()
     cli.quiet_tensorflow()
     from deepduel.decoding import bad_records
 
@@ -117,7 +134,7 @@ def _evaluate(options: flags.FlagValues) -> pathlib.Path:
         robustness,
     )
     from deepduel.prediction.predictor import Predictor
-    from deepduel.reports import gallery, model_card, report_page, training_curves
+    from deepduel.reports import model_card, pdf
 
     predictor = Predictor(
         options.workdir, tasks=options.tasks, model=options.model, micro_batch=options.micro_batch
@@ -149,21 +166,33 @@ def _evaluate(options: flags.FlagValues) -> pathlib.Path:
         )  # fmt: skip
         for axis, curves in damaged.items():
             document["tasks"][axis]["robustness"] = curves
-    report = report_page.render(
-        document,
-        {axis: gallery.galleries(predicted, predictor, axis) for axis in document["tasks"]},
-        gallery.pairs(duplicates.pairs),
-        examples={
-            axis: gallery.examples(predicted, predictor, axis, report_page.confused_pairs(task))
-            for axis, task in document["tasks"].items()
-        },
-        training=training_curves.read(options.workdir, document["tasks"]),
-    )
+    report = _report(options.workdir, document, predicted, predictor, duplicates)
     metrics_document.save(folder, document, predicted, report)
     _print(document, options.metadata)
     model_card.write(options.workdir)
-    print(f"report: {folder / 'report.html'}")
+    if options.format == "pdf":
+        pdf.save(folder / "report.pdf", report)
+    print(f"report: {folder / f'report.{options.format}'}")
     return folder
+
+
+def _report(
+    workdir: str, document: dict, predicted: "Predictions", predictor: "Predictor", duplicates: "Duplicates"
+) -> str:
+    """The report as a page."""
+    from deepduel.reports import gallery, report_page, training_curves
+
+    tasks = document["tasks"]
+    return report_page.render(
+        document,
+        {axis: gallery.galleries(predicted, predictor, axis) for axis in tasks},
+        gallery.pairs(duplicates.pairs),
+        examples={
+            axis: gallery.examples(predicted, predictor, axis, report_page.confused_pairs(task))
+            for axis, task in tasks.items()
+        },
+        training=training_curves.read(workdir, tasks),
+    )
 
 
 def _print(document: dict, metadata: str | None) -> None:
