@@ -12,7 +12,19 @@ import msgspec
 from tfrecords_tools.atomic import published
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import documents, split_names
-from tfrecords_tools.format.documents import AxisName, Count, LabelName, OptionName, Seed, Side
+from tfrecords_tools.format.documents import AxisName, Count, HexDigest, LabelName, OptionName, Seed, Side
+
+
+class InitialCard(TypedDict):
+    """What the networks of a task started from.
+
+    Attributes:
+      name: "none" (random weights), "imagenet", the name of a file, or RUN/TASK/FILE of another run.
+      sha256: SHA-256 of the file, hex; "" for no file.
+    """
+
+    name: str
+    sha256: HexDigest
 
 
 class TaskCard(TypedDict):
@@ -22,11 +34,13 @@ class TaskCard(TypedDict):
       classes: label names in the order of the outputs.
       image_size: side of the models' input in pixels.
       crop_size: side of the square that is cut out of the middle first, 0 or absent for none.
+      initial_weights: what the networks started from; absent in runs of earlier versions.
     """
 
     classes: list[LabelName]
     image_size: Side
     crop_size: NotRequired[Count]
+    initial_weights: NotRequired[InitialCard]
 
 
 @dataclasses.dataclass(frozen=True)

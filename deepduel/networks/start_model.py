@@ -1,8 +1,8 @@
 """The model of another run that a task starts from. See weight_transfer for what is taken of it.
 
-RUN/resume/start-TASK.keras    the model that the run started from: a second name of the other run's file,
-                               or a copy of it, so that a frozen backbone is the same in every session
-RUN/resume/start-TASK.json     where it came from, and its classes
+start-TASK.keras    the model that a run started from: a second name of the other run's file, or a copy of
+                    it, so that a frozen backbone is the same in every session
+start-TASK.json     where it came from, and its classes
 """
 
 import dataclasses
@@ -22,12 +22,19 @@ class StartModel:
     """A saved model that a task starts from.
 
     Attributes:
-      path: its file.
+      path: where it came from, the file of another run.
       classes: label names in the order of its outputs.
+      copy: the file in the folder of the run that starts from it; "" where it has none.
     """
 
     path: str
     classes: tuple[str, ...]
+    copy: str = ""
+
+    @property
+    def file(self) -> str:
+        """The file to read."""
+        return self.copy or self.path
 
 
 def run_and_task(name: str, axis: str) -> tuple[pathlib.Path, str]:
@@ -65,29 +72,29 @@ def find(name: str, axis: str) -> StartModel:
     return StartModel(str(model), tuple(tasks[task]["classes"]))
 
 
-def kept(workdir: pathlib.Path, axis: str) -> StartModel | None:
-    """The model that the task of a begun run started from; None if there is none."""
-    model, about = _files(workdir, axis)
+def kept(folder: pathlib.Path, axis: str) -> StartModel | None:
+    """The model that a task started from, as `keep` left it in a folder; None if there is none."""
+    model, about = _files(folder, axis)
     if not (model.exists() and about.exists()):
         return None
     try:
-        return StartModel(str(model), documents.read_file(about, StartModel).classes)
+        return dataclasses.replace(documents.read_file(about, StartModel), copy=str(model))
     except (OSError, ValueError) as error:
         raise DataError(f"{about}: unreadable ({error}); begin the run again in another --workdir") from error
 
 
-def keep(start: StartModel, workdir: pathlib.Path, axis: str) -> None:
-    """Keeps the model in the run's folder, so that later sessions do not need the other run."""
-    model, about = _files(workdir, axis)
-    model.parent.mkdir(parents=True, exist_ok=True)
+def keep(start: StartModel, folder: pathlib.Path, axis: str) -> StartModel:
+    """Keeps the model in a folder, so that it stays what it is. Returns it with its copy."""
+    model, about = _files(folder, axis)
     with written_beside(model) as partial:
         try:
             os.link(start.path, partial)
         except OSError:  # another file system
             shutil.copyfile(start.path, partial)
     with published(about) as file:
-        json.dump(dataclasses.asdict(start), file, ensure_ascii=False)
+        json.dump({"path": start.path, "classes": start.classes}, file, ensure_ascii=False)
+    return dataclasses.replace(start, copy=str(model))
 
 
-def _files(workdir: pathlib.Path, axis: str) -> tuple[pathlib.Path, pathlib.Path]:
-    return workdir / "resume" / f"start-{axis}.keras", workdir / "resume" / f"start-{axis}.json"
+def _files(folder: pathlib.Path, axis: str) -> tuple[pathlib.Path, pathlib.Path]:
+    return folder / f"start-{axis}.keras", folder / f"start-{axis}.json"

@@ -52,6 +52,7 @@ def build(
     *,
     seed: int = 0,
     extractor: keras.Model | None = None,
+    weights: pathlib.Path | None = None,
 ) -> TaskModel:
     """Builds one task's model; the same seed gives the same initial weights.
 
@@ -61,6 +62,7 @@ def build(
       classes: names of the classes, in the order of the outputs.
       seed: random seed of the initial weights.
       extractor: an extractor of the same architecture that is shared with another task; None builds one.
+      weights: copy of the file that `architecture.weights` names, to be read instead of it.
 
     Raises:
       UsageError: the backbone cannot be built at this size.
@@ -68,7 +70,7 @@ def build(
     """
     keras.utils.set_random_seed(seed % 2**32)
     pixels = keras.Input((architecture.image_size, architecture.image_size, 3), name="pixels")
-    extractor = extractor or _extractor(name, architecture, pixels)
+    extractor = extractor or _extractor(name, architecture, pixels, weights)
 
     inputs = keras.Input(extractor.output.shape[1:], name="features", dtype="float32")
     outputs = inputs
@@ -91,7 +93,9 @@ def _probabilities(
     return layers.Average(dtype="float32", name="mean")(probabilities) if len(views) > 1 else probabilities[0]
 
 
-def _extractor(name: str, architecture: Architecture, pixels: keras.KerasTensor) -> keras.Model:
+def _extractor(
+    name: str, architecture: Architecture, pixels: keras.KerasTensor, weights: pathlib.Path | None
+) -> keras.Model:
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(architecture.precision)
     try:
@@ -102,7 +106,7 @@ def _extractor(name: str, architecture: Architecture, pixels: keras.KerasTensor)
             stem_stride=architecture.stem_stride,
         )
         if architecture.weights not in ("none", "imagenet"):
-            _load_weights(backbone, architecture)
+            _load_weights(backbone, architecture, weights or weights_file(architecture.weights))
         _freeze(backbone, architecture)
         filtered = input_filters.FILTERS[architecture.input_filter](pixels)
         features = backbone(preprocess(filtered), training=None if architecture.trains_statistics else False)
@@ -131,12 +135,17 @@ def _freeze(backbone: keras.Model, architecture: Architecture) -> None:
         layer.trainable = False
 
 
-def _load_weights(backbone: keras.Model, architecture: Architecture) -> None:
-    path = pathlib.Path(architecture.weights)
+def weights_file(name: str) -> pathlib.Path:
+    """The file that `Architecture.weights` names. Raises DataError if there is none."""
+    path = pathlib.Path(name)
     if not path.is_file():
         raise DataError(
             f"weights={path}: there is no such file; give imagenet, none, or a .weights.h5 or .keras file"
         )
+    return path
+
+
+def _load_weights(backbone: keras.Model, architecture: Architecture, path: pathlib.Path) -> None:
     try:
         if path.suffix == ".keras":
             saved = keras_file.load(path)
@@ -146,7 +155,8 @@ def _load_weights(backbone: keras.Model, architecture: Architecture) -> None:
     except (ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
-            f"{path}: these are not weights of {architecture.backbone} without its top ({reason})"
+            f"{architecture.weights}: these are not weights of {architecture.backbone} without its top "
+            f"({reason})"
         ) from error
 
 

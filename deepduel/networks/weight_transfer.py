@@ -24,11 +24,16 @@ def transfer(start: StartModel, model: TaskModel, *, head_only: bool = False) ->
       DataError: the saved model has another backbone, or cannot be loaded.
     """
     try:
-        saved = keras_file.load(start.path)
+        saved = keras_file.load(start.file)
     except DataError:
         raise
     except Exception as error:  # zipfile, h5py, json and Keras raise errors of their own
         raise DataError(f"{start.path}: cannot be loaded ({str(error).splitlines()[0]})") from error
+    if saved.output_shape[1:] != (len(start.classes),):
+        raise DataError(
+            f"{start.path}: its output {saved.output_shape[1:]} does not fit the {len(start.classes)} "
+            "classes of its run.json; the file belongs to another run"
+        )
     if not head_only:
         _copy_backbone(saved, model, start.path)
     untaken = _copy_head(saved, model, start.classes)

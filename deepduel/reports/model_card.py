@@ -13,7 +13,7 @@ import pathlib
 import re
 from typing import Any
 
-from deepduel.networks.run_card import RunCard, TaskCard
+from deepduel.networks.run_card import InitialCard, RunCard, TaskCard
 from tfrecords_tools import regular_files
 from tfrecords_tools.atomic import published
 from tfrecords_tools.format import documents
@@ -180,7 +180,17 @@ def _data(card: RunCard) -> str:
     if card.data_sha256:
         lines.append(f"- SHA-256 of the shards: `{card.data_sha256}`")
     lines.append(f"- random seed: {card.seed}")
+    lines += [
+        f"- initial weights of {axis}: {_initial(task['initial_weights'])}"
+        for axis, task in card.tasks.items()
+        if "initial_weights" in task
+    ]
     return "\n".join([*lines, "", "`train.flags` has all settings of the training."])
+
+
+def _initial(card: InitialCard) -> str:
+    name = {"none": "random", "imagenet": "ImageNet"}.get(card["name"], _plain(card["name"]))
+    return f"{name}, SHA-256 `{card['sha256']}`" if card["sha256"] else name
 
 
 def _evaluations(folder: pathlib.Path) -> dict[str, dict]:

@@ -3,13 +3,16 @@
 import contextlib
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 
 import keras
 import tensorflow as tf
 
 from deepduel.decoding.split import Split
-from deepduel.networks import keras_graph, start_model, task_model, weight_transfer
+from deepduel.networks import keras_graph, task_model, weight_transfer
 from deepduel.reading import order
+from deepduel.runs import initial_weights
+from deepduel.runs.initial_weights import InitialWeights
 from deepduel.runs.options import RunOptions, TaskOptions
 from deepduel.training import devices, optimizers, task_losses
 from deepduel.training.schedules import Plateau
@@ -21,15 +24,24 @@ from tfrecords_tools.errors import UsageError
 _PATIENCE = 5  # epochs, of a plateau
 
 
-def trainer(options: RunOptions, tasks: list[TaskOptions], split: Split) -> MultiTaskTrainer:
+def trainer(
+    options: RunOptions,
+    tasks: list[TaskOptions],
+    split: Split,
+    initial: Mapping[str, InitialWeights] | None = None,
+) -> MultiTaskTrainer:
     """Everything that is trained, compiled.
 
     Args:
       split: the training split, for its labels and its size.
+      initial: what the networks of each task start from; None for what the options name.
 
     Raises:
       UsageError: several devices are asked for, and a task trains batch-norm statistics.
     """
+    if initial is None:
+        workdir = pathlib.Path(options.workdir)
+        initial = {task.axis: initial_weights.find(task, workdir) for task in tasks}
     steps = order.steps_per_epoch(len(split), options.reading.batch_size)
     strategy = devices.strategy(options.devices)
     with strategy.scope() if strategy else contextlib.nullcontext():
@@ -37,14 +49,14 @@ def trainer(options: RunOptions, tasks: list[TaskOptions], split: Split) -> Mult
         built: list[Task] = []
         for task in tasks:
             owner = built[0] if options.shared_backbone and built else None
-            built.append(_task(options, task, split, steps, planned, owner))
+            built.append(_task(options, task, split, steps, planned, owner, initial[task.axis]))
     need_one_device = [task.name for task in built if task.trains_statistics and normalises(task)]
     if strategy and need_one_device:
         rule = f"{', '.join(need_one_device)}: batch-norm statistics can be trained on one device only"
         if options.devices != "auto":
             raise UsageError(f"{rule}; give --devices=1 or --batch_norm=frozen")
         print(f"{rule}, so one is used; --batch_norm=frozen trains on all")
-        return trainer(dataclasses.replace(options, devices="1"), tasks, split)
+        return trainer(dataclasses.replace(options, devices="1"), tasks, split, initial)
     micro_batch = min(options.micro_batch or 1, options.reading.batch_size)
     trained = MultiTaskTrainer(built, micro_batch=micro_batch, strategy=strategy, planned_steps=planned)
     trained.compile()
@@ -64,6 +76,7 @@ def _task(
     steps: int,
     planned_steps: tf.Variable,
     owner: Task | None,
+    initial: InitialWeights,
 ) -> Task:
     """The task, with the owner's extractor where there is one."""
     classes = split.manifest.axes[task.axis]
@@ -86,9 +99,12 @@ def _task(
         classes,
         seed=options.seed,
         extractor=owner.model.extractor if owner else None,
+        weights=initial.file,
     )
-    if task.start_from:
-        _start(task, model, pathlib.Path(options.workdir), head_only=owner is not None)
+    if initial.model is not None:
+        summary = weight_transfer.transfer(initial.model, model, head_only=owner is not None)
+        if not initial.is_kept:
+            print(f"{task.axis}: starts from {summary}")
     return Task(
         task.axis,
         model,
@@ -103,12 +119,3 @@ def _task(
         shares_extractor=owner is not None,
         plateau=plateau,
     )
-
-
-def _start(task: TaskOptions, model: task_model.TaskModel, workdir: pathlib.Path, *, head_only: bool) -> None:
-    """Gives the networks the weights of another run's; in a begun run, of the model that it started from."""
-    kept = start_model.kept(workdir, task.axis)
-    start = kept or start_model.find(task.start_from or "", task.axis)
-    summary = weight_transfer.transfer(start, model, head_only=head_only)
-    if not kept:
-        print(f"{task.axis}: starts from {summary}")

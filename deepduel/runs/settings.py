@@ -14,6 +14,7 @@ from tfrecords_tools.errors import UsageError
 MAY_CHANGE = {  # flag: why. docs/training.md has this table
     "data_dir": "The shards may lie elsewhere. Their content must be the same.",
     "workdir": "The folder of the run may have been moved or renamed.",
+    "weights": "The file may lie elsewhere. Its content must be the same.",
     "epochs": "The run becomes longer or shorter; a schedule that spans it continues on its new length.",
     "learning_rate": "Takes effect from the step on at which the run is resumed.",
     "max_minutes": "Length of this session.",
@@ -71,6 +72,8 @@ def may_change(change: Change) -> bool:
     """Whether a begun run accepts the change."""
     if change.flag == "cache":  # features show other images, and other epochs, than pixels do
         return ("=features" in change.before) == ("=features" in change.after)
+    if change.flag == "weights":
+        return not any(re.search(r"=(auto|none|imagenet)( |$)", text) for text in change[1:] if text)
     return change.flag in MAY_CHANGE
 
 

@@ -17,14 +17,15 @@ import tensorflow as tf
 
 from deepduel.decoding.image import libraries
 from deepduel.decoding.split import Split
-from deepduel.networks import input_filters, start_model
-from deepduel.networks.run_card import RunCard, TaskCard
+from deepduel.networks import input_filters
+from deepduel.networks.run_card import InitialCard, RunCard, TaskCard
 from deepduel.reading import pipeline
 from deepduel.runs import (
     build,
     data_checks,
     dry_run,
     fit_loop,
+    initial_weights,
     memory_fallback,
     micro_batch_search,
     rate_search,
@@ -69,13 +70,16 @@ def train(
     if options.find_learning_rate:
         rate_search.run(options, tasks, train_split, dataclasses.replace(reading, cache="none"))
         return training_state.State()
-    with run_folder.locked(workdir):
-        trainer = build.trainer(options, tasks, train_split)
+    with run_folder.locked(workdir), initial_weights.in_folder(tasks, workdir) as initial:
+        if any(change.flag == "weights" for change in changes):
+            initial_weights.check_moved(tasks, initial)
+        trainer = build.trainer(options, tasks, train_split, initial)
         _check_micro_batch(trainer, changes)
         if not (workdir / run_folder.FLAGS_NAME).exists():  # first, so that a killed command can be repeated
             run_folder.write_flags(workdir, flags)
-        _keep_start_models(tasks, workdir)
-        card = _card(options, train_split, validation_split, trainer, reading)
+        starts = {task.axis: initial[task.axis].card(task) for task in tasks}
+        initial_weights.keep(workdir)
+        card = _card(options, train_split, validation_split, trainer, reading, starts)
         run_folder.keep_card(card, workdir, train_split.manifest)
         run_folder.write_flags(workdir, flags)
 
@@ -89,12 +93,6 @@ def train(
         run_folder.record(workdir, changes, epoch=state.epoch, step=state.step)
         _print_beginning(session, tasks, changes)
         return memory_fallback.fit(session, restore)
-
-
-def _keep_start_models(tasks: list[TaskOptions], workdir: pathlib.Path) -> None:
-    for task in tasks:
-        if task.start_from and not start_model.kept(workdir, task.axis):
-            start_model.keep(start_model.find(task.start_from, task.axis), workdir, task.axis)
 
 
 def _restore(
@@ -195,12 +193,14 @@ def _card(
     validation_split: Split,
     trainer: MultiTaskTrainer,
     reading: pipeline.ReadOptions,
+    starts: dict[str, InitialCard],
 ) -> RunCard:
     tasks: dict[str, TaskCard] = {
         task.name: {
             "classes": list(task.model.classes),
             "image_size": task.size,
             "crop_size": task.augmentation.crop_size,
+            "initial_weights": starts[task.name],
         }
         for task in trainer.tasks
     }

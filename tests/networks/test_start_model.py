@@ -108,8 +108,14 @@ def test_a_run_a_task_and_a_model_are_found(run):
 def test_a_kept_model_outlives_the_run_that_it_came_from(run, tmp_path):
     other = shutil.copytree(run, tmp_path / "other")
     assert start_model.kept(tmp_path, "category") is None
-    start_model.keep(start_model.find(str(other), "category"), tmp_path, "category")
+    made = start_model.keep(start_model.find(str(other), "category"), tmp_path, "category")
     shutil.rmtree(other)
     kept = start_model.kept(tmp_path, "category")
-    assert kept.classes == CLASSES
+    assert kept == made and kept.classes == CLASSES
     assert weight_transfer.transfer(kept, build()).endswith("backbone and head")
+
+
+def test_a_model_that_has_another_runs_classes_is_refused(run):
+    start = StartModel(str(run / "category" / "best.keras"), ("a", "b"))
+    with pytest.raises(DataError, match=r"its output \(3,\) does not fit the 2 classes of its run.json"):
+        weight_transfer.transfer(start, build(("a", "b")))
