@@ -20,7 +20,7 @@ from deepduel.augment import PRESETS, Augmentation
 from deepduel.augmentation.transform import augment, resize
 from deepduel.networks import task_model
 from deepduel.networks.architecture import PRECISIONS, Architecture
-from deepduel.training import step
+from deepduel.training import passes, step
 from deepduel.training.task import Task
 from deepduel.training.task_losses import Objective
 
@@ -231,7 +231,7 @@ def _backward(task: Task, images, seeds, labels, count: int):
     inputs = pixels if task.trainable else tf.stop_gradient(task.model.frozen(pixels))
     masks = step.draw_masks(task.model.head, count)
     targets = Objective().targets(labels, tf.ones(count), None, len(CLASSES))
-    logits, gradients = step.backward(
+    logits, gradients = passes.backward(
         [task], inputs, {task.name: masks}, {task.name: targets}, {task.name: tf.constant(float(count))}
     )
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits[task.name])

@@ -45,7 +45,9 @@ def trainer(
     steps = order.steps_per_epoch(len(split), options.reading.batch_size)
     strategy = devices.strategy(options.devices)
     with strategy.scope() if strategy else contextlib.nullcontext():
-        planned = tf.Variable(steps * (options.length.epochs or 0), trainable=False, name="planned_steps")
+        planned = tf.Variable(
+            steps * (options.length.epochs or 0), trainable=False, dtype=tf.int64, name="planned_steps"
+        )  # int64: TensorFlow keeps an int32 variable out of a GPU's memory, where XLA does not find it
         built: list[Task] = []
         for task in tasks:
             owner = built[0] if options.shared_backbone and built else None

@@ -181,6 +181,7 @@ def _batches(
             session.reading,
             session.trainer.tasks,
             micro_batch=session.trainer.micro_batch,
+            passes=session.trainer.passes,
             seed=options.seed,
             views=views,
         )

@@ -58,7 +58,13 @@ def _with_micro_batch(session: Session, size: int, restore: Callable[[], State])
     message = f"out of memory with micro-batch {trainer.micro_batch}: continuing with {size}"
     trainer.micro_batch = size
     trainer.start_again()
-    micro_batch_search.store(trainer, session.workdir, batch_size=session.reading.batch_size, size=size)
+    micro_batch_search.lower(
+        trainer,
+        session.workdir,
+        micro_batch=size,
+        compiled=session.options.jit_compile,
+        batch_size=session.reading.batch_size,
+    )
     state = restore()
     print(f"{message}, from epoch {state.epoch + 1}, step {state.step}", flush=True)
     for task in trainer.tasks:

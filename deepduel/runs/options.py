@@ -104,6 +104,7 @@ class RunOptions:
       devices: number of GPUs that share each batch, as text; "auto" for all.
       shared_backbone: whether all tasks have one backbone, with a head for each.
       dry_run: whether only to describe the run and time a few steps, and to write nothing.
+      jit_compile: whether XLA compiles the networks; None to try on GPUs whether that is faster.
       find_learning_rate: whether only to search for a learning rate, see `rate_search`.
       keep_epochs: how many of the latest epochs' models are kept, besides the best one; 0 for all.
 
@@ -129,6 +130,7 @@ class RunOptions:
     dry_run: bool = False
     keep_epochs: int = 0
     find_learning_rate: bool = False
+    jit_compile: bool | None = None
 
     def __post_init__(self) -> None:
         if self.micro_batch is not None and self.micro_batch < 1:

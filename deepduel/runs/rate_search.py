@@ -87,9 +87,13 @@ def run(
         for task in tasks
     ]
     trainer = build.trainer(options, constant, split)
-    if options.micro_batch is None:
-        rates = micro_batch_search.measure(trainer, batch_size=reading.batch_size)
-        trainer.micro_batch = micro_batch_search.fastest(rates)
+    micro_batch_search.choose(
+        trainer,
+        micro_batch=options.micro_batch,
+        compiled=options.jit_compile,
+        batch_size=reading.batch_size,
+        workdir=None,
+    )
     batches = pipeline.train_batches(split, reading, order.Position(options.seed))
     curves = search(trainer, batches)
     folder = pathlib.Path(options.workdir, SEARCH_FOLDER)

@@ -44,6 +44,7 @@ def from_flags(options: flags.FlagValues) -> "RunOptions":
         keep_epochs=options.keep_epochs,
         find_learning_rate=options.find_learning_rate,
         profile_steps=_profile_steps(options.profile_steps),
+        jit_compile={"auto": None, "true": True, "false": False}[options.jit_compile],
     )
 
 

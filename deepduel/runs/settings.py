@@ -22,6 +22,8 @@ MAY_CHANGE = {  # flag: why. docs/training.md has this table
     "keep_epochs": "How many epochs' models are kept.",
     "micro_batch": "Micro-batches add up to the same gradients. Where batch-norm statistics are trained, "
     "they are part of the result, and the size stays.",
+    "jit_compile": "XLA computes the same up to rounding. Where a backbone with random layers (dropout, "
+    "stochastic depth) is trained, they draw other random numbers from then on.",
     "devices": "Devices share a batch and add up to the same gradients.",
     "threads": "Number of decoding processes.",
     "cache": "Decoded pixels are the same from any cache. A run on features stays on features, and its "

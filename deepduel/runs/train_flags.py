@@ -39,7 +39,9 @@ FURTHER = {
         "on_error", "remote_cache",
     ),
     "Model": ("start_from", "batch_norm", "input_filter", "stem_stride", "shared_backbone", "mirrored"),
-    "Optimisation": ("warmup", "weight_decay", "clip_norm", "ema", "label_smoothing", "monitor"),
+    "Optimisation": (
+        "warmup", "weight_decay", "clip_norm", "ema", "label_smoothing", "monitor", "jit_compile",
+    ),
     "Augmentation": _augmentation_parameters(),
     "Run": ("devices", "save_every", "keep_epochs"),
     "Debugging": ("profile_steps",),
@@ -84,6 +86,12 @@ _FLAGS = (
         flags.DEFINE_string, "micro_batch", "32",
         "Images per pass through augmentation and backbones, which decides how much memory is needed; auto "
         "measures which size is the fastest that fits, and stores it in the run's folder.",
+    ),
+    Flag(
+        flags.DEFINE_enum, "jit_compile", "auto",
+        "Compile the networks by XLA. auto tries on a GPU whether that is faster, and stores the answer in "
+        "the run's folder; on a CPU it is false, since XLA's convolutions are slow there.",
+        {"enum_values": ["auto", "true", "false"]},
     ),
     Flag(flags.DEFINE_string, "devices", "auto", "Number of GPUs to train on, or auto for all."),
     Flag(

@@ -134,10 +134,13 @@ def _print_beginning(
 ) -> None:
     """Prints where the run is and what it trains, once the micro-batch is known."""
     state, trainer, reading = session.state, session.trainer, session.reading
-    if session.options.micro_batch is None:
-        trainer.micro_batch = micro_batch_search.chosen(
-            trainer, session.workdir, batch_size=reading.batch_size
-        )
+    micro_batch_search.choose(
+        trainer,
+        micro_batch=session.options.micro_batch,
+        compiled=session.options.jit_compile,
+        batch_size=reading.batch_size,
+        workdir=session.workdir,
+    )
     if state.begun:
         planned = session.options.length.planned(state.epoch_seconds)
         total = f" of {planned}" if planned else ""
@@ -177,9 +180,13 @@ def _dry_run(
     options: RunOptions,
 ) -> None:
     reading = dataclasses.replace(reading, cache="none")
-    if options.micro_batch is None:
-        rates = micro_batch_search.measure(trainer, batch_size=reading.batch_size)
-        trainer.micro_batch = micro_batch_search.fastest(rates)
+    micro_batch_search.choose(
+        trainer,
+        micro_batch=options.micro_batch,
+        compiled=options.jit_compile,
+        batch_size=reading.batch_size,
+        workdir=None,
+    )
     _print_plan(train_split, validation_split, trainer, reading)
     try:
         dry_run.report(trainer, train_split, validation_split, reading, options=options)

@@ -14,6 +14,7 @@ from deepduel.reading import batch_plan, random_reader
 from deepduel.reading.options import ReadOptions
 from deepduel.training import feature_store, step
 from deepduel.training.feature_store import Source
+from deepduel.training.passes import Passes
 from deepduel.training.task import Task
 
 
@@ -27,6 +28,7 @@ class Extraction:
         tasks: tuple[Task, ...],
         *,
         micro_batch: int,
+        passes: Passes,
         seed: int,
         augmented: bool,
     ):
@@ -34,6 +36,7 @@ class Extraction:
         split, reading: the images.
         tasks: tasks with frozen backbones.
         micro_batch: images per pass through the extractors.
+        passes: runs the extractors.
         seed: of the augmentation.
         augmented: whether to augment as in training.
         """
@@ -41,6 +44,7 @@ class Extraction:
         self._reading = reading
         self._tasks = tasks
         self._micro_batch = micro_batch
+        self._passes = passes
         self._seed = seed
         self._augmented = augmented
 
@@ -101,7 +105,12 @@ class Extraction:
         @tf.function(autograph=False, reduce_retracing=True)
         def extract(images: tf.Tensor, seeds: tf.Tensor) -> dict[str, tf.Tensor]:
             return step.extract(
-                self._tasks, images, seeds, augmented=self._augmented, micro_batch=self._micro_batch
+                self._tasks,
+                images,
+                seeds,
+                augmented=self._augmented,
+                micro_batch=self._micro_batch,
+                passes=self._passes,
             )
 
         return extract

@@ -22,6 +22,7 @@ from deepduel.reading.batch import options
 from deepduel.reading.options import ReadOptions
 from deepduel.training.feature_extraction import Extraction
 from deepduel.training.feature_store import FeatureStore
+from deepduel.training.passes import Passes
 from deepduel.training.task import Task
 from tfrecords_tools.format import records as record_format
 from tfrecords_tools.progress import Progress
@@ -43,6 +44,7 @@ class Features:
         tasks: tuple[Task, ...],
         *,
         micro_batch: int,
+        passes: Passes,
         seed: int,
         views: int = 0,
     ):
@@ -53,6 +55,7 @@ class Features:
           split, reading: the images.
           tasks: tasks with frozen backbones.
           micro_batch: images per pass through the extractors.
+          passes: runs the extractors.
           seed: of order and augmentation.
           views: augmented views of each image; 0 for a single plain one.
 
@@ -63,7 +66,7 @@ class Features:
         self._reading = reading
         self._views = max(views, 1)
         self._extraction = Extraction(
-            split, reading, tasks, micro_batch=micro_batch, seed=seed, augmented=views > 0
+            split, reading, tasks, micro_batch=micro_batch, passes=passes, seed=seed, augmented=views > 0
         )
         self.stores = {
             task.name: FeatureStore(folder, self._extraction.source(task, self._views)) for task in tasks

@@ -19,7 +19,6 @@ Dropout in the heads is drawn for the entire batch beforehand, so that neither t
 number of devices changes it.
 """
 
-import functools
 from collections.abc import Sequence
 
 import keras
@@ -28,11 +27,10 @@ import tensorflow as tf
 from deepduel.augmentation import mixing
 from deepduel.augmentation.transform import augment, resize
 from deepduel.networks.micro_batches import in_micro_batches
-from deepduel.training import task_losses
+from deepduel.training.passes import Gradients, Passes, Tensors
 from deepduel.training.task import Task
 
-Tensors = dict[str, tf.Tensor]  # by task
-Gradients = dict[str, list[tf.Tensor]]  # by task, in the order of its trained_variables
+_PLAIN = Passes()
 
 
 def prepare(tasks: Sequence[Task], batch: dict) -> dict:
@@ -64,7 +62,7 @@ def inputs(batch: dict) -> dict:
 
 
 def head_gradients(
-    tasks: Sequence[Task], features: Tensors, rows: dict, batch: dict
+    tasks: Sequence[Task], features: Tensors, rows: dict, batch: dict, *, passes: Passes = _PLAIN
 ) -> tuple[Tensors, Gradients]:
     """Logits [b, classes] and gradients of some rows of tasks whose backbones are frozen.
 
@@ -73,6 +71,7 @@ def head_gradients(
       rows: the result of `prepare`, for the rows of this device.
       batch: the result of `prepare`, for all rows: losses are divided by its weights, so that the gradients
         of all rows sum to those of the batch.
+      passes: runs the networks.
 
     Returns:
       ({task: logits}, {task: gradients of the scaled loss in the order of Task.trained_variables}).
@@ -80,7 +79,7 @@ def head_gradients(
     logits: Tensors = {}
     gradients: Gradients = {}
     for task in tasks:
-        of_task = backward(
+        of_task = passes.backward(
             [task], features[task.name], rows["masks"], rows["targets"], _weights(tasks, batch)
         )
         logits |= of_task[0]
@@ -89,13 +88,14 @@ def head_gradients(
 
 
 def accumulated_gradients(
-    tasks: Sequence[Task], rows: dict, batch: dict, *, micro_batch: int
+    tasks: Sequence[Task], rows: dict, batch: dict, *, micro_batch: int, passes: Passes = _PLAIN
 ) -> tuple[Tensors, Gradients]:
     """As `head_gradients`, from images, and for frozen and trained backbones.
 
     Args:
       rows, batch: see `head_gradients`; the partners in mixing may be any images of the batch.
       micro_batch: images per pass through augmentation and backbones.
+      passes: runs the networks.
     """
     weights = _weights(tasks, batch)
 
@@ -108,17 +108,20 @@ def accumulated_gradients(
             owner = tasks_with_this_extractor[0]
             images = images_by_task[owner.name]
             if not owner.trainable:
-                features = tf.stop_gradient(owner.model.frozen(images))
+                features = tf.stop_gradient(passes.features(owner, images))
                 outputs |= {task.name: features for task in tasks_with_this_extractor}
                 continue
-            # Without the rows of zeros that fill the micro-batch: batch norm would see them.
-            images, masks, targets = tf.nest.map_structure(
-                lambda row: row[:filled], (images, rows["masks"], rows["targets"])
-            )
-            logits, gradients = backward(tasks_with_this_extractor, images, masks, targets, weights)
+            masks, targets = rows["masks"], rows["targets"]
+            if owner.trains_statistics or not passes.compiled:
+                # Without the rows of zeros that fill the micro-batch: batch norm would see them. They have no
+                # weight in the loss, and XLA compiles each number of rows anew.
+                images, masks, targets = tf.nest.map_structure(
+                    lambda row: row[:filled], (images, masks, targets)
+                )
+            logits, gradients = passes.backward(tasks_with_this_extractor, images, masks, targets, weights)
             summed |= gradients
             for name, array in logits.items():
-                outputs[name] = tf.pad(array, [[0, micro_batch - filled], [0, 0]])
+                outputs[name] = tf.pad(array, [[0, micro_batch - tf.shape(array)[0]], [0, 0]])
         return outputs, summed
 
     outputs, gradients = in_micro_batches(
@@ -129,7 +132,7 @@ def accumulated_gradients(
         micro_batch=micro_batch,
     )
     frozen = [task for task in tasks if not task.trainable]
-    logits, gradients_of_heads = head_gradients(frozen, outputs, rows, batch)
+    logits, gradients_of_heads = head_gradients(frozen, outputs, rows, batch, passes=passes)
     return outputs | logits, gradients | gradients_of_heads
 
 
@@ -141,13 +144,13 @@ def group_by_extractor(tasks: Sequence[Task]) -> list[list[Task]]:
     return list(groups.values())
 
 
-def predict(tasks: Sequence[Task], rows: dict, *, micro_batch: int) -> Tensors:
+def predict(tasks: Sequence[Task], rows: dict, *, micro_batch: int, passes: Passes = _PLAIN) -> Tensors:
     """{task: logits [b, classes]} of rows without augmentation (see `extract`); `rows` as from `inputs`."""
     if "features" in rows:
         return {task.name: _logits(task, rows["features"][task.name]) for task in tasks}
 
     def part(rows: dict, filled: tf.Tensor) -> tuple[Tensors, tuple]:
-        features = _features(tasks, _resized(tasks, rows["images"]))
+        features = _features(tasks, _resized(tasks, rows["images"]), passes)
         return {task.name: _logits(task, features[task.name]) for task in tasks}, ()
 
     specs = {task.name: tf.TensorSpec((task.classes,), tf.float32) for task in tasks}
@@ -155,7 +158,13 @@ def predict(tasks: Sequence[Task], rows: dict, *, micro_batch: int) -> Tensors:
 
 
 def extract(
-    tasks: Sequence[Task], images: tf.Tensor, seeds: tf.Tensor, *, augmented: bool, micro_batch: int
+    tasks: Sequence[Task],
+    images: tf.Tensor,
+    seeds: tf.Tensor,
+    *,
+    augmented: bool,
+    micro_batch: int,
+    passes: Passes = _PLAIN,
 ) -> Tensors:
     """{task: features [B, …]} of images [B, H, W, 3], of tasks whose backbones are frozen.
 
@@ -168,46 +177,10 @@ def extract(
     def part(rows: tuple[tf.Tensor, tf.Tensor], filled: tf.Tensor) -> tuple[Tensors, tuple]:
         images, seeds = rows
         inputs = _augmented_unmixed(tasks, images, seeds) if augmented else _resized(tasks, images)
-        return _features(tasks, inputs), ()
+        return _features(tasks, inputs, passes), ()
 
     specs = {task.name: _output_spec(task) for task in tasks}
     return in_micro_batches(part, (images, seeds), rows=specs, micro_batch=micro_batch)[0]
-
-
-def backward(
-    tasks: Sequence[Task], inputs: tf.Tensor, masks: dict, targets: dict, weights: Tensors
-) -> tuple[Tensors, Gradients]:
-    """Logits and gradients of the scaled loss of tasks that share an extractor, each {task: …}.
-
-    The optimizer of the extractor's owner, the first task, scales the sum of the losses; the gradients of the
-    other heads, which compute in float32, are scaled back.
-
-    The tape follows what depends on the trained variables and nothing else, so that of a backbone whose last
-    layers are trained the first ones leave nothing in memory.
-
-    Args:
-      inputs: features [b, …] where the backbone is frozen, else images [b, S, S, 3].
-      masks, targets: of these rows, by task; see `prepare`.
-      weights: by task, the weight of the entire batch that losses are divided by.
-    """
-    owner, logits, loss = tasks[0], {}, 0.0
-    values = {task.name: [variable.value for variable in task.trained_variables] for task in tasks}
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(values)
-        features = inputs
-        if owner.trainable:
-            features = owner.model.extractor(inputs, training=owner.trains_statistics)
-        for task in tasks:
-            name, weight = task.name, targets[task.name].weight
-            logits[name] = _head(task.model.head, tf.cast(features, tf.float32), masks[name])
-            losses = task_losses.losses(targets[name], logits[name])
-            loss += tf.math.divide_no_nan(tf.reduce_sum(losses * weight), weights[name])
-        scaled = owner.optimizer.scale_loss(loss)
-    gradients = tape.gradient(scaled, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    for task in tasks[1:]:
-        scale = owner.optimizer.scale_loss(1.0)
-        gradients[task.name] = [gradient / scale for gradient in gradients[task.name]]
-    return logits, gradients
 
 
 def draw_masks(head: keras.Model, count: tf.Tensor) -> list[tf.Tensor]:
@@ -224,28 +197,16 @@ def _weights(tasks: Sequence[Task], batch: dict) -> Tensors:
     return {task.name: tf.reduce_sum(batch["targets"][task.name].weight) for task in tasks}
 
 
-def _head(head: keras.Model, features: tf.Tensor, masks: list[tf.Tensor]) -> tf.Tensor:
-    """The head in training, with the masks of `draw_masks`; its layers are a chain (see task_model)."""
-    remaining = iter(masks)
-    for layer in head.layers[1:]:  # the first is the input
-        dropout = isinstance(layer, keras.layers.Dropout)
-        features = features * next(remaining) if dropout else layer(features)
-    return features
-
-
 def _logits(task: Task, features: tf.Tensor) -> tf.Tensor:
     return task.model.head(tf.cast(features, tf.float32), training=False)
 
 
-def _features(tasks: Sequence[Task], images: Tensors) -> Tensors:
+def _features(tasks: Sequence[Task], images: Tensors, passes: Passes) -> Tensors:
     features: Tensors = {}
     for tasks_with_this_extractor in group_by_extractor(tasks):
         owner = tasks_with_this_extractor[0]
-        in_inference = functools.partial(owner.model.extractor, training=False)
-        extractor = in_inference if owner.trainable else owner.model.frozen
-        features |= dict.fromkeys(
-            (task.name for task in tasks_with_this_extractor), extractor(images[owner.name])
-        )
+        names = (task.name for task in tasks_with_this_extractor)
+        features |= dict.fromkeys(names, passes.features(owner, images[owner.name]))
     return features
 
 

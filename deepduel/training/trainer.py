@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from deepduel.training import replicas, step, updates
 from deepduel.training.compiled_step import CompiledStep
+from deepduel.training.passes import Passes
 from deepduel.training.progress import Progress
 from deepduel.training.task import Task
 from deepduel.training.task_losses import Objective
@@ -40,6 +41,7 @@ class MultiTaskTrainer(keras.Model):
       tasks: all tasks.
       running: the tasks that still train; see `stop`.
       micro_batch: images per pass through augmentation and backbones.
+      passes: how the networks run.
       planned_steps: int variable, the steps of the entire run, for schedules that end with it; or None.
       strategy: that its variables were created under.
       progress: what callbacks read of a running fit.
@@ -66,6 +68,7 @@ class MultiTaskTrainer(keras.Model):
         self.running = list(self.tasks)
         self.planned_steps = planned_steps
         self.micro_batch = micro_batch
+        self.passes = Passes()
         parts = (part for task in tasks for part in (task.model.extractor, task.model.head))
         self.task_models = list({id(part): part for part in parts}.values())  # tracked by Keras
         self.task_metrics = {task.name: TaskMetrics(task) for task in tasks}
@@ -156,7 +159,7 @@ class MultiTaskTrainer(keras.Model):
                 targets, name = prepared["targets"][task.name], task.name
                 finite = updates.all_finite(targets, logits[name], gradients[name])
                 overflowed = updates.scale_overflowed(task, targets, logits[name], finite)
-                updates.apply_if_finite(task, gradients[name], finite, self.strategy)
+                updates.apply_if_finite(task, gradients[name], finite, self.strategy, self.passes)
                 updates.restore_unless_finite(copies[name], finite)
                 self.task_metrics[name].update_skipped(finite | overflowed)
                 self.task_metrics[name].update(targets, logits[name], finite)
@@ -168,7 +171,7 @@ class MultiTaskTrainer(keras.Model):
         with self.strategy.scope():
             logits, _ = replicas.run_on_all(
                 self.strategy,
-                lambda rows: (step.predict(self.running, rows, micro_batch=self.micro_batch), {}),
+                lambda rows: (self._predict(rows), {}),
                 step.inputs(batch),
             )
         for task in self.running:
@@ -207,8 +210,13 @@ class MultiTaskTrainer(keras.Model):
     def _gradients(self, rows: dict, prepared: dict) -> tuple[dict, dict]:
         """({task: logits [b, classes]}, {task: gradients}) of some rows of a batch."""
         if "features" in rows:
-            return step.head_gradients(self.running, rows["features"], rows, prepared)
-        return step.accumulated_gradients(self.running, rows, prepared, micro_batch=self.micro_batch)
+            return step.head_gradients(self.running, rows["features"], rows, prepared, passes=self.passes)
+        return step.accumulated_gradients(
+            self.running, rows, prepared, micro_batch=self.micro_batch, passes=self.passes
+        )
+
+    def _predict(self, rows: dict) -> dict[str, tf.Tensor]:
+        return step.predict(self.running, rows, micro_batch=self.micro_batch, passes=self.passes)
 
     def _running_names(self) -> tuple[str, ...]:
         return tuple(task.name for task in self.running)

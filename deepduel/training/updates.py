@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from deepduel.training import loss_scaling
+from deepduel.training.passes import Passes
 from deepduel.training.task import Task
 from deepduel.training.task_losses import Targets, losses
 
@@ -28,7 +29,11 @@ def _losses_finite(targets: Targets, logits: tf.Tensor) -> tf.Tensor:
 
 
 def apply_if_finite(
-    task: Task, gradients: list[tf.Tensor], finite: tf.Tensor, strategy: tf.distribute.Strategy
+    task: Task,
+    gradients: list[tf.Tensor],
+    finite: tf.Tensor,
+    strategy: tf.distribute.Strategy,
+    passes: Passes,
 ) -> None:
     """Updates the task's weights, their averages and the loss scale; without `finite` only lowers the scale.
 
@@ -37,6 +42,8 @@ def apply_if_finite(
       finite: bool scalar of `all_finite`.
       strategy: that the variables were created under. Keras' optimizers sum the gradients of all devices
         after clipping each; these are summed and clipped already, so each device hands in its share.
+      passes: runs the update on a single device. A strategy joins its devices, which a compiled function
+        cannot.
     """
     optimizer, devices = task.optimizer, strategy.num_replicas_in_sync
 
@@ -47,10 +54,12 @@ def apply_if_finite(
         inner = loss_scaling.inner(optimizer)
 
         def on_one_device() -> None:
-            shares = [gradient / devices for gradient in unscaled] if devices > 1 else unscaled
-            inner.apply(shares, task.trained_variables)
+            inner.apply([gradient / devices for gradient in unscaled], task.trained_variables)
 
-        strategy.run(on_one_device)
+        if devices > 1:
+            strategy.run(on_one_device)
+        else:
+            passes.update(task, unscaled, inner.apply)
         task.averages.update(inner.iterations.value)
         loss_scaling.after_update(optimizer)
 

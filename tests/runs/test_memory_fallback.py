@@ -54,7 +54,7 @@ def test_auto_halves_the_micro_batch_until_it_fits_and_the_result_is_the_same(
         line = f"out of memory with micro-batch {before}: continuing with {after}, from epoch 1, step 0"
         assert line in output, output
     (search,) = json.loads((tmp_path / "exhausted" / "micro_batch.json").read_text()).values()
-    assert search == {"micro_batch": 8, "images_per_second": {"32": 1.0}}
+    assert (search["micro_batch"], search["images_per_second"]) == (8, {"32": 1.0})
     assert run_command(train, *words, f"--workdir={tmp_path}/plain", "--micro_batch=8") == 0
     pairs = zip(weights(tmp_path / "exhausted"), weights(tmp_path / "plain"), strict=True)
     assert all((a == b).all() for a, b in pairs)

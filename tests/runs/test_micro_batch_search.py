@@ -1,13 +1,15 @@
 import json
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from deepduel.decoding.split import Split
+from deepduel.networks import backbones
 from deepduel.networks.architecture import Architecture
 from deepduel.runs import micro_batch_search
-from deepduel.training import devices, memory, step
+from deepduel.training import devices, memory, passes
 from tests.helpers.tasks import compiled
 from tests.helpers.tasks import make as make_task
 
@@ -36,7 +38,7 @@ def test_it_stops_where_memory_ends(trainer, monkeypatch):
         tf.debugging.assert_less(tf.shape(images)[0], 32)
         return {}, {task.name: [tf.zeros(())] for task in tasks}
 
-    monkeypatch.setattr(step, "backward", failing)
+    monkeypatch.setattr(passes, "backward", failing)
     monkeypatch.setattr(tf.errors, "ResourceExhaustedError", tf.errors.InvalidArgumentError)
     assert list(micro_batch_search.measure(trainer, batch_size=512)) == [8, 16]
     peaks = iter([0, 100, 300])
@@ -50,17 +52,75 @@ def test_the_smallest_of_those_that_are_about_as_fast_is_taken():
     assert micro_batch_search.fastest({8: 50.0}) == 8
 
 
+def choose(trainer, workdir, micro_batch=None, compiled=None) -> tuple[int, bool]:
+    options = {"micro_batch": micro_batch, "compiled": compiled, "batch_size": 64}
+    micro_batch_search.choose(trainer, **options, workdir=workdir)
+    return trainer.micro_batch, trainer.passes.compiled
+
+
 def test_the_answer_is_remembered(trainer, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(micro_batch_search, "measure", lambda trainer, batch_size: {8: 1.0, 16: 2.0})
-    assert micro_batch_search.chosen(trainer, tmp_path, batch_size=64) == 16
-    assert "micro-batch 16 (images/s of the networks by size: 8: 1.0, 16: 2.0)" in capsys.readouterr().out
+    assert choose(trainer, tmp_path) == (16, False)
+    assert "micro-batch 16 (images/s by size: 8: 1.0, 16: 2.0)" in capsys.readouterr().out
     monkeypatch.setattr(micro_batch_search, "measure", lambda trainer, batch_size: {8: 9.0})
-    assert micro_batch_search.chosen(trainer, tmp_path, batch_size=64) == 16
+    assert choose(trainer, tmp_path) == (16, False)
     (key,) = json.loads((tmp_path / "micro_batch.json").read_text())
     assert key.startswith("any device; small_cnn@8 all float32")  # batch-norm statistics depend on it
 
 
+@pytest.mark.parametrize(("by_xla", "compiled"), [({16: 3.0}, True), ({16: 2.05}, False), ({}, False)])
+def test_xla_is_tried_on_a_gpu_with_the_chosen_size(trainer, tmp_path, monkeypatch, by_xla, compiled):
+    def measure(trainer, batch_size, first=8):
+        return by_xla if trainer.passes.compiled else {16: 2.0, 8: 1.0} if first < batch_size else {16: 2.0}
+
+    monkeypatch.setattr(devices, "gpu_names", lambda: ["Tesla T4"])
+    monkeypatch.setattr(micro_batch_search, "measure", measure)
+    assert choose(trainer, tmp_path) == (16, compiled)
+    assert choose(trainer, tmp_path, micro_batch=16) == (16, compiled)
+    monkeypatch.setattr(micro_batch_search, "measure", None)
+    for _ in range(2):  # it is remembered
+        assert choose(trainer, tmp_path) == (16, compiled)
+        assert choose(trainer, tmp_path, micro_batch=16) == (16, compiled)
+    assert choose(trainer, tmp_path, micro_batch=8, compiled=True) == (8, True)
+    assert choose(trainer, tmp_path, micro_batch=8, compiled=False) == (8, False)
+
+
+def test_what_xla_does_not_compile_runs_without_it(trainer, monkeypatch, capsys):
+    def measure(trainer, batch_size, first=8):
+        if trainer.passes.compiled:
+            raise tf.errors.UnimplementedError(None, None, "Could not find compiler for XLA_GPU_JIT")
+        return {16: 2.0}
+
+    monkeypatch.setattr(devices, "gpu_names", lambda: ["Tesla T4"])
+    monkeypatch.setattr(micro_batch_search, "measure", measure)
+    assert choose(trainer, None) == (16, False)
+    assert "XLA does not compile these networks: Could not find compiler" in capsys.readouterr().out
+
+
+def test_the_choice_on_a_gpu_holds_on_a_cpu_where_a_backbone_draws_random_numbers(
+    toy_shards, tmp_path, monkeypatch
+):
+    split = Split(toy_shards, "train")
+
+    def measure(trainer, **_):
+        return {16: 2.0 if trainer.passes.compiled else 1.0}
+
+    monkeypatch.setattr(micro_batch_search, "measure", measure)
+    inputs = keras.Input((8, 8, 3))
+    for layer, expected in (keras.layers.Dropout(0.5), True), (keras.layers.ReLU(), False):
+        backbone = keras.Model(inputs, layer(inputs))
+        monkeypatch.setitem(backbones.OWN, "small_cnn", lambda *_, result=backbone, **__: result)
+        trained = Architecture("small_cnn", "avg", 8, fine_tune="all")
+        trainer, workdir = compiled(make_task("category", split, trained)), tmp_path / str(expected)
+        workdir.mkdir()
+        with monkeypatch.context() as patch:
+            patch.setattr(devices, "gpu_names", lambda: ["Tesla T4"])
+            assert choose(trainer, workdir, micro_batch=16) == (16, True)
+        assert choose(trainer, workdir, micro_batch=16) == (16, expected)
+
+
 def test_the_estimate_has_what_the_networks_have(trainer):
+    trainer.micro_batch = 1
     parts = memory.estimate(trainer, batch_size=100, size=(32, 32))
     assert parts["uint8 images in flight"] == 4 * 8 * 100 * 32 * 32 * 3  # four groups of eight batches
     parameters = sum(task.model.saved_model.count_params() for task in trainer.tasks)

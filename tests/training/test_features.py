@@ -16,6 +16,7 @@ from deepduel.networks.architecture import Architecture
 from deepduel.reading import order, pipeline
 from deepduel.reading.options import ReadOptions
 from deepduel.training import feature_store, features
+from deepduel.training.passes import Passes
 from deepduel.training.task import Task
 from tests.conftest import run_command
 
@@ -28,6 +29,9 @@ FROZEN = (
     "--batch_size=64",
     "--augmentation=forensic",
 )
+
+
+OPTIONS = {"micro_batch": 16, "passes": Passes(), "seed": 5, "views": 1}
 
 
 def _train(shards, workdir, *words) -> int:
@@ -138,7 +142,7 @@ def test_crops_at_native_resolution_are_those_of_the_epoch(toy_shards, tmp_path,
     split, reading = Split(toy_shards, "train"), ReadOptions(32, size=(24, 24), fit="native")
     model = task_model.build("category", Architecture("small_cnn", image_size=24), ("a", "b", "c"))
     task = Task("category", model, PRESETS["none"], keras.optimizers.Adam())
-    kept = features.Features(tmp_path, split, reading, (task,), micro_batch=16, seed=5, views=1)
+    kept = features.Features(tmp_path, split, reading, (task,), **OPTIONS)
     kept.compute()
     position = order.Position(seed=5, step=2)
     ours = next(iter(kept.train_batches(position)))
@@ -156,5 +160,5 @@ def test_what_is_in_front_of_the_same_weights_has_other_features(toy_shards, tmp
         architecture = Architecture("small_cnn", image_size=70, **fields)
         model = task_model.build("category", architecture, ("a", "b", "c"))
         task = Task("category", model, PRESETS["none"], keras.optimizers.Adam())
-        features.Features(tmp_path, split, reading, (task,), micro_batch=16, seed=5, views=1).compute()
+        features.Features(tmp_path, split, reading, (task,), **OPTIONS).compute()
     assert len(list(tmp_path.iterdir())) == 2
