@@ -68,8 +68,7 @@ def _listed(options: flags.FlagValues) -> tuple[Listing, planning.Options, manif
     base = manifests.load(options.output_dir) if options.append else None
     if not (base or options.repair or options.dry_run):
         ownership.require_new_or_ours(options.output_dir)
-    if options.append or options.repair:
-        chosen = _as_before(chosen, manifests.load(options.output_dir, shards=False))
+    chosen = _as_before(chosen, options.output_dir)
     with progress.Progress("listing", unit="files") as bar:
         listing = folder.scan(
             options.input_dir,
@@ -150,9 +149,14 @@ def _curate(
     return listing
 
 
-def _as_before(chosen: planning.Options, manifest: manifests.Manifest) -> planning.Options:
-    """The options, with the rules of the version that wrote the folder."""
-    return dataclasses.replace(chosen, plan_version=int(str(manifest.options.get("plan_version", 1))))
+def _as_before(chosen: planning.Options, output_dir: str) -> planning.Options:
+    """The options, with the rules of the version that wrote the folder, or began to."""
+    version = ownership.plan_version(output_dir)
+    if version is None:
+        return chosen
+    turned = "jpeg" if version >= planning.PLAN_VERSION else "png"
+    encoding = dataclasses.replace(chosen.encoding, turned=turned)
+    return dataclasses.replace(chosen, plan_version=version, encoding=encoding)
 
 
 def _first_conversion(

@@ -17,7 +17,7 @@ from tfrecords_tools.checking import contact_sheets, duplicates, hashing
 from tfrecords_tools.errors import UsageError
 from tfrecords_tools.format import cell_counts, storage
 from tfrecords_tools.format import manifest as manifests
-from tfrecords_tools.images import signatures
+from tfrecords_tools.images import description, signatures
 
 FLAGS = flags.FlagValues()
 USUAL = {
@@ -144,7 +144,7 @@ def _tables(manifest: manifests.Manifest, data_dir: str) -> None:
     print(f"  sizes (height x width), {len(manifest.image_sizes):,} in all: {sizes}")
     print(f"  encodings: {', '.join(f'{name} {count:,}' for name, count in manifest.encodings.items())}")
     for reason, count in manifest.reencoded.items():
-        print(f"  stored as PNG for {reason}: {count:,}")
+        print(f"  {description.stored(reason)}: {count:,}")
     print(f"  rejected: {manifest.rejected:,}; other files: {manifest.skipped or 0:,}")
     shards = sum(part.bytes for split in manifest.splits.values() for part in split.shards)
     store = storage.open_folder(data_dir)

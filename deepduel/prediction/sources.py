@@ -282,10 +282,15 @@ def decode_file(data: bytes, decoding: DecodeOptions, out: np.ndarray) -> images
     """
     if data[:3] == b"\xff\xd8\xff":
         header = jpeg.scan(data)
-        if header is not None and header.plain and header.height * header.width <= MAX_PIXELS:
+        if header is not None and header.common and header.height * header.width <= MAX_PIXELS:
+            stored: images.Checked | images.Rejected | None
+            stored = images.Checked(data, header.height, header.width, "jpeg")
+            if header.orientation != 1:
+                stored = images.upright_jpeg(data, header)
             try:
-                decode_jpeg(data, header.height, header.width, decoding, out)
-                return None
+                if isinstance(stored, images.Checked):
+                    decode_jpeg(stored.data, stored.height, stored.width, decoding, out)
+                    return None
             except ValueError:
                 pass  # it may still be readable: `images.pixels` tolerates harmless damage
     pixels = images.pixels(data)

@@ -117,11 +117,28 @@ def reencoded() -> dict[str, tuple[bytes, str]]:
     }  # fmt: skip
     if features.check("avif"):  # Pillow has it from 11.3 on
         found["photo.avif"] = save(base, "AVIF", quality=80), "AVIF"
-    for turn in range(2, 9):
-        found[f"turned{turn}.jpg"] = (
-            save(base, "JPEG", exif=exif(turn), quality=95), f"JPEG, EXIF orientation {turn}"
-        )  # fmt: skip
+    found["turned_cmyk.jpg"] = (
+        save(base.convert("CMYK"), "JPEG", exif=exif(6)), "JPEG, CMYK, EXIF orientation 6"
+    )  # fmt: skip
+    found["turned_rgb.jpg"] = (
+        save(base, "JPEG", exif=exif(6), keep_rgb=True), "JPEG, EXIF orientation 6"
+    )  # fmt: skip
     return found
+
+
+def turned() -> dict[str, tuple[bytes, str]]:
+    """JPEGs that are to be stored as upright JPEGs, with the reason."""
+    same, anew = "blocks turned", "encoded anew in finer steps"
+    cases = [(turn, 32, 48, 2, same) for turn in range(2, 9)]
+    cases += [(6, 40, 48, 0, same), (6, 40, 48, 2, anew), (3, 36, 48, 0, anew), (8, 36, 48, 2, same)]
+    cases += [(6, 31, 45, 2, anew), (5, 31, 45, 2, same), (2, 32, 48, 1, anew)]
+    return {
+        f"turned{turn}_{height}x{width}_{sampling}.jpg": (
+            save(picture(height, width), "JPEG", exif=exif(turn), quality=95, subsampling=sampling),
+            f"EXIF orientation {turn}, {how}",
+        )
+        for turn, height, width, sampling, how in cases
+    }
 
 
 def rejected() -> dict[str, tuple[bytes, str]]:

@@ -1,10 +1,13 @@
 import os
 
+import numpy as np
 import pytest
 
 from deepduel.decoding.image import DecodeOptions
-from deepduel.prediction.sources import Files
-from tests.helpers import folders
+from deepduel.decoding.split import Split
+from deepduel.prediction.sources import Files, Shards
+from tests.helpers import folders, odd_images
+from tests.helpers.conversions import convert_to
 from tfrecords_tools.errors import DataError
 
 
@@ -21,3 +24,23 @@ def test_hidden_and_system_directories_are_passed_over(tmp_path):
 def test_a_folder_of_hidden_directories_alone_has_no_images(tmp_path):
     with pytest.raises(DataError, match="there are no images there"):
         Files([str(folders.make(tmp_path, {".cache": 1}))], DecodeOptions((8, 8)), threads=1)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (400, 600)])
+def test_turned_photographs_give_the_same_pixels_as_files_and_as_records(tmp_path, size):
+    images = folders.make(tmp_path / "images", {"train/a": 0, "train/b": 1})
+    for name, (data, _) in odd_images.turned().items():
+        (images / "train/a" / name).write_bytes(data)
+    large = odd_images.picture(400, 600).resize((600, 400))
+    coded = odd_images.save(large, "JPEG", exif=odd_images.exif(6))
+    (images / "train/a" / "large.jpg").write_bytes(coded)
+    (images / "train/a" / "cut.jpg").write_bytes(coded[:-300])
+    assert convert_to(tmp_path / "shards", images, "--max_rejected=0.5") == 0
+    files = Files([str(images)], DecodeOptions(size), threads=1)
+    shards = Shards(Split(tmp_path / "shards", "train"), DecodeOptions(size), threads=1)
+    from_files, reasons = files.read(np.arange(len(files)), len(files))
+    from_shards, _ = shards.read(np.arange(len(shards)), len(shards))
+    assert [files.name(number) for number, reason in enumerate(reasons) if reason] == ["train/a/cut.jpg"]
+    sound = [number for number, reason in enumerate(reasons) if not reason]
+    assert [files.name(number) for number in sound] == [shards.name(number) for number in range(len(shards))]
+    np.testing.assert_array_equal(from_files[sound], from_shards)

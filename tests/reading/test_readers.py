@@ -23,8 +23,9 @@ from tfrecords_tools.format import manifest, tfds_metadata
 def data(request, tmp_path_factory):
     """(folder, {key: pixels}); some of the sources are no plain JPEG."""
     root = folders.duel(tmp_path_factory.mktemp("readers") / "images")
-    for name in ("turned6.jpg", "alpha.png", "cmyk.jpg", "deep.png"):
-        (root / "train/real/cats" / name).write_bytes(odd_images.reencoded()[name][0])
+    odd = odd_images.reencoded() | odd_images.turned()
+    for name in ("turned6_32x48_2.jpg", "turned6_31x45_2.jpg", "alpha.png", "cmyk.jpg", "deep.png"):
+        (root / "train/real/cats" / name).write_bytes(odd[name][0])
     words = [f"--encoding={request.param}"] + (["--image_size=16"] if request.param == "raw" else [])
     output = root.parent / "shards"
     words += [f"--input_dir={root}", f"--output_dir={output}", "--workers=1", "--num_shards=2"]

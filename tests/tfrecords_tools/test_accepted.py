@@ -39,7 +39,7 @@ def animated() -> bytes:
 
 ROWS = {
     "JPEG, baseline or progressive, colour or grayscale": (jpeg(progressive=True), {}, "kept"),
-    "JPEG turned by Exif or XMP": (turned_by_xmp(), {}, "PNG, upright"),
+    "JPEG turned by Exif or XMP": (turned_by_xmp(), {}, "JPEG, upright"),
     "JPEG in CMYK": (odd_images.save(PICTURE.convert("CMYK"), "JPEG"), {}, "PNG"),
     "JPEG without its end marker": (jpeg()[:-2], {}, "rejected"),
     "JPEG without its end marker, `--damaged=accept`": (

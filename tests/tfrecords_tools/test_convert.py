@@ -187,7 +187,7 @@ def odd(tmp_path_factory):
     """Every odd image there is, among 60 plain ones."""
     root = folders.make(tmp_path_factory.mktemp("odd") / "odd", {"a": 30, "b": 30})
     corpus = odd_images.kept() | {
-        k: v[0] for k, v in (odd_images.reencoded() | odd_images.rejected()).items()
+        k: v[0] for k, v in (odd_images.reencoded() | odd_images.turned() | odd_images.rejected()).items()
     }
     for name, data in corpus.items():
         (root / "a" / name).write_bytes(data)
@@ -220,7 +220,7 @@ def test_the_corpus_of_odd_images_is_converted_and_accounted_for(odd, tmp_path, 
     for name, (_, reason) in odd_images.rejected().items():
         assert rows[f"a/{name}"].startswith(reason)
     assert whole.rejected == len(rows)
-    names = {f"a/{name}" for name in (*odd_images.kept(), *odd_images.reencoded())}
+    names = {f"a/{name}" for name in (*odd_images.kept(), *odd_images.reencoded(), *odd_images.turned())}
     assert names <= set(found)
     assert {
         "b/new\nline.jpg",
@@ -228,9 +228,11 @@ def test_the_corpus_of_odd_images_is_converted_and_accounted_for(odd, tmp_path, 
         "b/\\xff\\xfe not utf-8.jpg",
         "b/ümläut 猫.jpg",
     } <= set(found)
-    assert sum(whole.reencoded.values()) == len(odd_images.reencoded())
+    assert sum(whole.reencoded.values()) == len(odd_images.reencoded() | odd_images.turned())
     assert whole.reencoded["JPEG, CMYK"] == 1
-    assert "stored as PNG for GIF, animated, first frame: 1" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "stored as PNG for GIF, animated, first frame: 1" in out
+    assert "stored as JPEG for EXIF orientation 7, blocks turned: 1" in out
 
 
 def test_too_many_rejected_is_exit_code_1_and_more_can_be_allowed_later(odd, tmp_path, capsys):

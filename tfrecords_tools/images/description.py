@@ -4,6 +4,8 @@ from PIL import Image
 
 from tfrecords_tools.images import jpeg, tiff
 
+_TURNED = "EXIF orientation"
+
 
 def kind(opened: Image.Image) -> str:
     """The format, for people."""
@@ -37,3 +39,13 @@ def why(kind: str, mode: str, data: bytes, animated: bool, orientation: int) -> 
         header = jpeg.scan(data)
         words.append("unusual coding" if header is None else header.coding)
     return ", ".join(words)
+
+
+def turned(orientation: int, same_blocks: bool) -> str:
+    """The reason why the bytes of a JPEG with an orientation, which is stored as a JPEG, are not its own."""
+    return f"{_TURNED} {orientation}, {'blocks turned' if same_blocks else 'encoded anew in finer steps'}"
+
+
+def stored(reason: str) -> str:
+    """How images whose own bytes are not stored are stored, and why, for summaries."""
+    return f"stored as {'JPEG' if reason.startswith(_TURNED) else 'PNG'} for {reason}"

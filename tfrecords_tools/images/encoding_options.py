@@ -28,6 +28,8 @@ class EncodingOptions:
       quality: of "jpeg", 1..100.
       max_pixels: larger images are rejected before they are decoded.
       pixels: how files become RGB pixels.
+      turned: how "keep" stores JPEGs with an orientation: upright as "jpeg", or as "png" in folders of
+        version 0.1.0.
     """
 
     encoding: str = "keep"
@@ -36,6 +38,7 @@ class EncodingOptions:
     quality: int = 95
     max_pixels: int = MAX_PIXELS
     pixels: PixelOptions = DEFAULT
+    turned: str = "jpeg"
 
     def __post_init__(self) -> None:
         if self.encoding not in ENCODINGS:

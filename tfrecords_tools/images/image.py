@@ -17,7 +17,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from tfrecords_tools.images import description, jpeg, limits, rgb
+from tfrecords_tools.images import description, jpeg, limits, rgb, turning
 from tfrecords_tools.images.encoding_options import KEEP, MAX_PIXELS, EncodingOptions
 from tfrecords_tools.images.scratch import scratch
 
@@ -72,7 +72,7 @@ def _check(data: bytes, encoding: EncodingOptions) -> Checked | Rejected:
     checked = _read(
         data,
         encoding.max_pixels,
-        lambda header: _check_plain_jpeg(data, header, encoding),
+        lambda header: _check_jpeg(data, header, encoding),
         lambda opened: _take(opened, data, encoding),
     )
     if isinstance(checked, Checked) and checked.height * checked.width > MAX_PIXELS:
@@ -93,7 +93,7 @@ def pixels(
     return _read(
         data,
         max_pixels,
-        lambda header: _plain_jpeg(data, header),
+        lambda header: _jpeg_pixels(data, header),
         lambda opened: np.asarray(rgb.upright(opened, data, options)),
     )
 
@@ -107,8 +107,7 @@ def _read(
     """Reads an image with simplejpeg or Pillow; any error becomes a `Rejected`.
 
     Args:
-      read_jpeg: takes the header of a JPEG that decodes to upright RGB as it is; None when only
-        Pillow can tell.
+      read_jpeg: takes the header of a JPEG of a common coding; None when only Pillow can tell.
       read_other: takes an image that Pillow opened.
     """
     if not data:
@@ -119,7 +118,7 @@ def _read(
     if reason := limits.reason_unopened(data, header, max_pixels):
         return Rejected(reason)
     try:
-        result = read_jpeg(header) if header is not None and header.plain else None
+        result = read_jpeg(header) if header is not None and header.common else None
         return _read_other(data, max_pixels, read_other) if result is None else result
     except rgb.NoPixels as error:
         return Rejected(str(error))
@@ -165,22 +164,52 @@ def png_size(data: bytes | memoryview) -> tuple[int, int]:
     return height, width
 
 
-def _check_plain_jpeg(
-    data: bytes, header: jpeg.Header, encoding: EncodingOptions
-) -> Checked | Rejected | None:
-    """A JPEG whose bytes the pipeline decodes to upright RGB as they are."""
-    keep = encoding.encoding == "keep"
-    # Keeping needs only the proof that all of it decodes. At 1/8 of the size every bit is read and every
-    # coefficient decoded, which is where damage shows; only the transform to pixels, which cannot fail,
-    # is less.
-    scale = 8 if keep else 1
-    size = -(-header.height // scale) * -(-header.width // scale) * 3
-    decoded = _plain_jpeg(data, header, scale=scale, fast=keep, buffer=scratch(size))
+def upright_jpeg(data: bytes, header: jpeg.Header) -> Checked | Rejected | None:
+    """A JPEG with an orientation -> the upright JPEG that is stored for it; None when it becomes a PNG."""
+    if reason := limits.excessive_scans(data, header):
+        return Rejected(reason)
+    decoded = _proof(data, header)
     if decoded is None or isinstance(decoded, Rejected):
         return decoded
-    if keep:
-        return Checked(data, header.height, header.width, "jpeg")
-    return _encoded(Image.fromarray(decoded), encoding)
+    turned = turning.upright(data, header)
+    if turned is None:
+        return None
+    note = description.turned(header.orientation, turned.same_blocks)
+    return Checked(turned.data, turned.height, turned.width, "jpeg", note)
+
+
+def _check_jpeg(data: bytes, header: jpeg.Header, encoding: EncodingOptions) -> Checked | Rejected | None:
+    if header.orientation == 1:
+        return _check_plain(data, header, encoding)
+    if encoding.encoding != "keep" or encoding.turned != "jpeg":
+        return None
+    return upright_jpeg(data, header)
+
+
+def _check_plain(data: bytes, header: jpeg.Header, encoding: EncodingOptions) -> Checked | Rejected | None:
+    """A JPEG whose bytes the pipeline decodes to upright RGB as they are."""
+    keep = encoding.encoding == "keep"
+    decoded = _proof(data, header) if keep else _plain_jpeg(data, header)
+    if decoded is None or isinstance(decoded, Rejected):
+        return decoded
+    kept = Checked(data, header.height, header.width, "jpeg")
+    return kept if keep else _encoded(Image.fromarray(decoded), encoding)
+
+
+def _jpeg_pixels(data: bytes, header: jpeg.Header) -> np.ndarray | Rejected | None:
+    if header.orientation == 1:
+        return _plain_jpeg(data, header)
+    turned = upright_jpeg(data, header)
+    return decode(turned.data) if isinstance(turned, Checked) else turned
+
+
+def _proof(data: bytes, header: jpeg.Header) -> np.ndarray | Rejected | None:
+    """What `_plain_jpeg` says where only the proof is needed that all of it decodes.
+
+    At 1/8 of the size every bit and coefficient is decoded, which is where damage shows.
+    """
+    size = -(-header.height // 8) * -(-header.width // 8) * 3
+    return _plain_jpeg(data, header, scale=8, fast=True, buffer=scratch(size))
 
 
 def _plain_jpeg(

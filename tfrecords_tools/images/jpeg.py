@@ -33,6 +33,7 @@ class Header:
       coding: "baseline", "progressive", "arithmetic-coded", …
       orientation: Exif's, 1 (upright) to 8.
       interleaved: whether the first scan holds all components. Then a baseline JPEG has no other scan.
+      frame_at: where the frame header's fields begin in the file.
     """
 
     height: int
@@ -42,23 +43,28 @@ class Header:
     coding: str
     orientation: int
     interleaved: bool
+    frame_at: int = dataclasses.field(default=0, compare=False)
 
     @property
-    def plain(self) -> bool:
-        """Whether every common decoder gives upright RGB from these bytes."""
+    def common(self) -> bool:
+        """Whether every common decoder gives RGB from these bytes, turned as `orientation` says."""
         return (
             self.coding in ("baseline", "extended", "progressive")
             and self.precision == 8
             and self.components in (1, 3)
-            and self.orientation == 1
             and self.height > 0
             and self.width > 0
         )
 
+    @property
+    def plain(self) -> bool:
+        """Whether every common decoder gives upright RGB from these bytes."""
+        return self.common and self.orientation == 1
+
 
 def scan(data: bytes) -> Header | None:
     """The header of a JPEG; None when its markers make no sense or end before the first scan."""
-    position, end, frame = 2, len(data) - 4, None
+    position, end, frame, frame_at = 2, len(data) - 4, None, 0
     exif: int | None = None  # the first Exif block decides, else XMP
     xmp: int | None = None
     while position < end:
@@ -70,13 +76,16 @@ def scan(data: bytes) -> Header | None:
             continue
         if kind == 0xDA:
             orientation = exif or xmp or 1
-            return None if frame is None else Header(*frame, orientation, data[position + 4] == frame[2])
+            if frame is None:
+                return None
+            return Header(*frame, orientation, data[position + 4] == frame[2], frame_at)
         (length,) = struct.unpack_from(">H", data, position + 2)
         if kind in _CODINGS or kind in _OTHER_FRAMES:
             if position + 10 > len(data):
                 return None
             precision, height, width, components = struct.unpack_from(">BHHB", data, position + 4)
             frame = height, width, components, precision, _CODINGS.get(kind, "hierarchical")
+            frame_at = position + 4
         elif kind == 0xE1 and data.startswith(b"Exif\0\0", position + 4):
             if exif is None:
                 exif = _orientation(data[position + 4 : position + 2 + length])

@@ -8,15 +8,11 @@ from PIL import Image, ImageColor
 
 from tfrecords_tools.errors import UsageError
 from tfrecords_tools.images import jpeg
+from tfrecords_tools.images.turning import TRANSPOSE
 
 DROP, HIGH_BYTE = "drop", "high_byte"
 DAMAGED = ("reject", "accept")
 _ORIENTATION = 0x0112  # the tag of Exif 2.3
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # fmt: skip
 _PGM = re.compile(rb"P[25]\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*(\d+)")
 
 
@@ -75,7 +71,7 @@ def orientation(opened: Image.Image, data: bytes) -> int:
         value = opened.getexif().get(_ORIENTATION, 1)
     except Exception:  # Pillow's parsers of metadata raise anything: SyntaxError, struct.error, …
         return 1
-    return value if value in _TRANSPOSE else 1
+    return value if value in TRANSPOSE else 1
 
 
 def upright(opened: Image.Image, data: bytes, options: PixelOptions = DEFAULT) -> Image.Image:
@@ -86,7 +82,7 @@ def upright(opened: Image.Image, data: bytes, options: PixelOptions = DEFAULT) -
       OSError, SyntaxError and others: the image is damaged.
     """
     opened.load()
-    turn = _TRANSPOSE.get(orientation(opened, data))
+    turn = TRANSPOSE.get(orientation(opened, data))
     rgb = _to_rgb(opened, data, options)
     return rgb if turn is None else rgb.transpose(turn)
 

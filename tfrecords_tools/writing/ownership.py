@@ -69,19 +69,35 @@ def _require_empty(target: Folder) -> None:
         )
 
 
+def plan_version(output_dir: str) -> int | None:
+    """The version of the rules by which a folder was converted, or is being; None for a new folder."""
+    target = storage.open_folder(output_dir)
+    if target.size(manifests.FILE_NAME) is not None:
+        options: dict[str, Any] = manifests.load(output_dir, shards=False).options
+    elif target.size(PLAN_FILE) is not None:
+        options = _begun(target)
+    else:
+        return None
+    return int(str(options.get("plan_version", 1)))
+
+
 def require_ours(target: Folder, plan: Plan) -> None:
     """Raises DataError unless the folder is new, empty, or left by a run of this plan."""
     if target.size(PLAN_FILE) is None:
         if plan.base is None:
             _require_empty(target)
         return
-    try:
-        description = documents.read(target.read(PLAN_FILE, limit=documents.MAX_BYTES), dict[str, Any])
-    except ValueError as error:
-        raise DataError(f"{target.root}/{PLAN_FILE}: unreadable ({error}); delete --output_dir") from error
-    require_same(target.root, description, plan.description)
+    require_same(target.root, _begun(target), plan.description)
 
 
 def claim(target: Folder, plan: Plan) -> None:
     """Writes plan.json: from now on the folder is this plan's."""
     target.write(PLAN_FILE, json.dumps(plan.description, indent=1).encode())
+
+
+def _begun(target: Folder) -> dict[str, Any]:
+    """The description of the plan that a run began to carry out. Raises DataError when it is unreadable."""
+    try:
+        return documents.read(target.read(PLAN_FILE, limit=documents.MAX_BYTES), dict[str, Any])
+    except ValueError as error:
+        raise DataError(f"{target.root}/{PLAN_FILE}: unreadable ({error}); delete --output_dir") from error

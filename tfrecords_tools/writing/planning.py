@@ -20,7 +20,8 @@ from tfrecords_tools.images.encoding_options import KEEP, EncodingOptions
 from tfrecords_tools.images.rgb import PixelOptions
 from tfrecords_tools.listing.listing import Listing
 
-PLAN_VERSION = 2  # 1: --split left classes out of a split where chance would have it
+# 1: --split left classes out of a split where chance would have it. 1 and 2: turned JPEGs became PNGs.
+PLAN_VERSION = 3
 MANY_SHARDS = 8  # of a split, when it has images enough: so that several processes have work
 IMAGES_PER_SHARD = 256  # at least, before a small split is cut into several shards
 
@@ -39,7 +40,7 @@ class Options:
       drop_duplicates: "none" or "across_splits".
       duplicate_distance: see `duplicates`.
       input_flags: what decided which images are read, and their labels, where it is not the default.
-      plan_version: of the rules by which splits are made, 1 or 2.
+      plan_version: of the rules by which splits are made and images stored, 1 to 3.
     """
 
     name: str
@@ -164,8 +165,7 @@ def describe_options(listing: Listing, options: Options) -> dict:
     """What besides the images decides the shards' bytes, as data."""
     fields = dataclasses.asdict(options)
     encoding = fields.pop("encoding")
-    if not options.split:
-        fields["plan_version"] = 1  # which differs from 2 only there
+    encoding.pop("turned")  # the version says it
     input_flags = fields.pop("input_flags")
     first = {"plan_version": fields.pop("plan_version"), "layout": listing.layout.template}
     pixels = encoding.pop("pixels")

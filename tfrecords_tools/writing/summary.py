@@ -7,7 +7,7 @@ import numpy as np
 from tfrecords_tools import progress
 from tfrecords_tools.format import cell_counts
 from tfrecords_tools.format.manifest import cell_name
-from tfrecords_tools.images import image
+from tfrecords_tools.images import description, image
 from tfrecords_tools.writing import rejection
 from tfrecords_tools.writing.planning import Plan
 from tfrecords_tools.writing.writer import Written
@@ -46,7 +46,7 @@ def show_result(written: Written, output_dir: str) -> None:
         print(f"  {name}: {split.records:,} images, {len(split.shards)} shards, {split_bytes / 1e6:,.1f} MB")
         _show_cells(split.cells)
     for reason, count in manifest.reencoded.items():
-        print(f"  stored as PNG for {reason}: {count:,}")
+        print(f"  {description.stored(reason)}: {count:,}")
     dark = sum(count for reason, count in manifest.reencoded.items() if reason.endswith(image.DARK))
     if dark:
         print(

@@ -1,10 +1,13 @@
 """Conversions into a folder that has shards already."""
 
+import dataclasses
+
 from tests.conftest import run_command
 from tests.helpers import folders, odd_images
 from tests.helpers.conversions import convert_to, stored
 from tfrecords_tools import verify
 from tfrecords_tools.format import manifest
+from tfrecords_tools.writing import conversion_options
 
 
 def test_append_writes_further_shards_and_leaves_the_old_ones(tmp_path, capsys):
@@ -61,3 +64,32 @@ def test_append_refuses_unknown_classes_and_other_options(tmp_path, capsys):
     assert folders.sums(tmp_path / "out") == before
     assert convert_to(tmp_path / "out", more, "--append", "--name=images") == 0
     assert manifest.load(tmp_path / "out").splits["train"].cells["real/dogs"] == 3
+
+
+def test_a_folder_of_an_older_version_stays_as_it_was_and_goes_on_as_it_began(tmp_path, capsys, monkeypatch):
+    """Up to plan version 2 turned photographs became PNGs, whose bytes repair must find again."""
+    turned, _ = odd_images.turned()["turned6_32x48_2.jpg"]
+    images, output = folders.make(tmp_path / "images", {"a": 1, "b": 1}), tmp_path / "out"
+    (images / "a" / "turned.jpg").write_bytes(turned)
+    options = conversion_options.options
+
+    def as_in_version_1(flag_values):
+        chosen = options(flag_values)
+        encoding = dataclasses.replace(chosen.encoding, turned="png")
+        return dataclasses.replace(chosen, plan_version=1, encoding=encoding)
+
+    with monkeypatch.context() as older:
+        older.setattr(conversion_options, "options", as_in_version_1)
+        assert convert_to(output, images) == 0
+    before = folders.sums(output)
+    assert manifest.load(output).encodings == {"jpeg": 2, "png": 1}
+    assert convert_to(output, images) == 0
+    assert "nothing to do" in capsys.readouterr().out and folders.sums(output) == before
+    shard = next(output.glob("*-of-00001"))
+    shard.write_bytes(bytes(100))
+    assert convert_to(output, images, "--repair") == 0 and folders.sums(output) == before
+    (images / "a" / "second.jpg").write_bytes(turned)
+    assert convert_to(output, images, "--append") == 0
+    assert manifest.load(output).encodings == {"jpeg": 2, "png": 2}
+    assert convert_to(tmp_path / "new", images) == 0
+    assert manifest.load(tmp_path / "new").encodings == {"jpeg": 4}
