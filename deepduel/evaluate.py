@@ -22,6 +22,8 @@ from tfrecords_tools.errors import UsageError
 from tfrecords_tools.format import manifest
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from deepduel.evaluation.duplicates import Duplicates
     from deepduel.evaluation.predictions import Predictions
     from deepduel.prediction.predictor import Predictor
@@ -29,7 +31,15 @@ if TYPE_CHECKING:
 FLAGS = flags.FlagValues()
 USUAL = {
     "Run and data": ("workdir", "data_dir", "split", "tasks", "model", "name", "format"),
-    "Figures": ("bootstrap", "robustness", "robustness_images", "duplicates", "metadata", "group_by"),
+    "Figures": (
+        "bootstrap",
+        "label_check",
+        "robustness",
+        "robustness_images",
+        "duplicates",
+        "metadata",
+        "group_by",
+    ),
 }
 FURTHER = {"Reading": ("batch_size", "micro_batch", "reader", "threads", "on_error", "remote_cache")}
 prediction_flags.define(FLAGS)
@@ -71,6 +81,13 @@ flags.DEFINE_integer(
     lower_bound=0,
     flag_values=FLAGS,
 )
+flags.DEFINE_bool(
+    "label_check",
+    False,
+    "Also list the images whose label is probably wrong, in the report and in doubted_labels.csv; needs "
+    "pip install 'deepduel[labels]'.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum(
     "duplicates",
     "auto",
@@ -109,6 +126,10 @@ def evaluated(options: flags.FlagValues) -> pathlib.Path:
         from deepduel.reports import pdf
 
         pdf.require()
+    if options.label_check:
+        from deepduel.evaluation import label_check
+
+        label_check.require()
     cli.quiet_tensorflow()
     from deepduel.decoding import bad_records
 
@@ -166,7 +187,8 @@ def _evaluate(options: flags.FlagValues) -> pathlib.Path:
         )  # fmt: skip
         for axis, curves in damaged.items():
             document["tasks"][axis]["robustness"] = curves
-    report = _report(options.workdir, document, predicted, predictor, duplicates)
+    doubts = _check_labels(folder, document, predicted) if options.label_check else {}
+    report = _report(options.workdir, document, predicted, predictor, duplicates, doubts)
     metrics_document.save(folder, document, predicted, report)
     _print(document, options.metadata)
     model_card.write(options.workdir)
@@ -176,16 +198,33 @@ def _evaluate(options: flags.FlagValues) -> pathlib.Path:
     return folder
 
 
+def _check_labels(folder: pathlib.Path, document: dict, predicted: "Predictions") -> "dict[str, np.ndarray]":
+    """The records of doubted labels, by axis; they are written, counted in the document, and printed."""
+    from deepduel.evaluation import label_check
+
+    doubts = {axis: label_check.doubted(predicted, axis) for axis in document["tasks"]}
+    label_check.write(folder, predicted, doubts)
+    for axis, numbers in doubts.items():
+        document["tasks"][axis]["label_check"] = {"doubted": len(numbers)}
+        print(f"{axis}: {len(numbers):,} labels are doubted; {folder / label_check.FILE_NAME} lists them")
+    return doubts
+
+
 def _report(
-    workdir: str, document: dict, predicted: "Predictions", predictor: "Predictor", duplicates: "Duplicates"
+    workdir: str,
+    document: dict,
+    predicted: "Predictions",
+    predictor: "Predictor",
+    duplicates: "Duplicates",
+    doubts: "dict[str, np.ndarray]",
 ) -> str:
-    """The report as a page."""
+    """The report as a page; `doubts` are the records of doubted labels, by axis."""
     from deepduel.reports import gallery, report_page, training_curves
 
     tasks = document["tasks"]
     return report_page.render(
         document,
-        {axis: gallery.galleries(predicted, predictor, axis) for axis in tasks},
+        {axis: gallery.galleries(predicted, predictor, axis, doubts.get(axis)) for axis in tasks},
         gallery.pairs(duplicates.pairs),
         examples={
             axis: gallery.examples(predicted, predictor, axis, report_page.confused_pairs(task))

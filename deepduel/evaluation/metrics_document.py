@@ -2,6 +2,7 @@
 
     RUN/evaluation/<split>/metrics.json      the document below
     RUN/evaluation/<split>/predictions.csv   per record: key, true and predicted label, probabilities
+    RUN/evaluation/<split>/doubted_labels.csv   see `label_check`
     RUN/evaluation/<split>/report.html       the document as a page, see `reports.report_page`
 
 metrics.json, in which a figure is null where the images do not define it:
@@ -25,6 +26,7 @@ metrics.json, in which a figure is null where the images do not define it:
       calibration        see `calibration.document`
       shortcuts          see `shortcuts.document`
       curves             points for the report's plots, see `curves.document`
+      label_check        with --label_check: {doubted: number of labels in doubted_labels.csv}
     }}
     ungrouped     {column: number of images that are in none of its groups}
     duplicates    see `duplicates.search`

@@ -29,8 +29,14 @@ PER_PAIR = 4  # examples of a pair of classes
 _DECODED = 64  # images in memory at once
 
 
-def galleries(predictions: Predictions, predictor: Predictor, axis: str) -> list[dict]:
-    """The galleries of a task: all mistakes, the surest of each class, and the least sure."""
+def galleries(
+    predictions: Predictions, predictor: Predictor, axis: str, doubted: np.ndarray | None = None
+) -> list[dict]:
+    """The galleries of a task: doubted labels, all mistakes, the surest of each class, and the least sure.
+
+    Args:
+      doubted: records whose label is doubted, see `label_check.doubted`; None without a check of labels.
+    """
     labels, probabilities = predictions.labels[axis], predictions.probabilities[axis]
     known = np.flatnonzero(labels >= 0)
     confidence = probabilities[known].max(1)
@@ -45,7 +51,9 @@ def galleries(predictions: Predictions, predictor: Predictor, axis: str) -> list
         note = (
             f"The most confident {LISTED:,} of {len(mistakes):,} mistakes; predictions.csv has all of them."
         )
+    doubts = doubted if doubted is not None else known[:0]
     chosen = (
+        ("Labels that may be wrong, most doubtful first", _about_doubts(len(doubts)), doubts[:LISTED], 0),
         ("Mistakes, most confident first", note, mistakes[:LISTED], EXPLAINED),
         ("Most confident correct predictions by class", "", surest, 0),
         ("Least confident predictions", "", known[up[:SHOWN]], 0),
@@ -69,6 +77,14 @@ def examples(
         numbers = numbers[np.argsort(-probabilities[numbers, pair.predicted], kind="stable")][:PER_PAIR]
         shown[pair.truth, pair.predicted] = _images(predictions, predictor, axis, numbers, 0)
     return shown
+
+
+def _about_doubts(count: int) -> str:
+    return (
+        f"{count:,} labels that confident learning (cleanlab) doubts; doubted_labels.csv lists them. Delete "
+        "its rows of labels that are right; then deepduel convert --exclude=@doubted_labels.csv leaves the "
+        "other images out."
+    )
 
 
 def _surest(right: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:

@@ -267,3 +267,19 @@ def test_images_that_do_not_decode_are_left_out_and_counted(run_folder, toy_shar
         assert np.sum(task["confusion"]) == VALIDATION - 3
     assert [row["key"] for row in _rows(folder)] == [key for n, key in enumerate(keys) if n not in bad]
     assert "3 images cannot be decoded" in (folder / "report.html").read_text("utf-8")
+
+
+def test_doubted_labels_are_listed_counted_and_in_the_report(run_folder, toy_shards):
+    pytest.importorskip("cleanlab")
+    words = "--name=doubted", "--label_check", "--bootstrap=0", "--tasks=category", "--duplicates=none"
+    assert run_command(evaluate, f"--workdir={run_folder}", f"--data_dir={toy_shards}", *words) == 0
+    folder = run_folder / "evaluation" / "doubted"
+    with (folder / "doubted_labels.csv").open(newline="") as file:
+        doubted = list(csv.DictReader(file))
+    wrong = {row["key"]: row for row in _rows(folder) if row["category"] != row["category_predicted"]}
+    assert doubted and len(doubted) == _metrics(folder)["tasks"]["category"]["label_check"]["doubted"]
+    for row in doubted:
+        answer = wrong[row["key"]]
+        assert (row["label"], row["predicted"]) == (answer["category"], answer["category_predicted"])
+        assert row["probability_of_label"] == answer[f"p_category_{row['label']}"]
+    assert f"{len(doubted)} labels that confident learning" in (folder / "report.html").read_text("utf-8")

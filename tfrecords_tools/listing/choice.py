@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import records
+from tfrecords_tools.listing import path_list
 
 SORTED, NATURAL = "sorted", "natural"
 _DIGITS = re.compile(r"(\d+)")
@@ -22,18 +23,23 @@ class Choice:
         the top, others for each directory and the file name; or, where they match no path, for the names of
         its labels. () takes all.
       exclude: patterns for paths and for names of labels; an image is left out if one of them matches.
+      excluded: paths of images that are left out.
       merge: name -> new name, of classes and splits.
       order: "sorted" by code points, "natural" (`class2` before `class10`), or a file with a name per line.
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    excluded: frozenset[str] = frozenset()
     merge: Mapping[str, str] = dataclasses.field(default_factory=dict)
     order: str = SORTED
 
     def excludes(self, key: bytes) -> bool:
         """Whether a file is left out by its path."""
-        return bool(self.exclude) and _matches(records.key_text(key).rstrip("/"), self.exclude)
+        if not self.exclude and not self.excluded:
+            return False
+        path = records.key_text(key).rstrip("/")
+        return path in self.excluded or _matches(path, self.exclude)
 
     def includes(self, key: bytes) -> bool:
         """Whether a file is taken by its path."""
@@ -59,6 +65,14 @@ class Choice:
             )
         return tuple(listed)
 
+    def excluded_line(self, left_out: Collection[str]) -> str:
+        """A line on how many of the paths in `excluded` are among those that were left out; "" for none."""
+        if not self.excluded:
+            return ""
+        count = len(self.excluded.intersection(left_out))
+        line = f"{count:,} of the {len(self.excluded):,} paths that --exclude lists are left out"
+        return line if count else f"warning: {line}: they must be relative to --input_dir"
+
     def require_used(self, names: Collection[str]) -> None:
         """Raises DataError when `merge` has a name that no class and no split has."""
         for old in self.merge:
@@ -78,6 +92,17 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 def parse_patterns(text: str) -> tuple[str, ...]:
     """Patterns separated by commas."""
     return tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
+
+
+def parse_exclude(text: str) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Patterns and, as @FILE, files of paths, separated by commas -> the patterns, the paths.
+
+    Raises:
+      DataError: a file cannot be read.
+    """
+    parts = parse_patterns(text)
+    paths = [path_list.read(part[1:]) for part in parts if part.startswith("@")]
+    return tuple(part for part in parts if not part.startswith("@")), frozenset().union(*paths)
 
 
 def parse_merge(texts: Iterable[str]) -> dict[str, str]:

@@ -70,6 +70,8 @@ def scan(
     notes = [note for file in files for note in file.notes]
     if files:
         notes += metadata.apply(table, files, labels, seed)
+    if choice.excluded:
+        notes.append(choice.excluded_line([records.key_text(key) for key, _ in walk.skipped]))
     table.choose_by_label()
     listing = table.finish(axes)
     listing.notes[:0] = notes

@@ -34,7 +34,12 @@ _INPUT = (
         "Patterns of the images to convert, such as cats,dogs or 'train/*/*.png': paths, "
         "directories, file names, or names of classes. By default everything.",
     ),
-    _Flag("exclude", "", "Patterns of the images to leave out, written as for --include."),
+    _Flag(
+        "exclude",
+        "",
+        "Patterns of the images to leave out, written as for --include; and files that list paths, as @FILE, "
+        "such as the doubted_labels.csv of deepduel.evaluate.",
+    ),
     _Flag(
         "split",
         "",

@@ -85,10 +85,12 @@ def label_file_options(flag_values: flags.FlagValues) -> label_file.LabelFileOpt
 
 
 def image_choice(flag_values: flags.FlagValues) -> choice.Choice:
-    """Which images are taken, and how classes are called. Raises UsageError for a wrong value."""
+    """Which images are taken, and how classes are called. Raises UsageError and DataError."""
+    patterns, paths = choice.parse_exclude(flag_values.exclude)
     return choice.Choice(
         include=choice.parse_patterns(flag_values.include),
-        exclude=choice.parse_patterns(flag_values.exclude),
+        exclude=patterns,
+        excluded=paths,
         merge=choice.parse_merge(flag_values.merge.split(";") if flag_values.merge else ()),
         order=flag_values.class_order,
     )

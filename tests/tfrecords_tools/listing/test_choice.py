@@ -115,3 +115,33 @@ def test_a_conversion_with_chosen_images_is_repaired_by_the_command_that_verify_
     ]
     assert convert_to(tmp_path / "out", images, "--repair", *words) == 0
     assert folders.sums(tmp_path / "out") == before and len(stored(tmp_path / "out")) == 6
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cats/1.jpg\ndogs/a, b [1].jpg\n",
+        "\ufeffcats/1.jpg\r\n./dogs/a, b [1].jpg\r\n\r\n",
+        'task,key,label\ncategory,cats/1.jpg,cats\ncategory,"dogs/a, b [1].jpg",dogs\n',
+        'file_name\n./cats/1.jpg\n"dogs/a, b [1].jpg"\n',
+    ],
+)
+def test_a_file_lists_the_images_to_leave_out_by_their_paths_not_patterns(tmp_path, text):
+    images = tmp_path / "images"
+    touch(images, "cats/1.jpg", "cats/11.jpg", "dogs/a, b [1].jpg", "dogs/a, b 1.jpg")
+    (tmp_path / "list").write_text(text, "utf-8")
+    patterns, paths = choice.parse_exclude(f"*.png,@{tmp_path / 'list'}")
+    found, listing = keys(images, exclude=patterns, excluded=paths)
+    assert found == ["cats/11.jpg", "dogs/a, b 1.jpg"]
+    assert listing.notes == ["2 of the 2 paths that --exclude lists are left out"]
+
+
+def test_a_list_that_leaves_out_nothing_is_warned_of_and_one_that_is_missing_is_an_error(tmp_path):
+    touch(tmp_path / "images", "cats/1.jpg", "dogs/1.jpg")
+    (tmp_path / "list").write_text("images/cats/1.jpg\n")
+    _, listing = keys(tmp_path / "images", excluded=choice.parse_exclude(f"@{tmp_path / 'list'}")[1])
+    assert listing.notes == [
+        "warning: 0 of the 1 paths that --exclude lists are left out: they must be relative to --input_dir"
+    ]
+    with pytest.raises(DataError, match=r"nowhere.csv: cannot be read \(No such file .*one on each line"):
+        choice.parse_exclude("@nowhere.csv")
