@@ -12,11 +12,13 @@ The flags of deepduel.train may be given too.
 """
 
 import copy
+import functools
 import json
 import pathlib
 import shlex
 import sys
 from types import ModuleType
+from typing import Any
 
 from absl import flags
 
@@ -55,12 +57,12 @@ USUAL = {"Images and results": _OWN} | _groups(train_flags.USUAL)
 FURTHER = _groups(train_flags.FURTHER)
 
 
-def main(options: flags.FlagValues) -> int:
-    """Runs the commands one after the other, and returns the exit code."""
-    return fitted(options)[0]
+def main(options: flags.FlagValues, typed: str | None = None) -> int:
+    """Runs the commands one after the other, and returns the exit code. `typed`: see `train.main`."""
+    return fitted(options, typed)[0]
 
 
-def fitted(options: flags.FlagValues) -> tuple[int, pathlib.Path]:
+def fitted(options: flags.FlagValues, typed: str | None = None) -> tuple[int, pathlib.Path]:
     """(exit code, the run's folder), after the commands have run one after the other."""
     if not options.images:
         raise UsageError("needs a folder of images: deepduel fit IMAGES")
@@ -75,7 +77,7 @@ def fitted(options: flags.FlagValues) -> tuple[int, pathlib.Path]:
         if name not in _OWN and options[name].present
         for word in options[name].serialize().splitlines()
     ]
-    code = _call(train, f"--data_dir={shards}", f"--workdir={workdir}", *words, *further_flags)
+    code = _call(train, f"--data_dir={shards}", f"--workdir={workdir}", *words, *further_flags, typed=typed)
     if code or options.dry_run:
         return code, workdir
     _call(evaluate, f"--workdir={workdir}", f"--data_dir={shards}")
@@ -107,10 +109,10 @@ def _run(output: pathlib.Path, data: manifest.Manifest) -> tuple[pathlib.Path, l
     return following, words
 
 
-def _call(module: ModuleType, *words: str) -> int:
-    """Runs a command in this process; its errors are raised."""
+def _call(module: ModuleType, *words: str, **arguments: Any) -> int:
+    """Runs a command in this process, with further arguments of its `main`; its errors are raised."""
     print(f"\n$ python -m {module.__name__} {shlex.join(words)}", flush=True)
-    return module.main(cli.parsed(module.FLAGS, [module.__name__, *words])) or 0
+    return module.main(cli.parsed(module.FLAGS, [module.__name__, *words]), **arguments) or 0
 
 
 def _print_result(workdir: pathlib.Path, images: str) -> None:
@@ -121,13 +123,15 @@ def _print_result(workdir: pathlib.Path, images: str) -> None:
         accuracy, count = task["overall"]["accuracy"], task["images"]
         print(f"{axis}: {accuracy:.2%} of {count:,} images of {images} that it was not trained on are right")
     print(f"report: {folder / 'report.html'}")
-    print(f"predict: deepduel predict --workdir={shlex.quote(str(workdir))} PHOTO.jpg")
+    print(f"predict: {cli.command_line('deepduel.predict', [f'--workdir={workdir}', 'PHOTO.jpg'])}")
 
 
 def entry() -> int:
     """The command; returns its exit code."""
+    typed = cli.command_line("deepduel.fit", sys.argv[1:])
+    command = functools.wraps(main)(functools.partial(main, typed=typed))
     return cli.run(
-        main, FLAGS, name="deepduel.fit", usual=USUAL, further=FURTHER, words=WORDS, usage="IMAGES",
+        command, FLAGS, name="deepduel.fit", usual=USUAL, further=FURTHER, words=WORDS, usage="IMAGES",
     )  # fmt: skip
 
 

@@ -14,9 +14,7 @@ one of them, and the later one wins:
 
 import functools
 import pathlib
-import shlex
 import sys
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -30,12 +28,12 @@ FLAGS = flags.FlagValues()
 train_flags.define(FLAGS)
 
 
-def main(options: flags.FlagValues, typed: Sequence[str] | None = None) -> int:
+def main(options: flags.FlagValues, typed: str | None = None) -> int:
     """Trains, and says where the models are. Returns the exit code.
 
     Args:
       options: the parsed flags.
-      typed: the words of the command line after the command's name, to be repeated in order to resume.
+      typed: the command line, to be repeated in order to resume; by default one with the run's train.flags.
     """
     from deepduel.runs.options import check_sharing
 
@@ -61,8 +59,8 @@ def main(options: flags.FlagValues, typed: Sequence[str] | None = None) -> int:
         with bad_records.as_data_errors():
             state = training_run.train(of_run, tasks, flags=text, defaults=defaults)
     except Stopped as stop:
-        words = typed or [f"--flagfile={options.workdir}/train.flags"]
-        print(f"{stop}; resume with:\n  {shlex.join(['python', '-m', 'deepduel.train', *words])}")
+        own = cli.command_line("deepduel.train", [f"--flagfile={options.workdir}/train.flags"])
+        print(f"{stop}; resume with:\n  {typed or own}")
         return stop.code
     if options.dry_run or options.find_learning_rate:
         return 0
@@ -72,7 +70,7 @@ def main(options: flags.FlagValues, typed: Sequence[str] | None = None) -> int:
         print(f"{axis}: validation accuracy {accuracy:.2%} at epoch {epoch}, the best one: {model}")
     model_card.write(options.workdir)
     words = [f"--workdir={options.workdir}", f"--data_dir={options.data_dir}"]
-    print(f"evaluate: {shlex.join(['python', '-m', 'deepduel.evaluate', *words])}")
+    print(f"evaluate: {cli.command_line('deepduel.evaluate', words)}")
     return 0
 
 
@@ -103,7 +101,8 @@ def _axes(options: flags.FlagValues) -> list[str]:
 
 def entry() -> int:
     """The command; returns its exit code."""
-    command = functools.wraps(main)(functools.partial(main, typed=sys.argv[1:]))
+    typed = cli.command_line("deepduel.train", sys.argv[1:])
+    command = functools.wraps(main)(functools.partial(main, typed=typed))
     return cli.run(
         command, FLAGS, name="deepduel.train", argv=presets.resolve(sys.argv),
         usual=train_flags.USUAL, further=train_flags.FURTHER, usage="--data_dir=SHARDS --workdir=RUN",

@@ -12,6 +12,7 @@ import contextlib
 import copy
 import os
 import re
+import shlex
 import sys
 import tempfile
 import textwrap
@@ -164,6 +165,28 @@ def parsed(flag_values: flags.FlagValues, argv: Sequence[str]) -> flags.FlagValu
             copied[name] = copy.deepcopy(flag_values[name])
     parse(copied, argv)
     return copied
+
+
+def command_line(module: str, words: Sequence[str]) -> str:
+    """A command to be typed next, in the form in which this one was typed, quoted for the shell.
+
+    Args:
+      module: of the command, such as "deepduel.train".
+      words: its arguments.
+
+    Returns:
+      "deepduel train …" after `deepduel`, "python3 -m deepduel train …" after `python3 -m deepduel`, and
+      "python -m deepduel.train …" after `python -m` with any command's module, and in a library.
+    """
+    typed = sys.orig_argv
+    at = typed.index("-m") if "-m" in typed[:-1] else None
+    is_ours = at is not None and re.match(r"(deepduel|tfrecords_tools)\b", typed[at + 1])
+    python = typed[: at + 1] if at is not None and is_ours else ["python", "-m"]
+    if not sys.argv[0].startswith("deepduel "):  # which deepduel.__main__ sets
+        command = [*python, module]
+    else:
+        command = [*(python if is_ours else []), "deepduel", module.rpartition(".")[2]]
+    return shlex.join([*command, *words])
 
 
 def parse(flag_values: flags.FlagValues, argv: Sequence[str], *, words: str | None = None) -> None:

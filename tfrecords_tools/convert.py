@@ -191,7 +191,7 @@ def _repair(listing: Listing, chosen: planning.Options, options: flags.FlagValue
     print(
         f"{options.output_dir}: {f'{len(rebuilt)} files rebuilt' if rebuilt else 'sound, nothing to rebuild'}"
     )
-    print(f"next: python -m tfrecords_tools.verify --data_dir={options.output_dir}")
+    print(f"next: {cli.command_line('tfrecords_tools.verify', [f'--data_dir={options.output_dir}'])}")
 
 
 def _processes(options: flags.FlagValues) -> int:

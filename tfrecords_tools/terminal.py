@@ -94,6 +94,9 @@ class _Guarded:
     def flush(self) -> None:
         self._attempt(lambda stream: stream.flush())
 
+    def close(self) -> None:
+        """Closes nothing: the stream is the process', and absl closes its log's when Python ends."""
+
     def isatty(self) -> bool:
         return self._stream is not None and self._stream.isatty()
 

@@ -21,7 +21,7 @@ def test_a_folder_becomes_a_model_and_new_images_continue_it(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"of 6 images of {images} that it was not trained on are right" in printed
     assert f"report: {output}/run-01/evaluation/validation/report.html" in printed
-    assert f"predict: deepduel predict --workdir='{output}/run-01' PHOTO.jpg" in printed
+    assert f"predict: python -m deepduel.predict '--workdir={output}/run-01' PHOTO.jpg" in printed
     assert (output / "run-01" / "evaluation" / "validation" / "report.html").is_file()
 
     assert run_command(fit, images, *NETWORK, "--epochs=2") == 0  # resumes

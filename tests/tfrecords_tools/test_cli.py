@@ -235,3 +235,31 @@ def test_hidden_packages_cannot_be_imported_meanwhile_and_can_be_afterwards():
     import colorsys
 
     assert colorsys.rgb_to_hsv(0, 0, 0) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("program", "typed", "expected"),
+    [
+        (
+            "deepduel train",
+            ["/env/bin/python", "/env/bin/deepduel", "train"],
+            "deepduel evaluate '--run=a b'",
+        ),
+        (
+            "deepduel train",
+            ["python3", "-m", "deepduel", "train"],
+            "python3 -m deepduel evaluate '--run=a b'",
+        ),
+        (
+            "/src/deepduel/train.py",
+            ["python3", "-W", "ignore", "-m", "deepduel.train"],
+            "python3 -W ignore -m deepduel.evaluate '--run=a b'",
+        ),
+        ("x/pytest.py", ["python", "-m", "pytest"], "python -m deepduel.evaluate '--run=a b'"),
+        ("notebook.py", ["python", "notebook.py", "-m"], "python -m deepduel.evaluate '--run=a b'"),
+    ],
+)
+def test_the_next_command_has_the_form_in_which_this_one_was_typed(monkeypatch, program, typed, expected):
+    monkeypatch.setattr(sys, "argv", [program])
+    monkeypatch.setattr(sys, "orig_argv", typed)
+    assert cli.command_line("deepduel.evaluate", ["--run=a b"]) == expected

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tfrecords_tools import progress
+from tfrecords_tools import cli, progress
 from tfrecords_tools.format import cell_counts
 from tfrecords_tools.format.manifest import cell_name
 from tfrecords_tools.images import description, image
@@ -63,4 +63,4 @@ def show_result(written: Written, output_dir: str) -> None:
         speed = progress.per_second(written.images / seconds)
         rate = f"{part} in {progress.duration(seconds)} ({speed} images/s)"
     print(f"{images:,} images, {size / 1e6:,.1f} MB in {output_dir}{rate}")
-    print(f"next: python -m tfrecords_tools.inspect --data_dir={output_dir}")
+    print(f"next: {cli.command_line('tfrecords_tools.inspect', [f'--data_dir={output_dir}'])}")
