@@ -16,6 +16,7 @@ import tensorflow as tf
 from deepduel.augmentation.transform import resize
 from deepduel.decoding.image import DecodeOptions
 from deepduel.networks import keras_file
+from deepduel.networks.compiled import compiled
 from deepduel.networks.folding import Folded
 from deepduel.networks.micro_batches import in_micro_batches
 from deepduel.networks.run_card import RunCard
@@ -74,7 +75,7 @@ class Predictor:
         self.files = {axis: model_file(workdir, axis, model) for axis in chosen}
         self._micro_batch = micro_batch
         spec = tf.TensorSpec((None, *self.card.size, 3), tf.uint8)
-        self._run = tf.function(self._probabilities, input_signature=[spec], autograph=False)
+        self._run = compiled(self._probabilities, spec)
 
     @functools.cached_property
     def models(self) -> dict[str, keras.Model]:

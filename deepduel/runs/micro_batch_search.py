@@ -10,6 +10,7 @@ there the first choice holds on any device.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import time
@@ -20,6 +21,7 @@ import msgspec
 import tensorflow as tf
 
 from deepduel.networks import keras_graph
+from deepduel.networks.compiled import compiled
 from deepduel.runs import build
 from deepduel.training import devices, step
 from deepduel.training.passes import Passes
@@ -181,12 +183,12 @@ def _pass(trainer: MultiTaskTrainer) -> Callable[[int], Any]:
     """A function of the number of images, which is static where XLA compiles, as it is in training."""
     if not trainer.passes.compiled:
         spec = tf.TensorSpec((), tf.int32)
-        return tf.function(lambda count: _once(trainer, count), input_signature=[spec], autograph=False)
+        return compiled(lambda count: _once(trainer, count), spec)
     functions: dict[int, Callable] = {}
 
     def run(size: int) -> Any:
         if size not in functions:
-            functions[size] = tf.function(lambda: _once(trainer, size), autograph=False)
+            functions[size] = compiled(functools.partial(_once, trainer, size))
         return functions[size]()
 
     return run

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from deepduel.networks.compiled import compiled
 from deepduel.training.progress import Progress
 
 
@@ -35,5 +36,5 @@ class CompiledStep:
         spec = iterator.element_spec  # type: ignore[attr-defined]  # tf.data's iterators have it
         key = *self._task_names(), *tf.nest.flatten(spec)
         if key not in self._compiled:
-            self._compiled[key] = tf.function(self._step, input_signature=[spec], autograph=False)
+            self._compiled[key] = compiled(self._step, spec)
         return self._compiled[key](batch)

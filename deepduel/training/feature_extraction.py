@@ -3,18 +3,19 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
 from deepduel.decoding.image import libraries
 from deepduel.decoding.split import Split
+from deepduel.networks.compiled import compiled
 from deepduel.reading import batch_plan, random_reader
 from deepduel.reading.options import ReadOptions
 from deepduel.training import feature_store, step
 from deepduel.training.feature_store import Source
-from deepduel.training.passes import Passes
+from deepduel.training.passes import Passes, Tensors
 from deepduel.training.task import Task
 
 
@@ -69,7 +70,7 @@ class Extraction:
         plan = batch_plan.FixedPlan(records, self._reading, rows=size, seed=self._seed, epoch=view)
         reading = dataclasses.replace(self._reading, batch_size=size)
         batches = random_reader.listed(self._split, reading, plan, random_crops=self._augmented)
-        extract = self._extract()
+        extract = compiled(self._extract, *(batches.element_spec[name] for name in ("images", "seeds")))
         for chunk, batch in zip(chunks.tolist(), batches, strict=True):
             rows, weight = self.rows(chunk), batch["weight"].numpy()
             values = {}
@@ -101,19 +102,15 @@ class Extraction:
         shape = tuple(task.model.extractor.output.shape[1:])
         return Source(task.name, self._split.name, len(self._split), shape, views, about)
 
-    def _extract(self) -> Callable:
-        @tf.function(autograph=False, reduce_retracing=True)
-        def extract(images: tf.Tensor, seeds: tf.Tensor) -> dict[str, tf.Tensor]:
-            return step.extract(
-                self._tasks,
-                images,
-                seeds,
-                augmented=self._augmented,
-                micro_batch=self._micro_batch,
-                passes=self._passes,
-            )
-
-        return extract
+    def _extract(self, images: tf.Tensor, seeds: tf.Tensor) -> Tensors:
+        return step.extract(
+            self._tasks,
+            images,
+            seeds,
+            augmented=self._augmented,
+            micro_batch=self._micro_batch,
+            passes=self._passes,
+        )
 
 
 def _digest(task: Task) -> str:
