@@ -25,7 +25,9 @@ from tests.helpers.object_store import upload
 from tfrecords_tools import convert
 from tfrecords_tools.errors import DataError
 
-ALONE, POOLED = 99, 2  # threads: of a pool that never starts, and of the one that the fixture starts
+# Threads: of a pool that never starts, of the one that the fixture starts, and of one that no data set of
+# another test keeps.
+ALONE, POOLED, UNSHARED = 99, 2, 3
 
 TOY = DecodeOptions((32, 32))
 
@@ -61,7 +63,7 @@ def wait_until(true, seconds=5.0):
 
 
 def ended(process: int) -> bool:
-    for _ in range(500):
+    for _ in range(3_000):  # 30 s: a busy machine is slow to reap
         try:
             if pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
                 return True
@@ -282,11 +284,12 @@ def test_the_users_main_module_is_not_run_again(toy_shards, tmp_path):
 
 
 def test_workers_end_with_the_last_decoder_that_uses_them(toy_shards):
-    pool = worker_pool.spent(POOLED, worker_pool.STARTS_AFTER)
+    others = set(threading.enumerate())
+    pool = worker_pool.spent(UNSHARED, worker_pool.STARTS_AFTER)
     assert pool.ready.wait(60)
     workers = [worker.pid for worker in pool.workers]
     files = len(list(pathlib.Path("/proc/self/fd").iterdir()))
-    decoders = [BatchDecoder(Split(toy_shards, "train"), TOY, threads=POOLED) for _ in range(2)]
+    decoders = [BatchDecoder(Split(toy_shards, "train"), TOY, threads=UNSHARED) for _ in range(2)]
     for decode in decoders:
         decode(np.arange(100))
     del pool, decode
@@ -296,8 +299,10 @@ def test_workers_end_with_the_last_decoder_that_uses_them(toy_shards):
     decoders.pop()
     gc.collect()
     assert all(map(ended, workers))
-    assert worker_pool.shared(POOLED) is None
-    wait_until(lambda: not any(thread.name == "decode-pool" for thread in threading.enumerate()))
+    assert worker_pool.shared(UNSHARED) is None
+    wait_until(
+        lambda: not any(thread.name == "decode-pool" for thread in set(threading.enumerate()) - others), 30
+    )
     assert len(list(pathlib.Path("/proc/self/fd").iterdir())) < files
     assert not any(pathlib.Path(f"/proc/{worker}").exists() for worker in workers)  # reaped too
 

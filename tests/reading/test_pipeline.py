@@ -168,7 +168,9 @@ def test_memory_does_not_grow_from_batch_to_batch(split):
     for _ in range(40):  # of 10 MB
         next(batches)
         resident.append(psutil.Process().memory_info().rss)
-    assert max(resident[-10:]) - max(resident[:10]) < 4 * BATCH * 256 * 256 * 3
+    # 30 batches are read after the 10th. Kept, they would take 30 times a batch; how many of them are read
+    # ahead depends on how busy the machine is.
+    assert resident[-1] - resident[9] < 15 * BATCH * 256 * 256 * 3
 
 
 def test_differing_sizes_need_a_size(mixed_shards):
