@@ -114,4 +114,6 @@ class _Guarded:
             self._stream = None
 
     def __getattr__(self, name: str) -> Any:
+        if self._stream is None:
+            raise AttributeError(f"the stream is closed, and has no {name}")
         return getattr(self._stream, name)

@@ -51,6 +51,20 @@ def test_a_stream_escapes_what_acts_on_terminals_and_what_its_encoding_lacks(mon
     assert raw.getvalue() == b"gr\\xfcn\\x1b[31m\tred\r\n"
 
 
+def test_a_stream_that_somebody_kept_can_be_closed_after_its_own_end_and_closes_no_other(monkeypatch):
+    """absl's handler of Python's logging keeps the stderr that it found, and closes it when Python ends."""
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with terminal.guarded_streams():
+        kept = sys.stderr
+    kept.close()
+    assert not stream.closed
+    stream.close()
+    kept.write("lost")
+    kept.close()
+    assert not hasattr(kept, "fileno")
+
+
 def run(program: str, **options) -> subprocess.CompletedProcess:
     """Runs a program that prints for ever more, in a command of ours."""
     head = "import os, sys\nfrom absl import flags\nfrom tfrecords_tools import cli\n"
