@@ -32,7 +32,7 @@ SCALES = (8, 4, 2)  # the reductions for which libjpeg-turbo has vector code
 # decode and resample by 0.2 grey levels on average, 0.8 in the worst photograph (BUILD_NOTES.md).
 _MARGIN = 1.5
 _FAST_MARGIN = 1.0
-_SCANS_MATTER = 1 << 34  # pixels times bytes; below, any number of scans takes less than a second
+SCANS_MATTER = 1 << 34  # pixels times bytes; below, any number of scans takes less than a second
 
 
 def libraries() -> dict[str, str]:
@@ -122,7 +122,7 @@ def decode_jpeg(
     Raises:
       ValueError: it does not decode, or has another size.
     """
-    if height * width * len(data) > _SCANS_MATTER and (reason := _excess(bytes(data), height, width)):
+    if height * width * len(data) > SCANS_MATTER and (reason := _excess(bytes(data), height, width)):
         raise ValueError(reason)
     fast = options.fast
     if (height, width) == options.size:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from deepduel.decoding import image as decoding_image
 from deepduel.decoding.image import DecodeOptions
+from tfrecords_tools.images import jpeg as jpeg_format
 from tfrecords_tools.images.encoding_options import MAX_PIXELS
 
 
@@ -35,6 +36,7 @@ def decode_image(
 
     def jpeg() -> tf.Tensor:
         shape = _require_few_pixels(tf.io.extract_jpeg_shape(data)[:2])
+        shape = _require_few_scans(data, shape)
         ratios = tf.cast(shape, tf.float64) / tf.constant([height, width], tf.float64)
         ratio = tf.reduce_min(ratios) if options.fit == "crop" else tf.reduce_max(ratios)
         least = {scale: scale * decoding_image.margin(options) for scale in decoding_image.SCALES}
@@ -63,6 +65,23 @@ def _require_few_pixels(shape: tf.Tensor) -> tf.Tensor:
     """(height, width), after a check of their product."""
     few = tf.reduce_prod(tf.cast(shape, tf.int64)) <= MAX_PIXELS
     with tf.control_dependencies([tf.debugging.Assert(few, ["too many pixels", shape])]):
+        return tf.identity(shape)
+
+
+def _require_few_scans(data: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """(height, width), after a check of the number of scans, as `jpeg.excessive_scans` makes it.
+
+    It counts the marker of a scan in baseline files too, which have few.
+    """
+    pixels = tf.reduce_prod(tf.cast(shape, tf.int64))
+
+    def few() -> tf.Tensor:
+        scans = tf.size(tf.strings.split(data, jpeg_format.SCAN), tf.int64) - 1
+        return (scans <= jpeg_format.MAX_SCANS) & (scans * pixels <= jpeg_format.MAX_SCANNED_PIXELS)
+
+    large = pixels * tf.cast(tf.strings.length(data), tf.int64) > decoding_image.SCANS_MATTER
+    checked = tf.debugging.Assert(tf.cond(large, few, lambda: True), ["too many scans"])
+    with tf.control_dependencies([checked]):
         return tf.identity(shape)
 
 

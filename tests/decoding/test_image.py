@@ -165,7 +165,7 @@ def test_bad_options():
 
 
 def test_bombs_are_refused_wherever_images_are_decoded():
-    """In batches, from files, and in graphs (which do not count scans)."""
+    """In batches, from files, and in graphs."""
     decoding, out = DecodeOptions((50, 50)), np.empty((50, 50, 3), np.uint8)
     scans = bombs.scans(1_000, 883)
     with pytest.raises(ValueError, match="JPEG of 883 scans"):
@@ -175,7 +175,7 @@ def test_bombs_are_refused_wherever_images_are_decoded():
     for data, reason in bombs.refused().values():
         assert sources.decode_file(data, decoding, out).reason.startswith(reason)
     in_graph = [bombs.png(20_000, 20_000, 0, 1), odd_images.bomb(), jpeg_of_sides(60_000), b"GIF89a", b""]
-    in_graph.append(odd_images.save(odd_images.picture(), "GIF"))
+    in_graph += [odd_images.save(odd_images.picture(), "GIF"), scans, bombs.scans(6_000, 90)]
     for data in in_graph:
         with pytest.raises(tf.errors.InvalidArgumentError):
             decode_image(tf.constant(data), decoding, ("jpeg", "png"), None)

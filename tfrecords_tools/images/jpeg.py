@@ -13,7 +13,7 @@ _CODINGS = {
     0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive", 0xC3: "lossless",
     0xC9: "arithmetic-coded", 0xCA: "arithmetic-coded", 0xCB: "lossless",
 }  # fmt: skip
-_SCAN = b"\xff\xda"  # cannot occur within a scan
+SCAN = b"\xff\xda"  # cannot occur within a scan
 MAX_SCANS = 100  # libtiff's limit; encoders write about ten
 MAX_SCANNED_PIXELS = 2_500_000_000  # of all scans together: some ten seconds
 _OTHER_FRAMES = frozenset((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF))  # hierarchical
@@ -106,7 +106,7 @@ def excessive_scans(data: bytes, header: Header | None) -> int:
     """
     if header is not None and header.interleaved and header.coding in ("baseline", "extended"):
         return 0
-    scans = data.count(_SCAN)
+    scans = data.count(SCAN)
     pixels = header.height * header.width if header is not None else 1
     return scans if scans > MAX_SCANS or scans * pixels > MAX_SCANNED_PIXELS else 0
 
