@@ -16,10 +16,11 @@ are reported, and listed with reasons in a second file beside the output, such
 as out.rejected.csv.
 """
 
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -27,7 +28,8 @@ from deepduel.prediction import flags as prediction_flags
 from deepduel.reading import flags as read_flags
 from tfrecords_tools import cli, progress
 from tfrecords_tools.errors import DataError, UsageError
-from tfrecords_tools.images import signatures
+from tfrecords_tools.images import rgb, signatures
+from tfrecords_tools.images.encoding_options import EncodingOptions
 from tfrecords_tools.listing import candidates
 
 if TYPE_CHECKING:  # these load TensorFlow, which --help does without
@@ -43,7 +45,8 @@ USUAL = {
     "Run and images": ("workdir", "images", "split", "tasks", "model"),
     "Output": ("output", "format", "probabilities", "calibration"),
 }
-FURTHER = {"Reading": ("batch_size", "micro_batch", "threads", "on_error")}
+_PIXELS = ("alpha", "depth", "damaged")
+FURTHER = {"Reading": ("batch_size", "micro_batch", "threads", "on_error", *_PIXELS)}
 prediction_flags.define(FLAGS)
 flags.DEFINE_multi_string(
     "images",
@@ -75,6 +78,27 @@ flags.DEFINE_string(
     "Split whose evaluation by deepduel.evaluate calibrated these models: its temperature "
     "is applied to the probabilities and its threshold to the decisions. By default the label with the "
     "highest probability is predicted.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "alpha",
+    None,
+    "What transparent images lie on: a colour, or drop to ignore transparency; by default as the images of "
+    "the run were converted.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "depth",
+    None,
+    "Grayscale of more than 8 bits: high_byte, or LOW:HIGH, a range that is scaled to 0..255; by default as "
+    "the images of the run were converted.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "damaged",
+    None,
+    rgb.DAMAGED,
+    "reject or accept JPEGs without an end marker; by default as the images of the run were converted.",
     flag_values=FLAGS,
 )
 read_flags.define(FLAGS, ("threads", "on_error"), on_error="skip")
@@ -113,6 +137,7 @@ def _predict(options: flags.FlagValues) -> None:
     source = sources.open_source(
         options.images,
         predictor.decoding,
+        encoding=file_encoding(options, predictor),
         split=options.split,
         threads=options.threads or None,
         on_error=options.on_error,
@@ -156,6 +181,13 @@ def load_calibrations(options: flags.FlagValues, predictor: "Predictor") -> "dic
 
     hashes = {axis: provenance.sha256(path) for axis, path in predictor.files.items()}
     return calibration.load(options.workdir, options.calibration, hashes)
+
+
+def file_encoding(options: flags.FlagValues, predictor: "Predictor") -> EncodingOptions:
+    """How image files become pixels: as in the run's conversion, except for the flags that are given."""
+    of_run = predictor.encoding
+    given: dict[str, Any] = {name: options[name].value for name in _PIXELS if options[name].value is not None}
+    return dataclasses.replace(of_run, pixels=dataclasses.replace(of_run.pixels, **given))
 
 
 def _write(

@@ -242,6 +242,7 @@ def _predictions(
     opened = pictures.open_sources(
         images,
         predictor.decoding,
+        encoding=predict_command.file_encoding(options, predictor),
         split=options.split,
         threads=options.threads or None,
         on_error=options.on_error,

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-from deepduel.decoding.image import DecodeOptions, resize_image
-from deepduel.prediction import sources
+from deepduel.decoding.image import DecodeOptions
+from deepduel.prediction import file_decoding, sources
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.images import rgb
+from tfrecords_tools.images.encoding_options import KEEP, EncodingOptions
 
 Picture = np.ndarray | Image.Image
 
@@ -22,10 +23,18 @@ class Pictures:
       rejected: empty.
     """
 
-    def __init__(self, pictures: Sequence[Picture], decoding: DecodeOptions, *, first: int = 0):
+    def __init__(
+        self,
+        pictures: Sequence[Picture],
+        decoding: DecodeOptions,
+        *,
+        encoding: EncodingOptions = KEEP,
+        first: int = 0,
+    ):
         """Args:
         pictures: arrays [H, W, 3], [H, W, 1] or [H, W], 0..255, uint8 or float, or Pillow's images.
         decoding: how they are resized.
+        encoding: the conversion's, which the pixels are as after.
         first: the number of the first one, in its name.
 
         Raises:
@@ -33,7 +42,7 @@ class Pictures:
         """
         self.rejected: list[tuple[str, str]] = []
         self._pictures = pictures
-        self._decoding = decoding
+        self._decoding, self._encoding = decoding, encoding
         self._first = first
         for number, picture in enumerate(pictures):
             if isinstance(picture, np.ndarray):
@@ -50,7 +59,8 @@ class Pictures:
         """See `sources.Source`."""
         batch = np.zeros((rows, *self._decoding.size, 3), np.uint8)
         for row, number in enumerate(numbers.tolist()):
-            batch[row] = resize_image(_pixels(self._pictures[number], self.name(number)), self._decoding)
+            upright = _upright(self._pictures[number], self.name(number), self._encoding.pixels)
+            file_decoding.decode_picture(upright, self._decoding, batch[row], self._encoding)
         return batch, [""] * len(numbers)
 
 
@@ -58,6 +68,7 @@ def open_sources(
     images: Iterable[str | os.PathLike | Picture],
     decoding: DecodeOptions,
     *,
+    encoding: EncodingOptions = KEEP,
     split: str | None = None,
     threads: int | None = None,
     on_error: str = "skip",
@@ -71,11 +82,12 @@ def open_sources(
         if is_path:
             paths = [os.fspath(path) for path in group if isinstance(path, str | os.PathLike)]
             yield sources.open_source(
-                paths, decoding, split=split, threads=threads, on_error=on_error, keep_order=True
-            )
+                paths, decoding, encoding=encoding, split=split, threads=threads, on_error=on_error,
+                keep_order=True,
+            )  # fmt: skip
         else:
             pictures = [picture for picture in group if isinstance(picture, Picture)]
-            yield Pictures(pictures, decoding, first=in_memory)
+            yield Pictures(pictures, decoding, encoding=encoding, first=in_memory)
             in_memory += len(pictures)
 
 
@@ -97,15 +109,15 @@ def _check(picture: np.ndarray, name: str) -> None:
         )
 
 
-def _pixels(picture: Picture, name: str) -> np.ndarray:
-    """uint8 [H, W, 3], upright."""
+def _upright(picture: Picture, name: str, options: rgb.PixelOptions) -> Image.Image:
+    """RGB, upright."""
     if isinstance(picture, Image.Image):
         try:
-            return np.asarray(rgb.upright(picture, b""))
+            return rgb.upright(picture, b"", options)
         except (rgb.NoPixels, OSError, SyntaxError) as error:
             raise DataError(f"image {name}: {error}") from error
     if picture.dtype != np.uint8:
         picture = np.rint(picture).astype(np.uint8)
     if picture.ndim == 2:
         picture = picture[..., None]
-    return np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
+    return Image.fromarray(np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3))))

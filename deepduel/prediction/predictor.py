@@ -21,6 +21,7 @@ from deepduel.networks.folding import Folded
 from deepduel.networks.micro_batches import in_micro_batches
 from deepduel.networks.run_card import RunCard
 from tfrecords_tools.errors import DataError, UsageError
+from tfrecords_tools.images.encoding_options import KEEP, EncodingOptions
 
 BEST = "best"
 
@@ -90,6 +91,20 @@ class Predictor:
     def decoding(self) -> DecodeOptions:
         """The options with which to decode images for this predictor."""
         return DecodeOptions(self.card.size, self.card.fit, self.card.fast_decode)
+
+    @property
+    def encoding(self) -> EncodingOptions:
+        """How the conversion of the training data turned image files into pixels.
+
+        Raises:
+          DataError: run.json has options that no conversion has.
+        """
+        if not self.card.data_options:  # a run of an earlier version
+            return KEEP
+        try:
+            return EncodingOptions.recorded(self.card.data_options)
+        except (ValueError, TypeError) as error:
+            raise DataError(f"run.json: data_options are those of no conversion ({error})") from error
 
     def __call__(self, images: np.ndarray | tf.Tensor) -> dict[str, np.ndarray]:
         """uint8 [B, H, W, 3] of `card.size` -> {axis: float32 [B, classes]}."""

@@ -19,9 +19,9 @@ import tensorflow as tf
 
 from deepduel.decoding.batch_decoder import BatchDecoder
 from deepduel.decoding.buffers import BatchBuffers
-from deepduel.decoding.image import DecodeOptions, decode_jpeg, resize_image
+from deepduel.decoding.image import DecodeOptions
 from deepduel.decoding.split import Split
-from deepduel.prediction import fetching
+from deepduel.prediction import fetching, file_decoding
 from deepduel.reading.batch import options
 from deepduel.reading.host_calls import HostFunction
 from deepduel.reading.random_reader import LARGE_BATCH_BYTES
@@ -29,8 +29,7 @@ from tfrecords_tools import host_cpus
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import manifest, records, storage
 from tfrecords_tools.images import image as images
-from tfrecords_tools.images import jpeg
-from tfrecords_tools.images.encoding_options import MAX_PIXELS
+from tfrecords_tools.images.encoding_options import KEEP, EncodingOptions
 from tfrecords_tools.listing import candidates
 
 _CHUNK = 8  # images per task of the pool: a compromise between overhead and load balance
@@ -96,6 +95,7 @@ class Files:
         patterns: Sequence[str],
         decoding: DecodeOptions,
         *,
+        encoding: EncodingOptions = KEEP,
         threads: int | None = None,
         keep_order: bool = False,
     ):
@@ -104,6 +104,7 @@ class Files:
         Args:
           patterns: folders, searched with their subfolders (names are relative to the folder), files, glob
             patterns and URLs (names are the paths).
+          encoding: the conversion's, which the pixels are as after.
           threads: number of threads that read; None takes one per core.
           keep_order: whether the images stay in the order of the patterns; by default they are sorted by
             name.
@@ -128,7 +129,7 @@ class Files:
         self._names = list(paths) if keep_order else sorted(paths)
         self._paths = [paths[name] for name in self._names]
         self.rejected.sort()
-        self._decoding = decoding
+        self._decoding, self._encoding = decoding, encoding
         threads = threads or host_cpus.available()
         self._pool = concurrent.futures.ThreadPoolExecutor(threads, "read")
         self._buffers = BatchBuffers()
@@ -154,7 +155,7 @@ class Files:
     def _read_one(self, number: int, out: np.ndarray) -> str:
         try:
             data = fetching.read(self._paths[number], limit=images.MAX_FILE_BYTES)
-            rejected = decode_file(data, self._decoding, out)
+            rejected = file_decoding.decode(data, self._decoding, out, self._encoding)
         except OSError as error:
             rejected = images.Rejected(f"unreadable file: {error.strerror or error}")
         except MemoryError:
@@ -239,6 +240,7 @@ def open_source(
     patterns: Sequence[str],
     decoding: DecodeOptions,
     *,
+    encoding: EncodingOptions = KEEP,
     split: str | None = None,
     threads: int | None = None,
     on_error: str = "skip",
@@ -257,7 +259,7 @@ def open_source(
                 f"--split={split} needs a folder of shards, but --images={','.join(patterns)} is none; "
                 "remove --split"
             )
-        return Files(patterns, decoding, threads=threads, keep_order=keep_order)
+        return Files(patterns, decoding, encoding=encoding, threads=threads, keep_order=keep_order)
     if len(patterns) > 1:
         raise UsageError(
             f"--images: a folder of shards must be the only --images; remove the others or {shards[0]}"
@@ -268,33 +270,3 @@ def open_source(
             f"--images={shards[0]} is a folder of shards; choose one of its splits with --split ({names})"
         )
     return Shards(Split(shards[0], split), decoding, threads=threads, on_error=on_error)
-
-
-def decode_file(data: bytes, decoding: DecodeOptions, out: np.ndarray) -> images.Rejected | None:
-    """Decodes an image file to the pixels that the pipeline would give for it after conversion.
-
-    Args:
-      data: the bytes of the file.
-      out: uint8 [H, W, 3] of `decoding.size`, to write the pixels to; undefined if the image is rejected.
-
-    Returns:
-      None, or the reason why the image is unreadable.
-    """
-    if data[:3] == b"\xff\xd8\xff":
-        header = jpeg.scan(data)
-        if header is not None and header.common and header.height * header.width <= MAX_PIXELS:
-            stored: images.Checked | images.Rejected | None
-            stored = images.Checked(data, header.height, header.width, "jpeg")
-            if header.orientation != 1:
-                stored = images.upright_jpeg(data, header)
-            try:
-                if isinstance(stored, images.Checked):
-                    decode_jpeg(stored.data, stored.height, stored.width, decoding, out)
-                    return None
-            except ValueError:
-                pass  # it may still be readable: `images.pixels` tolerates harmless damage
-    pixels = images.pixels(data)
-    if isinstance(pixels, images.Rejected):
-        return pixels
-    out[...] = resize_image(pixels, decoding)
-    return None

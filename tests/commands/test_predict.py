@@ -188,6 +188,31 @@ def test_file_names_of_any_bytes_have_rows(run_folder, tmp_path):
     ]
 
 
+def test_files_are_read_as_the_images_of_the_run_unless_flags_say_otherwise(run_folder, tmp_path, capsys):
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    card = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(card | {"data_options": {"alpha": "white", "seed": 0}}))
+    transparent = _picture((32, 32), 1, "RGBA")
+    transparent.putalpha(128)
+    white = Image.alpha_composite(Image.new("RGBA", transparent.size, "white"), transparent)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    transparent.save(folder / "transparent.png")
+    white.convert("RGB").save(folder / "on_white.png")
+
+    def is_on_white(*more) -> bool:
+        assert _predict(run, folder, tmp_path / "out.csv", "--probabilities", *more) == 0
+        one, other = _rows(tmp_path / "out.csv")
+        return [*one.values()][1:] == [*other.values()][1:]
+
+    assert is_on_white() and not is_on_white("--alpha=drop")
+    assert _predict(run, folder, tmp_path / "out.csv", "--alpha=paper") == 2
+    assert "--alpha=paper: not drop, the name of a colour" in capsys.readouterr().err
+    (run / "run.json").write_text(json.dumps(card | {"data_options": {"image_size": "large"}}))
+    assert _predict(run, folder, tmp_path / "out.csv") == 1
+    assert "run.json: data_options are those of no conversion (Expected `int`" in capsys.readouterr().err
+
+
 def test_pixels_from_files_equal_those_of_conversion(toy_folder, toy_shards):
     from deepduel.decoding.split import Split
 

@@ -9,7 +9,7 @@ from PIL import Image
 from deepduel.decoding import image as decoding_image
 from deepduel.decoding.image import DecodeOptions, resize_image
 from deepduel.decoding.image_graph import decode_image
-from deepduel.prediction import sources
+from deepduel.prediction import file_decoding
 from tests.helpers import bombs, odd_images
 
 pytestmark = pytest.mark.numeric
@@ -138,7 +138,7 @@ def test_native_crops_are_spread_evenly_and_differ_between_images_and_epochs():
 
 
 def test_files_and_records_go_the_same_way():
-    """`sources.decode_file`, which predicts from files, against the shards' way."""
+    """`file_decoding.decode`, which predicts from files, against the shards' way."""
     data = jpeg(photo(203, 161))
     for decoding in (
         DecodeOptions((50, 50)),
@@ -146,7 +146,7 @@ def test_files_and_records_go_the_same_way():
         DecodeOptions((50, 50), "native"),
     ):
         out = np.empty((50, 50, 3), np.uint8)
-        assert sources.decode_file(data, decoding, out) is None
+        assert file_decoding.decode(data, decoding, out) is None
         assert (out == row(data, decoding)).all()
 
 
@@ -173,7 +173,7 @@ def test_bombs_are_refused_wherever_images_are_decoded():
     with pytest.raises(ValueError, match="over the limit of 100,000,000 pixels"):
         decoding_image.decode_jpeg(scans, 1_000_000, 1_000_000, decoding, out)
     for data, reason in bombs.refused().values():
-        assert sources.decode_file(data, decoding, out).reason.startswith(reason)
+        assert file_decoding.decode(data, decoding, out).reason.startswith(reason)
     in_graph = [bombs.png(20_000, 20_000, 0, 1), odd_images.bomb(), jpeg_of_sides(60_000), b"GIF89a", b""]
     in_graph += [odd_images.save(odd_images.picture(), "GIF"), scans, bombs.scans(6_000, 90)]
     for data in in_graph:

@@ -2,17 +2,21 @@
 
 import dataclasses
 import io
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
 from tfrecords_tools.errors import UsageError
+from tfrecords_tools.format import documents
 from tfrecords_tools.images.rgb import DEFAULT, PixelOptions
 
 MAX_PIXELS = 100_000_000  # beyond it (a 10,000 x 10,000 image, 300 MB decoded) it is a bomb or a mistake
 ENCODINGS = ("keep", "jpeg", "png", "raw")
 FITS = ("resize", "crop", "pad")
+_UPRIGHT_JPEGS = 3  # plan_version since which turned JPEGs stay JPEGs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +64,19 @@ class EncodingOptions:
             raise UsageError(
                 "--encoding=raw needs --image_size: raw pixels carry no size, so all must have one"
             )
+
+    @classmethod
+    def recorded(cls, options: Mapping[str, Any]) -> "EncodingOptions":
+        """Those of a finished conversion.
+
+        Args:
+          options: the manifest's, with their values where they are not the default.
+
+        Raises:
+          ValueError: a value is not one that convert writes.
+        """
+        turned = "jpeg" if options.get("plan_version", _UPRIGHT_JPEGS) >= _UPRIGHT_JPEGS else "png"
+        return documents.check({**options, "pixels": options, "turned": turned}, cls)
 
     def encode(self, upright: Image.Image) -> tuple[bytes, int, int, str]:
         """Upright RGB -> (bytes, height, width, "jpeg", "png" or "raw") in this size and encoding."""
