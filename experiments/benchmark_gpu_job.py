@@ -35,13 +35,13 @@ def main(text: str) -> None:
 
 
 def training(job: dict) -> Iterator[dict]:
-    """Each batch size and way: images/s, peak memory, utilisation."""
+    """Each batch size and way: images/s, peak memory with its estimate, utilisation."""
     import tensorflow as tf
 
     from experiments import gpu_meters
 
     for batch in job["batches"]:
-        for way in job["ways"]:
+        for way in [*job["ways"], *(job["xla_ways"] if batch in job["xla_batches"] else [])]:
             row = {name: job[name] for name in ("kind", "network", "precision")} | {
                 "batch": batch,
                 "way": way,
@@ -53,8 +53,7 @@ def training(job: dict) -> Iterator[dict]:
             gc.collect()  # what was measured before is in cycles of references
             gpu_meters.reset_peak()
             try:
-                measure = {"deepduel": _deepduel, "keras": _keras, "keras-xla": _keras}[way]
-                row |= measure(job, batch, way)
+                row |= (_deepduel if way.startswith("deepduel") else _keras)(job, batch, way)
                 row["peak_bytes"] = gpu_meters.peak_bytes()
             except tf.errors.ResourceExhaustedError:
                 row["failed"] = "out of memory"
@@ -117,14 +116,16 @@ def _wait(batch) -> None:
 
 
 def _deepduel(job: dict, batch: int, way: str) -> dict:
+    from deepduel.training import memory
     from experiments import gpu_meters
 
-    step, trainer = _trainer(job, batch)
+    step, trainer = _trainer(job, batch, compiled=way == "deepduel-xla")
     step()
+    estimate = memory.estimate(trainer, batch_size=batch, size=(job["stored_size"],) * 2)
     with gpu_meters.Utilisation() as utilisation:
         rate, seconds, waited = _timed(step, trainer, batch, job["seconds"])
     row = {"images_per_second": rate, "waiting_share": waited / seconds, "utilisation": utilisation.mean}
-    return row | {"micro_batch": trainer.micro_batch}
+    return row | {"micro_batch": trainer.micro_batch, "estimated_bytes": sum(estimate.values())}
 
 
 def _timed(step: Callable, trainer, batch: int, at_least: float) -> tuple[float, float, float]:
@@ -138,17 +139,19 @@ def _timed(step: Callable, trainer, batch: int, at_least: float) -> tuple[float,
     return batch * done / seconds, seconds, trainer.progress.input_seconds - before
 
 
-def _trainer(job: dict, batch: int):
+def _trainer(job: dict, batch: int, *, compiled: bool = False):
     """(a function that trains a step, deepduel's trainer)."""
     from deepduel.augment import PRESETS
+    from deepduel.training.passes import Passes
     from deepduel.training.task import Task
     from deepduel.training.trainer import MultiTaskTrainer
 
     axis, model, split = _model(job)
     task = Task(axis, model, PRESETS["original"], _optimizer(model))
     trainer = MultiTaskTrainer([task], micro_batch=min(job["micro_batch"], batch))
+    trainer.passes = Passes(compiled=compiled)
     trainer.compile()
-    function, iterator = trainer.make_train_function(), iter(_batches(split, batch))
+    function, iterator = trainer.make_train_function(), iter(trainer.on_device(_batches(split, batch)))
     return lambda: function(iterator), trainer
 
 

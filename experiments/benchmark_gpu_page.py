@@ -1,6 +1,9 @@
 """The page of `benchmark_gpu`: its result as Markdown."""
 
-WAYS = {"deepduel": "deepduel", "keras": "Keras' fit", "keras-xla": "Keras' fit, XLA"}
+WAYS = {
+    "deepduel": "deepduel", "deepduel-xla": "deepduel, XLA", "keras": "Keras' fit",
+    "keras-xla": "Keras' fit, XLA",
+}  # fmt: skip
 
 
 def page(result: dict) -> str:
@@ -9,7 +12,11 @@ def page(result: dict) -> str:
     software = ", ".join(f"{name} {machine[name]}" for name in ("python", "tensorflow", "keras", "keras-cv"))
     parts = [f"# {card}\n\n{machine['cores']} cores, {software}, {machine['date']}"]
     for kind, title, make in (
-        ("training", "Training, images/s (peak memory; utilisation by nvidia-smi)", _training),
+        (
+            "training",
+            "Training, images/s (peak memory, estimate; utilisation by nvidia-smi)",
+            _training,
+        ),
         ("augmentation", "Augmentation of 200 px to the networks' input, images/s", _augmentation),
         ("waiting", "Waiting for input", _waiting),
     ):
@@ -45,7 +52,8 @@ def _cell(row: dict) -> str:
     if "failed" in row:
         return row["failed"]
     used = "" if row["utilisation"] is None else f"; {row['utilisation']:.0f} %"
-    return f"{row['images_per_second']:,.1f} ({row['peak_bytes'] / 1e9:.2f} GB{used})"
+    estimate = f", {row['estimated_bytes'] / 1e9:.2f} estimated" if "estimated_bytes" in row else ""
+    return f"{row['images_per_second']:,.1f} ({row['peak_bytes'] / 1e9:.2f} GB{estimate}{used})"
 
 
 def _augmentation(rows: list[dict]) -> str:

@@ -33,6 +33,8 @@ def quiet_tensorflow() -> None:
     the import fails. A user's own TF_CPP_MIN_LOG_LEVEL wins: then nothing is kept back.
     """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    # Takes of a GPU's memory what is needed, and not all of it: it counts until the GPU is first used.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     if "tensorflow" in sys.modules:
         return
     keep_memory()

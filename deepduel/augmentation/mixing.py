@@ -80,12 +80,22 @@ def plan(mixing: Mixing, size: int, seeds: tf.Tensor, *, weight: tf.Tensor | Non
     return Mix(partner, tf.cast(share, tf.float32), tf.cast(keep, tf.float32), box)
 
 
+@functools.partial(tf.function, jit_compile=True, autograph=False, reduce_retracing=True)
+def take(rows: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+    """The rows [b, …] at `places` int32 [b] of [B, …], as `tf.gather`.
+
+    Compiled by XLA, because TensorFlow gathers uint8 on the host alone, and would fetch the entire batch from
+    a GPU.
+    """
+    return tf.gather(rows, places)
+
+
 def mix_images(images: tf.Tensor, partners: tf.Tensor, keep: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
     """Mixes images with their partners.
 
     Args:
       images: float32 [B, S, S, C].
-      partners: float32 [B, S, S, C], the partner of each image: `tf.gather(images, mix.partner)`.
+      partners: float32 [B, S, S, C], the partner of each image: `take(images, mix.partner)`.
       keep: `Mix.keep`.
       box: `Mix.box`.
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepduel.augmentation import photometric, warp
+from deepduel.augmentation import antialias, photometric, warp
 from deepduel.augmentation.draws import draw, draw_pixel_changes
 from deepduel.augmentation.options import Augmentation, check_crop
 
@@ -180,8 +180,10 @@ def resize(images: tf.Tensor, size: int | tuple[int, int] | None, *, crop_size: 
     size = (height, width) if size is None else as_pair(size)
     if size == (height, width):
         return tf.cast(images, tf.float32)
-    antialias = any(3 * target < 2 * side for side, target in zip((height, width), size, strict=True))
-    return tf.image.resize(images, size, antialias=antialias)
+    shrinks = any(3 * target < 2 * side for side, target in zip((height, width), size, strict=True))
+    if shrinks and tf.config.list_logical_devices("GPU"):
+        return antialias.resize(images, size)
+    return tf.image.resize(images, size, antialias=shrinks)
 
 
 def augment(

@@ -38,10 +38,11 @@ def report(
             part.summary(line_length=100)
     _report_memory(trainer, reading, reading.decoding(train_split).size)
     steps = order.steps_per_epoch(len(train_split), reading.batch_size)
-    batches = iter(pipeline.train_batches(train_split, reading, order.Position(options.seed)))
+    training = pipeline.train_batches(train_split, reading, order.Position(options.seed))
+    batches = iter(trainer.on_device(training))
     train = _timed(trainer.make_train_function(), batches, min(_STEPS, steps))
     validation_steps = order.steps_per_epoch(len(validation_split), reading.batch_size)
-    batches = iter(pipeline.eval_batches(validation_split, reading))
+    batches = iter(trainer.on_device(pipeline.eval_batches(validation_split, reading)))
     validate = _timed(trainer.make_test_function(), batches, min(2, validation_steps))
     print(
         f"{steps:,} steps of {reading.batch_size} images an epoch, {train:.2f} s each; "

@@ -80,6 +80,7 @@ def fit(session: Session) -> State:
         for close in board.close, profile.finish, checkpoint.wait:  # the last one is called first
             at_the_end.callback(close)
         batches, validation, feature_seconds = _batches(session, checkpoint.stop_if_requested)
+        validation = trainer.on_device(validation)
         board.start(state.epoch, state.step)
         if not state.begun:
             first = pipeline.train_batches(session.train_split, session.reading, order.Position(options.seed))
@@ -104,7 +105,7 @@ def fit(session: Session) -> State:
         stop.nothing_to_save = True  # until the first step has ended
         for first_epoch, last_epoch, first_step in _stretches(state, options.length.epochs or _ENDLESS):
             trainer.fit(
-                batches(order.Position(options.seed, first_epoch, first_step)),
+                trainer.on_device(batches(order.Position(options.seed, first_epoch, first_step))),
                 validation_data=validation,
                 steps_per_epoch=session.steps_per_epoch - first_step,
                 initial_epoch=first_epoch,

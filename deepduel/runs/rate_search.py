@@ -114,7 +114,7 @@ def search(trainer: MultiTaskTrainer, batches: tf.data.Dataset, *, steps: int = 
       batches: endless.
       steps: how many rates are tried at most.
     """
-    step, iterator = trainer.make_train_function(), iter(batches)
+    step, iterator = trainer.make_train_function(), iter(trainer.on_device(batches))
     curves = {task.name: Curve() for task in trainer.tasks}
     with Progress("learning rates", total=steps, unit="steps") as bar:
         for number, rate in enumerate(np.geomspace(_LOWEST, _HIGHEST, steps).tolist(), start=1):

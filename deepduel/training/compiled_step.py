@@ -21,7 +21,7 @@ class CompiledStep:
         """Args:
         step: batch -> results.
         task_names: gives the names of the tasks that the step computes at the moment.
-        progress: whose `input_seconds` and `records` are kept up to date.
+        progress: whose `input_seconds` and `latest_records` are kept up to date.
         """
         self._step = step
         self._task_names = task_names
@@ -32,7 +32,7 @@ class CompiledStep:
         started = time.perf_counter()
         batch = next(iterator)
         self._progress.input_seconds += time.perf_counter() - started
-        self._progress.records = batch["records"].numpy()
+        self._progress.latest_records = batch["records"]
         spec = iterator.element_spec  # type: ignore[attr-defined]  # tf.data's iterators have it
         key = *self._task_names(), *tf.nest.flatten(spec)
         if key not in self._compiled:

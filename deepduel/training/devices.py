@@ -44,6 +44,14 @@ def strategy(devices: str) -> "tf.distribute.Strategy | None":
     return tf.distribute.MirroredStrategy([device.name for device in available[:count]])
 
 
+def only_gpu(strategy: "tf.distribute.Strategy") -> str | None:
+    """The name of the GPU that computes alone; None for CPUs, and where several GPUs share each batch."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_logical_devices("GPU")
+    return gpus[0].name if gpus and strategy.num_replicas_in_sync == 1 else None
+
+
 def gpu_names() -> list[str]:
     """The product name of each GPU that TensorFlow sees, such as "Tesla T4"."""
     return [details.get("device_name", "GPU") for details in _gpu_details()]

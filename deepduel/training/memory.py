@@ -8,6 +8,7 @@ import numpy as np
 
 from deepduel.networks import keras_graph
 from deepduel.reading import random_reader
+from deepduel.training import devices, transfer
 from deepduel.training.task import Task
 from deepduel.training.trainer import MultiTaskTrainer
 
@@ -28,7 +29,8 @@ def estimate(trainer: MultiTaskTrainer, *, batch_size: int, size: tuple[int, int
     activations = max(micro * (_activation_bytes(task) + task.size**2 * 3 * 4) for task in tasks)
     features = sum(2 * batch_size * _feature_bytes(task) for task in tasks if not task.trainable)
     batch_bytes = batch_size * size[0] * size[1] * 3
-    images = random_reader.batches_held(batch_bytes) * batch_bytes
+    on_gpu = devices.only_gpu(trainer.strategy) is not None
+    images = (transfer.AHEAD + 2 if on_gpu else random_reader.batches_held(batch_bytes)) * batch_bytes
     return {
         "weights": weights,
         "gradients": gradients,

@@ -239,7 +239,7 @@ def _augmented(tasks: Sequence[Task], rows: dict, batch: dict) -> Tensors:
         augmented[key] = augment(rows["images"], rows["seeds"], task.augmentation, task.size)
         if task.mixing:
             mix = rows["mixes"][task.mixing, task.size]
-            images, seeds = (tf.gather(batch[name], mix.partner) for name in ("images", "seeds"))
+            images, seeds = (mixing.take(batch[name], mix.partner) for name in ("images", "seeds"))
             partners = augment(images, seeds, task.augmentation, task.size)
             augmented[key] = mixing.mix_images(augmented[key], partners, mix.keep, mix.box)
     return {task.name: augmented[task.augmentation, task.size, task.mixing] for task in tasks}

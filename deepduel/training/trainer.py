@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from deepduel.training import replicas, step, updates
+from deepduel.training import devices, replicas, step, transfer, updates
 from deepduel.training.compiled_step import CompiledStep
 from deepduel.training.passes import Passes
 from deepduel.training.progress import Progress
@@ -95,6 +95,13 @@ class MultiTaskTrainer(keras.Model):
         """All metrics, which Keras resets at the beginning of an epoch and of a validation."""
         quality = [metric for metrics in self.task_metrics.values() for metric in metrics.quality]
         return [*quality, *(metrics.skipped for metrics in self.task_metrics.values()), self._left_out]
+
+    def on_device(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        """The batches, copied ahead of the steps to the GPU that computes them; unchanged without one.
+
+        Several GPUs take their shares of each batch from the host.
+        """
+        return transfer.to_device(batches, devices.only_gpu(self.strategy))
 
     def resume_at(self, step: int) -> None:
         """Lets the next epoch continue one whose first `step` steps are done: its metrics run on."""

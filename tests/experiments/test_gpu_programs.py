@@ -58,7 +58,8 @@ def test_the_page_has_every_row_and_every_failure():
     done = {"images_per_second": 1234.56, "peak_bytes": 2.5e9, "utilisation": 97.2}
     trace = {"copies": 3, "copy_seconds": 0.0123, "overlapped_share": 0.5, "busy_share": 0.9}
     rows = [
-        common | {"way": "deepduel"} | done,
+        common | {"way": "deepduel", "estimated_bytes": 2e9} | done,
+        common | {"way": "keras-xla"} | done,
         common | {"way": "keras", "failed": "out of memory"},
         {"kind": "training", "network": "xception", "precision": "float32", "failed": "killed"},
         {"kind": "waiting", "cores": 4, "failed": "the time was over"},
@@ -68,7 +69,8 @@ def test_the_page_has_every_row_and_every_failure():
     page = benchmark_gpu_page.page({"machine": machine, "rows": rows})
     for text in (
         "# Card, 1, 2",
-        "| vgg16 | float32 | 4,096 | 1,234.6 (2.50 GB; 97 %) | out of memory |",
+        "| vgg16 | float32 | 4,096 | 1,234.6 (2.50 GB, 2.00 estimated; 97 %) |  | out of memory |"
+        " 1,234.6 (2.50 GB; 97 %) |",
         "- xception, float32: killed",
         "| 2 | 10.0 | 25% |",
         "| 4 | the time was over |",

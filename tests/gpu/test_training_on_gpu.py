@@ -97,6 +97,72 @@ def test_the_micro_batch_is_found_in_time_and_remembered(toy_shards, device):
     assert seconds < SEARCH_SECONDS
 
 
+def test_networks_compiled_by_xla_train_to_the_same_weights(toy_shards, tmp_path):
+    words = *tiny_network.RUN, "--epochs=2", "--optimizer=sgd", "--fine_tune=all"
+    for choice in ("true", "false"):
+        train(TINY, toy_shards, tmp_path / choice, *words, f"--jit_compile={choice}")
+    assert_close(weights(tmp_path / "true"), weights(tmp_path / "false"), 10 * WEIGHTS_TOLERANCE)
+
+
+def test_batches_reach_the_device_as_uint8_before_the_step(toy_shards, device):
+    from deepduel.decoding.split import Split
+    from deepduel.reading import order, pipeline
+    from deepduel.training import transfer
+
+    split, reading = Split(toy_shards, "train"), pipeline.ReadOptions(50)
+    batches = pipeline.train_batches(split, reading, order.Position())
+    name = tf.config.list_logical_devices(device.partition(":")[0])[0].name
+    for expected, batch in zip(batches.take(5), transfer.to_device(batches, name), strict=False):
+        assert batch["images"].device.endswith(device) and batch["images"].dtype == tf.uint8
+        for one, other in zip(tf.nest.flatten(expected), tf.nest.flatten(batch), strict=True):
+            np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+GROWING = """
+import subprocess
+from tfrecords_tools import cli
+cli.quiet_tensorflow()
+import tensorflow as tf
+tf.ones((1024, 1024)) @ tf.ones((1024, 1024))
+query = ["nvidia-smi", "--query-gpu=memory.used,memory.total", "--format=csv,noheader,nounits", "--id=0"]
+print(subprocess.run(query, capture_output=True, text=True, check=True).stdout)
+"""
+
+
+def test_the_memory_of_a_gpu_is_taken_as_needed(device):
+    if device.startswith("CPU"):
+        pytest.skip("a CPU's memory is never taken whole")
+    done = subprocess.run([sys.executable, "-c", GROWING], capture_output=True, text=True, check=True)
+    used, total = map(float, done.stdout.split(","))
+    print(json.dumps({"used": used, "total": total}))
+    assert used < total / 2
+
+
+@pytest.mark.parametrize("fine_tune", ["none", "all"])
+def test_the_estimate_of_the_memory_is_near_the_allocators_peak(toy_shards, device, fine_tune):
+    """Within a factor of two and half a gigabyte, which cuDNN may take for itself."""
+    from deepduel.decoding.split import Split
+    from deepduel.networks.architecture import Architecture
+    from deepduel.reading import order, pipeline
+    from deepduel.training import memory
+    from experiments import gpu_meters
+    from tests.helpers.tasks import compiled
+    from tests.helpers.tasks import make as make_task
+
+    if device.startswith("CPU"):
+        pytest.skip("the memory of the process is that of TensorFlow too")
+    split, reading = Split(toy_shards, "train"), pipeline.ReadOptions(128)
+    network = Architecture("efficientnetv2b0", "avg", 224, fine_tune=fine_tune)
+    gpu_meters.reset_peak()
+    trainer = compiled(make_task("category", split, network), micro_batch=64)
+    iterator = iter(trainer.on_device(pipeline.train_batches(split, reading, order.Position())))
+    trainer.make_train_function()(iterator)
+    estimate = sum(memory.estimate(trainer, batch_size=128, size=(32, 32)).values())
+    peak = gpu_meters.peak_bytes()
+    print(json.dumps({"fine_tune": fine_tune, "estimate": estimate, "peak": peak}))
+    assert estimate / 2 - 5e8 < peak < 2 * estimate + 5e8
+
+
 def test_two_devices_train_to_the_weights_of_one(toy_shards, tmp_path, two_devices):
     words = *SMALL, "--batch_norm=frozen", "--fine_tune=last:3"
     program = PROGRAM.format(patch=TWO_CPUS if two_devices == "CPU" else "")

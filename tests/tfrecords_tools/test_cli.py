@@ -225,6 +225,16 @@ def test_tensorflow_starts_without_needless_packages_and_keeps_its_memory():
     assert int(faults) < 4 * 67_000_000 // 4096  # otherwise 20 times
 
 
+def test_the_memory_of_a_gpu_is_taken_as_needed_unless_the_environment_says_otherwise(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # started by somebody else
+    monkeypatch.delenv("TF_FORCE_GPU_ALLOW_GROWTH", raising=False)
+    cli.quiet_tensorflow()
+    assert os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+    monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "false")
+    cli.quiet_tensorflow()
+    assert os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] == "false"
+
+
 def test_hidden_packages_cannot_be_imported_meanwhile_and_can_be_afterwards():
     sys.modules.pop("colorsys", None)
     with cli._hidden("colorsys", "json"):

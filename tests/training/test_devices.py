@@ -20,7 +20,7 @@ from deepduel.reading import order, pipeline
 from deepduel.runs import build
 from deepduel.runs.length import RunLength
 from deepduel.runs.options import RunOptions, TaskOptions
-from deepduel.training import loss_scaling
+from deepduel.training import loss_scaling, transfer
 from deepduel.training.optimizer_options import OptimizerOptions
 from tfrecords_tools.errors import UsageError
 
@@ -56,6 +56,10 @@ def fit(count):
 print("weights", max(np.abs(a.astype(float) - b).max() for a, b in zip(one, two)))
 for name in expected:
     print(name, max(abs(a - b) for a, b in zip(expected[name], history[name])))
+on_host = pipeline.train_batches(train, reading, order.Position(3))
+here, there = next(zip(on_host, transfer.to_device(on_host, "CPU:1")))
+print("moved:", *sorted({part.device[-5:] for part in tf.nest.flatten(there)}), there["images"].dtype.name)
+assert all((a.numpy() == b.numpy()).all() for a, b in zip(tf.nest.flatten(here), tf.nest.flatten(there)))
 whole = Architecture("small_cnn", "avg", 8, fine_tune="all")
 tasks = [TaskOptions("category", whole, PRESETS["none"])]
 try:
@@ -73,7 +77,8 @@ def test_two_devices_train_to_the_weights_of_one(toy_shards):
     assert done.returncode == 0, done.stderr[-3000:]
     lines = done.stdout.splitlines()
     assert "refused: category: batch-norm statistics can be trained on one device only" in lines[-1]
-    differences = {line.split()[0]: float(line.split()[1]) for line in lines[:-1]}
+    assert lines[-2] == "moved: CPU:1 uint8"  # all parts of a batch
+    differences = {line.split()[0]: float(line.split()[1]) for line in lines[:-2]}
     assert differences["weights"] < 1e-5
     assert "val_authenticity_auc" in differences
     assert max(differences.values()) < 1e-3
