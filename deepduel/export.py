@@ -1,7 +1,8 @@
-"""Exports the models of a run for programs without Keras or without deepduel.
+"""Exports the models of a run for other programs.
 
-    python -m deepduel.export --workdir=RUN --output=EXPORTED \\
-        --format=savedmodel
+    python -m deepduel.export --workdir=RUN --output=EXPORTED --format=keras
+
+The exported models take images of any size and resize them as the run does.
 """
 
 import sys
@@ -16,7 +17,11 @@ USUAL = {"Flags": ("workdir", "output", "format", "tasks", "model")}
 flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=FLAGS)
 flags.DEFINE_string("output", None, "Folder for the exported models.", flag_values=FLAGS)
 flags.DEFINE_enum(
-    "format", "savedmodel", ["savedmodel", "onnx"], "Format of the exported models.", flag_values=FLAGS
+    "format",
+    "savedmodel",
+    ["keras", "savedmodel", "onnx", "litert"],
+    "keras (.keras), savedmodel (TensorFlow), onnx, or litert (.tflite, for phones).",
+    flag_values=FLAGS,
 )
 flags.DEFINE_list("tasks", None, "Tasks to export; by default all of the run.", flag_values=FLAGS)
 flags.DEFINE_string(

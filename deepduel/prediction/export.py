@@ -1,24 +1,30 @@
-"""Exports a run's models for programs without Keras and without deepduel.
+"""Exports a run's models for programs without deepduel.
 
+    OUTPUT/<task>.keras     a Keras model, with the format keras
     OUTPUT/<task>/          a TensorFlow SavedModel with the endpoint `serve`, with the format savedmodel
     OUTPUT/<task>.onnx      an ONNX model, with the format onnx
+    OUTPUT/<task>.tflite    a LiteRT model for phones and small devices, with the format litert
     OUTPUT/classes.json     {task: {"classes": names in the order of the outputs, "image_size": pixels}}
 
-The exported models map float32 pixels 0..255 [B, S, S, 3] to float32 probabilities [B, classes].
+They take images of any size and resize them as the run does, see `networks.serving_model`. Those of the
+formats onnx and litert give the probabilities alone.
 """
 
 import importlib.util
 import json
 import pathlib
+import tempfile
 
 import keras
 import numpy as np
 
+from deepduel.networks import keras_file, serving_model
 from deepduel.prediction.predictor import Predictor
 from tfrecords_tools.atomic import published, written_beside
 from tfrecords_tools.errors import DataError, UsageError
 
-FORMATS = ("savedmodel", "onnx")
+_ENDINGS = {"keras": ".keras", "savedmodel": "", "onnx": ".onnx", "litert": ".tflite"}
+FORMATS = tuple(_ENDINGS)
 
 
 def export(predictor: Predictor, output: str, form: str) -> list[pathlib.Path]:
@@ -26,7 +32,7 @@ def export(predictor: Predictor, output: str, form: str) -> list[pathlib.Path]:
 
     Args:
       output: folder to write to; it is created where it is missing.
-      form: "savedmodel" or "onnx".
+      form: one of `FORMATS`.
 
     Raises:
       UsageError: the package that writes the format is missing.
@@ -41,11 +47,13 @@ def export(predictor: Predictor, output: str, form: str) -> list[pathlib.Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for axis, model in predictor.models.items():
-            path = folder / (axis if form == "savedmodel" else f"{axis}.onnx")
+            path = folder / f"{axis}{_ENDINGS[form]}"
             if path.exists():
                 raise DataError(f"{path} exists already; set another --output, or remove it")
+            task = predictor.card.tasks[axis]
+            framing = serving_model.Framing(predictor.card.size, predictor.card.fit, task.get("crop_size", 0))
             with written_beside(path, ending=path.suffix) as partial:
-                _export(model, partial, form)
+                _export(model, framing, predictor.classes[axis], partial, form)
             written.append(path)
         tasks = {axis: predictor.card.tasks[axis] for axis in predictor.models}
         with published(folder / "classes.json") as file:
@@ -55,12 +63,43 @@ def export(predictor: Predictor, output: str, form: str) -> list[pathlib.Path]:
     return written
 
 
-def _export(model: keras.Model, path: pathlib.Path, form: str) -> None:
-    if form == "savedmodel":
-        # Without a named signature older versions of Keras export a list of inputs.
-        pixels = keras.layers.InputSpec("float32", shape=(None, *model.input_shape[1:]))
-        model.export(path, format="tf_saved_model", input_signature=[pixels], verbose=False)
+def _export(
+    model: keras.Model,
+    framing: serving_model.Framing,
+    classes: tuple[str, ...],
+    path: pathlib.Path,
+    form: str,
+) -> None:
+    if form in ("onnx", "litert"):
+        serving = serving_model.build_probabilities(model, framing)
+        serving(np.zeros((1, *framing.size, 3), np.float32))  # Keras' ONNX exporter requires a call
     else:
-        # Keras' ONNX exporter requires that the model was called.
-        model(np.zeros((1, *model.input_shape[1:]), np.float32))
-        model.export(path, format="onnx", verbose=False)
+        serving = serving_model.build(model, framing, classes)
+    if form == "keras":
+        keras_file.save(serving, path)
+    elif form == "onnx":
+        serving.export(path, format="onnx", verbose=False)
+    elif form == "savedmodel":
+        _save(serving, path)
+    else:
+        _save_lite(serving, path)
+
+
+def _save(serving: keras.Model, path: str | pathlib.Path) -> None:
+    # Without a named signature older versions of Keras export a list of inputs.
+    serving.export(path, format="tf_saved_model", input_signature=serving.inputs, verbose=False)
+
+
+def _save_lite(serving: keras.Model, path: pathlib.Path) -> None:
+    """What `Model.export(format="litert")` of Keras 3.13 does, in older versions too."""
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory() as folder:
+        _save(serving, folder)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        try:
+            data = converter.convert()
+        except Exception as error:  # the converter raises errors of its own
+            reason = str(error).strip().splitlines()[0]
+            raise DataError(f"{serving.name}: LiteRT cannot compute this network ({reason})") from error
+    path.write_bytes(data)

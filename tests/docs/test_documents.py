@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from absl import flags
 
@@ -48,8 +49,8 @@ FLAG_PAGES = {
 }
 LONG = (  # they measure or train for minutes
     "deepduel.quickstart", "experiments.benchmark_gpu", "experiments.benchmark_photos",
-    "experiments.benchmark_memory", "experiments.benchmark_throughput", "experiments.export_stablehlo",
-    "experiments.time_to_accuracy", "experiments.what_helps",
+    "experiments.benchmark_memory", "experiments.benchmark_throughput", "experiments.compare_loading",
+    "experiments.export_stablehlo", "experiments.time_to_accuracy", "experiments.what_helps",
 )  # fmt: skip
 FOREIGN_FLAGS = {"flagfile", "help", "helpfull", "version"}  # of every command
 LANGUAGES = ("shell", "python", "text")
@@ -62,6 +63,7 @@ def workshop(tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("documents")
     toy_images.write_folder(folder / "IMAGES", count=480, size=200, seed=0)
     shutil.copytree(folder / "IMAGES" / "test", folder / "FOLDER")
+    shutil.copy(next((folder / "FOLDER").iterdir()), folder / "PHOTO.jpg")
     for number, path in enumerate(sorted((folder / "IMAGES" / "train" / "real").rglob("*.jpg"))):
         target = folder / "PHOTOS" / path.parent.name / f"{number:08d}_{path.name}"
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -208,7 +210,13 @@ def check_scaling(names: dict) -> None:
 
 
 def check_predicting(names: dict) -> None:
-    assert names["probabilities"].sum() == pytest.approx(1, abs=1e-5)
+    tf = names["tf"]
+    (instance,) = json.loads(names["body"])["instances"]  # of which TF Serving makes a batch
+    serving = tf.saved_model.load("EXPORTED/category").signatures["serving_default"]
+    served = serving(**{name: tf.constant([value], tf.float32) for name, value in instance.items()})
+    for probabilities in (served["probabilities"].numpy()[0], names["prediction"]["probabilities"][0]):
+        np.testing.assert_allclose(probabilities, names["probabilities"], atol=1e-4)
+    assert served["label"].numpy()[0].decode() == names["label"]
 
 
 CHECKS = {
