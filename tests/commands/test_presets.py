@@ -1,6 +1,7 @@
 """Flagfiles that come with the package are found by name."""
 
 import pathlib
+import re
 
 import pytest
 
@@ -9,6 +10,14 @@ from deepduel import presets
 
 def test_the_presets_are_flagfiles_of_the_package():
     assert {"artifact_original", "fine_tune_all", "quickstart"} <= set(presets.names())
+
+
+def test_headers_with_figures_say_whether_they_are_measured_or_computed():
+    root = pathlib.Path(presets.__file__).parents[2]
+    for path in (*root.glob("deepduel/presets/*.flags"), *root.glob("experiments/**/*.flags")):
+        header = path.read_text("utf-8")
+        if re.search(r"^# (hardware|time) ", header, re.MULTILINE):
+            assert re.search(r"^# figures   (measured|computed)", header, re.MULTILINE), path
 
 
 @pytest.mark.parametrize(
