@@ -9,6 +9,7 @@ from deepduel.runs import pictures
 from tfrecords_tools.format import records as record_format
 
 _SHOWN = 12
+_CLASSES = 20  # that a picture of a confusion matrix has room for
 
 Validation = list[tuple[np.ndarray, dict[str, np.ndarray]]]
 
@@ -25,11 +26,19 @@ class Mistakes:
         self._decode = BatchDecoder(split, reading.decoding(split), threads=1, on_error="skip")
 
     def confusion(self, validation: Validation, axis: str, names: tuple[str, ...]) -> np.ndarray:
-        """A picture of the confusion matrix, uint8 [1, H, W, 3]; `names` are those of the classes."""
+        """A picture of the confusion matrix, uint8 [1, H, W, 3]; `names` are those of the classes.
+
+        Of many classes it has those with the most mistakes.
+        """
         _, labels, logits = self._labelled(validation, axis)
         counts = np.zeros((len(names), len(names)), np.int64)
         np.add.at(counts, (labels, logits.argmax(1)), 1)
-        return pictures.confusion(counts, names)
+        if len(names) > _CLASSES:
+            mistakes = counts.sum(0) + counts.sum(1) - 2 * counts.diagonal()
+            chosen = np.sort(np.argsort(-mistakes, kind="stable")[:_CLASSES])
+            shown = tuple(names[number] for number in chosen.tolist())
+            return pictures.confusion(counts[np.ix_(chosen, chosen)], shown, counts[chosen].sum(1))
+        return pictures.confusion(counts, names, counts.sum(1))
 
     def worst(self, validation: Validation, axis: str, names: tuple[str, ...]) -> np.ndarray | None:
         """The wrong predictions of highest probability, with labels and keys; None when all are right."""

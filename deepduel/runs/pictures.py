@@ -1,7 +1,7 @@
 """Pictures for TensorBoard, drawn with Pillow: uint8 [1, H, W, 3].
 
-TensorBoard shows a picture about 350 pixels wide until it is clicked on: text must be legible at two thirds
-of its size.
+TensorBoard shows a picture about 350 pixels wide until it is clicked on: text must be legible at little more
+than half its size.
 """
 
 import bisect
@@ -12,10 +12,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tfrecords_tools.terminal import escaped
 
-_TILE = 168  # pixels, side of an image in a grid
-_FONT = 14
-_LINE = 17
-_CELL = 96
+_TILE = 200  # pixels, side of an image in a grid
+_FONT = 19
+_LINE = 23
+_SIDE = 600  # pixels, of the cells of a confusion matrix together, at least
+_CELL = 48  # pixels, of one of them, at least
 _MOST_LETTERS = 1_000  # that a line of text is measured for; no picture has room for as many
 
 
@@ -43,27 +44,55 @@ def captioned(images: np.ndarray, captions: Sequence[tuple[str, ...]], *, column
     return np.asarray(canvas)[None]
 
 
-def confusion(counts: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
-    """A table of counts int [true class, predicted class], darker the larger a cell's share of its row."""
-    font = ImageFont.load_default(_FONT)
-    names = tuple(_cut(name, 4 * _CELL, font) for name in names)
-    margin = 12 + max(int(font.getlength(name)) for name in names)
-    side = len(names) * _CELL
-    canvas = Image.new("RGB", (margin + side + 2, side + 2 * _LINE + 12), "white")
+def confusion(counts: np.ndarray, names: tuple[str, ...], totals: np.ndarray) -> np.ndarray:
+    """A table of counts int [true class, predicted class], darker the larger a cell's share of its row.
+
+    Args:
+      totals: int [true class], images of each class, of which the shares are.
+    """
+    cell = max(_CELL, -(-_SIDE // len(names)))
+    size = min(max(cell // 7, 15), 28)
+    font, line = ImageFont.load_default(size), size * 5 // 4
+    names = tuple(_cut(name, _SIDE // 2, font) for name in names)
+    longest = 12 + max(int(font.getlength(name)) for name in names)
+    upright = longest > cell
+    left, top = longest + line + 8, 2 * line + 6 + (longest if upright else line)
+    side = len(names) * cell
+    canvas = Image.new("RGB", (left + side + 2, top + side + 2), "white")
     draw = ImageDraw.Draw(canvas)
-    draw.text((4, 2), "true \\ predicted", "black", font)
-    for row, name in enumerate(names):
-        top = 2 * _LINE + 6 + row * _CELL
-        draw.text((4, top + _CELL // 2 - 9), name, "black", font)
-        draw.text((margin + row * _CELL + 4, _LINE + 4), _cut(name, _CELL - 8, font), "black", font)
-        total = max(int(counts[row].sum()), 1)
-        for column, count in enumerate(counts[row].tolist()):
-            left, share = margin + column * _CELL, count / total
-            shade = tuple(round(255 - share * (255 - part)) for part in (8, 69, 148))
-            draw.rectangle((left, top, left + _CELL - 2, top + _CELL - 2), shade, "gray")
-            text, ink = f"{count:,}\n{share:.1%}", "white" if share > 0.5 else "black"
-            draw.multiline_text((left + 8, top + _CELL // 2 - 18), text, ink, font)
+    draw.text((left + side / 2, 4), "predicted class", "black", font, anchor="ma")
+    _upwards(canvas, "true class", 2, top + side / 2 + font.getlength("true class") / 2, font)
+    for number, name in enumerate(names):
+        middle = (number + 0.5) * cell
+        draw.text((left - 6, top + middle), name, "black", font, anchor="rm")
+        if upright:
+            _upwards(canvas, name, left + middle - line / 2, top - 4, font)
+        else:
+            draw.text((left + middle, top - 6), name, "black", font, anchor="ms")
+    for row, column in np.ndindex(counts.shape):
+        count, share = int(counts[row, column]), float(counts[row, column] / max(totals[row], 1))
+        x, y = left + column * cell, top + row * cell
+        shade = tuple(round(255 - share * (255 - part)) for part in (8, 69, 148))
+        draw.rectangle((x, y, x + cell - 2, y + cell - 2), shade, "lightgray")
+        text = f"{count:,}\n{share:.1%}" if cell >= 4 * line else f"{count}" if count else ""
+        ink = "white" if share > 0.5 else "black"
+        draw.multiline_text((x + cell / 2, y + cell / 2), text, ink, font, anchor="mm", align="center")
     return np.asarray(canvas)[None]
+
+
+def _upwards(
+    canvas: Image.Image,
+    text: str,
+    left: float,
+    bottom: float,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    """Writes a text from below to above."""
+    height = int(font.getbbox("Äg")[3]) + 1
+    strip = Image.new("RGB", (int(font.getlength(text)) + 2, height), "white")
+    ImageDraw.Draw(strip).text((0, 0), text, "black", font)
+    turned = strip.transpose(Image.Transpose.ROTATE_90)
+    canvas.paste(turned, (round(left), round(bottom) - turned.height))
 
 
 def _cut(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

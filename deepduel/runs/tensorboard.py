@@ -1,12 +1,18 @@
 """What TensorBoard shows of a run; the horizontal axis is the number of images seen.
 
-train/…       once a second: per task loss, accuracy, auc, skipped_steps, learning_rate, loss_scale; and
-              images_per_second, input_wait_share, memory_gb
-epoch/…       all columns of history.csv
-augmented/…   per task: augmented training images with labels and keys
-confusion/…   per task and epoch: the confusion matrix of the validation
-mistakes/…    per task and epoch: the most confident wrong predictions, with labels and keys
-flags         as text, and as hyperparameters of the HPARAMS page
+Runs: `train` and `validation`, whose tags are the same where they measure the same, and `.` for what
+`run_description` writes once.
+
+epoch_MEASURE/TASK        accuracy, loss, roc_auc, skipped_steps of each epoch, of training and of validation
+epoch_speed/…             seconds, images_per_second, input_wait_share, left_out (images that do not decode)
+step_MEASURE/TASK         once a second: running means since the epoch began
+learning_rate/TASK        once a second, and loss_scale/TASK
+speed/…                   once a second: images_per_second, input_wait_share, memory_gb, left_out
+training_images/TASK      augmented training images with labels and keys
+validation_confusion/TASK per epoch: the confusion matrix
+validation_mistakes/TASK  per epoch: the most confident wrong predictions, with labels and keys
+
+TensorBoard sorts the cards by these names: what matters first begins with "epoch".
 """
 
 import math
@@ -17,12 +23,11 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorboard.plugins.hparams import api as hparams
 
 from deepduel.augmentation import mixing
 from deepduel.augmentation.transform import augment
 from deepduel.decoding.split import Split
-from deepduel.runs import event_files, pictures
+from deepduel.runs import event_files, pictures, run_description
 from deepduel.runs.mistakes import Mistakes
 from deepduel.training import devices, loss_scaling
 from deepduel.training.trainer import MultiTaskTrainer
@@ -30,11 +35,12 @@ from tfrecords_tools.format import records as record_format
 
 SECONDS_BETWEEN_POINTS = 1.0  # more would cost throughput and show nothing more
 _SAMPLES = 12
-_TABLE = 40  # classes; a larger confusion matrix cannot be read
+_MEASURES = {"auc": "roc_auc"}  # measure in the logs: in tags, which sort behind accuracy and loss
+_RUNS = TRAIN, VALIDATION = "train", "validation"
 
 
 class Board(keras.callbacks.Callback):
-    """Writes `folder`, with one writer for the entire session."""
+    """Writes `folder` and its subfolders `train` and `validation`, with one writer each for the session."""
 
     def __init__(
         self,
@@ -54,34 +60,23 @@ class Board(keras.callbacks.Callback):
         self._batch_size = batch_size
         self._epoch_images = images
         self._mistakes = mistakes
-        self._writer: Any = None
+        self._writers: dict[str, Any] = {}
 
     def start(self, epoch: int, step: int) -> None:
         """Opens the files; points that an earlier session wrote after this position are removed."""
-        begun = epoch or step
-        event_files.forget_after(self._folder, self._images_seen(epoch, step) if begun else -1)
-        self._writer = tf.summary.create_file_writer(str(self._folder))
+        last = self._images_seen(epoch, step) if epoch or step else -1
+        for name in ("", *_RUNS):
+            event_files.forget_after(self._folder / name, last)
+            self._writers[name] = tf.summary.create_file_writer(str(self._folder / name))
 
     def describe(self, flags: str, split: Split, batches: tf.data.Dataset) -> None:
-        """Writes what is shown once per run: the flags and augmented images."""
-        values = _hyperparameters(flags)
-        with self._writer.as_default(step=0):
-            tf.summary.text("flags", "\n".join(f"    {line}" for line in flags.splitlines()))
-            # Without this list TensorBoard would look for the metrics in subfolders of the logdir only.
-            hparams.hparams_config(
-                hparams=[hparams.HParam(name) for name in values],
-                metrics=[
-                    hparams.Metric(f"epoch/val_{task.name}_{measure}", display_name=f"{task.name} {measure}")
-                    for task in self._trainer.tasks
-                    for measure in ("accuracy", "auc", "loss")
-                ],
-            )
-            hparams.hparams(values)
+        """Writes what is shown once per run: its description, and augmented images."""
+        run_description.write(self._writers[""], flags, self._trainer.tasks)
         batch = next(iter(batches.take(1)))
         images, seeds = batch["images"][:_SAMPLES], batch["seeds"][:_SAMPLES]
         records = batch["records"][:_SAMPLES].numpy().tolist()
         keys = [record_format.key_text(split.key(record)) for record in records]
-        with self._writer.as_default(step=0):
+        with self._writers[TRAIN].as_default(step=0):
             for task in self._trainer.tasks:
                 shown = augment(images, seeds, task.augmentation, task.size)
                 if task.mixing:
@@ -91,7 +86,7 @@ class Board(keras.callbacks.Callback):
                 names = [task.model.classes[label] if label >= 0 else "no label" for label in labels]
                 captions = list(zip(names, keys, strict=True))
                 pixels = np.clip(np.rint(shown.numpy()), 0, 255).astype(np.uint8)
-                tf.summary.image(f"augmented/{task.name}", pictures.captioned(pixels, captions))
+                tf.summary.image(f"training_images/{task.name}", pictures.captioned(pixels, captions))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch
@@ -103,45 +98,57 @@ class Board(keras.callbacks.Callback):
             return
         waited = self._trainer.progress.input_seconds - self._waited
         images = self._images_seen(self._epoch, self._trainer.progress.steps_done)
-        points = {name: float(value) for name, value in (logs or {}).items()} | self._rates()
-        points["images_per_second"] = (images - self._images_seen(self._epoch, self._step)) / elapsed
-        points["input_wait_share"] = waited / elapsed
-        points["memory_gb"] = devices.memory_in_use() / 1e9
-        self._write("train", points, images)
+        points = {self._tag("step", name): float(value) for name, value in (logs or {}).items()}
+        points |= self._rates()
+        points["speed/images_per_second"] = (images - self._images_seen(self._epoch, self._step)) / elapsed
+        points["speed/input_wait_share"] = waited / elapsed
+        points["speed/memory_gb"] = devices.memory_in_use() / 1e9
+        self._write(TRAIN, points, images)
         self._mark(self._trainer.progress.steps_done)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         images = (epoch + 1) * self._epoch_images
-        self._write("epoch", {name: float(value) for name, value in (logs or {}).items()}, images)
-        with self._writer.as_default(step=images):
+        points: dict[str, dict[str, float]] = {run: {} for run in _RUNS}
+        for name, value in (logs or {}).items():
+            run = VALIDATION if name.startswith("val_") else TRAIN
+            points[run][self._tag("epoch", name.removeprefix("val_"))] = float(value)
+        with self._writers[VALIDATION].as_default(step=images):
             for task in self._trainer.running:
                 about = self._trainer.progress.validation, task.name, task.model.classes
-                if task.classes <= _TABLE:
-                    tf.summary.image(f"confusion/{task.name}", self._mistakes.confusion(*about))
+                tf.summary.image(f"validation_confusion/{task.name}", self._mistakes.confusion(*about))
                 worst = self._mistakes.worst(*about)
                 if worst is not None:
-                    tf.summary.image(f"mistakes/{task.name}", worst)
-        self._writer.flush()
+                    tf.summary.image(f"validation_mistakes/{task.name}", worst)
+        for run in _RUNS:
+            self._write(run, points[run], images)
 
     def close(self) -> None:
         """Closes the files, if they are open."""
-        if self._writer is not None:
-            self._writer.close()
+        for writer in self._writers.values():
+            writer.close()
 
-    def _write(self, group: str, points: dict[str, float], images: int) -> None:
-        with self._writer.as_default(step=images):
-            for name, value in points.items():
+    def _tag(self, period: str, name: str) -> str:
+        """The tag of a column of the logs, whose names are TASK_MEASURE or of the whole run."""
+        for task in sorted(self._trainer.tasks, key=lambda task: -len(task.name)):
+            if name.startswith(f"{task.name}_"):
+                measure = name.removeprefix(f"{task.name}_")
+                return f"{period}_{_MEASURES.get(measure, measure)}/{task.name}"
+        return f"epoch_speed/{name}" if period == "epoch" else f"speed/{name}"
+
+    def _write(self, run: str, points: dict[str, float], images: int) -> None:
+        with self._writers[run].as_default(step=images):
+            for tag, value in points.items():
                 if math.isfinite(value):  # an AUC of one class
-                    tf.summary.scalar(f"{group}/{name}", value)
-        self._writer.flush()  # so that a killed process leaves no gap
+                    tf.summary.scalar(tag, value)
+        self._writers[run].flush()  # so that a killed process leaves no gap
 
     def _rates(self) -> dict[str, float]:
         points = {}
         for task in self._trainer.running:
-            points[f"{task.name}_learning_rate"] = float(task.optimizer.learning_rate.numpy())
+            points[f"learning_rate/{task.name}"] = float(task.optimizer.learning_rate.numpy())
             scale = loss_scaling.scale_of(task.optimizer)
             if scale is not None:
-                points[f"{task.name}_loss_scale"] = scale
+                points[f"loss_scale/{task.name}"] = scale
         return points
 
     def _images_seen(self, epoch: int, step: int) -> int:
@@ -184,18 +191,3 @@ class Profile(keras.callbacks.Callback):
                 f"pip install xprof, then tensorboard --logdir={self._folder}",
                 flush=True,
             )
-
-
-def _hyperparameters(flags: str) -> dict[str, str | float]:
-    """{flag: value} of a flagfile; several values of one flag are joined with spaces."""
-    values: dict[str, str | float] = {}
-    for line in flags.splitlines():
-        if line.startswith("--") and "=" in line:
-            name, _, value = line.removeprefix("--").partition("=")
-            values[name] = f"{values[name]} {value}" if name in values else value
-    for name, text in values.items():
-        try:
-            values[name] = float(text)
-        except ValueError:
-            continue
-    return values

@@ -1,12 +1,15 @@
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
 
 from deepduel import train
 from deepduel.decoding.image import DecodeOptions, libraries
@@ -51,15 +54,50 @@ def test_best_is_the_epoch_with_the_best_validation_accuracy(toy_run):
         assert (toy_run / task / "best.keras").read_bytes() == best.read_bytes()
 
 
-def test_tensorboard_has_scalars_samples_and_flags(toy_run):
-    events = EventAccumulator(str(toy_run / "tensorboard"), size_guidance={"tensors": 0})
+def _events(toy_run, run):
+    events = EventAccumulator(str(toy_run / "tensorboard" / run), size_guidance={"tensors": 0})
     events.Reload()
+    return events
+
+
+def test_tensorboard_has_training_and_validation_under_the_same_tags(toy_run):
+    train_events, validation = _events(toy_run, "train"), _events(toy_run, "validation")
+    shared = {f"epoch_{measure}/{task}" for measure in ("accuracy", "loss", "roc_auc")
+              for task in ("category", "authenticity")}  # fmt: skip
+    assert shared <= set(train_events.Tags()["tensors"]) & set(validation.Tags()["tensors"])
+    assert {"training_images/category", "epoch_speed/images_per_second"} <= set(
+        train_events.Tags()["tensors"]
+    )
+    assert {"validation_confusion/category", "epoch_speed/left_out"} <= set(validation.Tags()["tensors"])
+    accuracy = validation.Tensors("epoch_accuracy/category")
+    assert [point.step for point in accuracy] == [168, 336]
+    written = [float(tf.make_ndarray(point.tensor_proto)) for point in accuracy]
+    stored = [float(row["val_category_accuracy"]) for row in history_rows(toy_run)]
+    assert written == pytest.approx(stored)
+
+
+def test_tensorboard_describes_the_run_once(toy_run):
+    events = _events(toy_run, ".")
     tags = set(events.Tags()["tensors"])
-    assert {"epoch/category_loss", "epoch/val_authenticity_accuracy", "epoch/images_per_second"} <= tags
-    assert {"augmented/category", "augmented/authenticity", "flags"} <= tags
-    assert {"epoch/val_category_auc", "confusion/category"} <= tags
-    assert {"_hparams_/session_start_info", "_hparams_/experiment"} <= tags
-    assert [point.step for point in events.Tensors("epoch/category_loss")] == [168, 336]
+    assert {"about", "flags", "custom_scalars__config__"} <= tags
+    about = events.Tensors("about")[0].tensor_proto.string_val[0].decode()
+    named = set(re.findall(r"`([a-z_]+)/(?:TASK|…)`", about))
+    for run in ("train", "validation"):
+        groups = {tag.partition("/")[0] for tag in _events(toy_run, run).Tags()["tensors"]}
+        assert groups - {"step_roc_auc", "step_skipped_steps"} <= named, "a card that is not explained"
+    layers = {node.name for node in tf.compat.v1.GraphDef.FromString(events.Graph().SerializeToString()).node}
+    assert {"category/probabilities", "authenticity/probabilities"} <= layers
+
+
+def test_tensorboard_lists_flags_that_differ_from_their_defaults_first(toy_run):
+    content = _events(toy_run, ".").SummaryMetadata("_hparams_/experiment").plugin_data.content
+    experiment = metadata.parse_experiment_plugin_data(content)
+    differing = {info.name for info in experiment.hparam_infos if info.differs}
+    assert {"backbone", "batch_size", "epochs"} <= differing
+    assert not {"workdir", "data_dir", "schedule", "seed"} & differing
+    tags = [metric.name.tag for metric in experiment.metric_infos]
+    assert set(tags) <= set(_events(toy_run, "validation").Tags()["tensors"])
+    assert {metric.name.group for metric in experiment.metric_infos} == {"validation"}
 
 
 def test_train_flags_reproduces_the_run(toy_run):

@@ -100,12 +100,14 @@ def test_a_crash_costs_nothing(toy_shards, whole_run, tmp_path, monkeypatch, cra
         patch.setattr(Checkpoint, "on_train_batch_end", on_train_batch_end)
         assert run_command(train, *words) == 0
     assert_same_run(tmp_path / "run", whole_run)
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"), size_guidance={"tensors": 0})
-    events.Reload()
-    points = {tag: [point.step for point in events.Tensors(tag)] for tag in events.Tags()["tensors"]}
-    assert points["train/category_loss"] == [60, 120, 168, 228, 288, 336]
-    assert points["epoch/val_category_auc"] == [168, 336]
-    assert points["flags"] == [0]
+    points = {}
+    for name in (".", "train", "validation"):
+        events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / name), size_guidance={"tensors": 0})
+        events.Reload()
+        points[name] = {tag: [at.step for at in events.Tensors(tag)] for tag in events.Tags()["tensors"]}
+    assert points["train"]["step_loss/category"] == [60, 120, 168, 228, 288, 336]
+    assert points["validation"]["epoch_roc_auc/category"] == [168, 336]
+    assert points["."]["flags"] == [0]
 
 
 def test_sigkill_and_sigterm_cost_nothing(toy_shards, whole_run, tmp_path):
