@@ -22,6 +22,7 @@ from deepduel.runs.length import RunLength
 from deepduel.runs.options import RunOptions, TaskOptions
 from deepduel.training import loss_scaling, transfer
 from deepduel.training.optimizer_options import OptimizerOptions
+from deepduel.training.passes import Passes
 from tfrecords_tools.errors import UsageError
 
 train, validation = (Split(sys.argv[1], name) for name in ("train", "validation"))
@@ -45,6 +46,7 @@ def fit(count):
     ]
     trainer = build.trainer(options(count), tasks, train)
     assert trainer.strategy.num_replicas_in_sync == int(count)
+    trainer.passes = Passes(compiled=sys.argv[2] == "xla")
     history = trainer.fit(
         pipeline.train_batches(train, reading, order.Position(3)), steps_per_epoch=3, epochs=2,
         validation_data=pipeline.eval_batches(validation, reading), shuffle=False, verbose=0,
@@ -70,9 +72,10 @@ except UsageError as error:
 
 
 @pytest.mark.slow
-def test_two_devices_train_to_the_weights_of_one(toy_shards):
+@pytest.mark.parametrize("networks", ["plain", pytest.param("xla", marks=pytest.mark.scale)])
+def test_two_devices_train_to_the_weights_of_one(toy_shards, networks):
     """Frozen and trained backbones, dropout, clipping, averages, loss scaling; metrics too."""
-    words = [sys.executable, "-c", PROGRAM, str(toy_shards)]
+    words = [sys.executable, "-c", PROGRAM, str(toy_shards), networks]
     done = subprocess.run(words, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]
     lines = done.stdout.splitlines()
