@@ -62,6 +62,14 @@ class Keys:
     def __init__(self) -> None:
         self._hashes: set[int] = set()
 
+    def own(self, value: Any) -> bytes | None:
+        """A key that a source gives an image; None for what is none, and for one that comes twice."""
+        key = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+        if not isinstance(key, bytes) or member_names.to_key(key) != (key, "") or _hash(key) in self._hashes:
+            return None
+        self._hashes.add(_hash(key))
+        return key
+
     def key(self, values: Mapping[str, str], name: str, position: str, data: bytes) -> bytes:
         """A key for an image.
 

@@ -93,10 +93,7 @@ class Parquet(labelled.Labelled):
                     values[axis] = label
         except ValueError as error:
             problem = str(error)
-        if isinstance(row.get(KEY), str | bytes):
-            key = row[KEY].encode("utf-8", "surrogateescape") if isinstance(row[KEY], str) else row[KEY]
-        else:
-            key = keys.key(values, path or "", position, data or b"")
+        key = keys.own(row.get(KEY)) or keys.key(values, path or "", position, data or b"")
         if data is None:
             problem = problem or (
                 "the row has no image"
@@ -125,7 +122,7 @@ class Parquet(labelled.Labelled):
             batches = file.iter_batches(batch_size=_ROWS, columns=columns, use_threads=False)
             yield from itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
         except (pyarrow.ArrowException, OSError, ValueError) as error:
-            raise DataError(f"{self._files.names[number]}: not a sound Parquet file ({error})") from error
+            raise _unsound(self._files.names[number], error) from error
 
     def _open(self, number: int) -> Any:
         try:
@@ -138,7 +135,12 @@ class Parquet(labelled.Labelled):
                 self._files.open(number), buffer_size=1 << 20, pre_buffer=False
             )
         except (pyarrow.ArrowException, OSError, ValueError) as error:
-            raise DataError(f"{self._files.names[number]}: not a sound Parquet file ({error})") from error
+            raise _unsound(self._files.names[number], error) from error
+
+
+def _unsound(name: str, error: Exception) -> DataError:
+    reason = " ".join(str(error).split())  # Arrow's messages have several lines, and bytes of the file
+    return DataError(f"{name}: not a sound Parquet file ({reason.encode('unicode_escape').decode()})")
 
 
 def _image_column(schema: Any, name: str) -> str:

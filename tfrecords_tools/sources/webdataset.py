@@ -94,12 +94,10 @@ class WebDataset(labelled.Labelled):
         fields = _document(sample)
         split = labelled.split_value(fields.get(SPLIT), self._splits[file], self._files.names[file])
         values = {SPLIT: split, **labels}
-        if isinstance(fields.get(KEY), str) and isinstance(fields.get("labels"), dict):
-            key = fields[KEY].encode("utf-8", "surrogateescape")
-        else:
-            stem = pathlib.PurePosixPath(self._files.names[file]).name.partition(".")[0]
-            name = f"{sample.name.decode('utf-8', 'surrogateescape')}.{end}"
-            key = keys.key(values, name, f"{stem}-{count:06d}", b"")
+        stem = pathlib.PurePosixPath(self._files.names[file]).name.partition(".")[0]
+        name = f"{sample.name.decode('utf-8', 'surrogateescape')}.{end}"
+        own = keys.own(fields.get(KEY)) if isinstance(fields.get("labels"), dict) else None
+        key = own or keys.key(values, name, f"{stem}-{count:06d}", b"")
         place = member.entry.place if keep is None else 0
         if keep is not None and not problem and member.entry.size <= MAX_FILE_BYTES:
             place = keep(sample.data)
