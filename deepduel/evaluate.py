@@ -2,7 +2,8 @@
 
     python -m deepduel.evaluate --workdir=RUN --data_dir=SHARDS
 
-writes report.html (with --format=pdf report.pdf too), metrics.json and predictions.csv into
+writes report.html, metrics.json and predictions.csv (with --format=pdf also
+report.pdf, with --label_check also doubted_labels.csv) into
 RUN/evaluation/SPLIT/, or RUN/evaluation/DATA-SPLIT/ for a data set that the
 run was not trained on; --name gives the folder another name. Every record is
 evaluated exactly once, whatever the batch size, and the metrics are

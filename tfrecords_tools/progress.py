@@ -1,16 +1,28 @@
-"""Progress for whatever takes longer than two seconds: a bar in a terminal, plain lines elsewhere.
+"""Progress for whatever takes longer than two seconds.
 
 with progress.Progress("converting", total=5200) as bar:
     bar.update(images_done, "3 rejected")
+
+In a terminal it is a bar, or what a narrow one has room for; in a notebook one output that is updated, and
+saved in its last state; in a pipe or a file lines, fewer the longer it takes.
 """
 
+import html
+import os
 import sys
 import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
 QUIET_SECONDS = 2.0  # nothing is shown for a task that ends sooner
-LINE_SECONDS = 5.0  # between two lines when the output is a file or a pipe
+LINE_SECONDS = 5.0  # between two lines when the output is a file or a pipe, at first
+MOST_LINE_SECONDS = 60.0  # and after ten minutes
+CELL_SECONDS = 1.0  # between two updates in a notebook
+NARROW = 72  # columns of a terminal that has no room for a bar
+_NARROW_FORMATS = {
+    True: "{desc} {percentage:.0f}% {remaining} left{postfix}",
+    False: "{desc} {n_fmt}{postfix}",
+}
 
 
 class Progress:
@@ -20,7 +32,7 @@ class Progress:
       title: what is being done, for example "converting".
       total: how many units there are; None if unknown.
       unit: of `total`, for example "images", "steps".
-      stream: where to show it; default: standard error.
+      stream: where to show it; default: standard error, or the output of a notebook's cell.
       clock: seconds, rising; for tests.
     """
 
@@ -28,6 +40,8 @@ class Progress:
                  stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic):  # fmt: skip
         self._title, self._total, self._unit = title, total, unit
         self._stream = sys.stderr if stream is None else stream
+        self._display: Any = _notebook_display() if stream is None else None
+        self._cell: Any = None  # the handle of what a notebook displays
         self._clock = clock
         self._start = clock()
         self._line_time = self._start + QUIET_SECONDS - LINE_SECONDS
@@ -51,10 +65,15 @@ class Progress:
         self._done, self._note = done, note
         if self._clock() - self._start < QUIET_SECONDS:
             return
-        if _is_terminal(self._stream):
+        now = self._clock()
+        if self._display is not None:
+            if self._cell is None or now - self._line_time >= CELL_SECONDS:
+                self._line_time = now
+                self._update_cell()
+        elif _is_terminal(self._stream):
             self._draw()
-        elif self._clock() - self._line_time >= LINE_SECONDS:
-            self._line_time = self._clock()
+        elif now - self._line_time >= min(max(LINE_SECONDS, (now - self._start) / 10), MOST_LINE_SECONDS):
+            self._line_time = now
             self._line()
 
     def close(self) -> None:
@@ -63,11 +82,16 @@ class Progress:
             self._draw()
             self._bar.close()
             self._bar = None
+        elif self._cell is not None:
+            self._update_cell()
+            self._cell = None
         elif self._shown and self._done != self._shown_done:
             self._line()
         self._shown = False
 
     def _draw(self) -> None:
+        narrow = _columns(self._stream) < NARROW
+        bar_format = _NARROW_FORMATS[self._total is not None] if narrow else None
         if self._bar is None:
             import tqdm  # slow to import
 
@@ -75,20 +99,34 @@ class Progress:
             self._bar = tqdm.tqdm(
                 total=self._total, desc=self._title, unit=f" {self._unit}", initial=self._first,
                 file=self._stream, dynamic_ncols=True, mininterval=0.2,
+                bar_format=bar_format,
             )  # fmt: skip
             self._bar.start_t -= self._clock() - self._start
+        self._bar.bar_format = bar_format
         self._bar.set_postfix_str(self._note, refresh=False)
         self._bar.update(self._done - self._bar.n)
 
+    def _update_cell(self) -> None:
+        text = self._text()
+        bar = f'<progress value="{self._done}" max="{self._total}"></progress> ' if self._total else ""
+        content = {"text/plain": text, "text/html": f"{bar}<code>{html.escape(text)}</code>"}
+        if self._cell is None:
+            self._cell = self._display(content, raw=True, display_id=True)
+        else:
+            self._cell.update(content, raw=True)
+
     def _line(self) -> None:
         self._shown, self._shown_done = True, self._done
+        print(self._text(), file=self._stream, flush=True)
+
+    def _text(self) -> str:
         elapsed = max(self._clock() - self._start, 1e-9)
         rate = (self._done - self._first) / elapsed
         amount = f"{self._done:,}" if self._total is None else f"{self._done:,} of {self._total:,}"
         words = [f"{self._title}: {amount} {self._unit}", f"{per_second(rate)}/s"]
         if self._total and rate and self._done < self._total:
             words.append(f"{duration((self._total - self._done) / rate)} left")
-        print(", ".join([*words, *([self._note] if self._note else [])]), file=self._stream, flush=True)
+        return ", ".join([*words, *([self._note] if self._note else [])])
 
 
 def per_second(rate: float) -> str:
@@ -111,3 +149,22 @@ def _is_terminal(stream: TextIO) -> bool:
         return stream.isatty()
     except (AttributeError, ValueError):  # no stream at all, or a closed one
         return False
+
+
+def _columns(stream: TextIO) -> int:
+    """Columns of a terminal; many where that cannot be told."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or sys.maxsize
+    except (AttributeError, OSError, ValueError):
+        return sys.maxsize
+
+
+def _notebook_display() -> Callable[..., Any] | None:
+    """The function that displays something below a notebook's cell; None outside of notebooks."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if getattr(shell, "kernel", None) is None:
+        return None
+    from IPython.display import display
+
+    return display

@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 _SHOWN = {"\n", "\r", "\t"}  # control characters of our own output: lines, progress bars, tables
@@ -37,6 +37,16 @@ def word_cell(word: str) -> str:
 def plain_word(cell: str) -> str:
     """The word that `word_cell` made the cell of."""
     return cell[1:] if cell.startswith("'") and _is_formula(cell[1:]) else cell
+
+
+def joined(parts: Sequence[str]) -> str:
+    """Parts of a line to print: on one line, or below one another in a terminal too narrow for it."""
+    line = " | ".join(parts)
+    try:
+        columns = os.get_terminal_size(sys.stdout.fileno()).columns
+    except (AttributeError, OSError, ValueError):
+        return line
+    return line if len(line) <= columns or not columns else "\n  ".join(parts)
 
 
 def _is_formula(text: str) -> bool:

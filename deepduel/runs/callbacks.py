@@ -12,6 +12,7 @@ import keras
 
 from deepduel.decoding.split import Split
 from deepduel.training.trainer import MultiTaskTrainer
+from tfrecords_tools import terminal
 from tfrecords_tools.progress import Progress, duration, per_second
 
 Logs = dict[str, Any]
@@ -57,7 +58,7 @@ class Clock(keras.callbacks.Callback):
 
 
 class Console(keras.callbacks.Callback):
-    """Shows progress during an epoch, and one line per epoch of up to 100 columns."""
+    """Shows progress during an epoch, and one line per epoch, or several in a narrow terminal."""
 
     def __init__(
         self,
@@ -110,7 +111,7 @@ class Console(keras.callbacks.Callback):
         if any(counts.values()):
             images = " and ".join(f"{count:,} {split} images" for split, count in counts.items() if count)
             parts.append(f"{images} cannot be decoded and are left out")
-        print(" | ".join(parts), flush=True)
+        print(terminal.joined(parts), flush=True)
 
     def _numbered(self) -> str:
         epochs = self._epochs()
