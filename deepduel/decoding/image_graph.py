@@ -18,15 +18,15 @@ def decode_image(
     data: tf.Tensor,
     options: DecodeOptions,
     encodings: Collection[str],
-    raw_size: tuple[int, int] | None,
+    one_size: tuple[int, int] | None,
     seed: tuple[tf.Tensor, tf.Tensor] | None = None,
 ) -> tf.Tensor:
-    """Decodes an image in a graph.
+    """Decodes an image in a graph, with no more branches than the data set's images need.
 
     Args:
       data: the encoded image, string [].
       encodings: those it may have: "jpeg", and "png" or "raw".
-      raw_size: (height, width) of raw images.
+      one_size: (height, width) of all images; None where they differ.
       seed: two int64 scalars from which fit "native" draws its crop; None: the centre.
 
     Returns:
@@ -35,8 +35,15 @@ def decode_image(
     height, width = options.size
 
     def jpeg() -> tf.Tensor:
-        shape = _require_few_pixels(tf.io.extract_jpeg_shape(data)[:2])
-        shape = _require_few_scans(data, shape)
+        shape = tf.io.extract_jpeg_shape(data)[:2]
+        if one_size is not None and one_size[0] * one_size[1] <= MAX_PIXELS:
+            same = tf.debugging.Assert(
+                tf.reduce_all(shape == one_size), ["another size than recorded", shape]
+            )
+            with tf.control_dependencies([same]):
+                shape = _require_few_scans(data, tf.constant(one_size))
+            return decoded(shape, decoding_image.scale(*one_size, options))
+        shape = _require_few_scans(data, _require_few_pixels(shape))
         ratios = tf.cast(shape, tf.float64) / tf.constant([height, width], tf.float64)
         ratio = tf.reduce_min(ratios) if options.fit == "crop" else tf.reduce_max(ratios)
         least = {scale: scale * decoding_image.margin(options) for scale in decoding_image.SCALES}
@@ -45,20 +52,26 @@ def decode_image(
 
     def decoded(shape: tf.Tensor, scale: int) -> tf.Tensor:
         method = "INTEGER_FAST" if options.fast else "INTEGER_ACCURATE"
-        image = tf.io.decode_jpeg(
-            data, channels=3, ratio=scale, dct_method=method, fancy_upscaling=not options.fast
-        )
+        with tf.control_dependencies([shape]):  # its checks come first
+            image = tf.io.decode_jpeg(
+                data, channels=3, ratio=scale, dct_method=method, fancy_upscaling=not options.fast
+            )
+        if one_size == options.size:
+            return image
         return _resize(image, options, seed, full=shape, scale=scale)
 
     def other() -> tf.Tensor:
-        if raw_size is not None and set(encodings) - {"jpeg"} == {"raw"}:
-            image = tf.reshape(tf.io.decode_raw(data, tf.uint8), (*raw_size, 3))
+        if one_size is not None and set(encodings) - {"jpeg"} == {"raw"}:
+            image = tf.reshape(tf.io.decode_raw(data, tf.uint8), (*one_size, 3))
         else:
             image = tf.io.decode_png(_require_small_png(data), channels=3)
         return _resize(image, options, seed, full=tf.shape(image)[:2], scale=1)
 
-    is_jpeg = tf.strings.substr(data, 0, 2) == b"\xff\xd8"
-    return tf.ensure_shape(tf.cond(is_jpeg, jpeg, other), (height, width, 3))
+    if set(encodings) == {"jpeg"}:
+        image = jpeg()  # the operation that reads its size refuses what is none
+    else:
+        image = tf.cond(tf.strings.substr(data, 0, 2) == b"\xff\xd8", jpeg, other)
+    return tf.ensure_shape(image, (height, width, 3))
 
 
 def _require_few_pixels(shape: tf.Tensor) -> tf.Tensor:

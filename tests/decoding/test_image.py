@@ -179,6 +179,19 @@ def test_bombs_are_refused_wherever_images_are_decoded():
     for data in in_graph:
         with pytest.raises(tf.errors.InvalidArgumentError):
             decode_image(tf.constant(data), decoding, ("jpeg", "png"), None)
+        for one_size in (None, (8, 8), (60_000, 60_000)):
+            with pytest.raises(tf.errors.InvalidArgumentError):
+                decode_image(tf.constant(data), decoding, ("jpeg",), one_size)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "native"])
+@pytest.mark.parametrize("size", [(60, 50), (20, 24), (200, 150), (220, 160)])
+def test_a_graph_for_one_size_gives_the_pixels_of_a_graph_for_any(size, fit):
+    data, decoding = tf.constant(jpeg(photo(200, 150))), DecodeOptions(size, fit)
+    any_size = decode_image(data, decoding, ("jpeg", "png"), None)
+    np.testing.assert_array_equal(decode_image(data, decoding, ("jpeg",), (200, 150)), any_size)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="another size than recorded"):
+        decode_image(data, decoding, ("jpeg",), (150, 200))
 
 
 def jpeg_of_sides(side: int) -> bytes:
