@@ -12,9 +12,12 @@ one of them, and the later one wins:
     --backbone=efficientnetv2s --backbone=category=xception
 """
 
+import contextlib
 import functools
+import os
 import pathlib
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -23,6 +26,10 @@ from deepduel.callable_module import make_callable
 from deepduel.runs import choices, held_out, run_options, task_flags, train_flags
 from tfrecords_tools import cli
 from tfrecords_tools.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from deepduel.runs.options import RunOptions, TaskOptions
+    from deepduel.runs.training_state import State
 
 FLAGS = flags.FlagValues()
 train_flags.define(FLAGS)
@@ -35,7 +42,7 @@ def main(options: flags.FlagValues, typed: str | None = None) -> int:
       options: the parsed flags.
       typed: the command line, to be repeated in order to resume; by default one with the run's train.flags.
     """
-    from deepduel.runs.options import check_sharing
+    from deepduel.runs.options import check_cluster, check_sharing
 
     axes = _axes(options)
     held_out.set_splits(options)
@@ -45,24 +52,23 @@ def main(options: flags.FlagValues, typed: str | None = None) -> int:
     tasks = task_flags.tasks(options, axes)
     if of_run.shared_backbone:
         check_sharing(tasks)
+    if of_run.cluster:
+        check_cluster(tasks)
     for line in reasons:
         print(line, flush=True)
-    cli.quiet_tensorflow()  # usage errors need not wait for it
-    from deepduel.decoding import bad_records
+    cli.quiet_tensorflow(devices=of_run.cluster is None)  # usage errors need not wait for it
     from deepduel.reports import model_card
-    from deepduel.runs import training_run
     from deepduel.runs.stopping import Stopped
 
     text = run_options.flagfile(options) + "".join(f"# {task.augmentation_line}\n" for task in tasks)
     defaults = run_options.flagfile(options, defaults=True)
     try:
-        with bad_records.as_data_errors():
-            state = training_run.train(of_run, tasks, flags=text, defaults=defaults)
+        state = _train(of_run, tasks, flags=text, defaults=defaults)
     except Stopped as stop:
         own = cli.command_line("deepduel.train", [f"--flagfile={options.workdir}/train.flags"])
         print(f"{stop}; resume with:\n  {typed or own}")
         return stop.code
-    if options.dry_run or options.find_learning_rate:
+    if options.dry_run or options.find_learning_rate or (of_run.cluster and of_run.cluster.index):
         return 0
     for axis in axes:
         accuracy, (_, epoch) = state.value_at_best(axis, f"val_{axis}_accuracy"), state.best[axis]
@@ -72,6 +78,21 @@ def main(options: flags.FlagValues, typed: str | None = None) -> int:
     words = [f"--workdir={options.workdir}", f"--data_dir={options.data_dir}"]
     print(f"evaluate: {cli.command_line('deepduel.evaluate', words)}")
     return 0
+
+
+def _train(options: "RunOptions", tasks: "list[TaskOptions]", *, flags: str, defaults: str) -> "State":
+    """Trains, alone or in a cluster, where worker 0 speaks for all. Returns the run's state."""
+    from deepduel.decoding import bad_records
+    from deepduel.runs import training_run
+    from deepduel.training import joined_team
+
+    with contextlib.ExitStack() as stack:
+        team = stack.enter_context(joined_team.joined(options.cluster, command="deepduel.train"))
+        if not team.leads:
+            silence = stack.enter_context(pathlib.Path(os.devnull).open("w"))
+            stack.enter_context(contextlib.redirect_stdout(silence))
+        stack.enter_context(bad_records.as_data_errors())
+        return training_run.train(options, tasks, flags=flags, defaults=defaults, team=team)
 
 
 def _axes(options: flags.FlagValues) -> list[str]:

@@ -1,7 +1,8 @@
 """Command lines: parsed flags in, exit code out.
 
 Exit codes: 0 done, 1 the data or the run is bad (`DataError`: one clear line), 2 usage
-(`UsageError` and whatever absl finds wrong in the flags), 130 interrupted by Ctrl-C, 143 by SIGTERM.
+(`UsageError` and whatever absl finds wrong in the flags), 3 another process of a distributed training is
+missing or has ended (`PeerError`), 130 interrupted by Ctrl-C, 143 by SIGTERM.
 
 Every command keeps its flags in a `flags.FlagValues()` of its own, so that several commands
 can be imported into one process, and parses them before it imports TensorFlow, so that
@@ -22,11 +23,13 @@ from typing import Any
 from absl import flags
 
 from tfrecords_tools import terminal
-from tfrecords_tools.errors import DataError, UsageError
+from tfrecords_tools.errors import DataError, PeerError, UsageError
 
 
-def quiet_tensorflow() -> None:
+def quiet_tensorflow(*, devices: bool = True) -> None:
     """Imports TensorFlow and finds its devices, without the start-up chatter, and has it keep its memory.
+
+    With `devices` False they can still be configured, and be those of a cluster.
 
     TensorFlow's C++ side logs to file descriptor 2 before any level is in force, whatever
     TF_CPP_MIN_LOG_LEVEL says; what it prints in this window is kept back, and shown only when
@@ -40,7 +43,7 @@ def quiet_tensorflow() -> None:
     keep_memory()
     print("starting TensorFlow", file=sys.stderr, flush=True)  # takes some seconds
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        _start_tensorflow()
+        _start_tensorflow(devices)
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # errors are still shown
     sys.stderr.flush()
@@ -48,7 +51,7 @@ def quiet_tensorflow() -> None:
     with tempfile.TemporaryFile() as log:
         os.dup2(log.fileno(), 2)
         try:
-            _start_tensorflow()
+            _start_tensorflow(devices)
         except BaseException:
             log.seek(0)
             os.write(stderr_copy, log.read())
@@ -70,10 +73,12 @@ def keep_memory() -> None:
     os.environ.setdefault("TF_CPU_BFC_MEM_LIMIT_IN_MB", str(-(-installed // 2**20)))
 
 
-def _start_tensorflow() -> None:
+def _start_tensorflow(devices: bool) -> None:
     with _hidden("matplotlib", "sklearn"):
         import tensorflow as tf  # imports Keras
-    tf.constant(0)  # creates the devices, which has messages of its own
+    tf.config.list_physical_devices()  # this and the next line have messages of their own
+    if devices:
+        tf.constant(0)
 
 
 @contextlib.contextmanager
@@ -92,6 +97,7 @@ def _hidden(*packages: str) -> Iterator[None]:
 
 
 _ADDED_BY_ABSL = re.compile(r"^<[^>]*>: |;\s*repeat this option to specify a list of values$")
+PEER_LOST = 3  # exit code: another process of a distributed training is missing or has ended
 _HELP = ("--help", "-help", "-h", "--helpshort", "--helpfull", "-helpfull")
 Groups = Mapping[str, Sequence[str]]  # heading in --help -> names of flags, in the order that they are shown
 
@@ -152,6 +158,8 @@ def _run(
         return _say(name, f"{error}\nSee {program} --help", 2)
     except DataError as error:
         return _say(name, str(error), 1)
+    except PeerError as error:
+        return _say(name, str(error), PEER_LOST)
     except MemoryError as error:
         return _say(name, f"not enough memory ({error or 'for what the data ask for'})", 1)
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The errors that a user sees: bad data, or a wrong call."""
+"""The errors that a user sees: bad data, a wrong call, or another process that is missing."""
 
 
 class DataError(RuntimeError):
@@ -7,3 +7,7 @@ class DataError(RuntimeError):
 
 class UsageError(ValueError):
     """A function or a command was called wrongly (exit code 2). It names the argument and the rule."""
+
+
+class PeerError(RuntimeError):
+    """Another process of a distributed training is missing (exit code 3). The message names it."""

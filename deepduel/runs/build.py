@@ -18,6 +18,7 @@ from deepduel.training import devices, optimizers, task_losses
 from deepduel.training.schedules import Plateau
 from deepduel.training.task import Task
 from deepduel.training.task_losses import Objective
+from deepduel.training.team import Team
 from deepduel.training.trainer import MultiTaskTrainer
 from tfrecords_tools.errors import UsageError
 
@@ -29,21 +30,23 @@ def trainer(
     tasks: list[TaskOptions],
     split: Split,
     initial: Mapping[str, InitialWeights] | None = None,
+    team: Team | None = None,
 ) -> MultiTaskTrainer:
     """Everything that is trained, compiled.
 
     Args:
       split: the training split, for its labels and its size.
       initial: what the networks of each task start from; None for what the options name.
+      team: the processes that train together; None for this one alone.
 
     Raises:
-      UsageError: several devices are asked for, and a task trains batch-norm statistics.
+      UsageError: several devices or processes are asked for, and a task trains batch-norm statistics.
     """
     if initial is None:
         workdir = pathlib.Path(options.workdir)
         initial = {task.axis: initial_weights.find(task, workdir) for task in tasks}
     steps = order.steps_per_epoch(len(split), options.reading.batch_size)
-    strategy = devices.strategy(options.devices)
+    strategy = devices.strategy(options.devices) if options.cluster is None else None
     with strategy.scope() if strategy else contextlib.nullcontext():
         planned = tf.Variable(
             steps * (options.length.epochs or 0), trainable=False, dtype=tf.int64, name="planned_steps"
@@ -59,10 +62,28 @@ def trainer(
             raise UsageError(f"{rule}; give --devices=1 or --batch_norm=frozen")
         print(f"{rule}, so one is used; --batch_norm=frozen trains on all")
         return trainer(dataclasses.replace(options, devices="1"), tasks, split, initial)
+    if options.cluster:
+        _check_for_cluster(built)
     micro_batch = min(options.micro_batch or 1, options.reading.batch_size)
-    trained = MultiTaskTrainer(built, micro_batch=micro_batch, strategy=strategy, planned_steps=planned)
+    trained = MultiTaskTrainer(
+        built, micro_batch=micro_batch, strategy=strategy, team=team, planned_steps=planned
+    )
     trained.compile()
     return trained
+
+
+def _check_for_cluster(tasks: list[Task]) -> None:
+    """Raises UsageError where a backbone changes, in its forward pass, what a worker would see alone."""
+    for task in tasks:
+        if not task.trains_statistics:
+            continue
+        if normalises(task) or any(
+            isinstance(layer, keras.layers.Dropout) for layer in keras_graph.flat_layers(task.model.extractor)
+        ):
+            raise UsageError(
+                f"{task.name}: a backbone's batch-norm statistics and dropout cannot be trained on a "
+                "cluster, where each worker sees a part of the batch; give --batch_norm=frozen"
+            )
 
 
 def normalises(task: Task) -> bool:

@@ -22,7 +22,8 @@ class Clock(keras.callbacks.Callback):
     """Adds to an epoch's logs what it cost in this session.
 
     "seconds" is the time of training and validation, "images_per_second" the throughput of training alone,
-    and "input_wait_share" the part of the training time spent waiting for batches.
+    and "input_wait_share" the part of the training time spent waiting for batches. In a team they are
+    those of worker 0, but the share is the largest of all: the others wait for that worker.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Clock(keras.callbacks.Callback):
         """
         super().__init__()
         self._progress = trainer.progress
+        self._team = trainer.team
         self._images = images
         self._batch_size = batch_size
         self._earlier_seconds = earlier_seconds
@@ -52,9 +54,11 @@ class Clock(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if logs is None:
             return
-        logs["seconds"] = time.perf_counter() - self._started
-        logs["images_per_second"] = (self._images - self._earlier_images) / self._trained
-        logs["input_wait_share"] = self._waited / self._trained
+        seconds = time.perf_counter() - self._started
+        rate = (self._images - self._earlier_images) / self._trained
+        parts = self._team.gather([seconds, rate, self._waited / self._trained])
+        logs["seconds"], logs["images_per_second"], _ = parts[0]
+        logs["input_wait_share"] = max(share for _, _, share in parts)
 
 
 class Console(keras.callbacks.Callback):

@@ -8,7 +8,7 @@ import keras
 
 from deepduel.runs import training_state
 from deepduel.runs.options import SaveInterval
-from deepduel.runs.stopping import StopRequest
+from deepduel.runs.stopping import Stopped, StopRequest
 from deepduel.runs.training_state import Position, Snapshot, State, StateWriter
 from deepduel.training.trainer import MultiTaskTrainer
 
@@ -17,7 +17,7 @@ class Checkpoint(keras.callbacks.Callback):
     """Saves the state, and raises `Stopped` once it is saved when the session is requested to stop.
 
     It is the last of a session's callbacks, so that a state on disk implies that the others have done their
-    work. It keeps `state.epoch` and `state.step`.
+    work. It keeps `state.epoch` and `state.step`. In a team worker 0 saves, and all stop after the same step.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class Checkpoint(keras.callbacks.Callback):
     ):
         super().__init__()
         self._trainer = trainer
+        self._team = stop.team
         self._state = state
         self._interval = interval
         self._steps_per_epoch = steps_per_epoch
@@ -51,10 +52,10 @@ class Checkpoint(keras.callbacks.Callback):
         if steps >= self._steps_per_epoch:
             return  # the state is saved at the end of the epoch, after validation
         self._keep_before_last_step()
-        reason = self._stop.reason
-        if reason or self._interval.due(steps, time.monotonic() - self._saved):
+        stopped = self._stop.agreed()
+        if stopped or self._interval.due(steps, time.monotonic() - self._saved):
             self.save()
-        self._stop_for(reason)
+        self._stop_for(stopped)
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._stop_in_validation()
@@ -67,12 +68,14 @@ class Checkpoint(keras.callbacks.Callback):
         self._state.epoch, self._trainer.progress.steps_done = epoch + 1, 0
         self.save()
         if not self._trainer.stop_training:
-            self._stop_for(self._stop.reason)
+            self._stop_for(self._stop.agreed())
 
     def save(self) -> None:
         """Saves the present state; the file is written in the background."""
-        self.wait()  # so that there is at most one copy in memory
-        self._write(self._snapshot())
+        self._state.step = self._trainer.progress.steps_done
+        if self._team.leads:
+            self.wait()  # so that there is at most one copy in memory
+            self._write(self._snapshot())
 
     def wait(self) -> None:
         """Returns once the last state is on disk."""
@@ -81,35 +84,39 @@ class Checkpoint(keras.callbacks.Callback):
     def rewind(self, position: Position) -> Position | None:
         """Removes the states after a position. Returns that of the newest one that is left."""
         self.wait()
-        return training_state.remove_after(self._folder, position)
+        kept = self._team.decided(lambda: training_state.remove_after(self._folder, position))
+        return kept and (kept[0], kept[1])
 
     def stop_if_requested(self) -> None:
         """Saves the state and raises `Stopped` when the session is to stop. To be called between steps."""
-        reason = self._stop.reason
-        if reason:
+        stopped = self._stop.agreed()
+        if stopped:
             self.save()
-        self._stop_for(reason)
+        self._stop_for(stopped)
 
-    def _stop_for(self, reason: str | None) -> None:
-        """Raises `Stopped` if there is a reason, once the state that was saved last is on disk."""
-        if reason:
+    def _stop_for(self, stopped: Stopped | None) -> None:
+        """Raises `Stopped` if that is agreed, once the state that was saved last is on disk."""
+        if stopped:
             self.wait()
+            self._team.gather(None)  # until worker 0 has waited
             position = f"epoch {self._state.epoch + 1}, step {self._state.step}"
-            raise self._stop.stopped(f"stopped and saved at {position}")
+            raise Stopped(f"{stopped}: stopped and saved at {position}", stopped.code)
 
     def _stop_in_validation(self) -> None:
         """After a signal, stops with the state before the epoch's last step, which the next session repeats.
 
         A time limit waits for the end of the epoch: a session shorter than a validation would never end it.
         """
-        if self._stop.signal_name and self._before_last_step:
+        stopped = self._stop.agreed(signals_only=True)
+        if stopped and (self._before_last_step or not self._team.leads):
             self._state.step = self._steps_per_epoch - 1
-            self._write(self._before_last_step)
-            self._stop_for(self._stop.signal_name)
+            if self._before_last_step:
+                self._write(self._before_last_step)
+            self._stop_for(stopped)
 
     def _keep_before_last_step(self) -> None:
         """Copies the state before an epoch's last step: in validation the metrics and weights are others."""
-        if self._trainer.progress.steps_done == self._steps_per_epoch - 1:
+        if self._team.leads and self._trainer.progress.steps_done == self._steps_per_epoch - 1:
             self._before_last_step = self._snapshot()
 
     def _snapshot(self) -> Snapshot:

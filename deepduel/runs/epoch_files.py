@@ -22,7 +22,10 @@ from tfrecords_tools.atomic import published, written_beside
 
 
 class EpochFiles(keras.callbacks.Callback):
-    """Writes the files at the end of each epoch, and keeps `state.history` and `state.best`."""
+    """Writes the files at the end of each epoch, and keeps `state.history` and `state.best`.
+
+    In a team worker 0 writes.
+    """
 
     def __init__(
         self,
@@ -47,19 +50,28 @@ class EpochFiles(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         row = {"epoch": epoch + 1, **{name: float(value) for name, value in (logs or {}).items()}}
         self._state.history.append(row)
+        improved = [task.name for task in self._trainer.running if self._is_best(task, row)]
+        if not self._trainer.team.leads:
+            return
         with self._trainer.averaged():
             for task in self._trainer.running:
-                self._save_model(task, epoch + 1, row[f"val_{task.name}_{task.monitor}"])
+                self._save_model(task, epoch + 1, is_best=task.name in improved)
         self._write_history()
 
-    def _save_model(self, task: Task, epoch: int, value: float) -> None:
+    def _is_best(self, task: Task, row: dict[str, Any]) -> bool:
+        """Whether the epoch of this row is better than all before it; it is the best one then."""
+        best, value = self._state.best, row[f"val_{task.name}_{task.monitor}"]
+        if task.name in best and not better(task.monitor, value, best[task.name][0]):
+            return False
+        best[task.name] = value, row["epoch"]
+        return True
+
+    def _save_model(self, task: Task, epoch: int, *, is_best: bool) -> None:
         folder = self._workdir / task.name
         folder.mkdir(exist_ok=True)
         path = folder / f"epoch-{epoch:0{self._digits}d}.keras"
         keras_file.save(task.model.saved_model, path)
-        best = self._state.best
-        if task.name not in best or better(task.monitor, value, best[task.name][0]):
-            best[task.name] = value, epoch
+        if is_best:
             _link(path, folder / "best.keras")
         if self._keep_epochs:
             _remove_epochs(folder, epoch - self._keep_epochs)

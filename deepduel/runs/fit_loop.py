@@ -11,6 +11,7 @@ import tensorflow as tf
 from deepduel.decoding.split import Split
 from deepduel.reading import order, pipeline
 from deepduel.runs import callbacks, tensorboard
+from deepduel.runs.agreement import SameWeights
 from deepduel.runs.checkpointing import Checkpoint
 from deepduel.runs.epoch_files import EpochFiles
 from deepduel.runs.loss_range import LossRange
@@ -65,7 +66,7 @@ def fit(session: Session) -> State:
       Stopped: the session was requested to stop, and the state is saved.
     """
     options, trainer, state = session.options, session.trainer, session.state
-    stop = StopRequest(options.max_minutes)
+    stop = StopRequest(options.max_minutes, trainer.team)
     checkpoint = Checkpoint(
         trainer,
         session.workdir / "resume",
@@ -81,22 +82,19 @@ def fit(session: Session) -> State:
             at_the_end.callback(close)
         batches, validation, feature_seconds = _batches(session, checkpoint.stop_if_requested)
         validation = trainer.on_device(validation)
-        board.start(state.epoch, state.step)
-        if not state.begun:
-            first = pipeline.train_batches(session.train_split, session.reading, order.Position(options.seed))
-            board.describe(session.flags, session.train_split, first)
+        if trainer.team.leads:
+            _begin(board, session)
         end = PlannedEnd(trainer, state, options.length, steps_per_epoch=session.steps_per_epoch)
         listed = [
-            profile,
             _clock(session, feature_seconds),  # adds columns to the logs, which all below show or store
-            _console(session, end),
-            board,
+            *([profile, _console(session, end), board] if trainer.team.leads else []),
             LossRange(trainer, state),
             _non_finite(session, checkpoint),
             _epoch_files(session),
             EarlyStopping(trainer, state),
             Plateaus(trainer, state),
             end,
+            SameWeights(trainer),
             checkpoint,
         ]
         trainer.resume_at(state.step)
@@ -117,6 +115,14 @@ def fit(session: Session) -> State:
             if trainer.stop_training:
                 break
     return state
+
+
+def _begin(board: tensorboard.Board, session: Session) -> None:
+    state, options = session.state, session.options
+    board.start(state.epoch, state.step)
+    if not state.begun:
+        first = pipeline.train_batches(session.train_split, session.reading, order.Position(options.seed))
+        board.describe(session.flags, session.train_split, first)
 
 
 def _clock(session: Session, feature_seconds: float) -> callbacks.Clock:

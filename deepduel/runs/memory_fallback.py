@@ -24,18 +24,20 @@ def fit(session: Session, restore: Callable[[], State]) -> State:
 
     Raises:
       DataError: memory does not suffice for the micro-batch of the options, or for one image at a time; or
-        the disk is full.
+        the disk is full. In a team every lack of memory raises it.
     """
     options, epochs = session.options, session.options.length.epochs
     remaining = epochs - session.state.epoch if epochs else None
-    disk_space.check(session.trainer, session.workdir, epochs=remaining, keep_epochs=options.keep_epochs)
+    team = session.trainer.team
+    if team.leads:
+        disk_space.check(session.trainer, session.workdir, epochs=remaining, keep_epochs=options.keep_epochs)
     while True:
         size = session.trainer.micro_batch
         try:
             with disk_space.explained(session.trainer, session.workdir):
                 return fit_loop.fit(session)
         except tf.errors.ResourceExhaustedError as error:
-            if options.micro_batch is not None or size == 1:
+            if options.micro_batch is not None or size == 1 or team.count > 1:
                 raise out_of_memory(size) from error
         session = _with_micro_batch(session, size // 2, restore)  # here the failed step's memory is free
 

@@ -55,7 +55,7 @@ class NonFinite(keras.callbacks.Callback):
 
     def start(self, epoch: int, step: int) -> None:
         """Removes what an earlier session listed of this step (both counted from 0) and later ones."""
-        if not self._path.exists():
+        if not self._trainer.team.leads or not self._path.exists():
             return
         try:
             with regular_files.open_text(self._path) as file:
@@ -79,7 +79,8 @@ class NonFinite(keras.callbacks.Callback):
                 continue
             self._counted[task.name] = skipped
             self._in_a_row[task.name] += 1
-            self._list(task)
+            if self._trainer.team.leads:
+                self._list(task)
             if self._in_a_row[task.name] >= MAX_NON_FINITE:
                 self._give_up(task)
 

@@ -8,6 +8,7 @@ from deepduel.augmentation.options import Augmentation
 from deepduel.networks.architecture import Architecture, parse_head
 from deepduel.reading.options import ReadOptions
 from deepduel.runs.length import RunLength
+from deepduel.training.cluster import Cluster
 from deepduel.training.optimizer_options import OptimizerOptions
 from tfrecords_tools.errors import UsageError
 
@@ -107,6 +108,7 @@ class RunOptions:
       jit_compile: whether XLA compiles the networks; None to try on GPUs whether that is faster.
       find_learning_rate: whether only to search for a learning rate, see `rate_search`.
       keep_epochs: how many of the latest epochs' models are kept, besides the best one; 0 for all.
+      cluster: the processes that train together, `reading` this one's part of each batch; None for one alone.
 
     Raises:
       UsageError: a value is out of range.
@@ -131,12 +133,31 @@ class RunOptions:
     keep_epochs: int = 0
     find_learning_rate: bool = False
     jit_compile: bool | None = None
+    cluster: Cluster | None = None
 
     def __post_init__(self) -> None:
         if self.micro_batch is not None and self.micro_batch < 1:
             raise UsageError(f"micro_batch must be at least 1, got {self.micro_batch}")
         if self.devices != "auto" and not (self.devices.isdigit() and int(self.devices)):
             raise UsageError(f"devices must be auto or a number from 1 on, got {self.devices!r}")
+        if self.cluster:
+            self._check_cluster()
+
+    def _check_cluster(self) -> None:
+        refused = {
+            f"devices={self.devices}": self.devices not in ("auto", "1"),
+            "cache=features": self.features is not None,
+            "dry_run": self.dry_run,
+            "find_learning_rate": self.find_learning_rate,
+        }
+        reasons = {
+            f"devices={self.devices}": "each worker has one device; start one worker per GPU",
+            "cache=features": "features are computed by one process; leave it or the cluster out",
+        }
+        for option, is_given in refused.items():
+            if is_given:
+                reason = reasons.get(option, "it is for one process; leave the cluster out")
+                raise UsageError(f"{option} does not go together with a cluster: {reason}")
 
 
 def better(monitor: str, value: float, best: float) -> bool:
@@ -159,6 +180,16 @@ def check_sharing(tasks: list[TaskOptions]) -> None:
                 raise UsageError(
                     f"shared_backbone: {tasks[0].axis} and {task.axis} differ in {name}; give both the same"
                 )
+
+
+def check_cluster(tasks: list[TaskOptions]) -> None:
+    """Raises UsageError when several processes cannot train the tasks."""
+    for task in tasks:
+        if task.mixing:
+            raise UsageError(
+                f"{task.axis}: {task.mixing} mixes images of the entire batch, of which each worker of a "
+                "cluster has a part; leave MixUp and CutMix out"
+            )
 
 
 def _shared(task: TaskOptions) -> dict[str, object]:

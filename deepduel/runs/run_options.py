@@ -3,6 +3,7 @@
 The module imports no TensorFlow, so that a mistyped flag is refused at once.
 """
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,16 @@ DEFAULT_VIEWS = 3
 
 def from_flags(options: flags.FlagValues) -> "RunOptions":
     """The options of the run. Raises UsageError when flags contradict one another."""
+    from deepduel.reading.order import Worker
     from deepduel.runs.length import RunLength
     from deepduel.runs.options import RunOptions
+    from deepduel.training.cluster import from_flags as from_cluster_flags
 
     features = _features_folder(options)
     cache = "none" if features else options.cache
-    reading = read_flags.build(options, batch_size=options.batch_size, cache=cache)
+    cluster = from_cluster_flags(options.cluster, options.worker, os.environ)
+    worker = cluster.worker if cluster else Worker()
+    reading = read_flags.build(options, batch_size=options.batch_size, cache=cache, worker=worker)
     return RunOptions(
         options.data_dir,
         options.workdir,
@@ -45,16 +50,20 @@ def from_flags(options: flags.FlagValues) -> "RunOptions":
         find_learning_rate=options.find_learning_rate,
         profile_steps=_profile_steps(options.profile_steps),
         jit_compile={"auto": None, "true": True, "false": False}[options.jit_compile],
+        cluster=cluster,
     )
 
 
 def flagfile(options: flags.FlagValues, *, defaults: bool = False) -> str:
-    """A flagfile that gives the same run, defaults included; or the file of all defaults."""
+    """A flagfile that gives the same run, defaults included; or the file of all defaults.
+
+    It does not say which processes train together: a run may be resumed with any number of them.
+    """
     lines = [f"# python -m deepduel.train --flagfile={options.workdir}/train.flags"]
     for name in sorted(options):
         flag = options[name]
         value = flag.default if defaults else flag.value
-        if name in ("flagfile", "undefok") or value is None:
+        if name in ("flagfile", "undefok", "cluster", "worker") or value is None:
             continue
         values = value if isinstance(flag, flags.MultiFlag) else [value]
         lines += [f"--{name}={_text(value)}" for value in values]

@@ -14,6 +14,7 @@ import keras
 from deepduel.runs.length import RunLength
 from deepduel.runs.training_state import State
 from deepduel.training.task import Task
+from deepduel.training.team import Team
 from deepduel.training.trainer import MultiTaskTrainer
 
 _GIVES_UP = 3  # signals, after which nothing is saved
@@ -35,33 +36,45 @@ class StopRequest:
     """Whether this session is to stop: after SIGTERM or Ctrl-C, or when its time is over.
 
     Attributes:
+      team: the processes that stop together.
       nothing_to_save: whether all that was computed is on disk; then a signal raises `Stopped` at once, while
         TensorFlow traces the first step for example.
     """
 
-    def __init__(self, max_minutes: float = 0):
+    def __init__(self, max_minutes: float = 0, team: Team | None = None):
         """Args:
-        max_minutes: length of the session, from now on; 0 for no limit.
+        max_minutes: length of the session, from now on; 0 for no limit. That of worker 0 counts.
+        team: the processes that train together, all of which stop when one is requested to.
         """
         self.nothing_to_save = False
-        self._deadline = time.monotonic() + 60 * max_minutes if max_minutes else None
+        self.team = team or Team()
+        self._deadline = time.monotonic() + 60 * max_minutes if max_minutes and self.team.leads else None
         self._signals: list[signal.Signals] = []
 
     @property
-    def signal_name(self) -> str | None:
-        """The name of the signal that requests it; None to continue, or for the time limit."""
-        return self._signals[0].name if self._signals else None
+    def reason(self) -> str | None:
+        """The signal's name or "--max_minutes"; None to continue. It is that of this process alone."""
+        if self._signals:
+            return self._signals[0].name
+        is_over = self._deadline is not None and time.monotonic() >= self._deadline
+        return "--max_minutes" if is_over else None
+
+    def agreed(self, *, signals_only: bool = False) -> Stopped | None:
+        """The end that the first worker with a reason requests; None to continue. All have to call it.
+
+        Args:
+          signals_only: whether a time limit has to wait.
+        """
+        is_asked = bool(self._signals) or not signals_only
+        requests = self.team.gather([self.reason, self._code] if is_asked else [None, 0])
+        for reason, code in requests:
+            if reason:
+                return Stopped(reason, code)
+        return None
 
     @property
-    def reason(self) -> str | None:
-        """The signal's name or "--max_minutes"; None to continue."""
-        if not self._signals and self._deadline is not None and time.monotonic() >= self._deadline:
-            return "--max_minutes"
-        return self.signal_name
-
-    def stopped(self, what: str) -> Stopped:
-        """The exception to raise, with the reason and what has become of the run."""
-        return Stopped(f"{self.reason}: {what}", 128 + self._signals[0] if self._signals else 0)
+    def _code(self) -> int:
+        return 128 + self._signals[0] if self._signals else 0
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -87,7 +100,7 @@ class StopRequest:
         if len(self._signals) >= _GIVES_UP:
             raise KeyboardInterrupt
         if self.nothing_to_save:
-            raise self.stopped("stopped before the first step of this session")
+            raise Stopped(f"{self.reason}: stopped before the first step of this session", self._code)
 
 
 class _Answers:

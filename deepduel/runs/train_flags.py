@@ -43,7 +43,7 @@ FURTHER = {
         "warmup", "weight_decay", "clip_norm", "ema", "label_smoothing", "monitor", "jit_compile",
     ),
     "Augmentation": _augmentation_parameters(),
-    "Run": ("devices", "save_every", "keep_epochs"),
+    "Run": ("devices", "cluster", "worker", "save_every", "keep_epochs"),
     "Debugging": ("profile_steps",),
 }  # fmt: skip
 
@@ -94,6 +94,17 @@ _FLAGS = (
         {"enum_values": ["auto", "true", "false"]},
     ),
     Flag(flags.DEFINE_string, "devices", "auto", "Number of GPUs to train on, or auto for all."),
+    Flag(
+        flags.DEFINE_string, "cluster", "",
+        "Train with several processes, one per GPU, on one or several machines: their addresses, such as "
+        "gpu1:5060,gpu2:5060, each with a port of its own; slurm takes them from srun's variables, tf_config "
+        "from TF_CONFIG. The same command is started for each. Needs a network that only you can reach.",
+    ),
+    Flag(
+        flags.DEFINE_string, "worker", "",
+        "With addresses in --cluster: which of the processes this one is, such as 0/2 for the first of two. "
+        "Worker 0 writes the run.",
+    ),
     Flag(
         flags.DEFINE_bool, "shared_backbone", False,
         "Train one backbone for all tasks, by the sum of their losses, with a head for each; the tasks must "

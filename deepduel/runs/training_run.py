@@ -7,12 +7,12 @@ RUN/resume/                   see training_state
 RUN/tensorboard/              see tensorboard
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import pathlib
 
-import numpy as np
 import tensorflow as tf
 
 from deepduel.decoding.image import libraries
@@ -21,6 +21,7 @@ from deepduel.networks import input_filters
 from deepduel.networks.run_card import InitialCard, RunCard, TaskCard
 from deepduel.reading import pipeline
 from deepduel.runs import (
+    agreement,
     build,
     data_checks,
     dry_run,
@@ -28,13 +29,16 @@ from deepduel.runs import (
     initial_weights,
     memory_fallback,
     micro_batch_search,
+    plan_lines,
     rate_search,
     run_folder,
     training_state,
 )
+from deepduel.runs.initial_weights import InitialWeights
 from deepduel.runs.options import RunOptions, TaskOptions
 from deepduel.training import optimizers
-from deepduel.training.task import Task
+from deepduel.training.passes import Passes
+from deepduel.training.team import Team
 from deepduel.training.trainer import MultiTaskTrainer
 from tfrecords_tools.errors import DataError
 
@@ -42,7 +46,12 @@ FEW_UPDATES = 100  # of the weights in a whole run, below which it warns
 
 
 def train(
-    options: RunOptions, tasks: list[TaskOptions], *, flags: str, defaults: str = ""
+    options: RunOptions,
+    tasks: list[TaskOptions],
+    *,
+    flags: str,
+    defaults: str = "",
+    team: Team | None = None,
 ) -> training_state.State:
     """Trains from the position of the run in its folder to the last epoch.
 
@@ -51,6 +60,7 @@ def train(
       tasks: one per label axis to learn.
       flags: the flagfile that reproduces the run; a run folder with other flags is refused.
       defaults: the flagfile of all defaults, for folders that an earlier version began.
+      team: the processes of `options.cluster`; worker 0 writes.
 
     Returns:
       The state of the run; a new one for a dry run.
@@ -62,37 +72,56 @@ def train(
     train_split = Split(options.data_dir, options.train_split)
     validation_split = Split(options.data_dir, options.validation_split)
     reading = data_checks.checked_reading(options, tasks, train_split, validation_split)
-    workdir = pathlib.Path(options.workdir)
-    changes = run_folder.check(workdir, flags, defaults, [task.axis for task in tasks])
+    workdir, team = pathlib.Path(options.workdir), team or Team()
+    agreement.check_start(team, flags, _data_sha256(train_split, validation_split))
+    axes = [task.axis for task in tasks]
+    changes = run_folder.check(workdir, flags, defaults, axes) if team.leads else []
     if options.dry_run:
         _dry_run(build.trainer(options, tasks, train_split), train_split, validation_split, reading, options)
         return training_state.State()
     if options.find_learning_rate:
         rate_search.run(options, tasks, train_split, dataclasses.replace(reading, cache="none"))
         return training_state.State()
-    with run_folder.locked(workdir), initial_weights.in_folder(tasks, workdir) as initial:
-        if any(change.flag == "weights" for change in changes):
+    with contextlib.ExitStack() as stack:
+        initial = _open_folder(stack, tasks, workdir) if team.leads else None
+        if initial and any(change.flag == "weights" for change in changes):
             initial_weights.check_moved(tasks, initial)
-        trainer = build.trainer(options, tasks, train_split, initial)
+        trainer = build.trainer(options, tasks, train_split, initial, team)
         _check_micro_batch(trainer, changes)
-        if not (workdir / run_folder.FLAGS_NAME).exists():  # first, so that a killed command can be repeated
-            run_folder.write_flags(workdir, flags)
-        starts = {task.axis: initial[task.axis].card(task) for task in tasks}
-        initial_weights.keep(workdir)
-        card = _card(options, train_split, validation_split, trainer, reading, starts)
-        run_folder.keep_card(card, workdir, train_split.manifest)
-        run_folder.write_flags(workdir, flags)
+        if initial:
+            starts = {task.axis: initial[task.axis].card(task) for task in tasks}
+            card = _card(options, train_split, validation_split, trainer, reading, starts)
+            _write_beginning(workdir, flags, card, train_split)
 
         def restore() -> training_state.State:
             return _restore(trainer, workdir, tasks)
 
         state = restore()
+        agreement.check_weights(trainer)
         session = fit_loop.Session(options, trainer, train_split, validation_split, reading, state, flags)
         if _is_over(session):
             return state
-        run_folder.record(workdir, changes, epoch=state.epoch, step=state.step)
+        if team.leads:
+            run_folder.record(workdir, changes, epoch=state.epoch, step=state.step)
         _print_beginning(session, tasks, changes)
         return memory_fallback.fit(session, restore)
+
+
+def _open_folder(
+    stack: contextlib.ExitStack, tasks: list[TaskOptions], workdir: pathlib.Path
+) -> dict[str, InitialWeights]:
+    """Locks the run's folder, and returns what the networks of each task start from there."""
+    stack.enter_context(run_folder.locked(workdir))
+    return stack.enter_context(initial_weights.in_folder(tasks, workdir))
+
+
+def _write_beginning(workdir: pathlib.Path, flags: str, card: RunCard, split: Split) -> None:
+    """Writes what a begun run has, and checks that it is of this data."""
+    if not (workdir / run_folder.FLAGS_NAME).exists():  # first, so that a killed command can be repeated
+        run_folder.write_flags(workdir, flags)
+    initial_weights.keep(workdir)
+    run_folder.keep_card(card, workdir, split.manifest)
+    run_folder.write_flags(workdir, flags)
 
 
 def _restore(
@@ -100,10 +129,14 @@ def _restore(
 ) -> training_state.State:
     """Sets all variables to the last saved state, and learning rates that have changed to those of `tasks`.
 
-    The state says with which rate it was saved, and not train.flags, which a session replaces before it saves
-    its first state.
+    In a team that is the state that worker 0 sees. It says with which rate it was saved, and not train.flags,
+    which a session replaces before it saves its first state.
     """
-    stored, damaged = training_state.load(workdir / "resume", trainer.state_variables())
+    stored: training_state.State | None = None
+    damaged: list[str] = []
+    if trainer.team.leads:
+        stored, damaged = training_state.load(workdir / "resume", trainer.state_variables())
+    stored = training_state.shared(trainer.team, stored, trainer.state_variables())
     state = stored or training_state.State()
     for task, options in zip(trainer.tasks, tasks, strict=True):
         rate = options.optimizer.learning_rate
@@ -134,13 +167,7 @@ def _print_beginning(
 ) -> None:
     """Prints where the run is and what it trains, once the micro-batch is known."""
     state, trainer, reading = session.state, session.trainer, session.reading
-    micro_batch_search.choose(
-        trainer,
-        micro_batch=session.options.micro_batch,
-        compiled=session.options.jit_compile,
-        batch_size=reading.batch_size,
-        workdir=session.workdir,
-    )
+    _choose_micro_batch(session)
     if state.begun:
         planned = session.options.length.planned(state.epoch_seconds)
         total = f" of {planned}" if planned else ""
@@ -149,8 +176,8 @@ def _print_beginning(
             print(f"changed: {change}")
     else:
         for task_options in tasks:
-            _warn_of_head(task_options)
-    _print_plan(session.train_split, session.validation_split, trainer, reading)
+            plan_lines.warn_of_head(task_options)
+    plan_lines.print_plan(session.train_split, session.validation_split, trainer, reading)
     for task_options in tasks:
         print(task_options.augmentation_line)
     epochs = session.options.length.epochs
@@ -159,6 +186,26 @@ def _print_beginning(
             f"warning: {epochs} epochs of {session.steps_per_epoch:,} updates are few to learn from; raise "
             f"--epochs, or lower --batch_size ({reading.batch_size}), to {FEW_UPDATES} updates and more"
         )
+
+
+def _choose_micro_batch(session: fit_loop.Session) -> None:
+    """Sets the micro-batch and whether XLA compiles, in a team those that worker 0 finds for its part."""
+    trainer = session.trainer
+    team = trainer.team
+
+    def choose() -> list:
+        micro_batch_search.choose(
+            trainer,
+            micro_batch=session.options.micro_batch,
+            compiled=session.options.jit_compile,
+            batch_size=session.reading.batch_size // team.count,
+            workdir=session.workdir,
+        )
+        return [trainer.micro_batch, trainer.passes.compiled]
+
+    trainer.micro_batch, by_xla = team.decided(choose)
+    if not team.leads:
+        trainer.passes = Passes(compiled=by_xla)
 
 
 def _check_micro_batch(trainer: MultiTaskTrainer, changes: list[run_folder.Change]) -> None:
@@ -187,7 +234,7 @@ def _dry_run(
         batch_size=reading.batch_size,
         workdir=None,
     )
-    _print_plan(train_split, validation_split, trainer, reading)
+    plan_lines.print_plan(train_split, validation_split, trainer, reading)
     try:
         dry_run.report(trainer, train_split, validation_split, reading, options=options)
     except tf.errors.ResourceExhaustedError as error:
@@ -224,44 +271,3 @@ def _data_sha256(*splits: Split) -> str:
     """SHA-256 over the sums of the splits' shards, hex: it changes with any image, label or pixel."""
     sums = [[split.name, *(shard.sha256[""] for shard in split.shards)] for split in splits]
     return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
-
-
-def _print_plan(
-    train_split: Split, validation_split: Split, trainer: MultiTaskTrainer, reading: pipeline.ReadOptions
-) -> None:
-    height, width = reading.decoding(train_split).size
-    print(
-        f"{len(train_split):,} training and {len(validation_split):,} validation images, "
-        f"{height}x{width} pixels, batch {reading.batch_size}, micro-batch {trainer.micro_batch}"
-    )
-    for task in trainer.tasks:
-        trained = sum(int(np.prod(variable.shape)) for variable in task.trained_variables)
-        architecture = task.model.architecture
-        print(
-            f"{task.name}: {architecture.backbone} at {task.size} px{', shared' * task.shares_extractor}, "
-            f"weights {architecture.weights}, "
-            f"{trained:,} of {task.model.saved_model.count_params():,} parameters trained, "
-            f"labels {', '.join(task.model.classes)}"
-        )
-        _warn_of_statistics(task, trainer.micro_batch, reading.batch_size)
-        for split in train_split, validation_split:
-            missing = data_checks.classes_without_images(split, task.name)
-            if missing:
-                print(f"{task.name}: split {split.name!r} has no image of {', '.join(missing)}")
-
-
-def _warn_of_head(task: TaskOptions) -> None:
-    weights = pathlib.Path(task.architecture.weights)
-    if weights.suffix == ".keras" and (weights.parent.parent / "run.json").exists():
-        print(
-            f"{task.axis}: takes the backbone of {weights}, and not its head; --start_from={weights.parent} "
-            "takes both"
-        )
-
-
-def _warn_of_statistics(task: Task, micro_batch: int, batch_size: int) -> None:
-    if task.trains_statistics and build.normalises(task) and micro_batch < batch_size:
-        print(
-            f"{task.name}: trains batch norm, whose statistics are those of micro-batches of {micro_batch} "
-            f"images and not of the batch of {batch_size}; --batch_norm=frozen trains without them"
-        )

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from deepduel.training.team import Team
 from tfrecords_tools import regular_files
 from tfrecords_tools.atomic import published
 from tfrecords_tools.format import documents
@@ -151,6 +152,15 @@ def load(folder: pathlib.Path, variables: Sequence[keras.Variable]) -> tuple[Sta
             variable.assign(array)
         return state, damaged
     return None, damaged
+
+
+def shared(team: Team, state: State | None, variables: Sequence[keras.Variable]) -> State | None:
+    """Gives all workers of a team the state and the variables of worker 0, and returns that state."""
+    if team.count == 1:
+        return state
+    team.share(variables)
+    about = team.decided(lambda: json.dumps(dataclasses.asdict(state)) if state else None)
+    return about and documents.read(about.encode(), State)
 
 
 def remove_after(folder: pathlib.Path, position: Position) -> Position | None:

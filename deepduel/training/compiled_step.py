@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from deepduel.networks.compiled import compiled
 from deepduel.training.progress import Progress
+from deepduel.training.team import Team, whole
 
 
 class CompiledStep:
@@ -17,23 +18,33 @@ class CompiledStep:
     last one share a trace, and a task that stops is traced out.
     """
 
-    def __init__(self, step: Callable, task_names: Callable[[], tuple[str, ...]], progress: Progress):
+    def __init__(
+        self,
+        step: Callable,
+        task_names: Callable[[], tuple[str, ...]],
+        progress: Progress,
+        team: Team | None = None,
+    ):
         """Args:
         step: batch -> results.
         task_names: gives the names of the tasks that the step computes at the moment.
         progress: whose `input_seconds` and `latest_records` are kept up to date.
+        team: adds to its part of a batch what is known of all rows.
         """
         self._step = step
         self._task_names = task_names
         self._progress = progress
+        self._team = team or Team()
         self._compiled: dict[tuple, Callable] = {}
 
     def __call__(self, iterator: Iterator) -> Any:
         started = time.perf_counter()
         batch = next(iterator)
         self._progress.input_seconds += time.perf_counter() - started
-        self._progress.latest_records = batch["records"]
+        batch = self._team.with_whole_batch(batch)
+        self._progress.latest_records = whole(batch)["records"]
         spec = iterator.element_spec  # type: ignore[attr-defined]  # tf.data's iterators have it
+        spec = self._team.spec_with_whole_batch(spec)
         key = *self._task_names(), *tf.nest.flatten(spec)
         if key not in self._compiled:
             self._compiled[key] = compiled(self._step, spec)

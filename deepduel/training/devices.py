@@ -131,7 +131,7 @@ def _gpu_details() -> list[dict]:
     """TensorFlow's details of each visible GPU."""
     from tfrecords_tools import cli
 
-    cli.quiet_tensorflow()
+    cli.quiet_tensorflow(devices=False)
     import tensorflow as tf
 
     return [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]

@@ -1,6 +1,6 @@
 """What one device computes of a batch: every task's logits and gradients.
 
-    rows of the batch (see `prepare`)
+    rows of the batch (see `inputs` and `prepare`)
       │  micro-batch by micro-batch (`accumulated_gradients`):
       │    augment   uint8 [m, H, W, 3] -> float32 [m, S, S, 3]   once per (augmentation, size, mixing)
       │    extract   -> features [m, …]                            frozen backbones, no gradients
@@ -29,17 +29,19 @@ from deepduel.augmentation.transform import augment, resize
 from deepduel.networks.micro_batches import in_micro_batches
 from deepduel.training.passes import Gradients, Passes, Tensors
 from deepduel.training.task import Task
+from deepduel.training.team import whole
 
 _PLAIN = Passes()
 
 
 def prepare(tasks: Sequence[Task], batch: dict) -> dict:
-    """A nest of tensors [B, …]: the pixels, and all that is decided once for the entire batch.
+    """All that is decided once for the entire batch, of which a worker of a team may read a part.
 
     Returns:
-      "images" and "seeds", or "features": of the batch. "mixes": {(mixing, size): Mix}. "targets" and
-      "masks": for each task by name its Targets, and the factors of each dropout layer of its head.
+      A nest of tensors [B, …]. "mixes": {(mixing, size): Mix}. "targets" and "masks": for each task by name
+      its Targets, and the factors of each dropout layer of its head.
     """
+    rows = whole(batch)
     mixes = {
         (task.mixing, task.size): mixing.plan(task.mixing, task.size, batch["seeds"], weight=batch["weight"])
         for task in tasks
@@ -47,13 +49,13 @@ def prepare(tasks: Sequence[Task], batch: dict) -> dict:
     }
     targets = {
         task.name: task.objective.targets(
-            batch["labels"][task.name], batch["weight"], mixes.get((task.mixing, task.size)), task.classes
+            rows["labels"][task.name], rows["weight"], mixes.get((task.mixing, task.size)), task.classes
         )
         for task in tasks
     }
-    count = tf.shape(batch["seeds"])[0]
+    count = tf.shape(rows["weight"])[0]
     masks = {task.name: draw_masks(task.model.head, count) for task in tasks}
-    return inputs(batch) | {"mixes": mixes, "targets": targets, "masks": masks}
+    return {"mixes": mixes, "targets": targets, "masks": masks}
 
 
 def inputs(batch: dict) -> dict:
@@ -68,9 +70,9 @@ def head_gradients(
 
     Args:
       features: by task, [b, …].
-      rows: the result of `prepare`, for the rows of this device.
-      batch: the result of `prepare`, for all rows: losses are divided by its weights, so that the gradients
-        of all rows sum to those of the batch.
+      rows: the results of `inputs` and `prepare` in one dict, for the rows of this device.
+      batch: likewise, with the result of `prepare` for all rows of the batch: losses are divided by its
+        weights, so that the gradients of all rows sum to those of the batch.
       passes: runs the networks.
 
     Returns:

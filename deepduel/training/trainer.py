@@ -3,6 +3,7 @@
 batch (see reading.batch)
   │  step         logits and gradients of every task, on each device
   │  replicas     the devices' logits joined, their gradients summed
+  │  team         likewise those of several processes
   │  updates      one update of each task's weights, skipped when something is not finite
   ▼  TaskMetrics  loss, accuracy, AUC
 logs of Keras
@@ -22,6 +23,7 @@ from deepduel.training.progress import Progress
 from deepduel.training.task import Task
 from deepduel.training.task_losses import Objective
 from deepduel.training.task_metrics import TaskMetrics
+from deepduel.training.team import Team, whole
 
 
 class MultiTaskTrainer(keras.Model):
@@ -44,6 +46,7 @@ class MultiTaskTrainer(keras.Model):
       passes: how the networks run.
       planned_steps: int variable, the steps of the entire run, for schedules that end with it; or None.
       strategy: that its variables were created under.
+      team: the processes that train together.
       progress: what callbacks read of a running fit.
       task_metrics: {task name: its metrics}.
     """
@@ -54,6 +57,7 @@ class MultiTaskTrainer(keras.Model):
         *,
         micro_batch: int,
         strategy: tf.distribute.Strategy | None = None,
+        team: Team | None = None,
         planned_steps: tf.Variable | None = None,
         **kwargs: Any,
     ):
@@ -61,6 +65,7 @@ class MultiTaskTrainer(keras.Model):
         tasks: what is trained; a task that owns an extractor comes before those that share it.
         micro_batch: images per pass through augmentation and backbones, >= 1.
         strategy: the strategy under whose scope the tasks' variables were created; None for one device.
+        team: the processes that train together; None for this one alone.
         planned_steps: see the attribute.
         """
         super().__init__(**kwargs)
@@ -74,6 +79,7 @@ class MultiTaskTrainer(keras.Model):
         self.task_metrics = {task.name: TaskMetrics(task) for task in tasks}
         self.progress = Progress()
         self.strategy = strategy or tf.distribute.get_strategy()
+        self.team = team or Team()
         self._left_out = keras.metrics.Sum("left_out")
         self._keeps_metrics = False
         self.test_function: Callable | None = None
@@ -156,11 +162,15 @@ class MultiTaskTrainer(keras.Model):
 
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """One update of every running task; returns the logs."""
-        prepared = step.prepare(self.running, batch)
+        inputs, prepared = step.inputs(batch), step.prepare(self.running, batch)
+        rows = inputs | self.team.part(prepared)
         copies = {task.name: updates.statistics(task) for task in self.running}
         with self.strategy.scope():
-            logits, gradients = replicas.run_on_all(
-                self.strategy, lambda rows: self._gradients(rows, prepared), prepared
+            logits, gradients = self.team.joined(
+                *replicas.run_on_all(
+                    self.strategy, lambda rows: self._gradients(rows, inputs | prepared), rows
+                ),
+                size=tf.shape(whole(batch)["weight"])[0],
             )
             for task in self.running:
                 targets, name = prepared["targets"][task.name], task.name
@@ -175,21 +185,23 @@ class MultiTaskTrainer(keras.Model):
 
     def test_step(self, batch: dict) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
         """The logs, and each running task's logits float32 [B, classes]."""
+        rows = whole(batch)
         with self.strategy.scope():
-            logits, _ = replicas.run_on_all(
-                self.strategy,
-                lambda rows: (self._predict(rows), {}),
-                step.inputs(batch),
+            logits, _ = self.team.joined(
+                *replicas.run_on_all(
+                    self.strategy, lambda rows: (self._predict(rows), {}), step.inputs(batch)
+                ),
+                size=tf.shape(rows["weight"])[0],
             )
         for task in self.running:
-            targets = Objective().targets(batch["labels"][task.name], batch["weight"], None, task.classes)
+            targets = Objective().targets(rows["labels"][task.name], rows["weight"], None, task.classes)
             self.task_metrics[task.name].update(targets, logits[task.name])
         self._count_left_out(batch)
         return self._logs(skipped=False), logits
 
     def make_train_function(self, force: bool = False) -> Callable:
         """Called by Keras' fit."""
-        compiled = CompiledStep(self.train_step, self._running_names, self.progress)
+        compiled = CompiledStep(self.train_step, self._running_names, self.progress, self.team)
 
         def function(iterator: Iterator) -> dict[str, tf.Tensor]:
             logs = compiled(iterator)
@@ -203,7 +215,7 @@ class MultiTaskTrainer(keras.Model):
         """Called by Keras before each validation; tracing takes seconds, so the function is kept."""
         if self.test_function and not force:
             return self.test_function
-        compiled = CompiledStep(self.test_step, self._running_names, self.progress)
+        compiled = CompiledStep(self.test_step, self._running_names, self.progress, self.team)
 
         def function(iterator: Iterator) -> dict[str, tf.Tensor]:
             logs, logits = compiled(iterator)
@@ -230,7 +242,8 @@ class MultiTaskTrainer(keras.Model):
 
     def _count_left_out(self, batch: dict) -> None:
         """Counts records without weight that are no padding: they could not be decoded."""
-        self._left_out.update_state(tf.cast((batch["weight"] == 0) & (batch["records"] >= 0), tf.float32))
+        rows = whole(batch)
+        self._left_out.update_state(tf.cast((rows["weight"] == 0) & (rows["records"] >= 0), tf.float32))
 
     def _logs(self, *, skipped: bool) -> dict[str, tf.Tensor]:
         """{metric: its value} of the running tasks, with or without the counts of skipped steps."""

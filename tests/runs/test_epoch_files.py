@@ -8,6 +8,7 @@ import pytest
 
 from deepduel.runs.epoch_files import EpochFiles
 from deepduel.runs.training_state import State
+from deepduel.training.team import Team
 from tests.conftest import history_rows
 
 
@@ -20,7 +21,8 @@ def trainer():
         model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
         task_model = types.SimpleNamespace(saved_model=model)
         tasks.append(types.SimpleNamespace(name=name, monitor=monitor, model=task_model))
-    return types.SimpleNamespace(tasks=tasks, running=list(tasks), averaged=contextlib.nullcontext)
+    averaged = contextlib.nullcontext
+    return types.SimpleNamespace(tasks=tasks, running=list(tasks), averaged=averaged, team=Team())
 
 
 def run_epochs(trainer, folder, values, epochs=None):

@@ -30,7 +30,7 @@ def test_a_signal_is_a_request_and_the_third_one_interrupts(capsys):
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
         assert stop.reason == "SIGTERM"
-        assert stop.stopped("over").code == 143
+        assert stop.agreed().code == 143
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,100 @@
+"""A team of several processes: `Team.gather` over TCP, `Team.sum` over TensorFlow's collective operations.
+
+Keras' fit cannot train under a distribution strategy of several workers. So the variables are ordinary ones,
+the strategy is that of no scope, and it only adds up tensors: over NCCL between GPUs, over gRPC between CPUs.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from deepduel.training.cluster import Cluster
+from deepduel.training.meeting import PATIENCE_SECONDS, meet
+from deepduel.training.peers import Peers
+from deepduel.training.team import Team, in_pieces
+from tfrecords_tools import cli
+
+_NOTICED_SECONDS = 10.0  # within which a lost worker is named, of which an operation has failed
+
+
+@contextlib.contextmanager
+def joined(cluster: Cluster | None, *, command: str, patience: float = PATIENCE_SECONDS) -> Iterator[Team]:
+    """A block in which this process is a member of the team; TensorFlow must not have computed anything yet.
+
+    When another process ends early, is killed or stops, this one ends with exit code 3 and a line about it.
+
+    Args:
+      cluster: None for a team of one.
+      command: the name of the command for that line.
+      patience: seconds to wait for the others.
+
+    Raises:
+      PeerError: a worker is missing.
+    """
+    if cluster is None:
+        yield Team()
+        return
+
+    def fail(sentence: str) -> None:
+        sys.stdout.flush()
+        print(
+            f"{command}: {sentence}; the same command on every machine resumes the run at its last state",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(cli.PEER_LOST)
+
+    print(f"{cluster.name(cluster.index)}: waiting for the others", flush=True)
+    peers = Peers(cluster, meet(cluster, patience=patience), fail)
+    try:
+        yield _JoinedTeam(cluster, peers)
+        peers.gather(None)  # all have done their work
+    except BaseException as error:
+        if isinstance(error, tf.errors.OpError):
+            peers.wait_for_failure(_NOTICED_SECONDS)
+        peers.end(_reason(error))
+        raise
+    peers.end(None)
+
+
+class _JoinedTeam(Team):
+    def __init__(self, cluster: Cluster, peers: Peers):
+        self.worker = cluster.worker
+        self._peers = peers
+        self._strategy = _strategy(cluster)
+
+    def gather(self, value: Any) -> list[Any]:
+        return self._peers.gather(value)
+
+    def sum(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        def reduce_all(pieces: list[tf.Tensor]) -> list[tf.Tensor]:
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, [tf.identity(piece) for piece in pieces])
+
+        return in_pieces(tensors, lambda pieces: self._strategy.run(reduce_all, (pieces,)))
+
+
+def _strategy(cluster: Cluster) -> tf.distribute.Strategy:
+    """Starts TensorFlow's server on this process' port, and connects those of all processes."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        tf.config.set_visible_devices(gpus[cluster.local_index % len(gpus)], "GPU")
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(cluster.addresses)}),
+        task_type="worker",
+        task_id=cluster.index,
+        rpc_layer="grpc",
+        num_accelerators={"GPU": 1} if gpus else {},
+    )
+    return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+
+
+def _reason(error: BaseException) -> str:
+    """Why this process ends, for the others: the first line of the error."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return (str(error) or type(error).__name__).splitlines()[0]
