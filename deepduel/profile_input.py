@@ -56,7 +56,16 @@ read_flags.define(FLAGS, cache_help="It is measured beside reading without a cac
 _BEFORE = set(FLAGS)
 augmentation_flags.define(FLAGS, tasks=False)
 FURTHER = {
-    "Data": ("host_size", "fit", "native_resolution", "reader", "sampling", "on_error", "remote_cache"),
+    "Data": (
+        "host_size",
+        "fit",
+        "native_resolution",
+        "reader",
+        "sampling",
+        "on_error",
+        "remote_cache",
+        "data_workers",
+    ),
     "Augmentation": tuple(name for name in FLAGS if name not in _BEFORE),
 }
 flags.DEFINE_float(

@@ -24,6 +24,9 @@ SUBCOMMANDS = {
     "inspect": Subcommand("tfrecords_tools.inspect", "Show what a folder of shards holds."),
     "verify": Subcommand("tfrecords_tools.verify", "Check a folder of shards for damage."),
     "profile": Subcommand("deepduel.profile_input", "Measure how fast shards are read and decoded."),
+    "data_service": Subcommand(
+        "deepduel.data_service", "Read and decode images for trainers on other machines."
+    ),
     "quickstart": Subcommand("deepduel.quickstart", "Try all steps on toy images."),
     "toy_images": Subcommand("deepduel.toy_images", "Draw labelled toy images."),
     "completion": Subcommand("deepduel.completion", "Print the completion script of a shell."),

@@ -126,6 +126,11 @@ class Split:
     def __len__(self) -> int:
         return len(self._offset)
 
+    @property
+    def root(self) -> str:
+        """The folder of the shards, or its URL."""
+        return self._folder.root
+
     def path(self, shard: int) -> str:
         """The path, or the URL, of a shard by its number."""
         return f"{self._folder.root}/{self.shards[shard].file}"

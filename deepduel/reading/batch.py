@@ -10,9 +10,10 @@ A batch is a dict:
                                     for records left out because they do not decode
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from deepduel.decoding.split import Split
@@ -34,6 +35,13 @@ def as_batch(
         "records": records,
         "weight": weight,
     }
+
+
+def batch_arrays(batches: tf.data.Dataset) -> Iterator[list[np.ndarray]]:
+    """Batches as arrays: images, seeds, records, weight, and the labels of each axis."""
+    for batch in batches:
+        names = "images", "seeds", "records", "weight"
+        yield [array.numpy() for array in (*(batch[name] for name in names), *batch["labels"].values())]
 
 
 def options() -> tf.data.Options:

@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from deepduel.reading.options import ReadOptions
 
 _SIZES = ("host_size", "fit", "native_resolution")
-NAMES = ("reader", "threads", "on_error", "fast_decode", "sampling", "cache", "remote_cache", *_SIZES)
+NAMES = (
+    "reader",
+    "threads",
+    "on_error",
+    "fast_decode",
+    "sampling",
+    "cache",
+    "remote_cache",
+    "data_workers",
+    *_SIZES,
+)
 
 
 def define(
@@ -72,6 +82,12 @@ def define(
             "half the free space of the temporary folder), FOLDER:SIZE such as /scratch/blocks:200GB, which "
             "later runs and other processes use too, ram:SIZE, or none (one request per image).",
             flag_values=flag_values)  # fmt: skip
+    if "data_workers" in names:
+        flags.DEFINE_list(
+            "data_workers", [],
+            "HOST:PORT of processes of deepduel.data_service, separated by commas, which read and decode the "
+            "images on their machines; each takes a part of every batch, and the batches stay the same.",
+            flag_values=flag_values)  # fmt: skip
     if set(_SIZES) & set(names):
         _define_sizes(flag_values, names)
 
@@ -120,6 +136,8 @@ def build(
         for name in ("reader", "on_error", "fast_decode", "sampling", "cache", "remote_cache", "fit")
         if name in options
     }
+    if "data_workers" in options:
+        fields["data_workers"] = tuple(options.data_workers)
     if "threads" in options:
         fields["threads"] = options.threads or None
     side = options.host_size if "host_size" in options else 0

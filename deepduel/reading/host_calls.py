@@ -48,16 +48,23 @@ class HostFunction:
       [0, 2, 4]
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        """Makes `function` callable in graphs: NumPy arrays -> an array or a sequence of arrays."""
+    def __init__(self, function: Callable[..., Any], *, in_turn: bool = False) -> None:
+        """Makes `function` callable in graphs.
+
+        Args:
+          function: NumPy arrays -> an array or a sequence of arrays. Its result must depend on the inputs
+            alone.
+          in_turn: whether its calls come one after the other; else tf.data may make several at once.
+        """
         self.function = function
+        self._operation = tf.raw_ops.PyFunc if in_turn else tf.raw_ops.PyFuncStateless
         self._number = next(_numbers)
         _functions[self._number] = self
 
     def __call__(self, inputs: Sequence[tf.Tensor], types: Sequence[tf.DType]) -> list[tf.Tensor]:
-        """The results as tensors of these types. Its result must depend on the inputs alone."""
+        """The results as tensors of these types."""
         number = tf.constant(self._number, tf.int64)
-        return tf.raw_ops.PyFuncStateless(input=[number, *inputs], token=_token(), Tout=list(types))
+        return self._operation(input=[number, *inputs], token=_token(), Tout=list(types))
 
 
 @functools.cache

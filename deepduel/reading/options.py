@@ -5,7 +5,7 @@ import dataclasses
 from deepduel.decoding import bad_records, pixel_cache, remote_cache
 from deepduel.decoding.image import DecodeOptions
 from deepduel.decoding.split import Split
-from deepduel.reading import order
+from deepduel.reading import data_protocol, order
 from deepduel.reading.sampling import Sampling
 from tfrecords_tools.errors import UsageError
 
@@ -35,6 +35,8 @@ class ReadOptions:
       remote_cache: of the encoded images of shards in an object store, see `remote_cache`: "auto", "none",
         "ram[:SIZE]" or "FOLDER[:SIZE]". Used by the random reader.
       worker: which part of every batch to read; `batch_size` is that of all workers together.
+      data_workers: HOST:PORT of processes on other machines that read and decode, see `data_workers`; they
+        have caches and a number of threads of their own.
     """
 
     batch_size: int
@@ -48,6 +50,7 @@ class ReadOptions:
     cache: str = "none"
     worker: order.Worker = order.Worker()
     remote_cache: str = "auto"
+    data_workers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -71,13 +74,26 @@ class ReadOptions:
             raise UsageError(
                 f"remote_cache={self.remote_cache} needs reader=random: the sequential reader streams shards"
             )
-        if self.batch_size % self.worker.count:
-            raise UsageError(
-                f"batch_size is that of all workers together and must be a multiple of their number, "
-                f"{self.worker.count}; got {self.batch_size}"
-            )
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"threads must be at least 1, got {self.threads}")
+        self._check_data_workers()
+
+    def _check_data_workers(self) -> None:
+        if not self.data_workers:
+            return
+        addresses = [data_protocol.Address.parse(address) for address in self.data_workers]
+        if len(set(addresses)) < len(addresses):
+            raise UsageError(f"data_workers={','.join(self.data_workers)} names an address twice")
+        if self.cache != "none":
+            raise UsageError(
+                f"cache={self.cache} keeps what this machine decodes, and with data_workers it decodes "
+                "nothing; leave one of the two out"
+            )
+        if self.remote_cache != "auto":
+            raise UsageError(
+                f"remote_cache={self.remote_cache} keeps what this machine reads, and with data_workers it "
+                "reads nothing; give --remote_cache to deepduel.data_service instead"
+            )
 
     def decoding(self, split: Split) -> DecodeOptions:
         """Raises UsageError when the images differ in size and no size was asked for."""

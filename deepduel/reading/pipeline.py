@@ -6,12 +6,13 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 import tensorflow as tf
 
 from deepduel.decoding.split import Split
+from deepduel.reading import data_workers as remote_parts
 from deepduel.reading import order, random_reader, sequential_reader
 from deepduel.reading.options import ReadOptions
 from tfrecords_tools.errors import UsageError
@@ -39,6 +40,7 @@ def make_train(
     cache: str = "none",
     remote_cache: str = "auto",
     worker: order.Worker | None = None,
+    data_workers: Sequence[str] = (),
 ) -> tf.data.Dataset:
     """Endless training batches.
 
@@ -67,6 +69,8 @@ def make_train(
       remote_cache: local copy of shards in an object store: "auto" (a temporary file), "FOLDER:SIZE",
         "ram:SIZE" or "none" (one request per image). Needs reader "random".
       worker: the part of every batch to read; None reads whole batches.
+      data_workers: "HOST:PORT" of processes of `deepduel.data_service` on other machines that read and decode
+        the batches, each a part; the batches are the same. Needs cache "none".
 
     Returns:
       A data set of infinite cardinality that yields (images, labels), or (images, labels, weight) with
@@ -98,8 +102,9 @@ def make_train(
     """
     options = ReadOptions(
         batch_size, size, fit, fast_decode, reader, threads, on_error, sampling, cache,
-        worker or order.Worker(), remote_cache,
+        worker or order.Worker(), remote_cache, tuple(data_workers),
     )  # fmt: skip
+    _check_parts(options)
     opened = Split(data_dir, split)
     options = _sized(options, opened)
     pick = _label_picker(opened, labels)
@@ -127,6 +132,7 @@ def make_eval(
     cache: str = "none",
     remote_cache: str = "auto",
     worker: order.Worker | None = None,
+    data_workers: Sequence[str] = (),
 ) -> tf.data.Dataset:
     """Batches with every record exactly once, in the order of the shards.
 
@@ -145,6 +151,8 @@ def make_eval(
       cache: "none", "ram" or "decoded:FOLDER", as in `make_train`.
       remote_cache: as in `make_train`.
       worker: the part of every batch to read; None reads whole batches.
+      data_workers: "HOST:PORT" of processes of `deepduel.data_service` on other machines that read and decode
+        the batches, each a part; the batches are the same. Needs cache "none".
 
     Returns:
       A data set of known cardinality that yields (images, labels, weight) in batches of one shape.
@@ -170,8 +178,9 @@ def make_eval(
     """
     options = ReadOptions(
         batch_size, size, fit, fast_decode, reader, threads, on_error, cache=cache,
-        worker=worker or order.Worker(), remote_cache=remote_cache,
+        worker=worker or order.Worker(), remote_cache=remote_cache, data_workers=tuple(data_workers),
     )  # fmt: skip
+    _check_parts(options)
     opened = Split(data_dir, split)
     options = _sized(options, opened)
     pick = _label_picker(opened, labels)
@@ -200,17 +209,38 @@ def train_batches(split: Split, reading: ReadOptions, position: order.Position) 
     """Endless batches from `position` on; the last of an epoch is smaller."""
     if not len(split):
         raise UsageError(f"{split.data_dir}: split {split.name!r} holds no image to train on")
-    return _reader(reading).train(split, reading, position)
+    reader = _reader(reading, split)
+    if reading.data_workers:
+        return remote_parts.train(split, reading, position, reader.train)
+    return reader.train(split, reading, position)
 
 
-def eval_batches(split: Split, reading: ReadOptions) -> tf.data.Dataset:
-    """Every record once, in order, in batches of one shape (padding has weight 0, record -1)."""
+def eval_batches(split: Split, reading: ReadOptions, *, rows: int | None = None) -> tf.data.Dataset:
+    """Every record once, in order, in batches of one shape (padding has weight 0, record -1).
+
+    Args:
+      rows: rows of a batch of all workers together; None: `batch_size`, or fewer where the split has fewer.
+    """
     workers = reading.worker.count
-    rows = max(1, min(reading.batch_size, -(-len(split) // workers) * workers))
-    return _reader(reading).evaluate(split, reading, rows=rows)
+    rows = rows or max(1, min(reading.batch_size, -(-len(split) // workers) * workers))
+    reader = _reader(reading, split)
+    if reading.data_workers:
+        return remote_parts.evaluate(split, reading, rows=rows, read=reader.evaluate)
+    return reader.evaluate(split, reading, rows=rows)
 
 
-def _reader(reading: ReadOptions) -> ModuleType:
+def _check_parts(reading: ReadOptions) -> None:
+    """Parts of one size are what a strategy of several processes expects."""
+    if reading.batch_size % reading.worker.count:
+        raise UsageError(
+            f"batch_size is that of all workers together and must be a multiple of their number, "
+            f"{reading.worker.count}; got {reading.batch_size}"
+        )
+
+
+def _reader(reading: ReadOptions, split: Split) -> ModuleType:
+    if reading.reader == "sequential":
+        sequential_reader.require_readable(split)
     return {"random": random_reader, "sequential": sequential_reader}[reading.reader]
 
 

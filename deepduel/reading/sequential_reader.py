@@ -31,7 +31,6 @@ _LISTED = 3  # bad records of one batch that get a line of their own
 @tf.autograph.experimental.do_not_convert  # nothing here needs it, and converting takes seconds
 def train(split: Split, reading: ReadOptions, position: order.Position) -> tf.data.Dataset:
     """Endless training batches from `position` on; what lies before its window is not read."""
-    _require_scheme(split)
     over, step = divmod(position.step, order.steps_per_epoch(len(split), reading.batch_size))
     position = order.Position(position.seed, position.epoch + over, step)
     window = window_records(split)
@@ -54,7 +53,6 @@ def train(split: Split, reading: ReadOptions, position: order.Position) -> tf.da
 @tf.autograph.experimental.do_not_convert
 def evaluate(split: Split, reading: ReadOptions, *, rows: int) -> tf.data.Dataset:
     """Every record once, in order, in batches of `rows`."""
-    _require_scheme(split)
     shards = ShardStream(split)
     records = shards.records(tf.range(len(split.shards), dtype=tf.int64), 0, side_by_side=1)
     encoded = records.batch(rows).map(lambda *batch: _part(reading, *batch, rows=rows))
@@ -78,7 +76,7 @@ def evaluate(split: Split, reading: ReadOptions, *, rows: int) -> tf.data.Datase
     return _finish(batches.map(lambda *batch: tuple(pad(*batch))), split, reading, shards)
 
 
-def _require_scheme(split: Split) -> None:
+def require_readable(split: Split) -> None:
     """Raises UsageError for a part of a split, or where TensorFlow has no file system for the shards' URL."""
     if split.part is not None:
         raise UsageError(

@@ -78,6 +78,11 @@ def _features_folder(options: flags.FlagValues) -> str | None:
         return None
     if colon and not folder:
         raise UsageError("--cache=features: names no folder; write features:FOLDER, or features")
+    if options.data_workers:
+        raise UsageError(
+            f"--cache={options.cache} computes features from the images once, on this machine; leave "
+            "--data_workers out"
+        )
     if options.reader != "random":
         raise UsageError(f"--cache={options.cache} needs --reader=random: rows are read by record number")
     return folder or f"{options.workdir}/features"

@@ -29,6 +29,7 @@ MAY_CHANGE = {  # flag: why. docs/training.md has this table
     "cache": "Decoded pixels are the same from any cache. A run on features stays on features, and its "
     "folder of features may change.",
     "remote_cache": "Local copy of the shards.",
+    "data_workers": "The batches are the same from any number of data workers.",
     "on_error": "Concerns only images that cannot be decoded.",
     "profile_steps": "Steps of this session to trace.",
     "dry_run": "Writes nothing.",

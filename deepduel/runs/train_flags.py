@@ -36,7 +36,7 @@ USUAL = {
 FURTHER = {
     "Data": (
         "sampling", "views", "host_size", "fit", "native_resolution", "reader", "fast_decode", "threads",
-        "on_error", "remote_cache",
+        "on_error", "remote_cache", "data_workers",
     ),
     "Model": ("start_from", "batch_norm", "input_filter", "stem_stride", "shared_backbone", "mirrored"),
     "Optimisation": (

@@ -32,7 +32,7 @@ COMMANDS = (
     "tfrecords_tools.convert", "tfrecords_tools.verify", "tfrecords_tools.inspect", "tfrecords_tools.export",
     "deepduel.train",
     "deepduel.evaluate", "deepduel.predict", "deepduel.compare", "deepduel.export", "deepduel.profile_input",
-    "deepduel.toy_images",
+    "deepduel.toy_images", "deepduel.data_service",
 )  # fmt: skip
 FLAG_PAGES = {
     "tfrecords_tools.convert": ("converting", "scaling"),
@@ -44,10 +44,12 @@ FLAG_PAGES = {
     "deepduel.predict": ("predicting",),
     "deepduel.compare": ("evaluating",),
     "deepduel.export": ("predicting",),
-    "deepduel.profile_input": ("training", "augmenting"),
+    "deepduel.profile_input": ("training", "augmenting", "scaling"),
+    "deepduel.data_service": ("scaling",),
     "deepduel.toy_images": ("index",),
 }
-LONG = (  # they measure or train for minutes
+LONG = (  # they measure or train for minutes, or serve without end
+    "deepduel.data_service",
     "deepduel.quickstart", "experiments.benchmark_gpu", "experiments.benchmark_photos",
     "experiments.benchmark_memory", "experiments.benchmark_throughput", "experiments.compare_loading",
     "experiments.export_stablehlo", "experiments.time_to_accuracy", "experiments.what_helps",

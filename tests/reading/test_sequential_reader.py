@@ -187,6 +187,27 @@ def test_tf_data_service_workers_give_the_same_batches(copy, on_error, capfd):
     del sent, worker
 
 
+@pytest.mark.slow
+def test_two_tf_data_service_workers_with_parts_give_every_record_once(toy_shards):
+    """Each worker has a dispatcher of its own; two workers of one dispatcher give every record twice."""
+    service = tf.data.experimental.service
+    split = Split(toy_shards, "train")
+    servers, parts = [], []
+    for index in range(2):
+        reading = ReadOptions(50, reader="sequential", worker=order.Worker(index, 2))
+        part = pipeline.train_batches(split, reading, order.Position(2))
+        dispatcher = service.DispatchServer(service.DispatcherConfig(port=0))
+        address = dispatcher.target.split("://")[1]
+        servers += [dispatcher, service.WorkerServer(service.WorkerConfig(dispatcher_address=address))]
+        parts.append(part.apply(service.distribute(service.ShardingPolicy.OFF, dispatcher.target)))
+    joined = tf.data.Dataset.zip(*parts).map(
+        lambda one, other: tf.concat([one["records"], other["records"]], 0)
+    )
+    epoch = np.concatenate([batch.numpy() for batch in joined.take(order.steps_per_epoch(len(split), 50))])
+    assert sorted(epoch.tolist()) == list(range(len(split)))
+    del parts, joined, servers
+
+
 def flip(split: Split, *numbers: int) -> None:
     """Flips a bit in images, so that their checksums do not fit."""
     for number in numbers:
