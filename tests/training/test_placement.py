@@ -8,7 +8,7 @@ from deepduel.decoding.split import Split
 from deepduel.networks.architecture import Architecture
 from deepduel.reading import order, pipeline
 from tests.helpers import gpu_kernels, tiny_network
-from tests.helpers.tasks import FROZEN, compiled, make
+from tests.helpers.tasks import compiled, make
 
 TRAINED = Architecture("small_cnn", "avg,dropout:0.5", 16, fine_tune="all", precision="mixed_float16")
 TINY = {("Fill", "int32", "uint32")}  # of a dropout's seed: two numbers
@@ -24,8 +24,8 @@ def test_no_operation_of_a_step_is_left_to_the_host(toy_shards, monkeypatch):
     tiny_network.install(monkeypatch)
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [f"{kind}:0"])
     split, reading = Split(toy_shards, "train"), pipeline.ReadOptions(50)
-    mixed = make("category", split, FROZEN, mixing=Mixing(0.2, 1.0))
-    trainer = compiled(mixed, make("authenticity", split, TRAINED, augmentation="forensic"), micro_batch=16)
+    mixing = Mixing(0.2, 1.0)
+    trainer = compiled(make("category", split, TRAINED, "forensic", mixing=mixing), micro_batch=16)
     spec = pipeline.train_batches(split, reading, order.Position(3)).element_spec
     assert gpu_kernels.on_the_host(traced(trainer.train_step, spec)) <= TINY
     assert gpu_kernels.on_the_host(traced(trainer.test_step, spec)) <= TINY
