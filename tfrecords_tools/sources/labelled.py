@@ -180,6 +180,19 @@ def split_value(own: Any, of_file: str | None, file: str) -> str:
     return of_file
 
 
+def without_split(columns: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
+    """--label_columns -> (axis -> column, the column that --label_columns=split=COLUMN names or None)."""
+    return {axis: column for axis, column in columns.items() if axis != SPLIT}, columns.get(SPLIT)
+
+
+def named_split(value: Any, column: str, names: Sequence[str] = ()) -> str:
+    """The split that a column names. Raises ValueError where it names none."""
+    split = label_name(value, names)
+    if split is None:
+        raise ValueError(f"no split in its {column}")
+    return split
+
+
 def label_name(value: Any, names: Sequence[str]) -> str | None:
     """The class name of a label as a source stores it: a number with or without names, or a name.
 

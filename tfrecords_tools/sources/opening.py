@@ -9,7 +9,6 @@ from typing import NamedTuple
 from tfrecords_tools.errors import UsageError
 from tfrecords_tools.format import storage
 from tfrecords_tools.format.folder import Source
-from tfrecords_tools.sources.labelled import SPLIT
 from tfrecords_tools.sources.spool import Spooled
 
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz")
@@ -56,11 +55,6 @@ def open_source(
     url = os.fspath(url)
     kind, rest = describe(url)
     columns = label_columns or {}
-    if SPLIT in columns and kind in LABELLED:
-        raise UsageError(
-            f"--label_columns=split={columns[SPLIT]}: {kind}: takes splits from a column called split, or "
-            "from the names of files; rename the column"
-        )
     if kind == "archive" and rest.lower().endswith(TAR_ENDINGS):
         from tfrecords_tools.sources import tar_archive
 

@@ -16,7 +16,7 @@ from tfrecords_tools.format.folder import FolderEntry
 from tfrecords_tools.images.image import MAX_FILE_BYTES
 from tfrecords_tools.sources import container_files, labelled
 from tfrecords_tools.sources.container_files import ContainerFiles
-from tfrecords_tools.sources.labelled import KEY, SPLIT
+from tfrecords_tools.sources.labelled import DEFAULT_SPLIT, KEY, SPLIT
 from tfrecords_tools.sources.spool import Spool
 
 AXES_METADATA = b"deepduel_axes"  # in a schema: the label axes, a JSON list of column names
@@ -45,13 +45,15 @@ class Parquet(labelled.Labelled):
         self._image = _image_column(schema, names[0])
         schemas = (self._open(number).schema_arrow for number in range(len(names)))
         features = next(filter(None, map(_features, schemas)), {})
-        self._columns = dict(columns) or _own_axes(schema) or _label_columns(schema, features)
+        columns, self._split = labelled.without_split(columns)
+        classes = {column: names for column, names in features.items() if column != self._split}
+        self._columns = columns or _own_axes(schema) or _label_columns(schema, classes)
         if not self._columns:
             raise DataError(
                 f"{names[0]}: no column of classes among {', '.join(schema.names)}; name one with "
                 "--label_columns=category=COLUMN"
             )
-        for axis, column in self._columns.items():
+        for axis, column in (*self._columns.items(), *[(SPLIT, self._split)] * (self._split is not None)):
             if column not in schema.names:
                 raise DataError(
                     f"{names[0]}: no column {column!r} for {axis}; its columns are {', '.join(schema.names)}"
@@ -60,7 +62,9 @@ class Parquet(labelled.Labelled):
         self.class_names = {
             axis: tuple(features[column]) for axis, column in self._columns.items() if column in features
         }
-        self._spool = Spool(spool_folder, [self._files.identity(), self._columns, self.class_names])
+        self._split_names = features.get(self._split or "", [])
+        identity = [self._files.identity(), self._columns, self.class_names, self._split]
+        self._spool = Spool(spool_folder, identity)
 
     def walk(self) -> Iterator[FolderEntry]:
         """The image of each row, and why it cannot be one."""
@@ -71,7 +75,8 @@ class Parquet(labelled.Labelled):
         for number, name in enumerate(self._files.names):
             stem = pathlib.PurePosixPath(name).name.removesuffix(".parquet")
             for count, row in enumerate(self._rows(number)):
-                split = labelled.split_value(row.get(SPLIT), self._splits[number], name)
+                of_file = self._splits[number]
+                split = DEFAULT_SPLIT if self._split else labelled.split_value(row.get(SPLIT), of_file, name)
                 yield self._entry(row, split, f"{stem}-{count:06d}", keys, keep)
 
     def _entry(
@@ -87,6 +92,8 @@ class Parquet(labelled.Labelled):
         problem = ""
         values = {SPLIT: split}
         try:
+            if self._split:
+                values[SPLIT] = labelled.named_split(row[self._split], self._split, self._split_names)
             for axis in self.axes:
                 label = labelled.label_name(row[self._columns[axis]], self.class_names.get(axis, ()))
                 if label is not None:
@@ -112,9 +119,9 @@ class Parquet(labelled.Labelled):
 
         try:
             file = self._open(number)
-            wanted = (self._image, KEY, SPLIT, *self._columns.values())
+            wanted = (self._image, KEY, SPLIT, self._split, *self._columns.values())
             columns = [name for name in file.schema_arrow.names if name in wanted]
-            lacking = {self._image, *self._columns.values()} - set(columns)
+            lacking = {self._image, self._split or self._image, *self._columns.values()} - set(columns)
             if lacking:
                 raise DataError(
                     f"{self._files.names[number]}: no column {sorted(lacking)[0]!r}, as other files have"

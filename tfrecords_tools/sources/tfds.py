@@ -52,8 +52,11 @@ class Tfds(labelled.Labelled):
             if split.partition("[")[0] not in info.splits:
                 raise DataError(f"{self.root}: no split {split!r}; it has {', '.join(sorted(info.splits))}")
         self._image = _image_feature(self.root, info.features)
-        self._columns = dict(columns) or _label_features(info.features)
-        for axis, feature in self._columns.items():
+        columns, self._split = labelled.without_split(columns)
+        self._columns = columns or _label_features(
+            {name: feature for name, feature in info.features.items() if name != self._split}
+        )
+        for axis, feature in (*self._columns.items(), *[(SPLIT, self._split)] * (self._split is not None)):
             if feature not in info.features:
                 raise DataError(
                     f"{self.root}: no feature {feature!r} for {axis}; it has {', '.join(info.features)}"
@@ -70,7 +73,8 @@ class Tfds(labelled.Labelled):
             if getattr(info.features[feature], "names", None)
         }
         sizes = {split: [part.num_bytes, part.shard_lengths] for split, part in info.splits.items()}
-        identity = [info.full_name, str(self._builder.data_dir), sizes, self._splits, self._columns]
+        place = str(self._builder.data_dir)
+        identity = [info.full_name, place, sizes, self._splits, self._columns, self._split]
         self._spool = Spool(spool_folder, identity)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -90,7 +94,7 @@ class Tfds(labelled.Labelled):
         import tensorflow_datasets as tfds
 
         features = self._builder.info.features
-        others = [name for name in (KEY, *_NAME_FEATURES) if name in features]
+        others = [name for name in (KEY, self._split, *_NAME_FEATURES) if name in features]
         wanted = dict.fromkeys((self._image, *self._columns.values(), *others), True)
         decoders = tfds.decode.PartialDecoding(wanted, decoders={self._image: tfds.decode.SkipDecoding()})
         config = tfds.ReadConfig(add_tfds_id=True, interleave_cycle_length=1, try_autocache=False)
@@ -108,24 +112,28 @@ class Tfds(labelled.Labelled):
         data, problem = example[self._image], ""
         values = {SPLIT: split}
         try:
+            if self._split:
+                names = getattr(self._builder.info.features[self._split], "names", None) or ()
+                values[SPLIT] = labelled.named_split(_plain(example[self._split]), self._split, names)
             for axis in self.axes:
-                value = example[self._columns[axis]]
-                value = value.decode() if isinstance(value, bytes) else int(value)
+                value = _plain(example[self._columns[axis]])
                 label = labelled.label_name(value, self.class_names.get(axis, ()))
                 if label is not None:
                     values[axis] = label
         except (ValueError, TypeError) as error:
             problem = str(error)
-        if isinstance(example.get(KEY), bytes):
-            key = example[KEY]
-        else:
-            # "mnist-train.tfrecord-00000-of-00001__12": the file, and the number of the example in it
-            shard, _, number = example["tfds_id"].decode().rpartition("__")
-            name = next((example[feature].decode() for feature in _NAME_FEATURES if feature in example), "")
-            key = keys.key(values, name, f"{shard.rpartition('.')[2]}-{int(number):06d}", data)
+        # "mnist-train.tfrecord-00000-of-00001__12": the file, and the number of the example in it
+        shard, _, number = example["tfds_id"].decode().rpartition("__")
+        name = next((example[feature].decode() for feature in _NAME_FEATURES if feature in example), "")
+        position = f"{shard.rpartition('.')[2]}-{int(number):06d}"
+        key = keys.own(example.get(KEY)) or keys.key(values, name, position, data)
         if not problem and len(data) > MAX_FILE_BYTES:
             problem = f"{len(data):,} bytes: over the limit of {MAX_FILE_BYTES:,} bytes"
         return FolderEntry(key, len(data), problem, 0 if problem else keep(data), values)
+
+
+def _plain(value: Any) -> str | int:
+    return value.decode() if isinstance(value, bytes) else int(value)
 
 
 def _prepared(root: str, name: str) -> Any:

@@ -23,7 +23,7 @@ from tfrecords_tools.format.folder import FolderEntry
 from tfrecords_tools.images.image import MAX_FILE_BYTES
 from tfrecords_tools.sources import container_files, labelled, tar_files
 from tfrecords_tools.sources.container_files import ContainerFiles
-from tfrecords_tools.sources.labelled import CATEGORY, KEY, SPLIT
+from tfrecords_tools.sources.labelled import CATEGORY, DEFAULT_SPLIT, KEY, SPLIT
 from tfrecords_tools.sources.spool import Spool
 from tfrecords_tools.sources.tar_files import TarMember
 
@@ -58,11 +58,11 @@ class WebDataset(labelled.Labelled):
         names = container_files.expand(pattern, ".tar")
         self._files = ContainerFiles(names)
         self._splits = labelled.splits_of(names)
-        self._columns = dict(columns)
+        self._columns, self._split = labelled.without_split(columns)
         self.class_names = _class_names(names[0])
         self.axes = self._first_axes()
         compressed = tar_files.is_compressed(self._files)
-        identity = [self._files.identity(), self._columns, self.class_names]
+        identity = [self._files.identity(), self._columns, self.class_names, self._split]
         self._spool = Spool(spool_folder, identity) if compressed else None
 
     def walk(self) -> Iterator[FolderEntry]:
@@ -92,8 +92,15 @@ class WebDataset(labelled.Labelled):
         except ValueError as error:
             labels, problem = {}, problem or str(error)
         fields = _document(sample)
-        split = labelled.split_value(fields.get(SPLIT), self._splits[file], self._files.names[file])
-        values = {SPLIT: split, **labels}
+        values = {SPLIT: DEFAULT_SPLIT, **labels}
+        try:
+            if self._split:
+                values[SPLIT] = labelled.named_split(_value(fields, self._split), self._split)
+            else:
+                name = self._files.names[file]
+                values[SPLIT] = labelled.split_value(fields.get(SPLIT), self._splits[file], name)
+        except ValueError as error:
+            problem = problem or str(error)
         stem = pathlib.PurePosixPath(self._files.names[file]).name.partition(".")[0]
         name = f"{sample.name.decode('utf-8', 'surrogateescape')}.{end}"
         own = keys.own(fields.get(KEY)) if isinstance(fields.get("labels"), dict) else None
@@ -113,7 +120,7 @@ class WebDataset(labelled.Labelled):
         for number in range(len(self._files.names)):
             axes: dict[str, None] = {}
             for sample in itertools.islice(_samples(self._files, number, False), _FIRST_SAMPLES):
-                fields = _label_fields(_document(sample))
+                fields = self._fields(_document(sample))
                 axes |= dict.fromkeys(fields or ((CATEGORY,) if "cls" in sample.labels else ()))
             if axes:
                 return labelled.ordered(tuple(axes))
@@ -123,10 +130,14 @@ class WebDataset(labelled.Labelled):
             "archive of a folder is named without tar:"
         )
 
+    def _fields(self, document: Mapping[str, Any]) -> dict[str, str]:
+        """Axis -> field, of those that usually hold labels."""
+        return {axis: field for axis, field in _label_fields(document).items() if field != self._split}
+
     def _labels(self, sample: _Sample) -> dict[str, str]:
         """Axis -> class name. Raises ValueError for a label that is none."""
         document = _document(sample)
-        fields = self._columns or _label_fields(document)
+        fields = self._columns or self._fields(document)
         labels = {}
         for axis in self.axes:
             value = _value(document, fields[axis]) if axis in fields else None

@@ -97,7 +97,8 @@ _LABELS = (
     _Flag(
         "label_columns",
         "",
-        "Label axes and the columns that hold their labels, AXIS=COLUMN,…; directories give no labels then. "
+        "Label axes and the columns that hold their labels, AXIS=COLUMN,…; directories give no labels then; "
+        "split=COLUMN for splits. "
         "By default class (category), label, split, and columns named like an axis. Also for the features "
         "of tfds:, the JSON fields of tar: and the columns of parquet:.",
     ),

@@ -282,14 +282,49 @@ def test_a_data_set_is_named_after_its_source(url, name):
     assert planning.clean_name(opening.default_name(url)) == name
 
 
+def test_splits_come_from_the_column_that_is_named_for_them(tmp_path):
+    """A column of class numbers with names, and a JSON field; the labels are found as without it."""
+    path = write_parquet(
+        tmp_path / "part-00000-of-00001.parquet",
+        {
+            "image": images(*((data, None) for data in PICTURES[:4])),
+            "label": list("abab"),
+            "fold": [0, 1, 1, None],
+        },
+        {"fold": classes("train", "test")},
+    )
+    listing = folder.scan(
+        f"parquet:{path}", allow_missing_classes=True,
+        labels=LabelFileOptions(label_columns={"split": "fold"}),
+    )  # fmt: skip
+    assert listing.splits == ("test", "train") and listing.axes == {"category": ("a", "b")}
+    assert listing.split.tolist().count(0) == 2 and len(listing) == 3  # the fourth row has no split
+    members = [
+        member
+        for number, split in enumerate(("a part", "holdout", ""))
+        for member in (
+            (f"{number}.jpg", PICTURES[number]),
+            (f"{number}.json", json.dumps({"label": number, "fold": split}).encode()),
+        )
+    ]
+    path = write_tar(tmp_path / "train-000000.tar", members)
+    splits = {
+        split
+        for split, _ in labels_of(
+            f"tar:{path}", labels=LabelFileOptions(label_columns={"split": "fold", "category": "label"})
+        ).values()
+    }
+    assert splits == {"a part", "holdout"}
+
+
 def test_flags_that_do_not_fit_the_source_are_usage_errors(tmp_path, capsys):
     path = write_parquet(tmp_path / "a.parquet", {"image": [PICTURES[0]], "label": ["a"]})
     assert convert_to(tmp_path / "out", f"parquet:{path}", "--layout={category}") == 2
     assert "remove --layout" in capsys.readouterr().err
     assert convert_to(tmp_path / "out", tmp_path, "--label_columns=category=kind") == 2
     assert convert_to(tmp_path / "out", f"parquet:{path}", "--label_columns=category") == 2
-    assert convert_to(tmp_path / "out", f"parquet:{path}", "--label_columns=split=part") == 2
-    assert "takes splits from a column called split" in capsys.readouterr().err
+    assert convert_to(tmp_path / "out", f"parquet:{path}", "--label_columns=split=part") == 1
+    assert "no column 'part' for split; its columns are image, label" in capsys.readouterr().err
     assert convert_to(tmp_path / "out", f"parquet:{path}", "--metadata=labels.csv") == 2
     assert "has its own labels" in capsys.readouterr().err
     with pytest.raises(UsageError, match="names nothing"):
@@ -332,6 +367,9 @@ def test_a_tfds_builder_is_made_and_its_images_are_kept_byte_for_byte(tmp_path, 
     prepared = tmp_path / "tfds/tiny_pictures/1.0.0"
     assert convert_to(tmp_path / "part", f"tfds:{prepared}:test", "--workers=2") == 0
     assert stored(tmp_path / "part") == {key: row for key, row in expected.items() if row[0] == "test"}
+    words = "--label_columns=split=label,kind=filename", "--allow_missing_classes"
+    assert convert_to(tmp_path / "by_label", f"tfds:{prepared}:test", *words) == 0
+    assert {split for split, _, _ in stored(tmp_path / "by_label").values()} == {"ox", "ant"}
     assert convert_to(tmp_path / "x", "tfds:tiny_pictures:holdout") == 1
     assert "no split 'holdout'; it has test, train" in capsys.readouterr().err
     assert convert_to(tmp_path / "x", "tfds:no_such_data_set_at_all") == 1
