@@ -15,6 +15,7 @@ import hypothesis
 import pyarrow
 import pyarrow.parquet
 import pytest
+import zstandard
 from hypothesis import strategies as st
 
 from tests.fuzz.mutations import NAMES, damaged_bytes, damaged_documents
@@ -27,7 +28,7 @@ from tfrecords_tools.sources import opening
 FUZZ = hypothesis.settings.get_profile("fuzz")
 PICTURES = [odd_images.save(odd_images.picture(8, 8, seed=seed), "JPEG", quality=20) for seed in range(4)]
 FEATURES = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["a", "b"]}}
-INPUTS = {"in.zip": "{}", "in.tar": "{}", "in.tar.gz": "{}", "web.tar": "tar:{}", "in.parquet": "parquet:{}"}
+INPUTS = {"web.tar": "tar:{}", "in.parquet": "parquet:{}"}  # others are named by their path
 
 
 def packed_tar(members: list[tuple[str, bytes]], mode: str = "w") -> bytes:
@@ -70,6 +71,7 @@ SOUND = {
     "in.zip": packed_zip(IMAGES),
     "in.tar": packed_tar(IMAGES),
     "in.tar.gz": packed_tar(IMAGES, "w:gz"),
+    "in.tar.zst": zstandard.ZstdCompressor().compress(packed_tar(IMAGES)),
     "web.tar": packed_tar(SAMPLES),
     "in.parquet": packed_parquet(),
 }
@@ -79,7 +81,7 @@ def read_all(path: pathlib.Path) -> int:
     """Lists what a file has as `convert` does, and reads it. Returns the number of images."""
     source = None
     try:
-        listing = listing_folder.scan(INPUTS[path.name].format(path), allow_missing_classes=True)
+        listing = listing_folder.scan(INPUTS.get(path.name, "{}").format(path), allow_missing_classes=True)
         source = listing.source
         for index in range(len(listing)):
             key, size = listing.key(index), int(listing.rows["size"][index])

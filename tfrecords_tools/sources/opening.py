@@ -11,7 +11,9 @@ from tfrecords_tools.format import storage
 from tfrecords_tools.format.folder import Source
 from tfrecords_tools.sources.spool import Spooled
 
-TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz")
+TAR_ENDINGS = (
+    ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tzst",
+)  # fmt: skip
 ARCHIVE_ENDINGS = (".zip", *TAR_ENDINGS)
 LABELLED = ("tfds", "tar", "parquet")  # KIND:… in --input
 _PATTERN = re.compile(rf"(?P<kind>{'|'.join(LABELLED)}):(?P<rest>.*)", re.DOTALL)

@@ -1,15 +1,16 @@
 """The members of tar files, one after another, by Python's tarfile.
 
-A plain tar file is read by the place of each member. A compressed one (gzip, bzip2, xz) can only be read from
-its start, so its members go to a `Spool` as they come by, and are read from there.
+A plain tar file is read by the place of each member. A compressed one (gzip, bzip2, xz, Zstandard) can only
+be read from its start, so its members go to a `Spool` as they come by, and are read from there.
 """
 
 import contextlib
 import lzma
+import sys
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple, Self
+from typing import IO, Literal, NamedTuple, Self
 
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format.folder import FolderEntry
@@ -17,10 +18,10 @@ from tfrecords_tools.images.image import MAX_FILE_BYTES
 from tfrecords_tools.sources import member_names
 from tfrecords_tools.sources.container_files import ContainerFiles
 
-_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
+_ZSTANDARD = b"\x28\xb5\x2f\xfd"
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", _ZSTANDARD)
 _DAMAGE = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
 _END_BYTES = 1 << 20  # more than the zeros at the end take
-_ZSTANDARD = b"\x28\xb5\x2f\xfd"
 
 
 # Here because an argument of `fromtarfile` is called tarfile.
@@ -57,15 +58,32 @@ class TarMember(NamedTuple):
 
 
 def is_compressed(files: ContainerFiles) -> bool:
-    """Whether one of the files is compressed. Raises DataError for a compression that is not read."""
+    """Whether one of the files is compressed. Raises DataError where the library to read it is missing."""
     compressed = False
     for number, name in enumerate(files.names):
         with files.open(number) as file:
             head = file.read(6)
-        if head.startswith(_ZSTANDARD):
-            raise DataError(f"{name}: compressed by Zstandard, which is not read; decompress it with unzstd")
+            if head.startswith(_ZSTANDARD):
+                _decompressed(file, name)
         compressed |= head.startswith(_COMPRESSED)
     return compressed
+
+
+def _decompressed(file: IO[bytes], name: str) -> IO[bytes]:
+    """The content of a file that Zstandard compressed, to be read in order."""
+    try:
+        import zstandard
+    except ImportError:
+        raise DataError(
+            f"{name}: compressed by Zstandard; pip install 'deepduel[zstandard]' reads it, or decompress it with unzstd"
+        ) from None
+    return zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """What the libraries raise for a damaged file."""
+    zstandard = sys.modules.get("zstandard")
+    return _DAMAGE if zstandard is None else (*_DAMAGE, zstandard.ZstdError)
 
 
 def members(files: ContainerFiles) -> Iterator[TarMember]:
@@ -81,7 +99,7 @@ def members_of(files: ContainerFiles, number: int) -> Iterator[TarMember]:
     while True:
         try:
             member = next(archive, None)
-        except _DAMAGE as error:
+        except _damage() as error:
             raise _damaged(files.names[number], f"after {count:,} members", error) from error
         if member is None:
             return
@@ -92,9 +110,12 @@ def members_of(files: ContainerFiles, number: int) -> Iterator[TarMember]:
 def _members(files: ContainerFiles, number: int) -> Iterator[TarMember]:
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(files.open(number))
-        compressed = file.read(6).startswith(_COMPRESSED)
+        head = file.read(6)
+        compressed = head.startswith(_COMPRESSED)
         file.seek(0)
-        mode: Literal["r|*", "r:"] = "r|*" if compressed else "r:"
+        mode: Literal["r|", "r|*", "r:"] = "r|*" if compressed else "r:"
+        if head.startswith(_ZSTANDARD):
+            file, mode = _decompressed(file, files.names[number]), "r|"
         archive = stack.enter_context(tarfile.open(fileobj=file, mode=mode, tarinfo=_StrictTarInfo))
         while (info := archive.next()) is not None:
             archive.members = []  # type: ignore[attr-defined]  # tarfile keeps all of them
@@ -120,7 +141,7 @@ def _reader(archive: tarfile.TarFile, info: tarfile.TarInfo, name: str) -> Calla
         try:
             file = archive.extractfile(info) if info.size <= MAX_FILE_BYTES else None
             data = file.read() if file else b""
-        except _DAMAGE as error:
+        except _damage() as error:
             raise _damaged(name, f"in {info.name}", error) from error
         if len(data) != info.size:
             raise _damaged(name, f"in {info.name}", "unexpected end of data")

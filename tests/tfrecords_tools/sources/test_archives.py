@@ -1,9 +1,11 @@
 import io
 import pathlib
+import sys
 import tarfile
 import zipfile
 
 import pytest
+import zstandard
 
 from tests.helpers import folders, odd_images
 from tests.helpers.conversions import convert_to, stored
@@ -38,6 +40,10 @@ def pack(images: pathlib.Path, archive: pathlib.Path) -> pathlib.Path:
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
             for path in files:
                 packed.write(path, path.relative_to(images))
+    elif archive.suffix in (".zst", ".tzst"):
+        plain = pack(images, archive.with_name("plain.tar"))
+        archive.write_bytes(zstandard.ZstdCompressor().compress(plain.read_bytes()))
+        plain.unlink()
     else:
         with tarfile.open(
             archive, f"w:{archive.suffix[1:].replace('tar', '').replace('tgz', 'gz')}"
@@ -56,7 +62,7 @@ def write_tar(path: pathlib.Path, members: list) -> pathlib.Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["in.zip", "in.tar", "in.tgz", "in.tar.xz"])
+@pytest.mark.parametrize("name", ["in.zip", "in.tar", "in.tgz", "in.tar.xz", "in.tar.zst"])
 def test_an_archive_gives_the_shards_of_its_folder(images, shards, tmp_path, name):
     archive = pack(images, tmp_path / name)
     assert convert_to(tmp_path / "out", archive, "--name=data") == 0
@@ -229,3 +235,15 @@ def test_a_folder_that_is_not_ours_gets_no_copy(tmp_path, images, capsys):
     assert convert_to(tmp_path / "out", pack(images, tmp_path / "in.tgz")) == 1
     assert "is not empty" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+def test_zstandard_needs_its_library_and_a_whole_file(images, tmp_path, monkeypatch, capsys):
+    archive = pack(images, tmp_path / "in.tar.zst")
+    whole = archive.read_bytes()
+    for damaged in (whole[:-200], whole[:100], whole[:50] + b"\xff" * 99 + whole[149:]):
+        archive.write_bytes(damaged)
+        assert convert_to(tmp_path / "out", archive) == 1
+        assert f"{archive}: damaged after" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    assert convert_to(tmp_path / "out", archive) == 1
+    assert f"{archive}: compressed by Zstandard; pip install 'deepduel[zstandard]' reads it" in capsys.readouterr().err

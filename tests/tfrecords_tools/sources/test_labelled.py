@@ -314,7 +314,7 @@ def test_splits_come_from_the_column_that_is_named_for_them(tmp_path):
             f"tar:{path}", labels=LabelFileOptions(label_columns={"split": "fold", "category": "label"})
         ).values()
     }
-    assert splits == {"a part", "holdout"}
+    assert splits == {"a_part", "holdout"}
 
 
 def test_flags_that_do_not_fit_the_source_are_usage_errors(tmp_path, capsys):
