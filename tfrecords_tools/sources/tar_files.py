@@ -75,7 +75,8 @@ def _decompressed(file: IO[bytes], name: str) -> IO[bytes]:
         import zstandard
     except ImportError:
         raise DataError(
-            f"{name}: compressed by Zstandard; pip install 'deepduel[zstandard]' reads it, or decompress it with unzstd"
+            f"{name}: compressed by Zstandard; pip install 'deepduel[zstandard]' reads it, or decompress it "
+            "with unzstd"
         ) from None
     return zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
 

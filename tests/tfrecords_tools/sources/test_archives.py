@@ -246,4 +246,5 @@ def test_zstandard_needs_its_library_and_a_whole_file(images, tmp_path, monkeypa
         assert f"{archive}: damaged after" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "zstandard", None)
     assert convert_to(tmp_path / "out", archive) == 1
-    assert f"{archive}: compressed by Zstandard; pip install 'deepduel[zstandard]' reads it" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"{archive}: compressed by Zstandard; pip install 'deepduel[zstandard]' reads it" in error
