@@ -1,8 +1,8 @@
 """Images for the report: mistakes, and the surest and least sure predictions, some with heat maps.
 
-A gallery is {"title", "note", "images": [{"key", "truth", "predicted", "probability", "picture", "heat"}]},
-with pictures as data: URLs of JPEGs, "" beyond the number that keeps the page small; "heat" is the image
-under a Grad-CAM heat map, or None.
+A gallery is {"title", "note", "command", "images"}, an image {"key", "truth", "predicted", "probability",
+"picture", "heat"}. Pictures are data: URLs of JPEGs, "" beyond the number that keeps the page small; "heat" is
+the image under a Grad-CAM heat map, or None.
 """
 
 from collections.abc import Iterable
@@ -26,6 +26,7 @@ EXPLAINED = 6  # mistakes with a Grad-CAM heat map
 PICTURED = 400  # mistakes, and surest predictions, with a picture: about 1.5 MB
 LISTED = 5000  # mistakes that are listed at all
 PER_PAIR = 4  # examples of a pair of classes
+_EXCLUDING = "deepduel convert --input=IMAGES --output=SHARDS --exclude=@doubted_labels.csv"
 _DECODED = 64  # images in memory at once
 
 
@@ -53,13 +54,18 @@ def galleries(
         )
     doubts = doubted if doubted is not None else known[:0]
     chosen = (
-        ("Labels that may be wrong, most doubtful first", _about_doubts(len(doubts)), doubts[:LISTED], 0),
-        ("Mistakes, most confident first", note, mistakes[:LISTED], EXPLAINED),
+        ("Labels that may be wrong, most doubtful first", _about_doubts(len(doubts)), doubts, 0),
+        ("Mistakes, most confident first", note, mistakes, EXPLAINED),
         ("Most confident correct predictions by class", "", surest, 0),
         ("Least confident predictions", "", known[up[:SHOWN]], 0),
     )
     return [
-        {"title": title, "note": note, "images": _images(predictions, predictor, axis, numbers, explained)}
+        {
+            "title": title,
+            "note": note,
+            "command": _EXCLUDING if numbers is doubts else "",
+            "images": _images(predictions, predictor, axis, numbers[:LISTED], explained),
+        }
         for title, note, numbers, explained in chosen
         if len(numbers)
     ]
@@ -82,8 +88,7 @@ def examples(
 def _about_doubts(count: int) -> str:
     return (
         f"{count:,} labels that confident learning (cleanlab) doubts; doubted_labels.csv lists them. Delete "
-        "its rows of labels that are right; then deepduel convert --exclude=@doubted_labels.csv leaves the "
-        "other images out."
+        "its rows of labels that are right, and convert again without the other images:"
     )
 
 
