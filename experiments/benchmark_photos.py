@@ -6,11 +6,15 @@ Takes all upright RGB and gray JPEG files below PHOTOS, several times over where
 converts them (as they are) and runs each contender in a fresh process of its own, one after the
 other: A B C A B C. Who is not installed is reported; --peer_python as in
 benchmark_throughput. Three rounds take 3 minutes.
+
+    … --megapixels=12 --batch_size=16        mosaics as large as a phone's photographs instead
+    … --cache=cold                           from the disk, one epoch instead of --seconds
 """
 
 import json
 import os
 import pathlib
+import shutil
 import sys
 import tempfile
 
@@ -18,6 +22,7 @@ from absl import flags
 
 from experiments import benchmark_contenders as contenders
 from experiments import benchmark_throughput as throughput
+from experiments import large_photos
 from experiments.benchmark_job import Job
 from tfrecords_tools import cli
 from tfrecords_tools.atomic import published
@@ -25,6 +30,7 @@ from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.images import jpeg
 
 _LEAST = 1024  # images of a data set: epochs of a few batches would measure their ends
+_LEAST_LARGE = 64  # likewise with --megapixels, for which shards of 1024 images would take gigabytes
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("images", None, "Folder of photographs.", flag_values=FLAGS, required=True)
@@ -35,6 +41,14 @@ flags.DEFINE_integer("rounds", 3, "Measurements of each contender.", lower_bound
 flags.DEFINE_float("seconds", 4.0, "Length of one measurement.", lower_bound=0.1, flag_values=FLAGS)
 flags.DEFINE_float("warmup_seconds", 1.0, "Not counted before it.", lower_bound=0.0, flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", 128, "Images.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_float(
+    "megapixels", 0.0, "Pixels of each image, in millions; 0: the photographs as they are.", lower_bound=0.0,
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_list(
+    "cache", "warm", "Page cache: warm, or cold (emptied first; one epoch instead of --seconds).",
+    flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_integer("image_size", 224, "Side of the batches, pixels.", lower_bound=1, flag_values=FLAGS)
 
 
@@ -62,13 +76,15 @@ def _settings(options: flags.FlagValues) -> throughput.Settings:
         raise UsageError(str(error)) from None
     pythons = dict(entry.partition("=")[::2] for entry in options.peer_python if entry)
     return throughput.Settings(
-        chosen, pythons, (len(os.sched_getaffinity(0)),), ("warm",), options.rounds, options.seconds,
-        options.warmup_seconds, options.batch_size, options.image_size,
+        chosen, pythons, (len(os.sched_getaffinity(0)),), tuple(options.cache), options.rounds,
+        options.seconds, options.warmup_seconds, options.batch_size, options.image_size,
     )  # fmt: skip
 
 
 def dataset(options: flags.FlagValues, scratch: pathlib.Path) -> Job:
-    """Links to the photographs, as often as needed, and shards of them.
+    """The photographs, as often as needed, and shards of them.
+
+    They are links, but copies for a cold cache: of a photograph's links, all but the first would be warm.
 
     Raises:
       DataError: there are no JPEG files, or some are not kept as they are.
@@ -81,13 +97,20 @@ def dataset(options: flags.FlagValues, scratch: pathlib.Path) -> Job:
     photos = [path for path in photos if path.suffix.lower() in endings and _kept(path)]
     if not photos:
         raise DataError(f"--images={options.images}: there are no upright JPEG files there")
-    repeats = -(-_LEAST // len(photos))
+    least = _LEAST
+    if options.megapixels:
+        least = _LEAST_LARGE
+        photos = large_photos.write(photos, scratch / "large", options.megapixels, min(least, len(photos)))
+    repeats = -(-least // len(photos))
     folder = scratch / "files"
     files = []
     for number, path in enumerate(photos * repeats):
         link = folder / "train" / str(number % 2) / f"{number:06d}.jpg"
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(path)
+        if "cold" in options.cache:
+            shutil.copyfile(path, link)
+        else:
+            link.symlink_to(path)
         files.append(str(link))
     words = f"--input_dir={folder}", f"--output_dir={scratch}/shards", "--max_rejected=1"
     if cli.run(convert.main, convert.FLAGS, name="convert", argv=["convert", *words]) != 0:

@@ -217,6 +217,9 @@ def test_photographs_of_any_size_are_measured(tmp_path, capsys):
     found = json.loads(output.read_text())
     assert found["images"]["count"] >= 1024
     assert found["contenders"][0]["results"][0]["lowest"] > 0
+    assert run_command(benchmark_photos, *given, *quick, "--megapixels=0.01", "--cache=warm,cold") == 0
+    images = json.loads(output.read_text())["images"]
+    assert 64 <= images["count"] <= 66 and images["bytes"] > 64 * 600
     assert run_command(benchmark_photos, f"--images={tmp_path / 'none'}", f"--output={output}") == 1
     assert "there are no upright JPEG files there" in capsys.readouterr().err
 
