@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from deepduel.augment import PRESETS, Augmentation
-from deepduel.augmentation import mixing, photometric
+from deepduel.augmentation import antialias, mixing, photometric
 from deepduel.augmentation.draws import draw, uniforms
 from deepduel.augmentation.options import FILL_MODES
 from deepduel.augmentation.transform import apply_transform, augment
@@ -126,3 +126,17 @@ def test_the_same_draw_in_another_batch_is_the_same(device, images, seeds):
         whole = augment(images, seeds, PRESETS["original"], 224).numpy()
         part = augment(images[7:12], seeds[7:12], PRESETS["original"], 224).numpy()
     np.testing.assert_array_equal(whole[7:12], part)
+
+
+def test_the_resize_of_validation_is_tensorflows_to_a_hundredth_of_a_grey_level(device, images):
+    _, (resized,) = on_both(device, lambda images: antialias.resize(images, (96, 120)), images)
+    with tf.device("CPU:0"):
+        expected = tf.image.resize(images, (96, 120), antialias=True)
+    np.testing.assert_allclose(resized, expected, rtol=0, atol=1e-2)
+
+
+def test_partners_are_taken_on_the_device(device, images):
+    places = np.arange(COUNT, dtype=np.int32)[::-5]
+    cpu, other = on_both(device, mixing.take, images, places)
+    np.testing.assert_array_equal(cpu[0], images[places])
+    np.testing.assert_array_equal(other[0], images[places])
