@@ -3,8 +3,9 @@
     python -m deepduel.profile_input --data_dir=SHARDS --augmentation=original
 
 Rates are images/s on this machine under its present load; use the flags of
-your training. With --cache the cache is filled for a while first and then
-measured too; decoded:FOLDER stays for later runs.
+your training. With --plan it also says what a GPU of so many images/s needs.
+With --cache the cache is filled for a while first and then measured too;
+decoded:FOLDER stays for later runs.
 """
 
 from __future__ import annotations
@@ -33,12 +34,13 @@ if TYPE_CHECKING:
 
     from deepduel.augmentation.options import Augmentation
     from deepduel.decoding.split import Split
+    from deepduel.reading.options import ReadOptions
 
 FLAGS = flags.FlagValues()
 USUAL = {
     "Data": ("data_dir", "split", "batch_size", "cache", "threads", "fast_decode"),
     "Augmentation": ("augmentation", "image_size"),
-    "Measurement": ("seconds",),
+    "Measurement": ("seconds", "plan"),
 }
 flags.DEFINE_string("data_dir", None, "Folder of shards.", flag_values=FLAGS, required=True)
 flags.DEFINE_string("split", "train", "Split to read.", flag_values=FLAGS)
@@ -72,6 +74,13 @@ flags.DEFINE_float(
     "seconds", 3, "Seconds for which each stage is measured.", lower_bound=0.01, flag_values=FLAGS
 )
 
+flags.DEFINE_float(
+    "plan", None,
+    "Images/s of the GPU's training step (see docs/scaling.md): also say which rate this machine and data "
+    "workers like it reach, how many of them are needed, and what they need of the network.",
+    lower_bound=0.01, flag_values=FLAGS,
+)  # fmt: skip
+
 _FILL = 5  # times --seconds, at most, to fill the cache
 
 
@@ -95,6 +104,33 @@ def main(options: flags.FlagValues) -> None:
         raise bad_records.data_error(error) or error from error
     print(table(rates, situation))
     print(verdict(rates, situation))
+    if options.plan:
+        disk = float("inf") if in_memory else rates.disk
+        print(needs(options, split, rates, disk))
+
+
+def needs(options: flags.FlagValues, split: Split, rates: Rates, disk: float) -> str:
+    """What a GPU of --plan images/s needs, from the measured rates; see `capacity`."""
+    import numpy as np
+
+    from deepduel.reading import capacity
+    from tfrecords_tools import host_cpus
+
+    cores = options.threads or host_cpus.available()
+    height, width = reading_options(options, split).decoding(split).size
+    images = np.zeros((options.batch_size, height, width, 3), np.uint8)
+    send, receive = capacity.connection_costs([images], options.seconds)
+    encoded = sum(shard.bytes for shard in split.shards) / len(split)
+    costs = capacity.Costs(cores / rates.decoding, send, receive, encoded, height * width * 3)
+    return capacity.plan(costs, gpu_rate=options.plan, cores=cores, disk=disk, reader=options.reader)
+
+
+def reading_options(options: flags.FlagValues, split: Split) -> ReadOptions:
+    """How the split is read without a cache."""
+    reading = read_flags.build(options, batch_size=options.batch_size, cache="none")
+    if reading.size is None and (split.one_size is None or options.native_resolution):
+        reading = dataclasses.replace(reading, size=(options.image_size, options.image_size))
+    return reading
 
 
 def measure(options: flags.FlagValues, split: Split, augmentation: Augmentation) -> Rates:
@@ -105,9 +141,7 @@ def measure(options: flags.FlagValues, split: Split, augmentation: Augmentation)
     from deepduel.decoding.batch_decoder import BatchDecoder
     from deepduel.reading import order, pipeline
 
-    reading = read_flags.build(options, batch_size=options.batch_size, cache="none")
-    if reading.size is None and (split.one_size is None or options.native_resolution):
-        reading = dataclasses.replace(reading, size=(options.image_size, options.image_size))
+    reading = reading_options(options, split)
     caching = dataclasses.replace(reading, cache=options.cache)  # refuses what does not go together
     batches = pipeline.train_batches(split, reading, order.Position())
     decode = BatchDecoder(split, reading.decoding(split), threads=reading.threads, on_error=reading.on_error)

@@ -88,7 +88,8 @@ def verdict(rates: Rates, situation: Situation) -> str:
             f"Python and tf.data around decoding limit ({rates.pipeline:,.0f} of {rates.decoding:,.0f} "
             f"images/s): try {remedy}; {_cached(rates, situation)}."
         )
-    flag = "add cores" if situation.fast else "try --fast_decode"
+    more = "add cores or data workers (--plan says how many)"
+    flag = more if situation.fast else f"try --fast_decode, or {more}"
     return f"Decoding limits ({rates.pipeline:,.0f} images/s): {flag}; {_cached(rates, situation)}."
 
 

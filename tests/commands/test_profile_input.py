@@ -29,7 +29,7 @@ def test_every_stage_has_a_rate_and_the_last_line_says_what_limits(toy_shards, c
     [
         ((MEMORY, 8e3, 8e3, 2e3, 1900), {}, "Augmentation on the CPU, a device", "--augmentation"),
         ((MEMORY, 8e3, 8e3, 2e3, 1900), {"device": "GPU"}, "Augmentation on the GPU", "would not help"),
-        ((MEMORY, 4e3, 4e3, 9e3, 3e3), {}, "Decoding limits (4,000 images/s)", "--fast_decode; with --cache"),
+        ((MEMORY, 4e3, 4e3, 9e3, 3e3), {}, "Decoding limits (4,000 images/s)", "or add cores"),
         ((MEMORY, 4e3, 4e3, 9e3, 3e3), {"fast": True}, "Decoding limits (4,000 images/s)", "add cores"),
         ((MEMORY, 490, 490, 9e3, 480), {"in_memory": False}, "The disk limits (500 images/s)", "--cache"),
         ((MEMORY, 8e3, 4e3, 9e3, 3e3), {}, "Python and tf.data around decoding limit", "--batch_size"),

@@ -81,7 +81,7 @@ class Process:
     def wait(self) -> "Process":
         """Until it listens."""
         assert self.process.stdout is not None
-        assert select.select([self.process.stdout], [], [], 120)[0], "the data worker did not start"
+        assert select.select([self.process.stdout], [], [], 300)[0], "the data worker did not start"
         assert "data worker on" in self.process.stdout.readline()
         return self
 
