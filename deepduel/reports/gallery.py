@@ -1,8 +1,8 @@
 """Images for the report: mistakes, and the surest and least sure predictions, some with heat maps.
 
 A gallery is {"title", "note", "command", "images"}, an image {"key", "truth", "predicted", "probability",
-"picture", "heat"}. Pictures are data: URLs of JPEGs, "" beyond the number that keeps the page small; "heat" is
-the image under a Grad-CAM heat map, or None.
+"picture", "heat"}. Pictures are data: URLs of JPEGs, "" beyond the number that keeps the page small; "heat"
+is the image under a Grad-CAM heat map, or None.
 """
 
 from collections.abc import Iterable
