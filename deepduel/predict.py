@@ -11,15 +11,19 @@ path relative to the folder; for shards, the key), label for the axis
 authenticity (0 real, 1 fake), class for the axis category (the name), and one
 column for each other label axis, named after it.
 
+--columns=id=image,p_category_cats chooses and names columns for another
+format of submission. JSON lines also have the confidence.
+
 Images may have any size and format. Those that cannot be read get no row; they
 are reported, and listed with reasons in a second file beside the output, such
 as out.rejected.csv.
 """
 
 import dataclasses
+import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -43,7 +47,7 @@ FLAGS = flags.FlagValues()
 WORDS = "images"  # the flag of words without a name
 USUAL = {
     "Run and images": ("workdir", "images", "split", "tasks", "model"),
-    "Output": ("output", "format", "probabilities", "calibration"),
+    "Output": ("output", "format", "columns", "probabilities", "calibration", "explain"),
 }
 _PIXELS = ("alpha", "depth", "damaged")
 FURTHER = {"Reading": ("batch_size", "micro_batch", "threads", "on_error", *_PIXELS)}
@@ -71,6 +75,21 @@ flags.DEFINE_enum(
 flags.DEFINE_string("split", None, "Split to predict if --images is a folder of shards.", flag_values=FLAGS)
 flags.DEFINE_bool(
     "probabilities", False, "Add a column p_AXIS_NAME with the probability of each label.", flag_values=FLAGS
+)
+flags.DEFINE_list(
+    "columns",
+    None,
+    "Columns of the file, separated by commas: image, label, class, the name of any other label axis, "
+    "confidence (confidence_AXIS for a run with several axes) and p_AXIS_NAME. NAME=COLUMN gives one another "
+    "name, such as id=image. By default image and the labels.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_bool(
+    "explain",
+    False,
+    "Write a picture of each image with a heat map (Grad-CAM) of what decided: beside the image, or into the "
+    "folder OUTPUT.explained.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_string(
     "calibration",
@@ -113,10 +132,16 @@ def main(options: flags.FlagValues) -> None:
         if not options[name].value:
             raise UsageError(f"--{name} is missing; set it to {meaning}")
     if options.output is None:
-        for name in ("format", "probabilities"):
+        for name in ("format", "probabilities", "columns"):
             if options[name].value:
                 raise UsageError(f"--{name} needs --output=FILE; without it the predictions are printed")
-    else:
+        if options.explain and not all(pathlib.Path(image).is_file() for image in options.images):
+            raise UsageError(
+                "--explain of anything but files needs --output=FILE: the heat maps go to a folder beside it"
+            )
+    elif options.columns and options.probabilities:
+        raise UsageError("--columns names all columns; leave --probabilities out")
+    if options.output is not None:
         signatures.require_no_image(options.output, "output")
     cli.quiet_tensorflow()
     from deepduel.decoding import bad_records
@@ -151,16 +176,23 @@ def _predict(options: flags.FlagValues) -> None:
         on_error=options.on_error,
         calibrations=calibrations,
     )
+    if options.explain:
+        predictions = _explained(predictions, predictor, options.output)
     if options.output is None:
         table = TerminalTable(predictor.classes)
         _write(source.rejected, predictions, table, table.add)
         _require_rows(table, options)
         return
-    columns = submission.Columns(predictor.classes, probabilities=options.probabilities)
     form = options.format or ("jsonl" if options.output.endswith(".jsonl") else "csv")
+    columns = submission.Columns(
+        predictor.classes,
+        columns=options.columns,
+        confidence=form == "jsonl",
+        probabilities=options.probabilities,
+    )
     started = time.perf_counter()
     with submission.Writer(options.output, columns.header, form=form) as writer:
-        _write(source.rejected, predictions, writer, lambda *predicted: writer.write(columns.row(*predicted)))
+        _write(source.rejected, predictions, writer, lambda prediction: writer.write(columns.row(prediction)))
         _require_rows(writer, options)
         writer.publish()
     rate = progress.per_second(writer.rows / (time.perf_counter() - started))
@@ -171,6 +203,21 @@ def _predict(options: flags.FlagValues) -> None:
             f"{f'they are listed in {writer.rejected_path}' if writer.rejected_path else 'see above'}",
             file=sys.stderr,
         )
+
+
+def _explained(
+    predictions: "Iterable[ImagePrediction]", predictor: "Predictor", output: str | None
+) -> "Iterator[ImagePrediction]":
+    """The same predictions; a heat map of each readable image is written."""
+    from deepduel.reports.heat_maps import HeatMaps
+
+    folder = None if output is None else pathlib.Path(f"{output}.explained")
+    heat_maps = HeatMaps(predictor, folder)
+    for prediction in predictions:
+        if not prediction.reason:
+            heat_maps.add(prediction)
+        yield prediction
+    print(f"{heat_maps.count:,} heat maps in {folder or 'the folders of the images'}")
 
 
 def load_calibrations(options: flags.FlagValues, predictor: "Predictor") -> "dict[str, Calibration]":
@@ -194,7 +241,7 @@ def _write(
     rejected: list[tuple[str, str]],
     predictions: "Iterable[ImagePrediction]",
     writer: "submission.Writer | TerminalTable",
-    add: Callable[[str, dict, dict], None],
+    add: "Callable[[ImagePrediction], None]",
 ) -> None:
     """Has `add` write a row for every image, and the writer list the unreadable ones."""
     for name, reason in rejected:
@@ -203,7 +250,7 @@ def _write(
         if prediction.reason:
             writer.reject(prediction.image, prediction.reason)
         else:
-            add(prediction.image, prediction.probabilities, prediction.decisions)
+            add(prediction)
 
 
 def _require_rows(writer: "submission.Writer | TerminalTable", options: flags.FlagValues) -> None:

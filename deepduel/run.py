@@ -109,7 +109,8 @@ class Run:
         Args:
           images: paths of files or folders, glob patterns, URLs, arrays ([H, W, 3] or [N, H, W, 3], RGB, 0 to
             255), Pillow's images, or a list of these.
-          **options: the flags of `deepduel predict`, such as tasks=["category"].
+          **options: the flags of `deepduel predict`, such as tasks=["category"]; explain=True has a notebook
+            show heat maps beside the first pictures.
 
         Returns:
           A row per image, in the given order, with the columns of the command's JSON lines and the
@@ -208,14 +209,17 @@ class Run:
         from deepduel.reports.tables import PICTURES, Table
 
         predictor = self._predictor(options)
-        columns = submission.Columns(predictor.classes, probabilities=True)
+        columns = submission.Columns(
+            predictor.classes, columns=options.columns, confidence=True, probabilities=True
+        )
         rows: list[dict[str, Any]] = []
         pictures: list[np.ndarray] = []
         for prediction in _predictions(images, predictor, options):
-            values = columns.row(prediction.image, prediction.probabilities, prediction.decisions)
-            rows.append(dict(zip(columns.header, values, strict=True)))
+            rows.append(dict(zip(columns.header, columns.row(prediction), strict=True)))
             if len(pictures) < PICTURES:
-                pictures.append(prediction.pixels.copy())
+                pictures.append(
+                    _picture(prediction, predictor) if options.explain else prediction.pixels.copy()
+                )
         return Table(rows, pictures)
 
     def _predictor(self, options: flags.FlagValues) -> "Predictor":
@@ -261,6 +265,15 @@ def _predictions(
                 print(f"left out: {prediction.image}: {prediction.reason}")
             else:
                 yield prediction
+
+
+def _picture(prediction: "ImagePrediction", predictor: "Predictor") -> np.ndarray:
+    """The image with its heat maps, where there are some, side by side."""
+    from deepduel.reports import heat_maps
+
+    drawn = [heat_maps.draw(predictor, prediction, axis) for axis in predictor.classes]
+    pictures = [picture for picture in drawn if picture is not None]
+    return np.concatenate(pictures, axis=1) if pictures else prediction.pixels.copy()
 
 
 def _as_list(images: AnyImage | Iterable[AnyImage]) -> list[AnyImage]:

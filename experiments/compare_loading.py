@@ -64,10 +64,9 @@ def _ways(predictor: "Predictor", axis: str) -> dict[str, Way]:
     from deepduel.decoding.image import resize_image
     from deepduel.networks import serving_model
 
-    model, card = predictor.models[axis], predictor.card
+    model = predictor.models[axis]
     side = model.input_shape[1]
-    framing = serving_model.Framing(card.size, card.fit, card.tasks[axis].get("crop_size", 0))
-    serving = serving_model.build(model, framing, predictor.classes[axis])
+    serving = serving_model.build(model, predictor.framing(axis), predictor.classes[axis])
 
     def of_pixels(pixels: np.ndarray | tf.Tensor) -> np.ndarray:
         return np.asarray(model(np.asarray(pixels, np.float32)[None]))[0]

@@ -50,10 +50,8 @@ def export(predictor: Predictor, output: str, form: str) -> list[pathlib.Path]:
             path = folder / f"{axis}{_ENDINGS[form]}"
             if path.exists():
                 raise DataError(f"{path} exists already; set another --output, or remove it")
-            task = predictor.card.tasks[axis]
-            framing = serving_model.Framing(predictor.card.size, predictor.card.fit, task.get("crop_size", 0))
             with written_beside(path, ending=path.suffix) as partial:
-                _export(model, framing, predictor.classes[axis], partial, form)
+                _export(model, predictor.framing(axis), predictor.classes[axis], partial, form)
             written.append(path)
         tasks = {axis: predictor.card.tasks[axis] for axis in predictor.models}
         with published(folder / "classes.json") as file:

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from deepduel.augmentation.transform import resize
 from deepduel.decoding.image import DecodeOptions
-from deepduel.networks import keras_file
+from deepduel.networks import keras_file, serving_model
 from deepduel.networks.compiled import compiled
 from deepduel.networks.folding import Folded
 from deepduel.networks.micro_batches import in_micro_batches
@@ -91,6 +91,11 @@ class Predictor:
     def decoding(self) -> DecodeOptions:
         """The options with which to decode images for this predictor."""
         return DecodeOptions(self.card.size, self.card.fit, self.card.fast_decode)
+
+    def framing(self, axis: str) -> serving_model.Framing:
+        """How images become the input of the axis' model."""
+        side, fit = self.encoding.image_size, self.encoding.fit
+        return serving_model.Framing(self.card.size, self.card.fit, self._shape(axis)[1], side, fit)
 
     @property
     def encoding(self) -> EncodingOptions:

@@ -1,10 +1,13 @@
 """Probabilities -> the file of predictions, with one row per image and these columns in this order:
 
-    image        name of the image
-    label        0 real, 1 fake; for runs with the axis authenticity (as in ArtiFact's submission format)
-    class        name of the category; for runs with the axis category (likewise)
-    AXIS         name of the label; for each other axis, named after it
-    p_AXIS_NAME  probability of each label of each axis, 0..1; with `probabilities`
+    image            name of the image
+    label            0 real, 1 fake; for runs with the axis authenticity (as in ArtiFact's submission format)
+    class            name of the category; for runs with the axis category (likewise)
+    AXIS             name of the label; for each other axis, named after it
+    confidence_AXIS  probability of the predicted label, 0..1; in JSON lines. `confidence` with one axis
+    p_AXIS_NAME      probability of each label of each axis, 0..1; with `probabilities`
+
+`columns` chooses among all of these, and gives them other names.
 
 In JSON lines the same names are keys. The file appears under its name when it is complete. A second file
 in the same folder, STEM.rejected.csv (image,reason), lists the files that could not be read; it is absent
@@ -13,11 +16,13 @@ if all could be.
 
 import contextlib
 import csv
+import difflib
 import json
 import os
 import pathlib
 import sys
-from typing import IO, Any
+from collections.abc import Callable, Sequence
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -25,8 +30,12 @@ from tfrecords_tools import terminal
 from tfrecords_tools.atomic import is_special, published
 from tfrecords_tools.errors import DataError, UsageError
 
+if TYPE_CHECKING:  # it loads TensorFlow
+    from deepduel.prediction.image_predictions import ImagePrediction
+
 AUTHENTICITY, CATEGORY = "authenticity", "category"
 FORMATS = ("csv", "jsonl")
+_LISTED = 20  # names of columns in an error
 _COLUMNS = {AUTHENTICITY: "label", CATEGORY: "class"}
 
 
@@ -37,45 +46,107 @@ class Columns:
       header: names of the columns.
     """
 
-    def __init__(self, classes: dict[str, tuple[str, ...]], *, probabilities: bool = False):
+    def __init__(
+        self,
+        classes: dict[str, tuple[str, ...]],
+        *,
+        columns: Sequence[str] | None = None,
+        confidence: bool = False,
+        probabilities: bool = False,
+    ):
         """Lays out the columns.
 
         Args:
           classes: {axis: label names}.
+          columns: the columns to write, COLUMN or NAME=COLUMN for one of another name; None for image and
+            labels, with what the following two add.
+          confidence: whether to add the confidence columns.
           probabilities: whether to add the columns p_AXIS_NAME.
 
         Raises:
-          UsageError: two columns would have the same name.
+          UsageError: there is no such column, or two would have the same name.
         """
-        self._classes = classes
-        self._axes = sorted(
+        axes = sorted(
             classes, key=lambda axis: list(_COLUMNS).index(axis) if axis in _COLUMNS else len(_COLUMNS)
         )
-        self._probabilities = probabilities
-        self.header = ["image", *(_COLUMNS.get(axis, axis) for axis in self._axes)]
-        if probabilities:
-            self.header += [f"p_{axis}_{name}" for axis in self._axes for name in classes[axis]]
+        groups = [
+            [("image", lambda prediction: prediction.image)],
+            [(_COLUMNS.get(axis, axis), _label(axis, classes[axis])) for axis in axes],
+            [(_confidence_column(axis, axes), _confidence(axis)) for axis in axes],
+            [
+                (f"p_{axis}_{name}", _probability(axis, index))
+                for axis in axes
+                for index, name in enumerate(classes[axis])
+            ],
+        ]
+        chosen = [
+            column
+            for group, wanted in zip(groups, (True, True, confidence, probabilities), strict=True)
+            for column in group
+            if wanted
+        ]
+        if columns is not None:
+            chosen = _chosen(columns, dict(column for group in groups for column in group))
+        self.header = [name for name, _ in chosen]
+        self._values = [value for _, value in chosen]
         if len(set(self.header)) < len(self.header):
+            remedy = "predict them separately with --tasks" if columns is None else "give each another name"
             raise UsageError(
-                f"the tasks {', '.join(self._axes)} would share a column ({','.join(self.header)}); "
-                "predict them separately with --tasks"
+                f"the tasks {', '.join(axes)} would share a column ({','.join(self.header)}); {remedy}"
             )
 
-    def row(self, image: str, probabilities: dict[str, np.ndarray], decisions: dict[str, int]) -> list:
-        """The values of one image in the order of the header.
+    def row(self, prediction: "ImagePrediction") -> list:
+        """The values of one image in the order of the header."""
+        return [value(prediction) for value in self._values]
 
-        Args:
-          image: its name.
-          probabilities: {axis: float [classes]}.
-          decisions: {axis: index of the predicted class}.
-        """
-        values: list = [image]
-        for axis in self._axes:
-            chosen = int(decisions[axis])
-            values.append(chosen if axis == AUTHENTICITY else self._classes[axis][chosen])
-        if self._probabilities:
-            values += [round(float(value), 6) for axis in self._axes for value in probabilities[axis]]
-        return values
+
+Value: TypeAlias = "Callable[[ImagePrediction], Any]"
+
+
+def _label(axis: str, names: tuple[str, ...]) -> Value:
+    if axis == AUTHENTICITY:
+        return lambda prediction: prediction.decisions[axis]
+    return lambda prediction: names[prediction.decisions[axis]]
+
+
+def _confidence_column(axis: str, axes: Sequence[str]) -> str:
+    return "confidence" if len(axes) == 1 else f"confidence_{axis}"
+
+
+def _confidence(axis: str) -> Value:
+    return lambda prediction: _rounded(prediction.probabilities[axis][prediction.decisions[axis]])
+
+
+def _probability(axis: str, index: int) -> Value:
+    return lambda prediction: _rounded(prediction.probabilities[axis][index])
+
+
+def _rounded(probability: np.floating) -> float:
+    return round(float(probability), 6)
+
+
+def _chosen(columns: Sequence[str], known: dict[str, Value]) -> list[tuple[str, Value]]:
+    """[(name, value)] of the columns that a user chose. Raises UsageError."""
+    chosen = []
+    for column in columns:
+        name, _, source = column.rpartition("=") if column not in known else ("", "", column)
+        if source not in known:
+            raise UsageError(
+                f"--columns: there is no column {source!r}{_known(source, list(known))}; NAME=COLUMN gives a "
+                "column another name"
+            )
+        chosen.append((name or source, known[source]))
+    if not chosen:
+        raise UsageError(f"--columns names no column{_known('', list(known))}")
+    return chosen
+
+
+def _known(column: str, names: list[str]) -> str:
+    """What there is, the most similar ones first where there are many."""
+    if len(names) > _LISTED:
+        similar = difflib.get_close_matches(column, names, n=_LISTED, cutoff=0)
+        return f"; among {len(names):,} there are {', '.join(similar)}"
+    return f"; there are {', '.join(names)}"
 
 
 class Writer:

@@ -4,10 +4,14 @@ photo.jpg  category: cats 97.2%, dogs 2.1%, owls 0.7%
 """
 
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfrecords_tools import terminal
+
+if TYPE_CHECKING:
+    from deepduel.prediction.image_predictions import ImagePrediction
 
 _LABELS = 5  # of a line
 
@@ -31,23 +35,15 @@ class TerminalTable:
         self.rows = self.rejected = 0
         self.first_reason = ""
 
-    def add(self, image: str, probabilities: dict[str, np.ndarray], decisions: dict[str, int]) -> None:
-        """Prints a line for each task, the predicted label first.
-
-        Args:
-          image: its name.
-          probabilities: {axis: float [classes]}.
-          decisions: {axis: index of the predicted class}.
-        """
+    def add(self, prediction: "ImagePrediction") -> None:
+        """Prints a line for each task, the predicted label first."""
         self.rows += 1
         for axis, names in self._classes.items():
-            chosen = int(decisions[axis])
-            order = [index for index in np.argsort(-probabilities[axis]).tolist() if index != chosen]
-            shown = [
-                f"{names[index]} {probabilities[axis][index]:.1%}" for index in [chosen, *order][:_LABELS]
-            ]
+            chosen, values = prediction.decisions[axis], prediction.probabilities[axis]
+            order = [index for index in np.argsort(-values).tolist() if index != chosen]
+            shown = [f"{names[index]} {values[index]:.1%}" for index in [chosen, *order][:_LABELS]]
             more = f", {len(names) - _LABELS} more" if len(names) > _LABELS else ""
-            print(terminal.one_line(f"{image}  {axis}: {', '.join(shown)}{more}"), flush=True)
+            print(terminal.one_line(f"{prediction.image}  {axis}: {', '.join(shown)}{more}"), flush=True)
 
     def reject(self, image: str, reason: str) -> None:
         """Prints the reason why an image is unreadable."""

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import threading
 import weakref
@@ -19,7 +20,7 @@ from PIL import Image
 from deepduel import predict
 from deepduel.decoding.image import DecodeOptions
 from deepduel.decoding.split import Split
-from deepduel.prediction import sources, submission
+from deepduel.prediction import image_predictions, sources, submission
 from deepduel.prediction.predictor import Predictor
 from tests.conftest import run_command
 from tests.helpers.batches import spoil
@@ -251,8 +252,68 @@ def test_axes_of_their_own_get_columns_of_their_own():
     columns = submission.Columns({"generator": ("gan", "sd"), "authenticity": ("real", "fake")})
     assert columns.header == ["image", "label", "generator"]
     one = {"generator": np.array([0.2, 0.8]), "authenticity": np.array([0.9, 0.1])}
-    assert columns.row("x", one, {"generator": 1, "authenticity": 0}) == ["x", 0, "sd"]
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    predicted = image_predictions.ImagePrediction("x", "", pixels, one, {"generator": 1, "authenticity": 0})
+    assert columns.row(predicted) == ["x", 0, "sd"]
+    chosen = "id=image", "p_generator_gan", "confidence_authenticity", "real=p_authenticity_real"
+    columns = submission.Columns(
+        {"generator": ("gan", "sd"), "authenticity": ("real", "fake")}, columns=chosen
+    )
+    assert columns.header == ["id", "p_generator_gan", "confidence_authenticity", "real"]
+    assert columns.row(predicted) == ["x", 0.2, 0.9, 0.9]
     assert submission.Columns({"category": ("a", "b")}).header == ["image", "class"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        (
+            ["image", "lable"],
+            "no column 'lable'; there are image, class, confidence, p_category_a, p_category_b",
+        ),
+        (["confidence_category"], "no column 'confidence_category'"),
+        ([], "names no column; there are image"),
+        (["image", "image=class"], "give each another name"),
+    ],
+)
+def test_a_mistyped_column_is_an_error_that_names_those_there_are(columns, words):
+    with pytest.raises(submission.UsageError, match=words):
+        submission.Columns({"category": ("a", "b")}, columns=columns)
+
+
+def test_of_many_columns_the_similar_ones_are_named():
+    names = tuple(f"breed{number:03d}" for number in range(500))
+    with pytest.raises(submission.UsageError, match=r"among 503 there are .*p_category_breed007") as error:
+        submission.Columns({"category": names}, columns=["p_category_bred007"])
+    assert len(str(error.value)) < 700
+
+
+@pytest.mark.slow
+def test_heat_maps_are_written_beside_the_images(run_folder, odd_folder, tmp_path, capsys):
+    one = odd_folder / "a.png"
+    assert run_command(predict, f"--workdir={run_folder}", one, "--explain") == 0
+    for axis in ("authenticity", "category"):
+        heat = Image.open(odd_folder / f"a.png.{axis}.heat.png")
+        assert heat.size == (640, 320) and heat.mode == "RGB"
+        (odd_folder / f"a.png.{axis}.heat.png").unlink()
+    assert _predict(run_folder, odd_folder, tmp_path / "out.csv", "--explain", "--tasks=category") == 0
+    written = {path.name for path in (tmp_path / "out.csv.explained").iterdir()}
+    assert written == {f"{re.sub('[^a-z_.]+', '_', name)}.category.heat.png" for name in GOOD}
+    assert f"{len(GOOD)} heat maps in" in capsys.readouterr().out
+    assert run_command(predict, f"--workdir={run_folder}", odd_folder, "--explain") == 2
+    assert "needs --output=FILE" in capsys.readouterr().err
+
+
+def test_columns_of_ones_own_submission(run_folder, toy_folder, tmp_path, capsys):
+    columns = "--columns=id=image,confidence_category,p_category_animals"
+    assert _predict(run_folder, toy_folder / "test", tmp_path / "out.csv", columns) == 0
+    assert list(_rows(tmp_path / "out.csv")[0]) == ["id", "confidence_category", "p_category_animals"]
+    assert _predict(run_folder, toy_folder / "test", tmp_path / "no.csv", "--columns=image,labels") == 2
+    assert "there is no column 'labels'; there are image, label, class" in capsys.readouterr().err
+    assert not (tmp_path / "no.csv").exists()
+    assert _predict(run_folder, toy_folder / "test", tmp_path / "out.jsonl") == 0
+    line = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
+    assert list(line) == ["image", "label", "class", "confidence_authenticity", "confidence_category"]
 
 
 def test_axes_that_would_share_a_column_are_refused():

@@ -8,6 +8,7 @@ from deepduel.augmentation.transform import resize
 from deepduel.decoding.image import DecodeOptions, resize_image
 from deepduel.networks import keras_file, serving_model
 from tests.helpers import odd_images
+from tfrecords_tools.images.encoding_options import EncodingOptions
 
 SIZES = (40, 61), (97, 33), (24, 24), (7, 90), (1, 1), (25, 24)
 
@@ -33,6 +34,18 @@ def test_any_image_becomes_the_pixels_of_the_reader(fit, size, crop_size, side):
             assert difference.max() <= 2 and difference.mean() < 0.3, (
                 shape
             )  # the reader rounds between its passes
+
+
+@pytest.mark.parametrize("fit", ["resize", "crop", "pad"])
+def test_the_resize_of_the_conversion_comes_first(fit):
+    encoding = EncodingOptions("raw", 20, fit)
+    model = _pixels_seen(serving_model.Framing((24, 24), "crop", 0, 20, fit), 24)
+    for shape in SIZES:
+        image = odd_images.picture(shape[1], shape[0], seed=3)
+        stored = np.frombuffer(encoding.encode(image)[0], np.uint8).reshape(20, 20, 3)
+        expected = resize_image(stored, DecodeOptions((24, 24), "crop"))
+        difference = np.abs(np.asarray(model(np.asarray(image)[None])) - expected)
+        assert difference.max() <= 3 and difference.mean() < 0.5, shape
 
 
 def test_labels_are_those_of_the_highest_probability(tmp_path):
