@@ -43,6 +43,7 @@ class Candidate(NamedTuple):
 def walk(source: Source) -> Iterator[Candidate]:
     """Every file of a source, in the source's order; a system directory comes once, for all that it holds."""
     last_folder, last_system = b"", b""
+    systems: set[bytes] = set()  # an archive may come back to one
     for entry in source.walk():
         if entry.problem == SYSTEM_DIRECTORY:
             yield Candidate(entry, Kind.SYSTEM, entry.problem)
@@ -54,7 +55,8 @@ def walk(source: Source) -> Iterator[Candidate]:
         if folder != last_folder:
             last_folder = folder
             system = _system_directory(folder)
-            if system and system != last_system:
+            if system and system not in systems:
+                systems.add(system)
                 yield Candidate(FolderEntry(system, 0, SYSTEM_DIRECTORY), Kind.SYSTEM, SYSTEM_DIRECTORY)
             last_system = system
         if not last_system or not folder:

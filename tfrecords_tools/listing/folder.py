@@ -60,7 +60,7 @@ def scan(
             )
         layout = store.layout
     if not store.exists():
-        raise DataError(f"{folder}: there is no such folder; --input_dir names a folder of images")
+        raise DataError(_no_folder(folder))
     walk = Walk(store, labels.file, seed, choice, on_progress)
     if not len(walk.rows):
         raise DataError(_nothing(folder, walk))
@@ -135,6 +135,15 @@ def _detect(walk: Walk, files: list[LabelFile], options: LabelFileOptions, choic
             continue
         parts[position] = "*"  # images/, part_1/: directories that are no labels
     return Layout("/".join(parts))
+
+
+def _no_folder(path: str) -> str:
+    if not os.path.lexists(path):
+        return f"{path}: there is no such folder; --input_dir names a folder of images"
+    return (
+        f"{path}: a file, and no folder or archive that is read ({', '.join(opening.ARCHIVE_ENDINGS)}); "
+        "unpack another kind of archive first, and name the folder of images"
+    )
 
 
 def _nothing(folder: str, walk: Walk) -> str:

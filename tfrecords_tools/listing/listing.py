@@ -12,6 +12,7 @@ import numpy as np
 
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format.folder import Source
+from tfrecords_tools.listing import similar_names
 from tfrecords_tools.listing.layout import Layout
 
 _CHUNK = 65_536
@@ -118,7 +119,9 @@ def require_all_classes(listing: Listing) -> None:
             counts = np.bincount(labels[:, position][labels[:, position] >= 0], minlength=len(names))
             if counts.any() and not counts.all():
                 name = names[int(np.flatnonzero(counts == 0)[0])]
+                similar = similar_names.remedy(name, names)
                 raise DataError(
-                    f"{listing.root}: split {split!r} has no image of {axis} {name!r}; add some, "
-                    "or pass --allow_missing_classes if that is meant"
+                    f"{listing.root}: split {split!r} has no image of {axis} {name!r}; "
+                    f"{f'{similar}, or' if similar else 'add some, or'} pass --allow_missing_classes if that "
+                    "is meant"
                 )

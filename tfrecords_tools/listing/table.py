@@ -3,16 +3,14 @@
 Label maps are decided here: `authenticity` is real = 0, fake = 1; every other axis has its names sorted.
 """
 
-import collections
 import re
-import unicodedata
-from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from tfrecords_tools import terminal
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records
+from tfrecords_tools.listing import similar_names
 from tfrecords_tools.listing.choice import SORTED, Choice, matches_name
 from tfrecords_tools.listing.layout import AUTHENTICITY, DEFAULT_SPLIT, SPLIT, TRUTH_WORDS, Layout
 from tfrecords_tools.listing.listing import Listing
@@ -167,7 +165,7 @@ class Table:
             axis=1,
         )
         split, splits = self._splits(keep)
-        notes = [note for axis in maps for note in _similar_names(axis, maps[axis])]
+        notes = [note for axis in maps for note in similar_names.warnings(axis, maps[axis])]
         return Listing(
             root=self.root, source=walk.source, layout=self.layout, splits=splits, axes=maps,
             rows=walk.rows[keep], split=split, labels=labels, rejected=rejected,
@@ -222,20 +220,6 @@ class Table:
         lookup = np.full(len(names), -1, np.int16)
         lookup[order] = np.arange(len(order))
         return lookup[ids], tuple(clean[index] for index in order)
-
-
-def _similar_names(axis: str, names: Sequence[str]) -> Iterator[str]:
-    """A line for each group of names that differ in case, spaces, hyphens or Unicode form alone."""
-    alike = collections.defaultdict(list)
-    for name in names:
-        plain = unicodedata.normalize("NFKC", name).casefold()
-        alike[re.sub(r"[\s_-]+", " ", plain).strip()].append(name)
-    for group in alike.values():
-        if len(group) > 1:
-            yield (
-                f"warning: {axis} has {' and '.join(map(repr, group))}, which differ only in case, spaces, "
-                f"hyphens or Unicode form; if they are one class: --merge={','.join(group[1:])}:{group[0]}"
-            )
 
 
 def _renumber(ids: np.ndarray, numbers: dict[str, int], names: tuple[str, ...]) -> np.ndarray:

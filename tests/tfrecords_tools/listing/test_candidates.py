@@ -30,7 +30,7 @@ def test_a_system_directory_is_passed_over_beside_and_inside_classes(tmp_path, c
 def test_the_walk_of_any_source_passes_over_what_lies_in_a_system_directory():
     class Archive(storage.Local):
         def walk(self):
-            for key in (b"__MACOSX/a/1.jpg", b"__MACOSX/a/2.jpg", b"a/1.jpg", b"a/.x/1.jpg"):
+            for key in (b"__MACOSX/1.jpg", b"__MACOSX/a/2.jpg", b"a/1.jpg", b"__MACOSX/3.jpg", b"a/.x/1.jpg"):
                 yield storage.FolderEntry(key, 1, "")
 
     found = [(one.entry.key, one.kind) for one in candidates.walk(Archive("."))]

@@ -340,3 +340,20 @@ def test_a_listing_of_many_classes_takes_time_that_grows_with_their_number():
     listing = Table(walk, layout.detect(walk.counts()), ".").finish()
     assert len(listing.axes["category"]) == 40_000 and int(listing.labels.max()) == 39_999
     assert time.process_time() - start < 10  # a second or so; the quadratic loop took half a minute
+
+
+def test_a_class_that_is_missing_in_a_split_is_named_with_its_similar_name(tmp_path):
+    root = folders.make(tmp_path, {"train/Big Cats": 1, "train/dogs": 1, "test/big-cats": 1, "test/dogs": 1})
+    with pytest.raises(DataError) as caught:
+        folder.scan(str(root))
+    assert (
+        "split 'test' has no image of category 'Big Cats'; 'Big Cats' and 'big-cats' differ only in case, "
+        "spaces, hyphens or Unicode form, so make them one class with '--merge=big-cats:Big Cats', or pass"
+    ) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "images.rar"])
+def test_a_file_that_is_no_archive_is_said_to_be_one(tmp_path, name):
+    (tmp_path / name).write_bytes(b"Rar!")
+    with pytest.raises(DataError, match=r"a file, and no folder or archive that is read \(\.zip, .*unpack"):
+        folder.scan(str(tmp_path / name))
