@@ -52,7 +52,7 @@ def quiet_tensorflow(*, devices: bool = True) -> None:
         os.dup2(log.fileno(), 2)
         try:
             _start_tensorflow(devices)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: what TensorFlow printed is shown, and the error raised again
             log.seek(0)
             os.write(stderr_copy, log.read())
             raise
