@@ -45,8 +45,7 @@ def main(options: flags.FlagValues) -> None:
         _repair(listing, chosen, options)
     elif (plan := _planned(listing, chosen, options, base)) is not None:
         _carry_out(plan, options)
-    if not options.slice:  # else other machines may read the copies of its images
-        opening.close(listing.source)
+    opening.close(listing.source)
 
 
 def planned(options: flags.FlagValues) -> planning.Plan:
