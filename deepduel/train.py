@@ -56,7 +56,8 @@ def main(options: flags.FlagValues, typed: str | None = None) -> int:
         check_cluster(tasks)
     for line in reasons:
         print(line, flush=True)
-    cli.quiet_tensorflow(devices=of_run.cluster is None)  # usage errors need not wait for it
+    alone = of_run.cluster is None  # else a lost worker is logged in many lines before the one that names it
+    cli.quiet_tensorflow(devices=alone, log_level=2 if alone else 3)  # usage errors need not wait for it
     from deepduel.reports import model_card
     from deepduel.runs.stopping import Stopped
 

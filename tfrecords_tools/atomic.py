@@ -59,7 +59,7 @@ def written_beside(path: str | os.PathLike, *, ending: str = "") -> Iterator[pat
     try:
         yield partial
         partial.replace(target)
-    except BaseException as error:
+    except BaseException as error:  # Ctrl-C too: no partial file stays
         _remove(partial)
         if isinstance(error, OSError) and error.filename is None:  # a full disk names no file
             error.filename = os.fspath(path)

@@ -26,10 +26,12 @@ from tfrecords_tools import terminal
 from tfrecords_tools.errors import DataError, PeerError, UsageError
 
 
-def quiet_tensorflow(*, devices: bool = True) -> None:
+def quiet_tensorflow(*, devices: bool = True, log_level: int = 2) -> None:
     """Imports TensorFlow and finds its devices, without the start-up chatter, and has it keep its memory.
 
-    With `devices` False they can still be configured, and be those of a cluster.
+    Args:
+      devices: False leaves the devices to be configured, and be those of a cluster.
+      log_level: what TensorFlow's C++ side logs: 2 for errors, 3 for none of those that Python raises too.
 
     TensorFlow's C++ side logs to file descriptor 2 before any level is in force, whatever
     TF_CPP_MIN_LOG_LEVEL says; what it prints in this window is kept back, and shown only when
@@ -45,14 +47,14 @@ def quiet_tensorflow(*, devices: bool = True) -> None:
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         _start_tensorflow(devices)
         return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # errors are still shown
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = str(log_level)
     sys.stderr.flush()
     stderr_copy = os.dup(2)
     with tempfile.TemporaryFile() as log:
         os.dup2(log.fileno(), 2)
         try:
             _start_tensorflow(devices)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: what TensorFlow printed is shown, and the error raised again
             log.seek(0)
             os.write(stderr_copy, log.read())
             raise

@@ -45,7 +45,8 @@ def main(options: flags.FlagValues) -> None:
         _repair(listing, chosen, options)
     elif (plan := _planned(listing, chosen, options, base)) is not None:
         _carry_out(plan, options)
-    opening.close(listing.source)
+    if not options.slice:  # else other machines may read the copies of its images
+        opening.close(listing.source)
 
 
 def planned(options: flags.FlagValues) -> planning.Plan:

@@ -30,6 +30,13 @@ def read_at(file: int, size: int, start: int) -> bytes:
     return data
 
 
+def read_through(file: int) -> None:
+    """Reads an open file to its end and keeps none of it. Raises OSError where the disk fails."""
+    start, size = 0, os.fstat(file).st_size  # files of /proc say 0, and may have no end
+    while start < size and (data := os.pread(file, 1 << 20, start)):
+        start += len(data)
+
+
 def open_text(path: str | os.PathLike, *, encoding: str = "utf-8", errors: str = "strict") -> IO[str]:
     """Opens a text file, its newlines unchanged. Raises OSError as `open_descriptor` does."""
     return open(open_descriptor(path), encoding=encoding, errors=errors, newline="")

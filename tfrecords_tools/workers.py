@@ -210,7 +210,7 @@ def _answer(function: Callable, common: Any, job: Any, counts: Counts) -> tuple[
         return "done", function(common, job, counts)
     except (DataError, OSError) as error:
         return "error", error
-    except Exception:
+    except Exception:  # a fault of the function: the calling process raises it, with this traceback
         return "error", RuntimeError(f"in a worker:\n{traceback.format_exc()}")
 
 

@@ -58,7 +58,7 @@ def load(path: str | os.PathLike) -> keras.Model:
     """
     try:
         return keras.models.load_model(path, compile=False)
-    except Exception as error:
+    except Exception as error:  # of any kind: it is raised again unless the version explains it
         version = _written_by(path)
         if _number(version) <= _number(keras.__version__):
             raise

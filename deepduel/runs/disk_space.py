@@ -69,7 +69,7 @@ def explained(trainer: MultiTaskTrainer, workdir: pathlib.Path) -> Iterator[None
     """A block within which a full disk is a DataError that names the file and what is needed."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # h5py, Keras and TensorFlow have errors of their own; others are raised again
         full_disk = isinstance(error, OSError) and error.errno in _FULL
         if not full_disk and _FULL_WORDS not in str(error):
             raise

@@ -14,11 +14,14 @@ import tensorflow as tf
 
 from deepduel.training.cluster import Cluster
 from deepduel.training.meeting import PATIENCE_SECONDS, meet
-from deepduel.training.peers import Peers
+from deepduel.training.peers import SILENCE_SECONDS, Peers
 from deepduel.training.team import Team, in_pieces
 from tfrecords_tools import cli
 
-_NOTICED_SECONDS = 10.0  # within which a lost worker is named, of which an operation has failed
+_NOTICED_SECONDS = (
+    SILENCE_SECONDS + 10
+)  # within which a lost worker is named, of which an operation has failed
+_OWN_ERRORS = tf.errors.ResourceExhaustedError, tf.errors.InvalidArgumentError
 
 
 @contextlib.contextmanager
@@ -54,7 +57,7 @@ def joined(cluster: Cluster | None, *, command: str, patience: float = PATIENCE_
         yield _JoinedTeam(cluster, peers)
         peers.gather(None)  # all have done their work
     except BaseException as error:
-        if isinstance(error, tf.errors.OpError):
+        if isinstance(error, tf.errors.OpError) and not isinstance(error, _OWN_ERRORS):
             peers.wait_for_failure(_NOTICED_SECONDS)
         peers.end(_reason(error))
         raise

@@ -129,7 +129,7 @@ def test_a_tiny_shared_memory_file_system_is_no_limit(tmp_path):
     assert convert_to(tmp_path / "shards", images) == 0
     mount = "mount -t tmpfs -o size=64k tmpfs /dev/shm"
     if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode:
-        pytest.skip("may not mount")
+        pytest.skip("mounting a tmpfs needs root, or the right to mount")
     script = f'{mount} && exec "$@"'
     command = ["unshare", "-m", "sh", "-c", script, "sh", sys.executable, "-c", DECODE, f"{tmp_path}/shards"]
     environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])}

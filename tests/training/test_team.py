@@ -45,7 +45,7 @@ def batch(toy_shards):
 
 
 def trainer(split, team=None) -> MultiTaskTrainer:
-    tasks = make("category", split, FROZEN), make("authenticity", split, TRAINED)
+    tasks = make("category", split, FROZEN, "none"), make("authenticity", split, TRAINED, "none")
     made = MultiTaskTrainer(tasks, micro_batch=2, team=team)
     made.compile()
     return made
@@ -150,5 +150,5 @@ def test_two_processes_gather_sum_and_share():
         for index in range(2)
     ]
     for process in processes:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors

@@ -118,7 +118,7 @@ def check_shard(setting: Setting, task: Task, counts: workers.Counts) -> tuple[l
     for ending in ENDINGS:
         file = task.shard.file + ending
         try:
-            data[ending] = store.view(file)
+            data[ending] = store.view(file, entire=True)
         except OSError as error:
             reason = "missing" if isinstance(error, FileNotFoundError) else f"unreadable ({error.strerror})"
             damages.append(Damage(file, reason))

@@ -159,7 +159,7 @@ def _hash_shard(
 ) -> tuple[list, list]:
     data_dir, axes, perceptual = context
     store, rows, keys = storage.open_folder(data_dir), [], []
-    data = store.view(job[2])
+    data = store.view(job[2], entire=True)
     table = records.load_table(store.read(f"{job[2]}.npy"), axes)
     for row, payload in zip(table, records.read_payloads(data), strict=True):
         encoded, key, _ = records.parse(payload)

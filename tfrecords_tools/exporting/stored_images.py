@@ -36,7 +36,7 @@ def read(manifest: Manifest, data_dir: str, split: str) -> Iterator[StoredImage]
     folder = storage.open_folder(data_dir)
     for shard in manifest.splits[split].shards:
         where = f"{folder.root}/{shard.file}"
-        data = folder.view(shard.file)
+        data = folder.view(shard.file, entire=True)
         try:
             table = records.load_table(folder.read(f"{shard.file}.npy"), len(manifest.axes))
             for row in table:

@@ -73,7 +73,13 @@ class Folder(Source, Protocol):
 
     def read_all(self, limits: dict[str, int]) -> Iterator[bytes]: ...
 
-    def view(self, name: str) -> mmap.mmap | bytes: ...
+    def view(self, name: str, *, entire: bool = False) -> mmap.mmap | bytes:
+        """A file's bytes, mapped into memory where possible.
+
+        Args:
+          entire: whether all of them will be used: a disk that fails to read some raises OSError now, and not
+            SIGBUS where they are used.
+        """
 
     def read_span(self, name: str, start: int, size: int) -> bytes: ...
 

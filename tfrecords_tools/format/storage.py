@@ -146,9 +146,10 @@ class Local:
         with self._opened(name) as file:
             return regular_files.read_at(file, size, start)
 
-    def view(self, name: str) -> mmap.mmap | bytes:
-        """A file's bytes without reading them all into memory."""
+    def view(self, name: str, *, entire: bool = False) -> mmap.mmap | bytes:
         with self._opened(name) as file:
+            if entire:
+                regular_files.read_through(file)
             return mmap.mmap(file, 0, access=mmap.ACCESS_READ) if os.fstat(file).st_size else b""
 
     @contextlib.contextmanager

@@ -124,7 +124,13 @@ class Spool:
 class Spooled:
     """What sources share that read from a spool, or may have to."""
 
+    root: str
     _spool: Spool | None
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether its images are read from a copy of them."""
+        return self._spool is not None
 
     def read_image(self, key: bytes, size: int, place: int) -> bytes:
         if self._spool is None:

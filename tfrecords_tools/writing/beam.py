@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from tfrecords_tools import workers
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import records, storage
+from tfrecords_tools.sources.spool import Spooled
 from tfrecords_tools.writing import shard
 from tfrecords_tools.writing.planning import Job, Plan
 
@@ -28,7 +29,7 @@ def run(plan: Plan, output_dir: str, jobs: Iterable[Job], options: str, on_progr
       on_progress: called with (images, bytes, rejected) of finished shards.
 
     Raises:
-      DataError: Beam is not installed, or the pipeline failed.
+      DataError: Beam is not installed, the pipeline failed, or workers would not see the images.
     """
     try:
         import apache_beam
@@ -42,6 +43,13 @@ def run(plan: Plan, output_dir: str, jobs: Iterable[Job], options: str, on_progr
         chosen = PipelineOptions(shlex.split(options))
     except (SystemExit, ValueError) as error:
         raise UsageError(f"--beam_options={options}: Apache Beam rejects them ({error})") from error
+    source = plan.listing.source
+    if isinstance(source, Spooled) and source.is_copied and storage.is_remote(output_dir):
+        raise DataError(
+            f"{source.root}: its images were copied to this machine, since they can only be read in order, "
+            "and Beam's workers do not see them there; write to a folder that all machines share, or use "
+            "--runner=local"
+        )
     chosen.view_as(SetupOptions).save_main_session = False
     # Beam logs a worker's traceback before raising it; the DataError below has the important part.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)

@@ -136,7 +136,7 @@ def _rejected_again(target: Folder, plan: Plan) -> list[tuple[str, str]]:
     context = shard.ShardContext.of(plan, target.root)
     rows = []
     for job in plan.jobs(set(plan.files)):
-        stored_keys = set(records.read_keys(target.view(job.file)))
+        stored_keys = set(records.read_keys(target.view(job.file, entire=True)))
         for key, size, _, place in job.images:
             if key not in stored_keys:
                 checked = shard.fetch(context, key, size, place)

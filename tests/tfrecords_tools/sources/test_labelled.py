@@ -4,14 +4,18 @@ import io
 import json
 import pathlib
 import re
+import sys
 import tarfile
+import types
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
+from tests.conftest import run_command
 from tests.helpers import folders, odd_images
 from tests.helpers.conversions import convert_to, stored
+from tfrecords_tools import convert
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import manifest
 from tfrecords_tools.listing import folder
@@ -377,3 +381,33 @@ def test_a_tfds_builder_is_made_and_its_images_are_kept_byte_for_byte(tmp_path, 
         convert_to(tmp_path / "again", f"tfds:{tmp_path}/out", "--name=tiny_pictures") == 0
     )  # our own shards
     assert stored(tmp_path / "again") == expected
+
+
+def test_slices_share_the_copy_of_the_images_until_all_are_written(tmp_path):
+    path = write_parquet(
+        tmp_path / "a.parquet",
+        {"image": images(*((data, None) for data in PICTURES)), "label": list("ababab")},
+    )
+    words = f"parquet:{path}", "--num_shards=2", "--name=a"
+    assert convert_to(tmp_path / "whole", *words) == 0
+    for part in ("--slice=0/2", "--slice=1/2"):
+        assert convert_to(tmp_path / "out", *words, part) == 0
+        assert list(tmp_path.glob("out/.convert/images-*.bin"))
+    assert convert_to(tmp_path / "out", *words) == 0
+    assert folders.sums(tmp_path / "out") == folders.sums(tmp_path / "whole")
+    assert not list(tmp_path.glob("out/.convert/images-*"))
+
+
+def test_beam_on_many_machines_is_refused_for_images_that_were_copied_to_this_one(
+    tmp_path, monkeypatch, capsys
+):
+    """A stand-in for Beam, which is not installed with the tests."""
+    options = types.ModuleType("apache_beam.options.pipeline_options")
+    options.PipelineOptions = options.SetupOptions = lambda words: None
+    for name in ("apache_beam", "apache_beam.options"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, options.__name__, options)
+    path = write_parquet(tmp_path / "a.parquet", {"image": PICTURES[:2], "label": ["a", "b"]})
+    words = f"--input=parquet:{path}", "--output_dir=memory://bucket/beam", "--runner=beam"
+    assert run_command(convert, *words) == 1
+    assert "its images were copied to this machine" in capsys.readouterr().err
