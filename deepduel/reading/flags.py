@@ -150,4 +150,6 @@ def build(
         fields["fit"] = "native"
     if side:
         size = side, side
-    return ReadOptions(batch_size=batch_size, size=size, **(fields | values))
+    reading = ReadOptions(batch_size=batch_size, size=size, **(fields | values))
+    reading.check_equal_parts()
+    return reading

@@ -95,6 +95,17 @@ class ReadOptions:
                 "reads nothing; give --remote_cache to deepduel.data_service instead"
             )
 
+    def check_equal_parts(self) -> None:
+        """Raises UsageError where the workers of a training would have parts of different sizes.
+
+        Data workers may: their parts are joined before anything is computed.
+        """
+        if self.batch_size % self.worker.count:
+            raise UsageError(
+                f"batch_size is that of all workers together and must be a multiple of their number, "
+                f"{self.worker.count}; got {self.batch_size}"
+            )
+
     def decoding(self, split: Split) -> DecodeOptions:
         """Raises UsageError when the images differ in size and no size was asked for."""
         size = self.size or split.one_size

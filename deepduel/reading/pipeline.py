@@ -104,7 +104,7 @@ def make_train(
         batch_size, size, fit, fast_decode, reader, threads, on_error, sampling, cache,
         worker or order.Worker(), remote_cache, tuple(data_workers),
     )  # fmt: skip
-    _check_parts(options)
+    options.check_equal_parts()
     opened = Split(data_dir, split)
     options = _sized(options, opened)
     pick = _label_picker(opened, labels)
@@ -180,7 +180,7 @@ def make_eval(
         batch_size, size, fit, fast_decode, reader, threads, on_error, cache=cache,
         worker=worker or order.Worker(), remote_cache=remote_cache, data_workers=tuple(data_workers),
     )  # fmt: skip
-    _check_parts(options)
+    options.check_equal_parts()
     opened = Split(data_dir, split)
     options = _sized(options, opened)
     pick = _label_picker(opened, labels)
@@ -227,15 +227,6 @@ def eval_batches(split: Split, reading: ReadOptions, *, rows: int | None = None)
     if reading.data_workers:
         return remote_parts.evaluate(split, reading, rows=rows, read=reader.evaluate)
     return reader.evaluate(split, reading, rows=rows)
-
-
-def _check_parts(reading: ReadOptions) -> None:
-    """Parts of one size are what a strategy of several processes expects."""
-    if reading.batch_size % reading.worker.count:
-        raise UsageError(
-            f"batch_size is that of all workers together and must be a multiple of their number, "
-            f"{reading.worker.count}; got {reading.batch_size}"
-        )
 
 
 def _reader(reading: ReadOptions, split: Split) -> ModuleType:

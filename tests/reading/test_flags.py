@@ -3,6 +3,7 @@ from absl import flags
 
 from deepduel.reading import flags as read_flags
 from deepduel.reading.options import ReadOptions
+from deepduel.reading.order import Worker
 from tfrecords_tools.errors import UsageError
 
 
@@ -45,3 +46,10 @@ def test_a_command_may_skip_bad_images_by_default():
 def test_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match="must be some of .* got speed"):
         read_flags.define(flags.FlagValues(), ["speed"])
+
+
+def test_data_workers_reach_their_option_and_a_clusters_parts_must_be_equal():
+    reading = read_flags.build(parsed("--data_workers=cpu1:5050,cpu2:5050"), batch_size=8)
+    assert reading.data_workers == ("cpu1:5050", "cpu2:5050")
+    with pytest.raises(UsageError, match="must be a multiple of their number, 3; got 8"):
+        read_flags.build(parsed(), batch_size=8, worker=Worker(0, 3))
