@@ -70,7 +70,7 @@ class Walk:
             if count % 5_000 == 4_999:
                 on_progress(count + 1)
             if kind is not candidates.Kind.IMAGE:
-                if entry.key != os.fsencode(label_file or ""):
+                if not label_file or entry.key != os.fsencode(label_file):
                     self._leave_out(entry, kind, reason, choice)
                 continue
             if choice.excludes(entry.key):

@@ -6,6 +6,7 @@ be read from its start, so its members go to a `Spool` as they come by, and are 
 
 import contextlib
 import lzma
+import struct
 import sys
 import tarfile
 import zlib
@@ -20,7 +21,10 @@ from tfrecords_tools.sources.container_files import ContainerFiles
 
 _ZSTANDARD = b"\x28\xb5\x2f\xfd"
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", _ZSTANDARD)
-_DAMAGE = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
+# TypeError, struct.error: what tarfile lets through of a gzip header that is cut off.
+_DAMAGE = (
+    tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, TypeError, struct.error,
+)  # fmt: skip
 _END_BYTES = 1 << 20  # more than the zeros at the end take
 
 

@@ -24,6 +24,9 @@ _ENCRYPTED, _UTF_8 = 0x1, 0x800  # bits of a member's flags
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, …, lengths of the name and of the extra field
 
 
+_DAMAGE = (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, EOFError, OSError)
+
+
 class ZipArchive:
     """A `Source`: the members of one zip file."""
 
@@ -40,8 +43,8 @@ class ZipArchive:
         """All members. Raises DataError when the archive is damaged."""
         try:
             with self._file.open(0) as file, zipfile.ZipFile(file) as archive:
-                infos = [info for info in archive.infolist() if not info.is_dir()]
-        except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, EOFError) as error:
+                infos = [info for info in archive.infolist() if not info.filename.endswith("/")]
+        except _DAMAGE as error:
             raise DataError(
                 f"{self.root}: not a sound zip file ({error}); an interrupted download leaves such a file"
             ) from error

@@ -1,3 +1,4 @@
+import gzip
 import io
 import pathlib
 import sys
@@ -248,3 +249,23 @@ def test_zstandard_needs_its_library_and_a_whole_file(images, tmp_path, monkeypa
     assert convert_to(tmp_path / "out", archive) == 1
     error = capsys.readouterr().err
     assert f"{archive}: compressed by Zstandard; pip install 'deepduel[zstandard]' reads it" in error
+
+
+@pytest.mark.parametrize("size", [3, 5, 9, 12])
+def test_a_gzip_header_that_is_cut_off_is_one_line(tmp_path, size):
+    archive = tmp_path / "in.tar.gz"
+    archive.write_bytes(gzip.compress(b"x")[:3] + b"\x08" + gzip.compress(b"x")[4:size])
+    with pytest.raises(DataError, match="in.tar.gz: damaged after 0 members"):
+        folder.scan(str(archive))
+
+
+def test_a_zip_member_without_a_name_is_rejected(tmp_path):
+    archive = tmp_path / "in.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for name in ("a/1.jpg", "b/1.jpg"):
+            packed.writestr(name, PICTURE)
+        info = zipfile.ZipInfo("x")
+        info.filename = ""
+        packed.writestr(info, OTHER)
+    listing = folder.scan(str(archive))
+    assert len(listing) == 2 and [reason for _, reason in listing.rejected] == ["it has no name"]
