@@ -51,6 +51,23 @@ def _forget(flags) -> None:
         flags[name].unparse()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def tiny_networks(request) -> None:
+    """small_cnn is `tiny_network`: tracing the real one would be most of a training's time on toy images."""
+    if all("tfrecords_tools" in item.path.parts for item in request.session.items):
+        return  # no TensorFlow
+    from tests.helpers import tiny_network
+
+    tiny_network.install()
+
+
+@pytest.fixture
+def real_networks(monkeypatch) -> None:
+    from deepduel.networks import backbones
+
+    monkeypatch.setitem(backbones.OWN, "small_cnn", backbones.small_cnn)
+
+
 @pytest.fixture(scope="session")
 def toy_folder(tmp_path_factory) -> pathlib.Path:
     """240 toy images of 32x32 pixels: train 168, validation 54, test 18; do not write to it."""

@@ -176,7 +176,7 @@ def test_a_folder_of_other_things_is_refused(toy_shards, tmp_path, capsys):
         ("--augmentation=wild", 2, "--augmentation must be one of "),
         ("--fine_tune=some", 2, "fine_tune must be none, all or last:N, got 'some'"),
         ("--fine_tune=last:0", 2, "fine_tune must be none, all or last:N"),
-        ("--fine_tune=last:99", 2, "small_cnn has only 18 layers with weights"),
+        ("--fine_tune=last:99", 2, "small_cnn has only 2 layers with weights"),
         ("--batch_norm=some", 2, "batch_norm must be auto, frozen or trained"),
         ("--optimizer=magic", 2, "optimizer must be one of adam, adamw"),
         ("--schedule=linear", 2, "schedule must be constant, cosine, onecycle"),

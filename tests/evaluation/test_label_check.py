@@ -73,6 +73,7 @@ def draw(folder: pathlib.Path) -> set[str]:
 
 @pytest.mark.slow
 @pytest.mark.scale
+@pytest.mark.usefixtures("real_networks")
 def test_planted_mistakes_are_found_shown_and_left_out_by_the_next_conversion(tmp_path, capsys):
     pytest.importorskip("cleanlab")
     images, shards, run = tmp_path / "images", tmp_path / "shards", tmp_path / "run"

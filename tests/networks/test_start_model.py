@@ -10,7 +10,6 @@ import pytest
 from deepduel.networks import keras_file, start_model, task_model, weight_transfer
 from deepduel.networks.architecture import Architecture
 from deepduel.networks.start_model import StartModel
-from tests.helpers import tiny_network
 from tfrecords_tools.errors import DataError, UsageError
 
 HEAD = "avg,dense:6,dropout:0.5,dense:5"
@@ -22,11 +21,9 @@ def build(classes=CLASSES, head=HEAD, seed=1, **options) -> task_model.TaskModel
     return task_model.build("category", architecture, classes, seed=seed)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small_network():
-    with pytest.MonkeyPatch.context() as patch:
-        tiny_network.install(patch)
-        yield
+@pytest.fixture(autouse=True)
+def networks() -> None:
+    """The network does not matter here, so tests/conftest.py's stays."""
 
 
 @pytest.fixture(scope="module")
