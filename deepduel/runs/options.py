@@ -147,12 +147,14 @@ class RunOptions:
         refused = {
             f"devices={self.devices}": self.devices not in ("auto", "1"),
             "cache=features": self.features is not None,
+            "data_workers": bool(self.reading.data_workers),
             "dry_run": self.dry_run,
             "find_learning_rate": self.find_learning_rate,
         }
         reasons = {
             f"devices={self.devices}": "each worker has one device; start one worker per GPU",
             "cache=features": "features are computed by one process; leave it or the cluster out",
+            "data_workers": "they serve one process; leave them or the cluster out",
         }
         for option, is_given in refused.items():
             if is_given:

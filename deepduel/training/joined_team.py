@@ -17,6 +17,7 @@ from deepduel.training.meeting import PATIENCE_SECONDS, meet
 from deepduel.training.peers import SILENCE_SECONDS, Peers
 from deepduel.training.team import Team, in_pieces
 from tfrecords_tools import cli
+from tfrecords_tools.errors import UsageError
 
 _NOTICED_SECONDS = (
     SILENCE_SECONDS + 10
@@ -93,7 +94,13 @@ def _strategy(cluster: Cluster) -> tf.distribute.Strategy:
         rpc_layer="grpc",
         num_accelerators={"GPU": 1} if gpus else {},
     )
-    return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    except RuntimeError as error:
+        raise UsageError(
+            f"cluster: TensorFlow cannot join it any more in this process ({error}); train in a new process, "
+            "before TensorFlow computes anything"
+        ) from error
 
 
 def _reason(error: BaseException) -> str:
