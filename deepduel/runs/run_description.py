@@ -124,9 +124,15 @@ def _layout(tasks: Sequence[Task]) -> layout_pb2.Layout:
 
 
 def _networks(tasks: Sequence[Task]) -> tf.compat.v1.GraphDef:
-    """The layers of each task's saved model; every name begins with that of the task."""
+    """The layers of each task's saved model; every name begins with that of the task.
+
+    A model that TensorBoard cannot draw is left out: a picture must not end a training.
+    """
     graph = tf.compat.v1.GraphDef()
     for task in tasks:
-        layers = json.loads(task.model.saved_model.to_json())
-        graph.MergeFromString(keras_util.keras_model_to_graph_def(layers).SerializeToString())
+        try:
+            layers = json.loads(task.model.saved_model.to_json())
+            graph.MergeFromString(keras_util.keras_model_to_graph_def(layers).SerializeToString())
+        except (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError) as error:
+            print(f"{task.name}: TensorBoard cannot draw its network ({error!r})", flush=True)
     return graph
