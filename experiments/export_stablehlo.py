@@ -14,6 +14,7 @@ steps, where the micro-batch is not above it.
 """
 
 import fnmatch
+import gc
 import gzip
 import json
 import pathlib
@@ -61,6 +62,8 @@ def main(options: flags.FlagValues) -> None:
             for number, program in enumerate(_programs(options)):
                 bar.update(number)
                 _export(program, options, partial, cards, left_out, expected)
+                del program
+                gc.collect()  # a network's parts are in cycles of references
         if not cards:
             raise UsageError(f"--only={','.join(options.only)}: no program has such a name")
         document = {"versions": _versions(), "left_out": left_out, "programs": cards}
