@@ -38,7 +38,7 @@ def convert(input_dir: str | os.PathLike, output_dir: str | os.PathLike, **optio
       TypeError: there is no such option.
       UsageError, DataError: an option or the images are bad.
 
-    Example:
+    Examples:
       >>> shards = deepduel.convert("IMAGES", "NEW_SHARDS", image_size=64)
     """
     own = {"input_dir": os.fspath(input_dir), "output_dir": os.fspath(output_dir)}
@@ -78,7 +78,7 @@ def train(data_dir: str | os.PathLike, workdir: str | os.PathLike, **options: An
       UsageError, DataError: an option or the data are bad.
       KeyboardInterrupt: it was interrupted, and the state is saved.
 
-    Example:
+    Examples:
       >>> run = deepduel.train("SHARDS", "NEW_RUN", epochs=5, backbone="small_cnn")
     """
     own = {"data_dir": os.fspath(data_dir), "workdir": os.fspath(workdir)}
@@ -105,7 +105,7 @@ def fit(images: str | os.PathLike, output: str | os.PathLike | None = None, **op
       UsageError, DataError: an option or the images are bad.
       KeyboardInterrupt: it was interrupted, and the state is saved.
 
-    Example:
+    Examples:
       >>> run = deepduel.fit("IMAGES")
       >>> run.predict("photo.jpg")
     """

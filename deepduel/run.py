@@ -46,7 +46,7 @@ class Run:
       path: its folder.
       classes: {axis: label names}, in the order of the probabilities.
 
-    Example:
+    Examples:
       >>> run = deepduel.Run("RUN")
       >>> run.classes["authenticity"]
       ('real', 'fake')
@@ -120,7 +120,7 @@ class Run:
           TypeError: there is no such option, or `images` has something else in it.
           UsageError, DataError: an option or an image is bad.
 
-        Example:
+        Examples:
           >>> run.predict("photo.jpg")[0]["class"]
           'animals'
         """
@@ -153,7 +153,8 @@ class Run:
         """The images that are predicted wrongly, the most confident mistakes first.
 
         Args:
-          axis, split: as of `confusion`.
+          axis: as of `confusion`.
+          split: as of `confusion`.
 
         Returns:
           A row per image: its key, its label, the predicted label, and the probability of that one.
