@@ -20,7 +20,7 @@ from deepduel.networks import start_model
 from deepduel.networks.run_card import RunCard
 from deepduel.runs import task_flags
 from deepduel.training import devices
-from tfrecords_tools import host_cpus
+from tfrecords_tools import host_cpus, regular_files
 
 CHOSEN = (
     "backbone", "head", "image_size", "augmentation", "batch_size", "epochs", "optimizer", "learning_rate",
@@ -100,7 +100,7 @@ def _stored(path: pathlib.Path, names: Sequence[str] = CHOSEN) -> dict[str, list
     if not path.exists():
         return {}
     stored: dict[str, list[str]] = {}
-    for line in path.read_text("utf-8").splitlines():
+    for line in regular_files.read_text(path).splitlines():
         match = re.fullmatch(r"--(\w+)=(.*)", line.strip())
         if match and match[1] in names:
             stored.setdefault(match[1], []).append(match[2])

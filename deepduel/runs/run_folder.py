@@ -78,7 +78,7 @@ def write_flags(workdir: pathlib.Path, flags: str) -> None:
 def record(workdir: pathlib.Path, changes: list[Change], *, epoch: int, step: int) -> None:
     """Adds lines to changes.csv: the flags that this session changes, and from which step on."""
     path = workdir / _CHANGES
-    earlier = path.read_text("utf-8") if path.exists() else "time,epoch,step,flag,before,after\n"
+    earlier = regular_files.read_text(path) if path.exists() else "time,epoch,step,flag,before,after\n"
     if not changes:
         return
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

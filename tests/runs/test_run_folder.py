@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import os
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from deepduel import presets, train
 from deepduel.networks.run_card import RunCard
-from deepduel.runs import run_folder
+from deepduel.runs import choices, run_folder
 from deepduel.runs.settings import Change
 from tests.conftest import TOY_TRAINING, history_rows, run_command
 from tfrecords_tools import convert
@@ -65,6 +66,17 @@ def test_changes_of_each_session_are_lines(tmp_path):
     assert [(row["epoch"], row["step"], row["flag"], row["after"]) for row in rows] == [
         ("1", "0", "epochs", "--epochs=2"), ("1", "7", "learning_rate", ""),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("read", [run_folder.record, choices._stored], ids=["changes", "flags"])
+def test_a_pipe_where_a_run_has_a_file_is_refused_and_not_waited_for(tmp_path, read):
+    for name in "changes.csv", "train.flags":
+        os.mkfifo(tmp_path / name)
+    words = ((tmp_path, [Change("epochs", "1", "2")]), {"epoch": 1, "step": 0})
+    if read is choices._stored:
+        words = ((tmp_path / "train.flags",), {})
+    with pytest.raises(OSError, match="not a regular file"):
+        read(*words[0], **words[1])
 
 
 def test_a_runs_flagfile_means_the_run_where_it_lies(toy_run, tmp_path):
