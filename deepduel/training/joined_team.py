@@ -94,6 +94,7 @@ def _strategy(cluster: Cluster) -> tf.distribute.Strategy:
         rpc_layer="grpc",
         num_accelerators={"GPU": 1} if gpus else {},
     )
+    _leave_heartbeats_to_peers(len(cluster.addresses))
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(resolver)
     except RuntimeError as error:
@@ -101,6 +102,22 @@ def _strategy(cluster: Cluster) -> tf.distribute.Strategy:
             f"cluster: TensorFlow cannot join it any more in this process ({error}); train in a new process, "
             "before TensorFlow computes anything"
         ) from error
+
+
+def _leave_heartbeats_to_peers(count: int) -> None:
+    """Has TensorFlow wait longer for signs of life than `Peers`: its 10 seconds are few on a busy machine.
+
+    TensorFlow has no public name for this; the strategy keeps what is configured before it.
+    """
+    from tensorflow.python.eager import context
+
+    job = context.coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=count)
+    context.context().configure_coordination_service(
+        "standalone",
+        service_leader="/job:worker/replica:0/task:0",
+        heartbeat_timeout_in_ms=int(10 * SILENCE_SECONDS * 1000),
+        coordinated_jobs=[job],
+    )
 
 
 def _reason(error: BaseException) -> str:
