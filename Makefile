@@ -5,7 +5,7 @@
 # make test-keras-compat   load models of every kind in older versions of Keras and in the newest, each in an environment of its own
 # make test-gpu     the tests that need a GPU (skipped where there is none); DEEPDUEL_GPU_TESTS_ON=CPU tries them on the CPU
 # make test-scale   the long tests of several processes that train or feed one training, killed at every stage
-# make test-wheel   build a wheel, install it elsewhere, run the quickstart from it
+# make test-wheel   build a wheel, install it elsewhere, run the quickstart from it, and walk from folders to an answer
 # make lint         ruff; which room may import which; types; pip check; pip-audit where there is a network
 # make fuzz         damaged files of every kind, FUZZ_EXAMPLES=20000 of each
 # make docs         build the documentation into site/
@@ -33,6 +33,7 @@ test-wheel:
 	$(VENV)-wheel/bin/python -m pip wheel --no-deps --wheel-dir dist .
 	$(VENV)-wheel/bin/python -m pip install --constraint $(CONSTRAINTS) dist/*.whl
 	cd "$$(mktemp -d)" && "$(CURDIR)/$(VENV)-wheel/bin/python" -m deepduel.quickstart --count=300
+	cd "$$(mktemp -d)" && "$(CURDIR)/$(VENV)-wheel/bin/python" -I "$(CURDIR)/tests/wheel_walk.py"
 
 # What an x86-64 processor of AVX2 without AVX-512 computes with (AMD Zen 2 and 3, Intel before Skylake-X).
 # TensorFlow leaves oneDNN's operations to processors with AVX512_VNNI and computes in Eigen's own elsewhere,

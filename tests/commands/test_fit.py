@@ -1,6 +1,10 @@
 """One command from class folders to an evaluated model; repeated, it resumes, and takes new images up."""
 
+import os
+import pathlib
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -42,6 +46,50 @@ def test_a_folder_becomes_a_model_and_new_images_continue_it(tmp_path, capsys):
 
     assert run_command(fit, images, *NETWORK, "--epochs=1") == 0  # finds the second run finished
     assert not (output / "run-03").exists()
+
+
+# What fit has printed when it is killed: at the start of each stage, and within the training.
+STAGES = (
+    "$ python -m tfrecords_tools.convert",
+    "$ python -m deepduel.train",
+    "each epoch:",
+    "epoch 1/3 |",
+    "$ python -m deepduel.evaluate",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.scale
+def test_killed_at_any_stage_the_same_command_resumes(tmp_path):
+    images = folders.make(tmp_path / "images", {"cats": 40, "dogs": 30})
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "deepduel.fit",
+        str(images),
+        *NETWORK,
+        "--epochs=3",
+        "--save_every=1steps",
+    ]
+    project = pathlib.Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": str(project)}
+    for stage in STAGES:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        ) as process:
+            assert process.stdout is not None
+            seen = next((line for line in process.stdout if stage in line), None)
+            process.kill()
+        assert seen or stage.startswith("epoch"), stage  # an epoch may have ended before the last kill
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    output = pathlib.Path(f"{images}.deepduel")
+    assert [row["epoch"] for row in history_rows(output / "run-01")] == ["1", "2", "3"]
+    assert (output / "run-01/evaluation/validation/report.html").is_file()
+    assert [path.name for path in output.glob("run-*")] == ["run-01"]
+    assert manifest.load(output / "shards").splits["train"].records == 70
+    assert not list(output.rglob("*partial*"))
 
 
 def test_mistakes_get_one_clear_line(tmp_path, capsys):
