@@ -36,7 +36,12 @@ def test_a_run_leaves_its_models_history_and_card(toy_run, toy_shards):
     card = RunCard.load(toy_run)
     assert card.size == (32, 32)
     assert card.libraries == libraries()
-    assert card.tasks["authenticity"] == {"classes": ["real", "fake"], "image_size": 16, "crop_size": 0}
+    assert card.tasks["authenticity"] == {
+        "classes": ["real", "fake"],
+        "image_size": 16,
+        "crop_size": 0,
+        "initial_weights": {"name": "none", "sha256": ""},
+    }
     assert card.data_source == json.loads((toy_shards / "manifest.json").read_text())["source"]
 
 

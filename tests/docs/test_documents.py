@@ -50,9 +50,11 @@ FLAG_PAGES = {
 }
 LONG = (  # they measure or train for minutes, or serve without end
     "deepduel.data_service",
-    "deepduel.quickstart", "experiments.benchmark_gpu", "experiments.benchmark_photos",
-    "experiments.benchmark_memory", "experiments.benchmark_throughput", "experiments.compare_loading",
-    "experiments.export_stablehlo", "experiments.time_to_accuracy", "experiments.what_helps",
+    "deepduel.quickstart",
+    "experiments.benchmark_gpu", "experiments.benchmark_listing", "experiments.benchmark_memory",
+    "experiments.benchmark_photos", "experiments.benchmark_throughput", "experiments.compare_loading",
+    "experiments.export_stablehlo", "experiments.soak", "experiments.time_to_accuracy",
+    "experiments.what_helps",
 )  # fmt: skip
 FOREIGN_FLAGS = {"flagfile", "help", "helpfull", "version"}  # of every command
 LANGUAGES = ("shell", "python", "text")
@@ -125,7 +127,7 @@ def try_command(words: list[str], block: Block, monkeypatch) -> None:
             assert unknown_extras(what) == set(), block.place
         case ["python", "-m", "deepduel.train", *given] if "--dry_run" not in given:
             begin_training(given, block, monkeypatch)
-        case ["python", "-m", module, *given] if module in COMMANDS:
+        case ["python", "-m", module, *given] if module in COMMANDS and module not in LONG:
             assert run_command(importlib.import_module(module), *given) == 0, block.place
             for word in given:
                 name, _, value = word.partition("=")

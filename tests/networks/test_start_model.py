@@ -21,7 +21,7 @@ def build(classes=CLASSES, head=HEAD, seed=1, **options) -> task_model.TaskModel
     return task_model.build("category", architecture, classes, seed=seed)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def networks() -> None:
     """The network does not matter here, so tests/conftest.py's stays."""
 

@@ -179,7 +179,7 @@ def test_progress_tells_images_and_megabytes_a_second_time_left_and_rejected(
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     assert convert_to(tmp_path / "out", images) == 0
     error = capsys.readouterr().err
-    assert re.search(r"converting: 9 of 36 images, [\d,.]+/s, \d+ s left, [\d,.]+ MB/s, 0 rejected", error)
+    assert re.search(r"converting: \d+ of 36 images, [\d,.]+/s, \d+ s left, [\d,.]+ MB/s, 0 rejected", error)
 
 
 @pytest.fixture(scope="module")
