@@ -10,6 +10,7 @@ pytestmark = pytest.mark.numeric
 
 
 @pytest.mark.slow
+@pytest.mark.scale  # and so only with the older processor's kernels, which runs all that is numeric
 def test_xception_in_micro_batches_is_plain_keras_on_the_full_batch(toy_shards, capsys):
     """Three steps; experiments/check_exactness.py does fifty."""
     words = f"--data_dir={toy_shards}", "--image_size=71", "--steps=3", "--batch_size=8", "--micro_batch=3"

@@ -38,6 +38,7 @@ def test_who_does_not_reach_it_is_told_with_its_best():
 
 
 @pytest.mark.slow
+@pytest.mark.scale
 def test_the_usual_route_on_toy_images(toy_shards, tmp_path):
     words = [f"--data_dir={toy_shards}", f"--output={tmp_path}/result.json", "--contenders=plain"]
     words += ["--backbone=vgg16", "--weights=none", "--head=avg", "--image_size=32"]

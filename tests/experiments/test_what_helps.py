@@ -186,6 +186,7 @@ def _until(condition) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.scale
 def test_a_row_of_the_real_commands(tmp_path, toy_shards):
     (tmp_path / "base.flags").write_text(
         "# Base\n--tasks=authenticity\n--backbone=small_cnn\n--head=avg\n--image_size=8\n"

@@ -27,7 +27,7 @@ FEATURES = "--cache=features --views=1 --backbone=vgg16 --weights=none --head=av
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", ["--micro_batch=auto", FEATURES, "--reader=sequential"])
+@pytest.mark.parametrize("more", ["--reader=sequential --micro_batch=auto", FEATURES])
 def test_nothing_of_a_run_is_converted(converted, monkeypatch, toy_shards, toy_folder, tmp_path, more):
     tiny_network.install(monkeypatch)
     run = f"--workdir={tmp_path}/run"
