@@ -114,7 +114,7 @@ def greet(address: Address) -> tuple[socket.socket, Greeting]:
     except Lost as lost:
         connection.close()
         raise Lost(f"it does not greet as a data worker does ({lost})") from lost
-    except BaseException:
+    except BaseException:  # whatever it is, also Ctrl-C: the connection does not stay open
         connection.close()
         raise
 
@@ -151,6 +151,6 @@ def connect(address: Address, source: Source) -> Connected:
     except OSError as error:
         connection.close()
         raise Lost(error.strerror or str(error)) from error
-    except BaseException:
+    except BaseException:  # whatever it is, also Ctrl-C: the connection does not stay open
         connection.close()
         raise

@@ -19,13 +19,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.scale]
 EPOCHS = 8  # of three steps
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small_network():
-    with pytest.MonkeyPatch.context() as patch:
-        tiny_network.install(patch)
-        yield
-
-
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     """Images so large that connections hold few batches."""
