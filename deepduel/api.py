@@ -118,6 +118,12 @@ def fit(images: str | os.PathLike, output: str | os.PathLike | None = None, **op
 
 
 def _pass_on(code: int) -> None:
-    """Raises the signal that ended training again, now that the state is saved."""
-    if code > 128:
+    """Raises the signal that ended training again, now that the state is saved.
+
+    A process that a shell started in the background ignores SIGINT, so KeyboardInterrupt is raised here.
+    """
+    if code <= 128:
+        return
+    if code != 128 + signal.SIGINT:
         signal.raise_signal(code - 128)
+    raise KeyboardInterrupt

@@ -46,6 +46,9 @@ def test_a_folder_becomes_a_run_that_evaluates_and_predicts(tmp_path):
 
 @pytest.mark.slow
 def test_an_interrupt_saves_the_state_and_the_same_call_resumes(tmp_path, toy_shards, capsys, real_networks):
+    """Also where SIGINT was ignored, as in a process that a shell started in the background."""
+    earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
+
     def interrupt() -> None:
         while not (tmp_path / "run" / "category" / "best.keras").exists():
             time.sleep(0.01)
@@ -53,8 +56,11 @@ def test_an_interrupt_saves_the_state_and_the_same_call_resumes(tmp_path, toy_sh
 
     options = NETWORK | {"tasks": ["category"], "augmentation": {"category": "light"}}
     threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        deepduel.train(toy_shards, tmp_path / "run", epochs=999, **options)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            deepduel.train(toy_shards, tmp_path / "run", epochs=999, **options)
+    finally:
+        signal.signal(signal.SIGINT, earlier)
     done = len(deepduel.Run(tmp_path / "run").history)
     assert 1 <= done < 999
     run = deepduel.train(toy_shards, tmp_path / "run", epochs=done + 1, **options)
