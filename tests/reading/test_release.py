@@ -25,7 +25,7 @@ def come_down(limits, seconds=5.0):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cache", ["none", "ram", "decoded:"])
+@pytest.mark.parametrize("cache", ["none", pytest.param("ram", marks=pytest.mark.scale), "decoded:"])
 def test_data_sets_that_are_dropped_leave_no_descriptor_and_no_thread(toy_shards, tmp_path, cache):
     options = {"cache": f"{cache}{tmp_path}" if cache == "decoded:" else cache}
     for cycle in range(6):

@@ -109,6 +109,7 @@ sys.exit(run_command(train, *words, "--epochs=1min", "--schedule=cosine", "--dev
 
 
 @pytest.mark.slow
+@pytest.mark.scale
 def test_a_run_given_a_time_plans_its_epochs_on_two_devices_too(toy_shards, tmp_path):
     words = [sys.executable, "-c", TIMED, str(toy_shards), str(tmp_path / "run")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=280)
