@@ -70,8 +70,10 @@ def test_a_worker_that_is_killed_ends_all_others_with_its_name():
 
 
 def test_without_worker_0_the_others_end_too():
-    zero, one, two = team(3)
-    for channel in zero.channels.values():
+    members = clusters(3)
+    channels = at_once([lambda cluster=cluster: meet(cluster, patience=10) for cluster in members])
+    one, two = (Member(*pair) for pair in list(zip(members, channels, strict=True))[1:])
+    for channel in channels[0].values():  # nobody listens to them: worker 0 dies without a word
         channel.close()
     for member in one, two:
         assert "worker 0 of 3" in member.failures.get(timeout=5)
