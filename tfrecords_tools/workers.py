@@ -5,7 +5,6 @@ Workers that lose their parent end too.
 """
 
 import contextlib
-import functools
 import mmap
 import multiprocessing
 import multiprocessing.connection
@@ -14,6 +13,7 @@ import select
 import signal
 import subprocess
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
@@ -81,9 +81,12 @@ class WorkerPool:
         again: list[tuple[Any, int]] = []
         try:
             while True:
+                starting = []
                 while len(running) < self._workers and (work := _next(again, queue)) is not None:
                     running.append(_Worker(self._function, self._common))
-                    running[-1].give(*work)
+                    starting.append((running[-1], work))
+                for worker, work in starting:  # all import at once: a large job waits for its reader
+                    worker.give(*work)
                 if not running:
                     return
                 pipes = [worker.pipe for worker in running]
@@ -115,10 +118,19 @@ class WorkerPool:
                 worker.end()
 
     def _run_here(self, jobs: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        ticked = time.monotonic()
+
+        def tick() -> None:
+            nonlocal ticked
+            if (now := time.monotonic()) - ticked >= TICK_SECONDS:
+                ticked = now
+                self._tick([array])
+
         for job in jobs:
             array = [0] * _COUNTS
-            counts = Counts(array, functools.partial(self._tick, [array]))
-            yield job, self._function(self._common, job, counts)
+            result = self._function(self._common, job, Counts(array, tick))
+            self._tick([array])
+            yield job, result
             self._totals = [total + count for total, count in zip(self._totals, array, strict=True)]
 
     def _tick(self, running: list) -> None:
