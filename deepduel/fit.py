@@ -27,7 +27,7 @@ import deepduel.train as train
 from deepduel.callable_module import make_callable
 from deepduel.networks.run_card import RunCard
 from deepduel.runs import train_flags
-from tfrecords_tools import cli, convert
+from tfrecords_tools import cli, convert, regular_files
 from tfrecords_tools.errors import UsageError
 from tfrecords_tools.format import manifest
 
@@ -104,7 +104,7 @@ def _run(output: pathlib.Path, data: manifest.Manifest) -> tuple[pathlib.Path, l
     words = [f"--flagfile={last}/train.flags", f"--workdir={following}"]
     if all((last / axis / "best.keras").is_file() for axis in RunCard.load(last).tasks):
         words += [f"--start_from={last}", "--weights=auto"]
-        words += ["--fine_tune=all"] * ("--backbone=small_cnn" in (last / "train.flags").read_text("utf-8"))
+        words += ["--fine_tune=all"] * ("--backbone=small_cnn" in regular_files.read_text(last / "train.flags"))
         print(f"new images since {last}: training continues from its models in {following}", flush=True)
     return following, words
 
@@ -117,7 +117,7 @@ def _call(module: ModuleType, *words: str, **arguments: Any) -> int:
 
 def _print_result(workdir: pathlib.Path, images: str) -> None:
     folder = workdir / "evaluation" / "validation"
-    document = json.loads((folder / "metrics.json").read_text("utf-8"))
+    document = json.loads(regular_files.read_text(folder / "metrics.json"))
     print()
     for axis, task in document["tasks"].items():
         accuracy, count = task["overall"]["accuracy"], task["images"]

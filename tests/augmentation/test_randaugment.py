@@ -81,7 +81,14 @@ def test_eager_graph_and_mapped_have_the_same_bits_whatever_the_batch():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        pytest.param("float32", marks=pytest.mark.scale),
+        "mixed_float16",
+        pytest.param("mixed_bfloat16", marks=pytest.mark.scale),
+    ],
+)
 def test_pixels_are_float32_whole_numbers_under_every_policy(policy):
     images, seeds = pictures(16, 16), tf.stack([tf.zeros(16, tf.int32), tf.range(16)], 1)
     expected = augment(images, seeds, Augmentation(rand_augment=3, rand_augment_magnitude=0.7), 16).numpy()

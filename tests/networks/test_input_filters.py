@@ -92,7 +92,7 @@ def test_kernels_that_an_earlier_versions_state_holds_divided_are_whole_again(na
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.scale)])
 def test_a_saved_model_with_filters_needs_nothing_of_ours(tmp_path, precision):
     images = pixels()
     kept = {"pixels": images}

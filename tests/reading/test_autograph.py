@@ -23,7 +23,7 @@ def converted(monkeypatch) -> list[str]:
     return names
 
 
-FEATURES = "--cache=features --views=1 --backbone=vgg16 --weights=none --head=avg --image_size=32"
+FEATURES = "--cache=features --views=1 --head=avg"
 
 
 @pytest.mark.slow

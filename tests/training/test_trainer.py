@@ -57,7 +57,10 @@ def test_the_micro_batch_does_not_show(split):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", [FROZEN, TRAINED], ids=["frozen", "trained"])
+@pytest.mark.parametrize(
+    "architecture",
+    [pytest.param(FROZEN, id="frozen"), pytest.param(TRAINED, id="trained", marks=pytest.mark.scale)],
+)
 def test_two_tasks_train_to_the_weights_that_each_has_alone(split, architecture):
     axes = ("category", "authenticity")
     together = [make_task(axis, split, architecture, "forensic") for axis in axes]
