@@ -104,7 +104,8 @@ def _run(output: pathlib.Path, data: manifest.Manifest) -> tuple[pathlib.Path, l
     words = [f"--flagfile={last}/train.flags", f"--workdir={following}"]
     if all((last / axis / "best.keras").is_file() for axis in RunCard.load(last).tasks):
         words += [f"--start_from={last}", "--weights=auto"]
-        words += ["--fine_tune=all"] * ("--backbone=small_cnn" in regular_files.read_text(last / "train.flags"))
+        flags_of_last = regular_files.read_text(last / "train.flags")
+        words += ["--fine_tune=all"] * ("--backbone=small_cnn" in flags_of_last)
         print(f"new images since {last}: training continues from its models in {following}", flush=True)
     return following, words
 

@@ -8,6 +8,7 @@ import dataclasses
 import io
 import multiprocessing
 import os
+import pathlib
 import time
 from collections.abc import Iterator
 from multiprocessing import sharedctypes
@@ -15,6 +16,7 @@ from multiprocessing import sharedctypes
 from experiments.benchmark_job import Job
 
 FFCV_QUALITY = 90  # FFCV's default
+_FFCV_PAGE_BYTES = 8 << 20  # its default
 _EPOCH_REPEATS = 50
 _SAMPLE_SECONDS = 0.01
 
@@ -105,7 +107,10 @@ def ffcv_write(job: Job, *, mode: str) -> None:
 
     image = fields.RGBImageField(write_mode=mode, jpeg_quality=FFCV_QUALITY)
     columns = {"image": image, "label": fields.IntField()}
-    writer.DatasetWriter(job.beton(mode), columns, num_workers=job.threads).from_indexed_dataset(Images())
+    largest = max(pathlib.Path(path).stat().st_size for path in job.files)
+    page_bytes = max(_FFCV_PAGE_BYTES, 1 << (4 * largest).bit_length())  # an image that fits none hangs it
+    beton = writer.DatasetWriter(job.beton(mode), columns, page_size=page_bytes, num_workers=job.threads)
+    beton.from_indexed_dataset(Images())
 
 
 def ffcv_batches(job: Job, *, mode: str, decoder=None) -> Iterator[tuple[int, object]]:

@@ -24,7 +24,7 @@ def decode_image(
     """Decodes an image in a graph, with no more branches than the data set's images need.
 
     Args:
-      data: the encoded image, string [].
+      data: the encoded image, string [], as `emptied` returns it.
       encodings: those it may have: "jpeg", and "png" or "raw".
       one_size: (height, width) of all images; None where they differ.
       seed: two int64 scalars from which fit "native" draws its crop; None: the centre.
@@ -41,8 +41,8 @@ def decode_image(
                 tf.reduce_all(shape == one_size), ["another size than recorded", shape]
             )
             with tf.control_dependencies([same]):
-                shape = _require_few_scans(data, tf.constant(one_size))
-            return decoded(shape, decoding_image.scale(*one_size, options))
+                shape = tf.constant(one_size)  # `emptied` has counted the scans
+                return decoded(tf.identity(shape), decoding_image.scale(*one_size, options))
         shape = _require_few_scans(data, _require_few_pixels(shape))
         ratios = tf.cast(shape, tf.float64) / tf.constant([height, width], tf.float64)
         ratio = tf.reduce_min(ratios) if options.fit == "crop" else tf.reduce_max(ratios)
@@ -74,6 +74,24 @@ def decode_image(
     return tf.ensure_shape(image, (height, width, 3))
 
 
+def emptied(images: tf.Tensor, one_size: tuple[int, int] | None) -> tf.Tensor:
+    """Encoded images [B], those of one size with too many scans replaced by empty ones, which do not decode.
+
+    For all images of a batch at once, since a branch for each costs 4 % of decoding small images. Images of
+    different sizes stay as they are: `decode_image` counts their scans once it knows their size.
+    """
+    if one_size is None or one_size[0] * one_size[1] > MAX_PIXELS:
+        return images
+    pixels = tf.constant(one_size[0] * one_size[1], tf.int64)
+    large = pixels * tf.cast(tf.strings.length(images), tf.int64) > decoding_image.SCANS_MATTER
+
+    def checked() -> tf.Tensor:
+        few = tf.map_fn(lambda data: _has_few_scans(data, pixels), images, fn_output_signature=tf.bool)
+        return tf.where(few, images, "")
+
+    return tf.cond(tf.reduce_any(large), checked, lambda: images)
+
+
 def _require_few_pixels(shape: tf.Tensor) -> tf.Tensor:
     """(height, width), after a check of their product."""
     few = tf.reduce_prod(tf.cast(shape, tf.int64)) <= MAX_PIXELS
@@ -82,20 +100,25 @@ def _require_few_pixels(shape: tf.Tensor) -> tf.Tensor:
 
 
 def _require_few_scans(data: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
-    """(height, width), after a check of the number of scans, as `jpeg.excessive_scans` makes it.
+    """(height, width), after a check of the number of scans."""
+    pixels = tf.reduce_prod(tf.cast(shape, tf.int64))
+    few = tf.debugging.Assert(_has_few_scans(data, pixels), ["too many scans"])
+    with tf.control_dependencies([few]):
+        return tf.identity(shape)
+
+
+def _has_few_scans(data: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+    """Whether the scans of an image are as few as `jpeg.excessive_scans` wants them.
 
     It counts the marker of a scan in baseline files too, which have few.
     """
-    pixels = tf.reduce_prod(tf.cast(shape, tf.int64))
 
     def few() -> tf.Tensor:
         scans = tf.size(tf.strings.split(data, jpeg_format.SCAN), tf.int64) - 1
         return (scans <= jpeg_format.MAX_SCANS) & (scans * pixels <= jpeg_format.MAX_SCANNED_PIXELS)
 
     large = pixels * tf.cast(tf.strings.length(data), tf.int64) > decoding_image.SCANS_MATTER
-    checked = tf.debugging.Assert(tf.cond(large, few, lambda: True), ["too many scans"])
-    with tf.control_dependencies([checked]):
-        return tf.identity(shape)
+    return tf.cond(large, few, lambda: True)
 
 
 def _require_small_png(data: tf.Tensor) -> tf.Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepduel.decoding.image_graph import decode_image
+from deepduel.decoding.image_graph import decode_image, emptied
 from deepduel.decoding.split import Split
 from deepduel.reading import order
 from deepduel.reading.batch import as_batch, options
@@ -92,12 +92,10 @@ def require_readable(split: Split) -> None:
         )
 
 
-def _part(
-    reading: ReadOptions, numbers: tf.Tensor, examples: tf.Tensor, *, rows: int | None = None
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _part(reading: ReadOptions, *batch: tf.Tensor, rows: int | None = None) -> tuple[tf.Tensor, ...]:
     """This worker's part of a batch. All workers read all shards, each decodes its own part."""
-    begin, end = reading.worker.part(tf.size(numbers, tf.int64) if rows is None else rows)
-    return numbers[begin:end], examples[begin:end]
+    begin, end = reading.worker.part(tf.size(batch[0], tf.int64) if rows is None else rows)
+    return tuple(column[begin:end] for column in batch)
 
 
 def window_records(split: Split) -> int:
@@ -116,13 +114,13 @@ def _windowed_shuffle(
       first: the number of the window with which `records` begins.
     """
 
-    def shuffle(window: tf.Tensor, numbers: tf.Tensor, examples: tf.Tensor) -> tf.data.Dataset:
-        index = shuffled_indices(tf.size(numbers), seed, epoch, salt=window)
+    def shuffle(window: tf.Tensor, columns: tuple[tf.Tensor, ...]) -> tf.data.Dataset:
+        index = shuffled_indices(tf.size(columns[0]), seed, epoch, salt=window)
         some = tf.data.Dataset.from_tensor_slices(index).batch(_GATHERED)  # all at once would be a copy of it
-        return some.map(lambda rows: (tf.gather(numbers, rows), tf.gather(examples, rows))).unbatch()
+        return some.map(lambda rows: tuple(tf.gather(column, rows) for column in columns)).unbatch()
 
     windows = records.batch(size).prefetch(1).enumerate(first)
-    return windows.flat_map(lambda window, batch: shuffle(window, *batch))
+    return windows.flat_map(shuffle)
 
 
 def shuffled_indices(
@@ -143,40 +141,29 @@ def _decoded(
     epoch: tf.Tensor | int,
     random_crops: bool = False,
 ) -> tf.data.Dataset:
-    """Batches (numbers [B], Examples [B]) -> (images, labels, seeds, numbers, weight).
+    """Batches (numbers [B], images [B], labels [B, axes]) -> (images, labels, seeds, numbers, weight).
 
-    Each batch is a small data set of its own, from which the records that do not decode drop
+    Each batch is a small data set of its own, from which the images that do not decode drop
     out; each of the others knows its row, so what is missing is known too.
     """
     decoding = reading.decoding(split)
-    axes = list(split.manifest.axes)
-    features = {"image": tf.io.FixedLenFeature([], tf.string)}
-    features |= {axis: tf.io.FixedLenFeature([], tf.int64, record_format.NO_LABEL) for axis in axes}
     word = tf.cast(order.epoch_word(seed, epoch), tf.int32)
     threads = reading.threads or host_cpus.available()
 
-    def decode(
-        row: tf.Tensor, number: tf.Tensor, example: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        parsed = tf.io.parse_single_example(example, features)
+    def decode(row: tf.Tensor, number: tf.Tensor, data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         crop_seed = (tf.cast(word, tf.int64), number % 2**31) if random_crops else None
-        image = decode_image(parsed["image"], decoding, split.manifest.encodings, split.one_size, crop_seed)
-        labels = (
-            tf.stack([tf.cast(parsed[axis], tf.int32) for axis in axes]) if axes else tf.zeros(0, tf.int32)
-        )
-        return row, image, labels
+        return row, decode_image(data, decoding, split.manifest.encodings, split.one_size, crop_seed)
 
-    def batch(numbers: tf.Tensor, examples: tf.Tensor) -> tf.data.Dataset:
+    def batch(numbers: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tf.data.Dataset:
         count = tf.size(numbers, tf.int64)
         rows = tf.data.Dataset.range(count)
-        rows = tf.data.Dataset.zip(rows, *map(tf.data.Dataset.from_tensor_slices, (numbers, examples)))
+        columns = numbers, emptied(images, split.one_size)
+        rows = tf.data.Dataset.zip(rows, *map(tf.data.Dataset.from_tensor_slices, columns))
         rows = rows.map(decode, num_parallel_calls=threads, deterministic=True).ignore_errors()
-        nothing = tf.zeros(0, tf.int64), tf.zeros((0, *decoding.size, 3), tf.uint8), tf.zeros((0, len(axes)))
-        nothing = tf.nest.map_structure(lambda part, kind: tf.cast(part, kind), nothing, kinds)
+        nothing = tf.zeros(0, tf.int64), tf.zeros((0, *decoding.size, 3), tf.uint8)
         decoded = rows.batch(tf.maximum(count, 1)).concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
-        return decoded.map(lambda row, image, labels: _in_place(row, image, labels, numbers, word))
+        return decoded.map(lambda row, image: _in_place(row, image, labels, numbers, word))
 
-    kinds = tf.int64, tf.uint8, tf.int32
     # Two batches under way: one begins while the other ends.
     return encoded.interleave(batch, cycle_length=2, block_length=1, num_parallel_calls=2, deterministic=True)
 
@@ -187,14 +174,13 @@ def _in_place(
     """Puts decoded images into their rows; a row without one is black, without labels, and has weight 0."""
     count = tf.size(numbers, tf.int64)
 
-    def put(parts: tf.Tensor, fill: int) -> tf.Tensor:
+    def put(parts: tf.Tensor) -> tf.Tensor:
         shape = tf.concat([[count], tf.shape(parts, tf.int64)[1:]], 0)
-        filled = tf.fill(shape, tf.constant(fill, parts.dtype))
-        return tf.tensor_scatter_nd_update(filled, rows[:, None], parts)
+        return tf.scatter_nd(rows[:, None], parts, shape)
 
     def with_gaps() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        ones = tf.ones_like(rows, tf.float32)
-        return put(images, 0), put(labels, record_format.NO_LABEL), put(ones, 0)
+        weight = put(tf.ones_like(rows, tf.float32))
+        return put(images), tf.where(weight[:, None] > 0, labels, record_format.NO_LABEL), weight
 
     def complete() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         return images, labels, tf.ones_like(rows, tf.float32)

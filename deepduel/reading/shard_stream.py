@@ -1,4 +1,4 @@
-"""Shards as one stream of (record number, serialized Example), from any place in it on.
+"""Shards as one stream of (record number, encoded image, labels), from any place in it on.
 
 TensorFlow's own operations only: the graph may run in a tf.data service worker, on any file system
 that TensorFlow knows.
@@ -8,9 +8,12 @@ a record in the stream therefore follows from the shards' counts, and reading be
 the cost of one block per shard: groups before the place are not opened, the shards of its own group
 are entered at a known record.
 
-A record whose checksum does not fit is an empty string in the stream; those behind it are read all
-the same. A shard that is missing or has another size than in the manifest is an error.
+Images and labels are found by the shard's table, for a block of records at a time: parsing each Example
+takes longer. A record whose checksum does not fit has an empty image in the stream; those behind it are
+read all the same. A shard that is missing or has another size than in the manifest is an error.
 """
+
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -31,10 +34,13 @@ class ShardStream:
         self._counts = counts
         self._firsts = np.cumsum(counts) - counts
         self._bytes = np.array([shard.bytes for shard in split.shards], np.int64)
-        self._row_bytes = record_format.table_dtype(len(split.manifest.axes)).itemsize
+        self._table = record_format.table_dtype(len(split.manifest.axes))
 
     def records(self, shards: tf.Tensor, start: tf.Tensor | int, *, side_by_side: int) -> tf.data.Dataset:
-        """The stream of `shards` (numbers, int64 [S], each once), from its record `start` on."""
+        """The stream of `shards` (numbers, int64 [S], each once), from its record `start` on.
+
+        Each element: its number in the split, int64; the encoded image, string; its labels, int32 [axes].
+        """
         groups = -(-len(self._counts) // side_by_side)
         missing = groups * side_by_side - len(self._counts)
         shards = tf.reshape(tf.pad(shards, [[0, missing]], constant_values=-1), (groups, side_by_side))
@@ -65,7 +71,8 @@ class ShardStream:
         shard = tf.searchsorted(ends, [number], side="right", out_type=tf.int64)[0]
         path, size = tf.gather(self._paths, shard), tf.gather(tf.constant(self._bytes), shard)
         within = number - tf.gather(tf.constant(self._firsts), shard)
-        offset, length = tf.unstack(self._spans(path)[within])
+        table = self._columns(path)
+        offset, length = table["offset"][within], table["size"][within]
         framing = record_format.LENGTH_BYTES, record_format.FOOTER_BYTES
         payload = _bytes(path, offset + framing[0], length - sum(framing), size).get_single_element()
         feature = {"key": tf.io.FixedLenFeature([], tf.string)}
@@ -77,19 +84,19 @@ class ShardStream:
         return path, within, key, tf.size(_read(path, offset, size, 1)) > 0
 
     def _blocks(self, shard: tf.Tensor, begin: tf.Tensor) -> tf.data.Dataset:
-        """(numbers [n], Examples [n]) of a shard, n <= `_BLOCK`, from its record `begin` on."""
+        """(numbers [n], images [n], labels [n, axes]) of a shard from record `begin` on, n <= `_BLOCK`."""
         path, size = tf.gather(self._paths, shard), tf.gather(tf.constant(self._bytes), shard)
         first, count = (tf.gather(tf.constant(all_), shard) for all_ in (self._firsts, self._counts))
-        offsets = self._spans(path)[:, 0]
+        table = self._columns(path)
 
-        def complete(at: tf.Tensor, examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def complete(at: tf.Tensor, examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             rows = tf.range(at, tf.minimum(at + _BLOCK, count))
+            block = {name: tf.gather(column, rows) for name, column in table.items()}
             examples = tf.cond(
-                tf.size(examples) == tf.size(rows),
-                lambda: examples,
-                lambda: damaged(tf.gather(offsets, rows)),
+                tf.size(examples) == tf.size(rows), lambda: examples, lambda: damaged(block["offset"])
             )
-            return first + rows, tf.ensure_shape(examples, (None,))
+            images = _images(tf.ensure_shape(examples, (None,)), block)
+            return first + rows, images, block["labels"]
 
         def damaged(offsets: tf.Tensor) -> tf.Tensor:
             """The block anew from its own place on, and if that ends early too, record by record."""
@@ -105,19 +112,35 @@ class ShardStream:
 
             return tf.cond(tf.size(again, tf.int64) == count, lambda: again, one_by_one)
 
-        stream = _checked(path, tf.gather(offsets, begin), size).batch(_BLOCK)
+        stream = _checked(path, tf.gather(table["offset"], begin), size).batch(_BLOCK)
         ended = tf.data.Dataset.from_tensors(tf.zeros([0], tf.string)).repeat()
         starts = tf.data.Dataset.range(begin, count, _BLOCK)
         return tf.data.Dataset.zip(starts, stream.concatenate(ended)).map(complete)
 
-    def _spans(self, path: tf.Tensor) -> tf.Tensor:
-        """Offset and size of each record of a shard, int64 [N, 2], from its table (`table_dtype`)."""
+    def _columns(self, path: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The columns of a shard's table that are used here, [N] or [N, axes], as `table_dtype` has them."""
         table = tf.io.read_file(path + ".npy")
         length = tf.cast(tf.io.decode_raw(tf.strings.substr(table, 8, 2), tf.uint8), tf.int32)
         head = 10 + length[0] + 256 * length[1]  # of the .npy format, version 1.0
         rows = tf.io.decode_raw(tf.strings.substr(table, head, -1), tf.uint8)
-        rows = tf.reshape(rows, (-1, self._row_bytes))
-        return tf.bitcast(tf.reshape(rows[:, :16], (-1, 2, 8)), tf.int64)
+        rows = tf.reshape(rows, (-1, self._table.itemsize))
+
+        fields: Any = self._table.fields
+
+        def column(name: str, dtype: tf.DType) -> tf.Tensor:
+            kind, start = fields[name][:2]
+            cells = rows[:, start : start + kind.itemsize]
+            return tf.bitcast(tf.reshape(cells, (tf.shape(rows)[0], *kind.shape, dtype.size)), dtype)
+
+        numbers = {name: column(name, tf.int64) for name in ("offset", "size", "image_offset", "image_size")}
+        return numbers | {"labels": column("labels", tf.int32)}
+
+
+def _images(examples: tf.Tensor, table: dict[str, tf.Tensor]) -> tf.Tensor:
+    """The encoded images within Examples, by their rows of the table; empty where an Example is."""
+    starts = table["image_offset"] - table["offset"] - record_format.LENGTH_BYTES
+    starts = tf.minimum(starts, tf.cast(tf.strings.length(examples), tf.int64))
+    return tf.strings.substr(examples, starts, table["image_size"])
 
 
 def _place(counts: tf.Tensor, start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

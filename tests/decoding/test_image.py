@@ -8,7 +8,7 @@ from PIL import Image
 
 from deepduel.decoding import image as decoding_image
 from deepduel.decoding.image import DecodeOptions, resize_image
-from deepduel.decoding.image_graph import decode_image
+from deepduel.decoding.image_graph import decode_image, emptied
 from deepduel.prediction import file_decoding
 from tests.helpers import bombs, odd_images
 
@@ -182,6 +182,12 @@ def test_bombs_are_refused_wherever_images_are_decoded():
         for one_size in (None, (8, 8), (60_000, 60_000)):
             with pytest.raises(tf.errors.InvalidArgumentError):
                 decode_image(tf.constant(data), decoding, ("jpeg",), one_size)
+
+
+def test_of_images_of_one_size_those_with_too_many_scans_are_emptied():
+    images = [b"", jpeg(photo(8, 8)), bombs.scans(6_000, 90)]
+    assert emptied(tf.constant(images), (6_000, 6_000)).numpy().tolist() == [*images[:2], b""]
+    assert emptied(tf.constant(images), None).numpy().tolist() == images
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "native"])

@@ -23,11 +23,13 @@ def converted(monkeypatch) -> list[str]:
     return names
 
 
-FEATURES = "--cache=features --views=1 --head=avg"
+FEATURES = "--cache=features --views=1 --backbone=vgg16 --weights=none --head=avg --image_size=32"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", ["--reader=sequential --micro_batch=auto", FEATURES])
+@pytest.mark.parametrize(
+    "more", ["--reader=sequential --micro_batch=auto", pytest.param(FEATURES, marks=pytest.mark.scale)]
+)
 def test_nothing_of_a_run_is_converted(converted, monkeypatch, toy_shards, toy_folder, tmp_path, more):
     tiny_network.install(monkeypatch)
     run = f"--workdir={tmp_path}/run"
