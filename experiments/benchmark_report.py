@@ -65,6 +65,8 @@ def _entry(contender: contenders.Contender, runs: list[dict]) -> dict:
         if "failed" in run:
             return entry | {"status": "failed", "reason": run["failed"], "runs": own}
     measured = [run for run in own if run["round"] is not None]
+    if not measured:
+        return entry | {"status": "not measured", "reason": "reads memory, whatever the page cache holds"}
     last = measured[-1]
     entry |= {
         "status": "measured",

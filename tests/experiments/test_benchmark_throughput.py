@@ -130,6 +130,13 @@ def test_medians_spread_and_absent_peers_are_reported(document):
     assert "0.9x" in text and "(0.5 - 1)" in text
 
 
+def test_what_reads_memory_is_not_measured_from_a_cold_disk():
+    settings = dataclasses.replace(SETTINGS, contenders=contenders.select(["bare_fast"]), caches=("cold",))
+    document = report.document(JOB, settings, [])
+    assert document["contenders"][0]["status"] == "not measured"
+    assert "reads memory" in report.text(document)
+
+
 def test_scaling_over_cores_is_told():
     settings = dataclasses.replace(SETTINGS, contenders=contenders.select(["ours_fast"]), threads=(1, 2))
     runs = [one_run("ours_fast", 0, 50.0), one_run("ours_fast", 0, 95.0) | {"threads": 2}]
