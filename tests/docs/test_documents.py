@@ -51,7 +51,8 @@ FLAG_PAGES = {
 LONG = (  # they measure or train for minutes, or serve without end
     "deepduel.data_service",
     "deepduel.quickstart",
-    "experiments.benchmark_augment", "experiments.benchmark_gpu", "experiments.benchmark_listing",
+    "experiments.benchmark_augment", "experiments.benchmark_convert", "experiments.benchmark_gpu",
+    "experiments.benchmark_listing",
     "experiments.benchmark_memory",
     "experiments.benchmark_photos", "experiments.benchmark_throughput", "experiments.compare_loading",
     "experiments.export_stablehlo", "experiments.soak", "experiments.time_to_accuracy",
