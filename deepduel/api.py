@@ -88,17 +88,31 @@ def train(data_dir: str | os.PathLike, workdir: str | os.PathLike, **options: An
     return None if values.dry_run or values.find_learning_rate else Run(workdir)
 
 
+@overload
+def fit(
+    images: str | os.PathLike,
+    output: str | os.PathLike | None = None,
+    *,
+    dry_run: Literal[True],
+    **options: Any,
+) -> None: ...
+
+
+@overload
+def fit(images: str | os.PathLike, output: str | os.PathLike | None = None, **options: Any) -> Run: ...
+
+
 @keywords.documented(fit_command, _OF_FIT)
-def fit(images: str | os.PathLike, output: str | os.PathLike | None = None, **options: Any) -> Run:
+def fit(images: str | os.PathLike, output: str | os.PathLike | None = None, **options: Any) -> Run | None:
     """Converts a folder of images, trains and evaluates, as `deepduel fit` does; the same call resumes.
 
     Args:
-      images: folder of images.
+      images: folder of images, or another source that `deepduel convert` takes.
       output: folder for shards and runs; None for that of the images followed by ".deepduel".
       **options: the flags of `deepduel train`, such as epochs=5.
 
     Returns:
-      The run.
+      The run; None with `dry_run` and `find_learning_rate`, which train nothing.
 
     Raises:
       TypeError: there is no such option.
@@ -114,7 +128,7 @@ def fit(images: str | os.PathLike, output: str | os.PathLike | None = None, **op
     with keywords.errors():
         code, workdir = fit_command.fitted(values)
         _pass_on(code)
-    return Run(workdir)
+    return None if values.dry_run or values.find_learning_rate else Run(workdir)
 
 
 def _pass_on(code: int) -> None:

@@ -8,12 +8,13 @@ is IMAGES.deepduel by default. After an interruption the same command resumes.
 When there are new images in IMAGES, it appends them and continues training in
 the next folder, OUTPUT/run-02, from the models of the one before.
 
-The flags of deepduel.train may be given too.
+The flags of deepduel.train may be given too, except for those of a cluster.
 """
 
 import copy
 import functools
 import json
+import os
 import pathlib
 import shlex
 import sys
@@ -24,17 +25,21 @@ from absl import flags
 
 import deepduel.evaluate as evaluate
 import deepduel.train as train
+from deepduel import presets
 from deepduel.callable_module import make_callable
 from deepduel.networks.run_card import RunCard
 from deepduel.runs import train_flags
 from tfrecords_tools import cli, convert, regular_files
 from tfrecords_tools.errors import UsageError
-from tfrecords_tools.format import manifest
+from tfrecords_tools.format import manifest, storage
+from tfrecords_tools.sources import opening
+from tfrecords_tools.writing import planning
 
 FLAGS = flags.FlagValues()
 WORDS = "images"  # the flag of a word without a name
 _OWN = ("images", "output")
-_REPLACED = ("data_dir", "workdir")  # flags of deepduel.train that follow from --output
+# Flags of deepduel.train that follow from --output, or are for several processes: each of them would convert.
+_WITHOUT = ("data_dir", "workdir", "cluster", "worker")
 flags.DEFINE_string(
     "images", None, "Folder of images; it may be written without the flag's name.", flag_values=FLAGS
 )
@@ -45,7 +50,7 @@ flags.DEFINE_string(
     flag_values=FLAGS,
 )
 for _name in train.FLAGS:
-    if _name not in _REPLACED and train.FLAGS[_name].name == _name:
+    if _name not in _WITHOUT and train.FLAGS[_name].name == _name:
         FLAGS[_name] = copy.deepcopy(train.FLAGS[_name])
 
 
@@ -67,7 +72,7 @@ def fitted(options: flags.FlagValues, typed: str | None = None) -> tuple[int, pa
     if not options.images:
         raise UsageError("needs a folder of images: deepduel fit IMAGES")
     images = options.images.rstrip("/")
-    output = pathlib.Path(options.output or f"{images}.deepduel")
+    output = pathlib.Path(options.output or _default_output(images))
     shards = output / "shards"
     _convert(images, shards)
     workdir, words = _run(output, manifest.load(shards))
@@ -78,11 +83,21 @@ def fitted(options: flags.FlagValues, typed: str | None = None) -> tuple[int, pa
         for word in options[name].serialize().splitlines()
     ]
     code = _call(train, f"--data_dir={shards}", f"--workdir={workdir}", *words, *further_flags, typed=typed)
-    if code or options.dry_run:
+    if code or options.dry_run or options.find_learning_rate or not _has_models(workdir):
         return code, workdir
     _call(evaluate, f"--workdir={workdir}", f"--data_dir={shards}")
     _print_result(workdir, images)
     return 0, workdir
+
+
+def _default_output(images: str) -> str:
+    """IMAGES.deepduel for a folder or an archive; of other sources NAME.deepduel, in the current folder."""
+    if storage.is_remote(images) or opening.describe(images).kind in opening.LABELLED:
+        return f"{planning.clean_name(opening.default_name(images))}.deepduel"
+    path = pathlib.PurePath(images.removeprefix("file://"))
+    if path.name in ("", ".."):  # the current directory, or one above it
+        path = pathlib.PurePath(os.path.abspath(path))  # noqa: PTH100, resolve() would follow links
+    return f"{path}.deepduel"
 
 
 def _convert(images: str, shards: pathlib.Path) -> None:
@@ -93,21 +108,33 @@ def _convert(images: str, shards: pathlib.Path) -> None:
 
 def _run(output: pathlib.Path, data: manifest.Manifest) -> tuple[pathlib.Path, list[str]]:
     """(folder of the run to train, flags that resume it or begin it from the models of the run before)."""
-    runs = sorted(path.parent for path in output.glob("run-*/run.json"))
-    if not runs:
+    runs = {_number(path.parent): path.parent for path in output.glob("run-*/run.json")}
+    newest = max(runs, default=0)
+    if not newest:
         return output / "run-01", []
-    last = runs[-1]
+    last = runs[newest]
     if RunCard.load(last).data_source == data.source:
         own = last / "train.flags"
         return last, [f"--flagfile={own}", f"--workdir={last}"] if own.is_file() else []
-    following = output / f"run-{int(last.name.removeprefix('run-')) + 1:02d}"
+    following = output / f"run-{newest + 1:02d}"
     words = [f"--flagfile={last}/train.flags", f"--workdir={following}"]
-    if all((last / axis / "best.keras").is_file() for axis in RunCard.load(last).tasks):
+    if _has_models(last):
         words += [f"--start_from={last}", "--weights=auto"]
         flags_of_last = regular_files.read_text(last / "train.flags")
         words += ["--fine_tune=all"] * ("--backbone=small_cnn" in flags_of_last)
         print(f"new images since {last}: training continues from its models in {following}", flush=True)
     return following, words
+
+
+def _number(run: pathlib.Path) -> int:
+    """Of a run's folder, from 1; 0 for a folder of another name, such as run-01-old."""
+    number = run.name.removeprefix("run-")
+    return int(number) if number.isdecimal() else 0
+
+
+def _has_models(run: pathlib.Path) -> bool:
+    """Whether every task of a run has a model: it has finished an epoch."""
+    return all((run / axis / "best.keras").is_file() for axis in RunCard.load(run).tasks)
 
 
 def _call(module: ModuleType, *words: str, **arguments: Any) -> int:
@@ -132,7 +159,8 @@ def entry() -> int:
     typed = cli.command_line("deepduel.fit", sys.argv[1:])
     command = functools.wraps(main)(functools.partial(main, typed=typed))
     return cli.run(
-        command, FLAGS, name="deepduel.fit", usual=USUAL, further=FURTHER, words=WORDS, usage="IMAGES",
+        command, FLAGS, name="deepduel.fit", argv=presets.resolve(sys.argv),
+        usual=USUAL, further=FURTHER, words=WORDS, usage="IMAGES",
     )  # fmt: skip
 
 

@@ -92,6 +92,58 @@ def test_killed_at_any_stage_the_same_command_resumes(tmp_path):
     assert not list(output.rglob("*partial*"))
 
 
+@pytest.mark.parametrize("words", [["--dry_run"], ["--find_learning_rate"], ["--max_minutes=1"]])
+def test_a_run_without_models_is_not_evaluated(tmp_path, toy_shards, monkeypatch, words):
+    """With --max_minutes, training may stop within the first epoch."""
+    called = []
+    monkeypatch.setattr(fit, "_call", lambda module, *flags, **arguments: called.append(module) or 0)
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "shards").symlink_to(toy_shards)
+    card = _card(manifest.load(toy_shards).source)
+    (tmp_path / "output" / "run-01").mkdir()
+    if words == ["--max_minutes=1"]:
+        card.save(tmp_path / "output" / "run-01")
+    assert run_command(fit, tmp_path / "images", f"--output={tmp_path / 'output'}", *words) == 0
+    assert called == [fit.convert, fit.train]
+
+
+def test_the_newest_run_is_that_of_the_highest_number(tmp_path, toy_shards):
+    data = manifest.load(toy_shards)
+    for name in ("run-09", "run-99", "run-100", "run-100-old", "run-old"):
+        (tmp_path / name).mkdir()
+        _card(data.source).save(tmp_path / name)
+    assert fit._run(tmp_path, data) == (tmp_path / "run-100", [])
+    _card("other").save(tmp_path / "run-100")
+    assert fit._run(tmp_path, data)[0] == tmp_path / "run-101"
+
+
+def _card(source: str) -> RunCard:
+    tasks = {"category": {"classes": ["a", "b"], "image_size": 8}}
+    return RunCard(tasks, (8, 8), "crop", False, "images", source, 0)
+
+
+def test_the_default_output_lies_beside_the_images_whatever_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for images, output in (
+        ("my images", "my images.deepduel"),
+        ("images/.", "images.deepduel"),
+        (".", f"{tmp_path}.deepduel"),
+        ("..", f"{tmp_path.parent}.deepduel"),
+        ("a/images.zip", "a/images.zip.deepduel"),
+        ("s3://bucket/hand signs", "hand_signs.deepduel"),
+        ("tfds:mnist", "mnist.deepduel"),
+    ):
+        assert fit._default_output(images) == output
+
+
+def test_a_preset_is_named_as_for_train_and_a_cluster_is_refused(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["fit", str(tmp_path / "none"), "--flagfile=quickstart"])
+    assert fit.entry() == 1
+    assert "there is no such folder" in capsys.readouterr().err
+    assert run_command(fit, tmp_path, "--cluster=a:1,b:1") == 2
+    assert "Unknown command line flag 'cluster'" in capsys.readouterr().err
+
+
 def test_mistakes_get_one_clear_line(tmp_path, capsys):
     assert run_command(fit, tmp_path / "none") == 1
     assert "there is no such folder" in capsys.readouterr().err
