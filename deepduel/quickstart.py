@@ -7,6 +7,7 @@ it runs, so that it can be repeated by hand.
 import csv
 import json
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from tfrecords_tools import cli
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.progress import duration
 
+_MARK = ".quickstart"  # a file in the folder: what else is there may be replaced
+_PREDICTIONS = "submission.csv"
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
     "output_dir",
@@ -35,10 +38,8 @@ flags.DEFINE_integer("seed", 0, "Random seed of the toy images.", lower_bound=0,
 def main(options: flags.FlagValues) -> None:
     started = time.monotonic()
     root = pathlib.Path(options.output_dir)
-    for part in ("shards", "run"):  # toy_images replaces the images itself
-        shutil.rmtree(root / part, ignore_errors=True)
-    root.mkdir(parents=True, exist_ok=True)
     images, shards, run = (root / part for part in ("images", "shards", "run"))
+    _remove_earlier(root, shards, run)  # toy_images replaces the images itself
     _run(
         "deepduel.toy_images",
         f"--output_dir={images}",
@@ -52,13 +53,27 @@ def main(options: flags.FlagValues) -> None:
         "deepduel.predict",
         f"--workdir={run}",
         f"--images={images / 'test'}",
-        f"--output={root / 'submission.csv'}",
+        f"--output={root / _PREDICTIONS}",
     )
     print(_summary(root, run, time.monotonic() - started))
 
 
+def _remove_earlier(root: pathlib.Path, *folders: pathlib.Path) -> None:
+    """Removes what an earlier quickstart made. Raises DataError where one of its names is taken."""
+    mark = root / _MARK
+    for path in (*folders, root / _PREDICTIONS):
+        if path.exists() and not mark.exists():
+            raise DataError(
+                f"{path}: is there already, but not of a quickstart; remove it, or set another --output_dir"
+            )
+    root.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _run(module: str, *arguments: str) -> None:
-    print(f"\n$ python -m {module} {' '.join(arguments)}", flush=True)
+    print(f"\n$ python -m {module} {shlex.join(arguments)}", flush=True)
     code = subprocess.run([sys.executable, "-m", module, *arguments]).returncode
     if code:
         raise DataError(f"{module} failed with exit code {code}; its message is above")
@@ -79,8 +94,8 @@ def _summary(root: pathlib.Path, run: pathlib.Path, seconds: float) -> str:
             f"  training              {rates[len(rates) // 2]:,.0f} images/s (both tasks at once)",
             f"  report                {evaluation / 'report.html'}",
             f"  models                {', '.join(str(run / task / 'best.keras') for task in tasks)}",
-            f"  predictions           {root / 'submission.csv'}",
-            f"  watch the training    {tensorboard} --logdir={run / 'tensorboard'}",
+            f"  predictions           {root / _PREDICTIONS}",
+            f"  watch the training    {shlex.join([str(tensorboard), f'--logdir={run}/tensorboard'])}",
         ]
     )
 

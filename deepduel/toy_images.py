@@ -13,6 +13,7 @@ distribution for both labels, so that file size and quality do not predict them.
 
 import csv
 import pathlib
+import re
 import shutil
 import sys
 
@@ -27,6 +28,10 @@ from tfrecords_tools.errors import DataError
 CATEGORIES = ("animals", "human_faces", "vehicles")
 LABELS = ("real", "fake")
 CHECKERBOARD = 0.025, 0.045  # range of the amplitude of a fake's checkerboard, relative to the pixel
+_NAMES = re.compile(  # of all files
+    r"metadata\.csv|test/test_\d{5,}\.jpg|(train|validation)/(real|fake)/"
+    r"(?P<category>animals|human_faces|vehicles)/(?P=category)_\d{5,}\.jpg"
+)
 NOISE = 5.0, 12.0  # range of the standard deviation of the noise, grey levels
 QUALITY = 85, 97  # range of the JPEG quality
 
@@ -113,10 +118,19 @@ def _draw_all(folder: pathlib.Path, *, count: int, size: int, seed: int) -> None
         csv.writer(file).writerows([("image_path", "label", "class"), *rows])
 
 
+def _first_of_others(folder: pathlib.Path) -> str:
+    """A file of a folder that is not named as a toy image is; "" where there is none."""
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    return next((name for name in files if not _NAMES.fullmatch(name)), "")
+
+
 def main(options: flags.FlagValues) -> None:
     output_dir = pathlib.Path(options.output_dir)
-    if output_dir.exists() and not (output_dir / "metadata.csv").is_file() and any(output_dir.iterdir()):
-        raise DataError(f"{output_dir}: is not empty and has no toy images; set another --output_dir")
+    strange = _first_of_others(output_dir)
+    if strange:
+        raise DataError(
+            f"{output_dir}: is not empty and holds more than toy images, {strange}; set another --output_dir"
+        )
     write_folder(output_dir, count=options.count, size=options.size, seed=options.seed)
     print(f"{options.count} toy images of {options.size}x{options.size} pixels in {output_dir}")
 

@@ -47,7 +47,13 @@ def test_only_fakes_carry_the_checkerboard():
 
 
 def test_a_folder_of_other_things_is_not_overwritten(tmp_path, capsys):
-    Image.new("RGB", (4, 4)).save(tmp_path / "holiday.jpg")
-    assert run_command(toy_images, f"--output_dir={tmp_path}") == 1
-    assert "is not empty and has no toy images" in capsys.readouterr().err
-    assert (tmp_path / "holiday.jpg").is_file()
+    """Also where it has a metadata.csv, as folders of labelled images have."""
+    own = tmp_path / "train" / "real" / "animals" / "holiday.jpg"
+    words = f"--output_dir={tmp_path}", "--count=6", "--size=16"
+    assert run_command(toy_images, *words) == 0
+    assert run_command(toy_images, *words) == 0  # its own images are replaced
+    Image.new("RGB", (4, 4)).save(own)
+    assert run_command(toy_images, *words) == 1
+    error = capsys.readouterr().err
+    assert "holds more than toy images, train/real/animals/holiday.jpg; set another --output_dir" in error
+    assert own.is_file()
