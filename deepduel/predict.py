@@ -30,7 +30,7 @@ from absl import flags
 
 from deepduel.prediction import flags as prediction_flags
 from deepduel.reading import flags as read_flags
-from tfrecords_tools import cli, progress
+from tfrecords_tools import atomic, cli, progress
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.images import rgb, signatures
 from tfrecords_tools.images.encoding_options import EncodingOptions
@@ -141,6 +141,11 @@ def main(options: flags.FlagValues) -> None:
             )
     elif options.columns and options.probabilities:
         raise UsageError("--columns names all columns; leave --probabilities out")
+    elif options.explain and atomic.is_special(options.output):
+        raise UsageError(
+            f"--explain writes heat maps into a folder beside --output, but {options.output} is a device or "
+            "a pipe; set --output to a file"
+        )
     if options.output is not None:
         signatures.require_no_image(options.output, "output")
     cli.quiet_tensorflow()
@@ -231,10 +236,21 @@ def load_calibrations(options: flags.FlagValues, predictor: "Predictor") -> "dic
 
 
 def file_encoding(options: flags.FlagValues, predictor: "Predictor") -> EncodingOptions:
-    """How image files become pixels: as in the run's conversion, except for the flags that are given."""
+    """How image files become pixels: as in the run's conversion, except for the flags that are set.
+
+    Raises:
+      UsageError: such a flag is set for shards, whose images are pixels already.
+    """
     of_run = predictor.encoding
-    given: dict[str, Any] = {name: options[name].value for name in _PIXELS if options[name].value is not None}
-    return dataclasses.replace(of_run, pixels=dataclasses.replace(of_run.pixels, **given))
+    changes: dict[str, Any] = {
+        name: options[name].value for name in _PIXELS if options[name].value is not None
+    }
+    if changes and options.split is not None:
+        raise UsageError(
+            f"--{next(iter(changes))} is for image files, and those in shards were converted already; "
+            "leave it out"
+        )
+    return dataclasses.replace(of_run, pixels=dataclasses.replace(of_run.pixels, **changes))
 
 
 def _write(

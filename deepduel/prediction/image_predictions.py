@@ -55,12 +55,13 @@ def predict(
       calibrations: {axis: what is applied to the probabilities before the decision}, of some axes or none.
 
     Raises:
-      DataError: an image is unreadable, with `on_error` "fail".
+      DataError: an image is unreadable, with `on_error` "fail"; or a model's probabilities are not finite.
     """
     done = unreadable = 0
     with progress.Progress("predicting", total=len(source)) as bar:
         for batch in sources.batches(source, batch_size, predictor.decoding):
             probabilities = predictor(batch["images"])
+            _require_finite(probabilities)
             decisions = {axis: part.argmax(1) for axis, part in probabilities.items()}
             for axis, fitted in calibrations.items():
                 probabilities[axis] = fitted.probabilities(probabilities[axis])
@@ -83,3 +84,12 @@ def predict(
                     {axis: int(part[index]) for axis, part in decisions.items()},
                 )
             bar.update(done, f"{unreadable} unreadable" if unreadable else "")
+
+
+def _require_finite(probabilities: Mapping[str, np.ndarray]) -> None:
+    for axis, part in probabilities.items():
+        if not np.isfinite(part).all():
+            raise DataError(
+                f"the {axis} model gives NaN or infinite probabilities: its training diverged; choose an "
+                "earlier model with --model=epoch-NN"
+            )

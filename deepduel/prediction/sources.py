@@ -106,8 +106,8 @@ class Files:
             patterns and URLs (names are the paths).
           encoding: the conversion's, which the pixels are as after.
           threads: number of threads that read; None takes one per core.
-          keep_order: whether the images stay in the order of the patterns; by default they are sorted by
-            name.
+          keep_order: whether the images stay in the order of the patterns, each as often as it is named; by
+            default they are sorted by name, and each is there once.
 
         Raises:
           DataError: a pattern matches nothing, there are no images, or two images have the same name.
@@ -115,18 +115,20 @@ class Files:
         self.rejected: list[tuple[str, str]] = []
         self.system: list[bytes] = []
         paths: dict[bytes, bytes] = {}
+        self._names: list[bytes] = []
         for pattern in patterns:
             for name, path in self._find(pattern):
-                if paths.get(name, path) != path:
+                if paths.setdefault(name, path) != path:
                     raise DataError(
                         f"--images: two images in different folders have the name {records.key_shown(name)}; "
                         "name their common parent folder, or predict the folders separately"
                     )
-                paths[name] = path
+                self._names.append(name)
         if not paths:
             also = f", only {len(self.rejected)} other files" if self.rejected else ""
             raise DataError(f"--images={','.join(patterns)}: there are no images there{also}")
-        self._names = list(paths) if keep_order else sorted(paths)
+        if not keep_order:
+            self._names = sorted(paths)
         self._paths = [paths[name] for name in self._names]
         self.rejected.sort()
         self._decoding, self._encoding = decoding, encoding

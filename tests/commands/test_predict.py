@@ -20,11 +20,12 @@ from PIL import Image
 from deepduel import predict
 from deepduel.decoding.image import DecodeOptions
 from deepduel.decoding.split import Split
-from deepduel.prediction import image_predictions, sources, submission
+from deepduel.prediction import fetching, image_predictions, sources, submission
 from deepduel.prediction.predictor import Predictor
 from tests.conftest import run_command
 from tests.helpers.batches import spoil
 from tests.helpers.fake_runs import write_run
+from tfrecords_tools.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -363,6 +364,9 @@ def test_mistakes_get_one_clear_line(run_folder, toy_folder, toy_shards, tmp_pat
     _fails(capsys, run_folder, images, out, "--model=epoch-07", code=2, says=["epoch-07", "best"])
     _fails(capsys, run_folder, images, out, "--split=test", code=2, says=["--split=test", "shards"])
     _fails(capsys, run_folder, toy_shards, out, code=2, says=["--split", "validation"])
+    words = "--split=test", "--depth=0:9"
+    _fails(capsys, run_folder, toy_shards, out, *words, code=2, says=["--depth is for image files"])
+    _fails(capsys, run_folder, images, "/dev/null", "--explain", code=2, says=["is a device or a pipe"])
     assert not out.exists()
 
 
@@ -436,6 +440,15 @@ def test_bad_records_of_shards_are_listed_or_end_it(run_folder, toy_shards, tmp_
     assert not set(names) & set(bad)
 
 
+def test_a_model_that_diverged_predicts_nothing(run_folder, toy_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        Predictor, "__call__", lambda _, images: {"category": np.full((len(images), 3), np.nan)}
+    )
+    words = run_folder, toy_folder / "test", tmp_path / "out.csv", "--tasks=category"
+    _fails(capsys, *words, code=1, says=["the category model gives NaN", "choose an earlier model"])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_predictions_go_through_a_pipe_with_nothing_beside_it(run_folder, odd_folder, tmp_path, capsys):
     pipe, text = tmp_path / "out" / "pipe", []
     pipe.parent.mkdir()
@@ -478,17 +491,34 @@ def test_words_are_images_and_without_an_output_predictions_are_printed(run_fold
 
 def test_a_url_is_predicted_like_a_file(run_folder, tmp_path, capsys):
     _picture((40, 50), 1).save(tmp_path / "photo.png")
+    shutil.copy(tmp_path / "photo.png", tmp_path / "my phötö.png")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         web = f"http://127.0.0.1:{server.server_port}"
-        words = f"{web}/photo.png", f"{web}/none.png", tmp_path / "photo.png"
+        words = [f"{web}/{name}" for name in ("my phötö.png", "none.png", "photo.png")]
+        words += [str(tmp_path / "photo.png"), "http://127.0.0.1:none/photo.png"]
         assert run_command(predict, f"--workdir={run_folder}", "--tasks=category", *words) == 0
         server.shutdown()
     said = capsys.readouterr()
-    local, remote = (line.partition("  category: ")[::2] for line in sorted(said.out.splitlines()))
-    assert local[1] == remote[1] and remote[0] == f"{web}/photo.png"
-    assert f"{web}/none.png: unreadable file" in said.err
+    rows = [line.partition("  category: ")[::2] for line in said.out.splitlines()]
+    assert {name for name, _ in rows} == {words[0], words[2], words[3]}
+    assert len({labels for _, labels in rows}) == 1
+    assert f"{web}/none.png: unreadable file: HTTP Error 404" in said.err
+    assert "http://127.0.0.1:none/photo.png: unreadable file: InvalidURL: nonnumeric port" in said.err
+
+
+def test_what_a_driver_raises_is_the_reason_why_an_image_is_unreadable(monkeypatch):
+    def fail(*arguments, **options):
+        raise RuntimeError("Unable to locate\ncredentials")
+
+    store = fsspec.filesystem("memory")
+    monkeypatch.setattr(type(store), "open", fail)
+    monkeypatch.setattr(type(store), "isdir", fail)
+    with pytest.raises(OSError, match="^Unable to locate credentials$"):
+        fetching.read(b"memory://bucket/photo.png", limit=9)
+    with pytest.raises(DataError, match="^memory://bucket: Unable to locate credentials$"):
+        fetching.is_folder("memory://bucket")
 
 
 def test_a_folder_of_any_store_is_predicted(run_folder, tmp_path, capsys):

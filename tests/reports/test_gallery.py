@@ -2,6 +2,7 @@
 
 import base64
 import io
+import pathlib
 import re
 
 import keras
@@ -13,7 +14,7 @@ from PIL import Image
 from deepduel.evaluation import predictions
 from deepduel.prediction.predictor import Predictor
 from deepduel.reading import pipeline
-from deepduel.reports import confusion_matrix, gallery, thumbnail
+from deepduel.reports import confusion_matrix, gallery, heat_maps, thumbnail
 from tests.helpers.fake_runs import write_run
 
 
@@ -127,3 +128,12 @@ def test_large_pictures_shrink_and_small_ones_grow():
     for size, expected in (((400, 200), (160, 80)), ((20, 40), (80, 160)), ((100, 100), (100, 100))):
         url = thumbnail.data_url(np.zeros((*size[::-1], 3), np.uint8))
         assert Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).size == expected
+
+
+def test_each_image_has_heat_maps_of_its_own_whatever_its_name(tmp_path):
+    maps = heat_maps.HeatMaps(None, tmp_path)
+    images = "a/b.jpg", "a_b.jpg", "a/b.jpg", "ü" * 300 + ".jpg", "y" * 400 + "ü" * 300 + ".jpg", "…"
+    stems = [pathlib.Path(maps._stem(image)) for image in images]
+    assert [stem.name for stem in stems[:3]] == ["a_b.jpg", "a_b.jpg-2", "a_b.jpg-3"]
+    assert len(set(stems)) == len(images) and {stem.parent for stem in stems} == {tmp_path}
+    assert all(len(stem.name.encode()) < 120 for stem in stems) and stems[3].name.endswith("ü.jpg")
