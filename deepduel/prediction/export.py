@@ -4,7 +4,8 @@
     OUTPUT/<task>/          a TensorFlow SavedModel with the endpoint `serve`, with the format savedmodel
     OUTPUT/<task>.onnx      an ONNX model, with the format onnx
     OUTPUT/<task>.tflite    a LiteRT model for phones and small devices, with the format litert
-    OUTPUT/classes.json     {task: {"classes": names in the order of the outputs, "image_size": pixels}}
+    OUTPUT/classes.json     {task: {"classes": names in the order of the outputs, "image_size": pixels}}, of
+                            all tasks that were exported there
 
 They take images of any size and resize them as the run does, see `networks.serving_model`. Those of the
 formats onnx and litert give the probabilities alone.
@@ -19,9 +20,12 @@ import keras
 import numpy as np
 
 from deepduel.networks import keras_file, serving_model
+from deepduel.networks.run_card import TaskCard
 from deepduel.prediction.predictor import Predictor
 from tfrecords_tools.atomic import published, written_beside
 from tfrecords_tools.errors import DataError, UsageError
+from tfrecords_tools.format import documents
+from tfrecords_tools.format.documents import AxisName
 
 _ENDINGS = {"keras": ".keras", "savedmodel": "", "onnx": ".onnx", "litert": ".tflite"}
 FORMATS = tuple(_ENDINGS)
@@ -43,22 +47,31 @@ def export(predictor: Predictor, output: str, form: str) -> list[pathlib.Path]:
             "format onnx needs the package tf2onnx: pip install 'deepduel[onnx]'; or use savedmodel"
         )
     folder = pathlib.Path(output)
-    written = []
+    paths = {axis: folder / f"{axis}{_ENDINGS[form]}" for axis in predictor.classes}
+    for path in paths.values():
+        if path.exists():
+            raise DataError(f"{path} exists already; set another --output, or remove it")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for axis, model in predictor.models.items():
-            path = folder / f"{axis}{_ENDINGS[form]}"
-            if path.exists():
-                raise DataError(f"{path} exists already; set another --output, or remove it")
+        _add_classes(folder / "classes.json", {axis: predictor.card.tasks[axis] for axis in paths})
+        for axis, path in paths.items():
             with written_beside(path, ending=path.suffix) as partial:
-                _export(model, predictor.framing(axis), predictor.classes[axis], partial, form)
-            written.append(path)
-        tasks = {axis: predictor.card.tasks[axis] for axis in predictor.models}
-        with published(folder / "classes.json") as file:
-            file.write(json.dumps(tasks, indent=1, ensure_ascii=False) + "\n")
+                _export(
+                    predictor.models[axis], predictor.framing(axis), predictor.classes[axis], partial, form
+                )
     except OSError as error:
         raise DataError(f"--output={output}: cannot be written ({error.strerror or error})") from error
-    return written
+    return list(paths.values())
+
+
+def _add_classes(path: pathlib.Path, tasks: dict[str, TaskCard]) -> None:
+    """Publishes classes.json with these tasks, and those of earlier exports to the same folder."""
+    try:
+        earlier = documents.read_file(path, dict[AxisName, TaskCard])
+    except (FileNotFoundError, ValueError):
+        earlier = {}
+    with published(path) as file:
+        file.write(json.dumps(earlier | tasks, indent=1, ensure_ascii=False) + "\n")
 
 
 def _export(

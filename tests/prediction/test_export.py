@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from deepduel import evaluate, export
+from deepduel.prediction.export import _add_classes as add_classes
 from tests.conftest import run_command
 from tests.helpers.fake_runs import write_run
 from tfrecords_tools import convert
@@ -114,6 +115,24 @@ def test_an_exported_model_is_as_accurate_elsewhere(run_folder, photographs, tmp
         assert all(label in (None, name) for (label, _), name in zip(rows, predicted, strict=True))
         right = [name == row["category"] for name, row in zip(predicted, evaluated, strict=True)]
         assert np.mean(right) == pytest.approx(accuracy, abs=0.001)
+
+
+def test_the_classes_of_tasks_that_were_exported_before_are_kept(tmp_path):
+    path = tmp_path / "classes.json"
+    tasks = {axis: {"classes": [f"{axis}1", "ü"], "image_size": 8} for axis in ("a", "b")}
+    for axis in tasks:
+        add_classes(path, {axis: tasks[axis]})
+    assert json.loads(path.read_text("utf-8")) == tasks
+    path.write_text("{")
+    add_classes(path, tasks)
+    assert json.loads(path.read_text("utf-8")) == tasks
+
+
+def test_nothing_is_exported_where_one_of_the_models_exists(run_folder, tmp_path, capsys):
+    (tmp_path / "category").mkdir()
+    assert run_command(export, f"--workdir={run_folder}", f"--output={tmp_path}") == 1
+    assert "category exists already" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["category"]
 
 
 def test_mistakes_get_one_clear_line(run_folder, tmp_path, capsys, monkeypatch):
