@@ -7,8 +7,11 @@ Public functions hand these flags to the command's own `main`; what it raises na
 """
 
 import contextlib
+import csv
 import difflib
 import inspect
+import io
+import numbers
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -106,15 +109,26 @@ def _texts(known: flags.FlagValues, name: str, value: Any) -> list[str]:
         return [f"{task}={_text(name, part)}" for task, part in value.items()]
     if isinstance(value, list | tuple):
         texts = [_text(name, part) for part in value]
-        return texts if multiple or name == FLAGFILE else [",".join(texts)]
+        if multiple or name == FLAGFILE:
+            return texts
+        return [_joined(texts) if isinstance(known[name].parser, flags.ListParser) else ",".join(texts)]
     return [_text(name, value)]
+
+
+def _joined(texts: list[str]) -> str:
+    """The value of a flag that takes a list, as absl reads it: a row of a CSV file."""
+    row = io.StringIO()
+    csv.writer(row, lineterminator="").writerow(texts)
+    return row.getvalue()
 
 
 def _text(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, str | int | float | os.PathLike):
-        return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, str | numbers.Real):  # NumPy's numbers too
+        return str(value)
     raise UsageError(
         f"{name} must be a text, a number or a truth value, got {type(value).__name__}: {value!r}"
     )

@@ -16,9 +16,9 @@ import deepduel.evaluate as evaluate_command
 import deepduel.predict as predict_command
 from deepduel import keywords
 from deepduel.networks.run_card import RunCard
-from tfrecords_tools import cli, regular_files
+from tfrecords_tools import cli, regular_files, terminal
 from tfrecords_tools.errors import DataError, UsageError
-from tfrecords_tools.format import documents, manifest
+from tfrecords_tools.format import documents, manifest, storage
 
 if TYPE_CHECKING:  # these load TensorFlow
     from deepduel.evaluation.saved_evaluation import SavedEvaluation
@@ -65,8 +65,8 @@ class Run:
         from deepduel.reports import run_summary, tables
 
         saved = self._saved("validation")
-        split = None if saved is None else _split(saved)
         tasks = {} if saved is None else saved.tasks
+        split = saved.open_split() if saved else None
         mistakes = {axis: tables.mistakes(task, split) for axis, task in tasks.items()}
         return run_summary.html(str(self.path), self.classes, self.history, mistakes)
 
@@ -96,12 +96,7 @@ class Run:
           TypeError: there is no such option.
           UsageError, DataError: an option or the data are bad.
         """
-        own = {"workdir": self.path, "data_dir": data_dir or self._data_dir()}
-        names = (*_OF_EVALUATE, *own)
-        values = keywords.parsed(evaluate_command, options | own, function="evaluate", names=names)
-        with keywords.errors():
-            folder = evaluate_command.evaluated(values)
-        return documents.read_file(folder / "metrics.json", dict)
+        return documents.read_file(self._evaluated(data_dir, options) / "metrics.json", dict)
 
     def predict(self, images: AnyImage | Iterable[AnyImage], **options: Any) -> "Table":
         """Predicts images.
@@ -162,51 +157,62 @@ class Run:
         from deepduel.reports import tables
 
         saved = self._evaluation(split)
-        return tables.mistakes(saved.tasks[self._axis(axis)], _split(saved))
+        return tables.mistakes(saved.tasks[self._axis(axis)], saved.open_split())
 
     def _axis(self, axis: str | None) -> str:
         if axis in self.classes or (axis is None and len(self.classes) == 1):
             return axis or next(iter(self.classes))
         raise UsageError(f"axis must be one of {', '.join(self.classes)}, got {axis!r}")
 
-    def _data_dir(self) -> pathlib.Path:
+    def _data_dir(self) -> str:
         """The shards that the run was trained on."""
-        text = regular_files.read_text(self.path / "train.flags", limit=1 << 20)
-        named = re.search(r"^--data_dir=(.*)$", text, re.MULTILINE)
-        places = [pathlib.Path(named[1])] if named else []
-        places.append(self.path.parent / "shards")  # of deepduel.fit, whose folder may have been moved
+        named = None
+        with contextlib.suppress(OSError, ValueError):
+            text = regular_files.read_text(self.path / "train.flags", limit=1 << 20)
+            named = re.search(r"^--data_dir=(.*)$", text, re.MULTILINE)
+        places = [named[1]] if named else []
+        places.append(str(self.path.parent / "shards"))  # of deepduel.fit, whose folder may have been moved
         for place in places:
-            if "://" in str(place) or (place / manifest.FILE_NAME).is_file():
+            if storage.is_remote(place) or storage.open_folder(place).size(manifest.FILE_NAME) is not None:
                 return place
         raise UsageError(
             f"the shards that {self.path} was trained on are not at {places[0]}; set data_dir to their folder"
         )
 
+    def _evaluated(self, data_dir: str | os.PathLike | None, options: dict[str, Any]) -> pathlib.Path:
+        """Evaluates, and returns the folder of the evaluation; see `evaluate`."""
+        own = {"workdir": self.path, "data_dir": data_dir or self._data_dir()}
+        names = (*_OF_EVALUATE, *own)
+        values = keywords.parsed(evaluate_command, options | own, function="evaluate", names=names)
+        with keywords.errors():
+            return evaluate_command.evaluated(values)
+
     def _saved(self, name: str) -> "SavedEvaluation | None":
-        """An evaluation of the best models as they are now; None if there is none."""
+        """An evaluation of the best models as they are now; None if there is none that can be read."""
         from deepduel.evaluation import provenance, saved_evaluation
 
-        if not (self.path / "evaluation" / name / "metrics.json").is_file():
+        try:
+            saved = saved_evaluation.read(self.path, name)
+        except DataError:
             return None
-        saved = saved_evaluation.read(self.path, name)
         for axis in self.classes:
             model = self.path / axis / "best.keras"
-            if not model.is_file() or provenance.sha256(model) != saved.about["model_sha256"].get(axis):
+            if not model.is_file() or provenance.sha256(model) != saved.model_sha256.get(axis):
                 return None
         return saved
 
     def _evaluation(self, name: str) -> "SavedEvaluation":
         from deepduel.evaluation import saved_evaluation
 
-        with keywords.errors():
-            saved = self._saved(name)
-            if saved is None:
-                self.evaluate(split=name)
-                saved = saved_evaluation.read(self.path, name)
+        saved = self._saved(name)
+        if saved is None:
+            folder = self._evaluated(None, {"split": name})  # of another name where images were appended
+            saved = saved_evaluation.read(self.path, folder.name)
         return saved
 
     def _table(self, images: list[AnyImage], options: flags.FlagValues) -> "Table":
         from deepduel.prediction import submission
+        from deepduel.reports import heat_maps
         from deepduel.reports.tables import PICTURES, Table
 
         predictor = self._predictor(options)
@@ -218,9 +224,8 @@ class Run:
         for prediction in _predictions(images, predictor, options):
             rows.append(dict(zip(columns.header, columns.row(prediction), strict=True)))
             if len(pictures) < PICTURES:
-                pictures.append(
-                    _picture(prediction, predictor) if options.explain else prediction.pixels.copy()
-                )
+                heats = heat_maps.side_by_side(predictor, prediction) if options.explain else None
+                pictures.append(prediction.pixels.copy() if heats is None else heats)
         return Table(rows, pictures)
 
     def _predictor(self, options: flags.FlagValues) -> "Predictor":
@@ -254,7 +259,7 @@ def _predictions(
     )
     for source in opened:
         for name, reason in source.rejected:
-            print(f"left out: {name}: {reason}")
+            print(terminal.one_line(f"left out: {name}: {reason}"))
         for prediction in image_predictions.predict(
             source,
             predictor,
@@ -263,18 +268,9 @@ def _predictions(
             calibrations=calibrations,
         ):
             if prediction.reason:
-                print(f"left out: {prediction.image}: {prediction.reason}")
+                print(terminal.one_line(f"left out: {prediction.image}: {prediction.reason}"))
             else:
                 yield prediction
-
-
-def _picture(prediction: "ImagePrediction", predictor: "Predictor") -> np.ndarray:
-    """The image with its heat maps, where there are some, side by side."""
-    from deepduel.reports import heat_maps
-
-    drawn = [heat_maps.draw(predictor, prediction, axis) for axis in predictor.classes]
-    pictures = [picture for picture in drawn if picture is not None]
-    return np.concatenate(pictures, axis=1) if pictures else prediction.pixels.copy()
 
 
 def _as_list(images: AnyImage | Iterable[AnyImage]) -> list[AnyImage]:
@@ -288,15 +284,6 @@ def _as_list(images: AnyImage | Iterable[AnyImage]) -> list[AnyImage]:
                 f"images must be paths, URLs, arrays, Pillow's images or a list of them, got {kind}"
             )
     return listed
-
-
-def _split(saved: "SavedEvaluation") -> Any:
-    """The images of an evaluation; None where its shards are gone."""
-    from deepduel.decoding.split import Split
-
-    with contextlib.suppress(DataError, UsageError):
-        return Split(saved.about["data_dir"], saved.data_split)
-    return None
 
 
 def _number(text: str) -> float | int | None:

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import deepduel
+from deepduel import keywords, predict
 from deepduel.decoding.split import Split
 from tests.helpers import folders
 from tests.helpers.fake_runs import write_run
@@ -90,6 +91,8 @@ def test_images_of_every_kind_get_the_same_probabilities(run, toy_folder):
     mixed = run.predict([arrays[0], paths[1], opened[2]])
     assert [row["image"] for row in mixed] == ["0", str(paths[1]), "1"]
     assert len(mixed.pictures) == 3 and mixed._repr_html_().count("<img") == 3
+    repeated = [paths[0], paths[1], paths[0]]  # as a column of a table may name them
+    assert [row["image"] for row in run.predict(repeated)] == list(map(str, repeated))
 
 
 def test_images_that_are_none_are_refused(run, tmp_path, capsys):
@@ -131,6 +134,41 @@ def test_confusion_and_mistakes_are_those_of_the_newest_models(run, toy_shards):
     shutil.copy(other / "category" / "best.keras", run.path / "category" / "best.keras")
     changed = [[row[name] for name in run.classes["category"]] for row in run.confusion("category")]
     assert changed != counts
+
+
+def test_confusion_is_read_where_the_evaluation_was_written(run, monkeypatch):
+    """Shards that were appended to are other data than the run's, and their evaluation has another name."""
+
+    def evaluated(options):
+        folder = run.path / "evaluation" / f"toy-{options.split}"
+        folder.mkdir(parents=True)
+        columns = ",".join(f"p_category_{name}" for name in run.classes["category"])
+        rows = f"key,category,category_predicted,{columns}\n1.jpg,animals,vehicles,0,0,1\n"
+        (folder / "predictions.csv").write_text(rows)
+        (folder / "metrics.json").write_text('{"about": {}}')
+        return folder
+
+    monkeypatch.setattr("deepduel.evaluate.evaluated", evaluated)
+    assert run.confusion("category", split="holdout")[0]["vehicles"] == 1
+    assert len(run.mistakes("category", split="toy-holdout").pictures) == 0
+
+
+def test_the_shards_of_a_run_are_those_of_its_flags(run, tmp_path, toy_shards):
+    (tmp_path / "run").mkdir()
+    shutil.copy(run.path / "run.json", tmp_path / "run")
+    copied = deepduel.Run(tmp_path / "run")
+    with pytest.raises(deepduel.UsageError, match=r"trained on are not at .*shards; set data_dir"):
+        copied.evaluate()  # has no train.flags
+    for data_dir in (f"file://{toy_shards}", "memory://bucket/shards"):
+        (copied.path / "train.flags").write_text(f"--data_dir={data_dir}\n")
+        assert copied._data_dir() == data_dir
+
+
+def test_lists_and_numbers_of_any_kind_are_options():
+    columns = ["image", "a=p_category_salt, pepper", 'p_category_"x"']
+    options = {"columns": columns, "batch_size": np.int64(7)}
+    values = keywords.parsed(predict, options, function="predict", names=list(options))
+    assert values.columns == columns and values.batch_size == 7
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Reads a finished evaluation: RUN/evaluation/<split>/predictions.csv -> arrays by label axis."""
 
+import contextlib
 import csv
 import dataclasses
 import itertools
@@ -10,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from deepduel.decoding.split import Split
 from tfrecords_tools import regular_files, terminal
-from tfrecords_tools.errors import DataError
+from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import documents
 
 _SUFFIX = "_predicted"
@@ -71,6 +73,17 @@ class SavedEvaluation:
     about: dict
     tasks: dict[str, TaskPredictions]
 
+    @property
+    def model_sha256(self) -> dict[str, str]:
+        """The hashes of the model files by axis; empty where they are not known."""
+        return self.about.get("model_sha256", {})
+
+    def open_split(self) -> Split | None:
+        """The evaluated images; None where their shards are gone."""
+        with contextlib.suppress(DataError, UsageError):
+            return Split(self.about.get("data_dir", ""), self.data_split)
+        return None
+
 
 @dataclasses.dataclass(frozen=True)
 class _Metrics:
@@ -115,6 +128,7 @@ class _TaskColumns:
         self.axis = header[start]
         self._start, self._end = start, end
         self._classes = [name.removeprefix(f"p_{self.axis}_") for name in header[start + 2 : end]]
+        self._numbers = {name: number for number, name in enumerate(self._classes)}
         self._keys: list[str] = []
         self._labels: list[int] = []
         self._predicted: list[int] = []
@@ -125,9 +139,15 @@ class _TaskColumns:
         label, predicted, *probabilities = row[self._start : self._end]
         if label:
             self._keys.append(row[0].removeprefix("./"))
-            self._labels.append(self._classes.index(terminal.plain_word(label)))
-            self._predicted.append(self._classes.index(terminal.plain_word(predicted)))
+            self._labels.append(self._number(label))
+            self._predicted.append(self._number(predicted))
             self._probabilities.append([float(value) for value in probabilities])
+
+    def _number(self, cell: str) -> int:
+        number = self._numbers.get(terminal.plain_word(cell))
+        if number is None:
+            raise ValueError(f"{cell!r} is none of the classes in its header")
+        return number
 
     def predictions(self) -> TaskPredictions:
         return TaskPredictions(

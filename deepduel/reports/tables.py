@@ -1,5 +1,6 @@
 """Tables of results for Python: rows that pandas takes, and that a notebook shows with their pictures."""
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from deepduel.decoding.split import Split
 from deepduel.evaluation.saved_evaluation import TaskPredictions
 from deepduel.reports.thumbnail import data_url
+from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records
 
 SHOWN_ROWS = 50  # of a table in a notebook
@@ -77,12 +79,19 @@ def mistakes(task: TaskPredictions, split: Split | None) -> Table:
 
 
 def _pictures(split: Split, keys: Sequence[str], numbers: Sequence[int]) -> list[np.ndarray]:
-    """The pixels of images by their numbers in `keys`, the keys of some of the records in their order."""
-    pixels = []
-    for number in numbers:
-        later = range(number, len(split))
-        record = next(record for record in later if records.key_text(split.key(record)) == keys[number])
-        pixels.append(split.pixels(record))
+    """The pixels of images by their numbers in `keys`, the keys of some of the records in their order.
+
+    It ends at the first image that is not there: then the shards have been converted again since.
+    """
+    pixels: list[np.ndarray] = []
+    with contextlib.suppress(DataError):
+        for number in numbers:
+            later = range(number, len(split))
+            same = (record for record in later if records.key_text(split.key(record)) == keys[number])
+            record = next(same, None)
+            if record is None:
+                break
+            pixels.append(split.pixels(record))
     return pixels
 
 
