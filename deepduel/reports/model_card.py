@@ -40,8 +40,8 @@ def write(workdir: str | os.PathLike) -> pathlib.Path:
     path = folder / NAME
     licence, below = _kept(path)
     text = render(folder, RunCard.load(folder), licence)
-    with published(path) as file:
-        file.write(f"{text}\n{_END}\n{below}")
+    with published(path, binary=True) as file:
+        file.write(f"{text}\n{_END}\n{below}".encode("utf-8", "surrogateescape"))
     return path
 
 
@@ -70,13 +70,12 @@ def render(folder: pathlib.Path, card: RunCard, licence: str = _LICENCE) -> str:
 
 
 def _kept(path: pathlib.Path) -> tuple[str, str]:
-    """(the licence's lines, what the user has written below) of an earlier card."""
+    """(the licence's lines, what the user has written below) of an earlier card, whatever its encoding."""
     try:
-        text = regular_files.read_text(path, limit=_MOST_BYTES)
+        text = regular_files.read(path, limit=_MOST_BYTES).decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         return _LICENCE, ""
-    except ValueError:
-        text = ""
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")  # editors of Windows
     head, _, _ = text.removeprefix("---\n").partition("\n---\n")
     lines = re.findall(r"^license\w*:.*$", head, re.MULTILINE)
     _, end, below = text.partition(f"{_END}\n")
@@ -210,9 +209,9 @@ def _best_accuracy(history: pathlib.Path, axis: str) -> float | None:
     try:
         with regular_files.open_text(history) as file:
             values = [row.get(f"val_{axis}_accuracy") for row in csv.DictReader(file)]
-    except OSError:
+        return max((float(value) for value in values if value), default=None)
+    except (OSError, ValueError, csv.Error):
         return None
-    return max((float(value) for value in values if value), default=None)
 
 
 def _plain(text: str) -> str:

@@ -97,3 +97,14 @@ def test_a_readme_of_the_users_own_is_kept_below(run):
     (run / "README.md").write_text("# Notes\n")
     for _ in range(2):
         assert model_card.write(run).read_text("utf-8").endswith(f"{model_card._END}\n# Notes\n")
+
+
+def test_what_a_user_wrote_is_kept_in_any_encoding_and_with_any_line_ends(run):
+    path = model_card.write(run)
+    text = path.read_text("utf-8").replace("license: unknown", "license: mit") + "Für Hunde.\n"
+    path.write_bytes(text.replace("\n", "\r\n").encode("cp1252"))
+    for _ in range(2):
+        data = model_card.write(run).read_bytes()
+        assert data.startswith(b"---\nlicense: mit") and b"\r" not in data
+        assert data.endswith(model_card._END.encode() + "\nFür Hunde.\n".encode("cp1252"))
+        assert data.count(b"# my: run") == 1
