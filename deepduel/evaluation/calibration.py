@@ -181,6 +181,9 @@ def load(workdir: str | os.PathLike, split: str, model_sha256: dict[str, str]) -
             raise DataError(f"{path}: belongs to another {axis} model; {remedy}")
         task = metrics.tasks.get(axis, _TaskMetrics()).calibration
         if task.note is not None or task.temperature is None:
-            raise DataError(f"{path}: has no calibration of {axis} ({task.note})")
+            raise DataError(
+                f"{path}: has no calibration of {axis} ({task.note}); leave --calibration out, or evaluate a "
+                "split of more images"
+            )
         calibrations[axis] = Calibration(task.temperature, task.threshold)
     return calibrations

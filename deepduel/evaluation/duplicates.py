@@ -58,7 +58,7 @@ def search(split: Split, how: str = "auto") -> Duplicates:
                  "examples": [[{"split", "key"}, {"split", "key"}]]}};
       a part that was not searched for is {"note": the reason}.
     """
-    others = [Split(split.data_dir, name) for name in parts.others(split)]
+    others = [Split(split.root, name) for name in parts.others(split)]
     splits = [split, *others]
     count = sum(map(len, splits))
     if how == "none":

@@ -5,6 +5,7 @@ their paths relative to the converted folder.
 """
 
 import csv
+import itertools
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -14,18 +15,19 @@ import numpy as np
 from deepduel.decoding.split import Split
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import records
-from tfrecords_tools.listing.label_file import PATH_COLUMNS
+from tfrecords_tools.listing import label_file
 
 MOST_VALUES = 200  # a column with more different values holds numbers or names of single images, not groups
-_KEYS = (*PATH_COLUMNS, "key")
+_KEYS = (*label_file.PATH_COLUMNS, "key")
 
 
 def read(path: str | os.PathLike, names: Sequence[str], split: Split) -> dict[str, np.ndarray]:
     """Reads columns of a CSV file for each record of a split.
 
     Args:
-      path: a file like metadata.csv with a column of paths relative to the converted folder
-        (`image_path`, `path`, `file`, `image`, `filename` or `key`). Rows of other images are ignored.
+      path: a file like metadata.csv, its columns separated by commas, semicolons, tabs or bars, with a column
+        of paths relative to the converted folder (`image_path`, `path`, `file`, `image`, `filename` or
+        `key`). Rows of other images are ignored.
       names: the columns to read.
 
     Returns:
@@ -45,7 +47,8 @@ def read(path: str | os.PathLike, names: Sequence[str], split: Split) -> dict[st
     for line, row in rows:
         if len(row) != len(header):
             raise DataError(f"{path}: row {line} has {len(row)} fields, but the header has {len(header)}")
-        number = numbers.get(_encoded(row[key_column]).removeprefix(b"./"))
+        key = _encoded(row[key_column]).removeprefix(b"./")
+        number = numbers.get(key, numbers.get(key.replace(b"\\", b"/")))  # Windows' paths
         if number is None:
             continue
         for name, values in columns.items():
@@ -73,14 +76,17 @@ def _rows(path: str | os.PathLike) -> Iterator[tuple[int, list[str]]]:
     except OSError as error:
         raise DataError(f"--metadata={path}: cannot be read ({error.strerror})") from error
     with file:
-        reader = csv.reader(file)
+        number = 1
         try:
+            first = file.readline()
+            reader = csv.reader(itertools.chain([first], file), delimiter=label_file.delimiter(first) or ",")
             yield 1, next(reader, [])
             for row in reader:
+                number = reader.line_num
                 if row:
-                    yield reader.line_num, row
+                    yield number, row
         except csv.Error as error:
-            raise DataError(f"{path}: row {reader.line_num} is no row of a CSV file ({error})") from error
+            raise DataError(f"{path}: row {number + 1} is no row of a CSV file ({error})") from error
 
 
 def _encoded(field: str) -> bytes:

@@ -29,7 +29,10 @@ def choose(
     if name is None:
         name = split if manifest.source == card.data_source else f"{manifest.name}-{split}"
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-        raise UsageError(f"name must be of letters, digits, '_', '-' and '.', got {name!r}")
+        raise UsageError(
+            f"the name of an evaluation must be of letters, digits, '_', '-' and '.', got {name!r}; give it "
+            "another one with --name"
+        )
     folder = pathlib.Path(workdir, "evaluation", name)
     evaluated = _data(folder / "metrics.json")
     if evaluated not in (None, manifest.source):

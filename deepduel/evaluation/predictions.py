@@ -78,15 +78,16 @@ def open_split(
 
 def _renumbered(split: Split, axis: str, classes: tuple[str, ...], data_dir: str | os.PathLike) -> np.ndarray:
     names = split.manifest.axes[axis]
-    unknown = [name for name in names if name not in classes]
+    numbers = {name: number for number, name in enumerate(classes)}
+    unknown = [name for name in names if name not in numbers]
     if unknown:
         raise DataError(
             f"{data_dir}: label axis {axis!r} has {', '.join(unknown)}, which the run was not trained on "
             f"(its classes are {', '.join(classes)}); "
             "set --data_dir to the data of the run, or choose --tasks"
         )
-    numbers = np.array([classes.index(name) for name in names] + [-1], np.int64)
-    return numbers[split.labels[axis]]  # label -1 selects the last, -1
+    lookup = np.array([numbers[name] for name in names] + [-1], np.int64)
+    return lookup[split.labels[axis]]  # label -1 selects the last, -1
 
 
 def predict(

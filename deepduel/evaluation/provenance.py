@@ -35,7 +35,7 @@ def about(predictor: Predictor, predictions: Predictions, *, workdir: str, flags
     return {
         "run": pathlib.Path(workdir).resolve().name,
         "workdir": str(workdir),
-        "data_dir": str(predictions.split.data_dir),
+        "data_dir": predictions.split.root,
         "data_name": manifest.name,
         "data_sha256": manifest.source,
         "trained_on_sha256": card.data_source,

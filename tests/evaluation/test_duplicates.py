@@ -3,6 +3,7 @@
 import io
 import json
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -73,6 +74,15 @@ def test_near_and_exact_duplicates_are_counted_and_shown(shards):
         ("validation/real/26.jpg", "train", "train/real/2.jpg"),
     }
     assert set(np.flatnonzero(duplicates.in_other_splits)) == _key(split, "24.jpg", "25.jpg", "26.jpg")
+
+
+def test_the_other_splits_of_an_object_store_are_searched_too(shards):
+    store = fsspec.filesystem("memory")
+    for path in shards.iterdir():
+        if path.is_file():
+            store.pipe_file(f"/duplicates/{path.name}", path.read_bytes())
+    duplicates = picture_duplicates.search(Split("memory://duplicates", "validation"), "exact")
+    assert duplicates.document["across"] == {"train": 1}
 
 
 def test_only_the_requested_kind_of_duplicates_is_searched_for(shards, monkeypatch):

@@ -69,6 +69,14 @@ def test_figures_by_a_column_are_those_of_its_images(run_folder, toy_shards, tmp
     assert "By generator" in page and "sd, 1.4" in page and "18 images of the split have no generator" in page
 
 
+def test_a_spreadsheet_of_windows_is_read_too(toy_shards, tmp_path):
+    split, keys = Split(toy_shards, "validation"), _keys(toy_shards)
+    rows = [f"{key.replace('/', chr(92))};sd, {number % 2}" for number, key in enumerate(keys)]
+    (tmp_path / "about.csv").write_bytes("\r\n".join(["path;generator", *rows]).encode("utf-8-sig"))
+    columns = group_columns.read(tmp_path / "about.csv", ["generator"], split)
+    assert columns["generator"].tolist() == [f"sd, {number % 2}" for number in range(len(keys))]
+
+
 def test_what_a_file_cannot_say_is_one_clear_line(toy_shards, tmp_path):
     split, key = Split(toy_shards, "validation"), _keys(toy_shards)[0]
     path = tmp_path / "about.csv"

@@ -40,5 +40,5 @@ def test_the_figures_of_other_data_are_not_overwritten(own, tmp_path):
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "a b"])
 def test_a_name_is_that_of_a_folder(own, tmp_path, name):
-    with pytest.raises(UsageError, match="name must be of letters"):
+    with pytest.raises(UsageError, match="must be of letters.* give it another one with --name"):
         output_folder.choose(tmp_path, name, "test", *own)
