@@ -1,5 +1,6 @@
 """Which images and classes are taken, how classes are called, and in which order they are numbered."""
 
+import collections
 import dataclasses
 import fnmatch
 import pathlib
@@ -145,11 +146,7 @@ def _read_names(file: str) -> list[str]:
             f"--class_order={file}: cannot be read ({error}); it is {SORTED}, {NATURAL}, or a file with the "
             "name of a class on each line"
         ) from error
-    again = (
-        [name for index, name in enumerate(names) if name in names[:index]]
-        if len(set(names)) < len(names)
-        else []
-    )
-    if again:
-        raise DataError(f"--class_order={file}: the class {again[0]!r} occurs twice")
+    again, times = max(collections.Counter(names).items(), key=lambda item: item[1], default=("", 0))
+    if times > 1:
+        raise DataError(f"--class_order={file}: the class {again!r} occurs twice")
     return names

@@ -1,6 +1,7 @@
 """An image folder -> a listing: every image's key, size, split and labels."""
 
 import os
+import posixpath
 from collections.abc import Callable
 
 from tfrecords_tools.errors import DataError, UsageError
@@ -48,16 +49,7 @@ def scan(
     labels, choice = labels or LabelFileOptions(), choice or Choice()
     store = opening.open_source(folder, label_columns=labels.label_columns, spool_folder=spool_folder)
     if isinstance(store, Labelled):
-        if layout not in (None, store.layout):
-            raise UsageError(
-                f"--layout={layout}: {folder} says itself which labels an image has, {store.layout}; remove "
-                "--layout"
-            )
-        if labels != LabelFileOptions(label_columns=labels.label_columns):
-            raise UsageError(
-                f"--metadata, --path_column and the like are for folders and archives; {folder} has its own "
-                "labels, which --label_columns names"
-            )
+        _require_own_labels(store, folder, layout, labels)
         layout = store.layout
     if not store.exists():
         raise DataError(_no_folder(folder))
@@ -81,6 +73,20 @@ def scan(
     return listing
 
 
+def _require_own_labels(store: Labelled, folder: str, layout: str | None, labels: LabelFileOptions) -> None:
+    """Raises UsageError where labels are to come from directories or files, and the source has its own."""
+    if layout not in (None, store.layout):
+        raise UsageError(
+            f"--layout={layout}: {folder} says itself which labels an image has, {store.layout}; remove "
+            "--layout"
+        )
+    if labels != LabelFileOptions(label_columns=labels.label_columns):
+        raise UsageError(
+            f"--metadata, --path_column and the like are for folders and archives; {folder} has its own "
+            "labels, which --label_columns names"
+        )
+
+
 def _label_files(
     walk: Walk, folder: str, options: LabelFileOptions, layout: Layout | None
 ) -> list[LabelFile]:
@@ -99,11 +105,14 @@ def _label_files(
     for path in paths:
         if walk.source.size(path) is None:
             raise DataError(
-                f"{folder}/{path}: there is no such file; --metadata names a CSV file in --input_dir"
+                f"{folder}/{path}: there is no such file; --metadata names a CSV file in --input_dir, by its "
+                "path from there"
             )
-        base = path.rpartition("/")[0] if options.base_dir is None else options.base_dir.strip("/")
+        base = path.rpartition("/")[0] if options.base_dir is None else options.base_dir
+        base = posixpath.normpath(base).strip("/")
         data = walk.source.read(path)
-        files.append(LabelFile(data, f"{folder}/{path}", f"{base}/" if base else "", options, axes))
+        base = "" if base in ("", ".") else f"{base}/"
+        files.append(LabelFile(data, f"{folder}/{path}", base, options, axes))
     return files
 
 

@@ -70,6 +70,13 @@ class Row(NamedTuple):
     labels: dict[str, str]
 
 
+def delimiter(line: str) -> str | None:
+    """What separates the columns of a line: a comma, semicolon, tab or bar; None for a single column."""
+    counts = {one: len(next(csv.reader([line], delimiter=one), [])) for one in _DELIMITERS}
+    best = max(counts, key=lambda one: counts[one])
+    return best if counts[best] > 1 else None
+
+
 class LabelFile:
     """One CSV file.
 
@@ -94,8 +101,14 @@ class LabelFile:
         self.where, self.base, self._options = where, base, options
         self.notes: list[str] = []
         self._text = self._decoded(data)
-        self._delimiter = self._find_delimiter()
-        self._columns = self._find_columns(layout_axes)
+        try:
+            self._delimiter = self._find_delimiter()
+            self._columns = self._find_columns(layout_axes)
+        except csv.Error as error:
+            raise DataError(
+                f"{where}: its header is no row of a CSV file ({error}); correct it, or pass --metadata= to "
+                "read no such file"
+            ) from error
 
     @property
     def axes(self) -> set[str]:
@@ -140,26 +153,25 @@ class LabelFile:
                 )
 
     def _decoded(self, data: bytes) -> str:
-        if not self._options.encoding:
-            marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-            # Names of files may be any bytes; labels are checked later, row by row.
-            return data.decode("utf-16" if marked else "utf-8-sig", "surrogateescape")
+        marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        encoding = self._options.encoding or ("utf-16" if marked else "utf-8")
+        # Names of files may be any bytes; labels are checked later, row by row.
+        errors = "strict" if self._options.encoding or marked else "surrogateescape"
         try:
-            return data.decode(self._options.encoding)
+            return data.decode(encoding, errors).removeprefix("\ufeff")
         except UnicodeDecodeError as error:
             row = data.count(b"\n", 0, error.start) + 1
             raise DataError(
-                f"{self.where}: row {row} has bytes that are not {self._options.encoding} ({error.reason}); "
+                f"{self.where}: row {row} has bytes that are not {encoding} ({error.reason}); "
                 "name another --metadata_encoding"
             ) from error
 
     def _find_delimiter(self) -> str:
         line = next((line for line in self._text.splitlines() if line.strip()), "")
-        counts = {one: len(next(csv.reader([line], delimiter=one), [])) for one in _DELIMITERS}
-        best = max(counts, key=lambda one: counts[one])
-        if counts[best] == 1 and self._numbered and " " in line.strip():
+        separator = delimiter(line)
+        if separator is None and self._numbered and " " in line.strip():
             return " "
-        return best
+        return separator or ","
 
     def _reader(self):  # type: ignore[no-untyped-def]  # csv's reader has no public type
         stream = io.StringIO(self._text, newline="")

@@ -7,7 +7,7 @@ from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records, storage
 from tfrecords_tools.listing.label_file import LabelFile, LabelFileOptions, Row
 from tfrecords_tools.listing.layout import AUTHENTICITY, SPLIT, TRUTH_WORDS
-from tfrecords_tools.listing.table import Table
+from tfrecords_tools.listing.table import NO_LABEL, Table
 
 NO_ROW = "no row in the CSV file names it"
 
@@ -99,16 +99,14 @@ class _Merger:
             [""] if self._options.path_suffix else ["", *sorted(map(bytes.decode, storage.IMAGE_SUFFIXES))]
         )
         folders = {"/".join(folder) + "/" for folder in self._table.walk.folders if folder} | {""}
-        name = row.path.replace("\\", "/").rpartition("/")[2]
         for suffix in suffixes:
             if self._find(key + suffix.encode()) is not None:
                 remedy = f"pass --path_suffix={suffix}"
                 break
             for folder in sorted(folders)[:1_000]:
-                for path in (row.path, name):
-                    if self._find(self._key(path, folder) + suffix.encode()) is not None and path == row.path:
-                        also = f" and --path_suffix={suffix}" if suffix else ""
-                        return self._no_image(row, f"pass --base_dir={folder.rstrip('/')}{also}")
+                if self._find(self._key(row.path, folder) + suffix.encode()) is not None:
+                    also = f" and --path_suffix={suffix}" if suffix else ""
+                    return self._no_image(row, f"pass --base_dir={folder.rstrip('/')}{also}")
         return self._no_image(row, remedy)
 
     def _no_image(self, row: Row, remedy: str) -> str:
@@ -126,10 +124,11 @@ class _Merger:
                 )
             label = word
         label = self._table.renamed(label)
-        if axis not in self._from_folders:
+        number = self._table.columns[axis][index]
+        if axis not in self._from_folders or number == NO_LABEL:  # as in test/ beside train/cats
+            self._supplied.add(axis)
             self._table.columns[axis][index] = self._table.number(axis, label)
             return
-        number = self._table.columns[axis][index]
         if number >= 0 and self._table.names[axis].get(label) != number:
             raise DataError(
                 f"{row.where} says {row.path!r} is {label!r} ({axis}), but its directory says "
@@ -143,8 +142,8 @@ class _Merger:
         for axis in self._supplied - {SPLIT}:
             for split in np.unique(table.columns[SPLIT][~table.outside]):
                 in_split = (table.columns[SPLIT] == split) & ~table.outside
-                missing = in_split & ~self._has_row
-                if missing.any() and not missing[in_split].all():
+                missing = in_split & ~self._has_row & (table.columns[axis] == NO_LABEL)
+                if missing.any() and self._has_row[in_split].any():
                     key = records.key_shown(table.walk.key(int(np.flatnonzero(missing)[0])))
                     raise DataError(
                         f"{where}: {key} has no {axis}: there is no row for it; add one with an empty label, "

@@ -18,6 +18,7 @@ from tfrecords_tools.listing.walk import NOT_CHOSEN, Walk
 from tfrecords_tools.sources.labelled import Labelled
 
 TRUTH = ("real", "fake")  # label 0, label 1
+NO_LABEL = -1  # in a column
 
 
 class Table:
@@ -28,6 +29,7 @@ class Table:
         self.choice = Choice() if choice is None else choice
         self._old_names: set[str] = set()  # those that `choice.merge` may rename
         self._skipped: list[tuple[bytes, str]] = []
+        self._left_out_names = set(map(terminal.one_line, walk.left_out_values))  # of --include and --exclude
         self.names: dict[str, dict[str, int]] = {}  # per column, name -> id, in the order seen
         self.columns: dict[str, np.ndarray] = {}  # per column, [images] int32 ids, -1 unknown
         self.outside = np.zeros(len(walk.rows), bool)
@@ -105,6 +107,7 @@ class Table:
         lookup[used] = np.arange(len(used))
         self.columns[axis] = lookup[self.columns[axis]]
         self.names[axis] = {names[number]: index for index, number in enumerate(used.tolist())}
+        self._left_out_names.update(set(names) - set(self.names[axis]))
 
     def _read_file_names(self) -> None:
         """Takes labels from the names of the files."""
@@ -198,8 +201,12 @@ class Table:
             return names
         if all(name.isdecimal() for name in names) and axis not in source.class_names:
             return tuple(sorted(names, key=int))
-        known = [self.choice.merge.get(name, name) for name in source.class_names.get(axis, ())]
-        return tuple(dict.fromkeys([*known, *names]))
+        known = {}  # the new name of each old one
+        for name in map(terminal.one_line, source.class_names.get(axis, ())):  # as `number` has them
+            known[name] = self.choice.merge.get(name, name)
+        left_out = self._left_out_names - set(names)
+        chosen = (new for old, new in known.items() if new in names or not {old, new} & left_out)
+        return tuple(dict.fromkeys([*chosen, *names]))
 
     def _splits(self, keep: np.ndarray | slice) -> tuple[np.ndarray, tuple[str, ...]]:
         ids = self.columns[SPLIT][keep]

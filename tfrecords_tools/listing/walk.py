@@ -43,6 +43,7 @@ class Walk:
       system: keys of the directories that are passed over.
       tables: keys of the files called metadata.csv.
       without_images: directories with other files: the first of these with its reason, and their number.
+      left_out_values: what the source itself says of images that are left out by their paths.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Walk:
         self.system: list[bytes] = []
         self.tables: list[bytes] = []
         self.without_images: dict[layouts.Folder, tuple[bytes, str, int]] = {}
+        self.left_out_values: set[str] = set()
         # Temporary files, mapped: pages that the system can drop when memory is short.
         keys, rows = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115, open as long as the walk
         self.source = store
@@ -75,6 +77,7 @@ class Walk:
                 continue
             if choice.excludes(entry.key):
                 self.skipped.append((entry.key, NOT_CHOSEN))
+                self.left_out_values.update((entry.values or {}).values())
                 continue
             included.append(choice.includes(entry.key))
             keys.write(entry.key)
@@ -107,6 +110,9 @@ class Walk:
             self.skipped += [(self.key(index), NOT_CHOSEN) for index in np.flatnonzero(~included).tolist()]
             self.rows = self.rows[included]
             used = np.unique(self.rows["folder"])
+            kept = set(used.tolist())
+            left_out = (values for number, values in enumerate(self.values) if values and number not in kept)
+            self.left_out_values.update(name for values in left_out for name in values.values())
             self.rows["folder"] = np.searchsorted(used, self.rows["folder"])
             self.folders = [self.folders[number] for number in used.tolist()]
             self.values = [self.values[number] for number in used.tolist()]

@@ -126,10 +126,21 @@ class Parquet(labelled.Labelled):
                 raise DataError(
                     f"{self._files.names[number]}: no column {sorted(lacking)[0]!r}, as other files have"
                 )
+            self._require_same_classes(number, _features(file.schema_arrow))
             batches = file.iter_batches(batch_size=_ROWS, columns=columns, use_threads=False)
             yield from itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
         except (pyarrow.ArrowException, OSError, ValueError) as error:
             raise _unsound(self._files.names[number], error) from error
+
+    def _require_same_classes(self, number: int, features: Mapping[str, list[str]]) -> None:
+        """Raises DataError where a file numbers the classes otherwise than the first one with names does."""
+        for axis, column in self._columns.items():
+            names = tuple(features.get(column, ()))
+            if names and names != self.class_names.get(axis):
+                raise DataError(
+                    f"{self._files.names[number]}: the numbers in its column {column!r} do not stand for the "
+                    "same classes as in other files; write all files with the same class names"
+                )
 
     def _open(self, number: int) -> Any:
         try:

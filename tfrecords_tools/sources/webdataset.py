@@ -201,9 +201,10 @@ def _label_fields(document: Mapping[str, Any]) -> dict[str, str]:
 
 def _value(document: Mapping[str, Any], field: str) -> Any:
     """A field of a document; `labels.AXIS` is one of its object `labels`. Raises ValueError for no label."""
-    value: Any = document
+    value: Any = document.get(field)
     outer, _, inner = field.partition(".")
-    value = document.get(field) if field in document or not inner else document.get(outer, {}).get(inner)
+    if field not in document and inner and isinstance(document.get(outer), dict):
+        value = document[outer].get(inner)
     if value is not None and not isinstance(value, str | int):
         raise ValueError(f"its {field} is a {type(value).__name__}, not a class")
     return value
@@ -217,5 +218,6 @@ def _class_names(file: str) -> dict[str, tuple[str, ...]]:
         if name == "classnames.txt" or name.endswith(".labels.txt"):
             axis = CATEGORY if name == "classnames.txt" else name.removesuffix(".labels.txt")
             text = folder.read(name, limit=_MAX_LABEL_BYTES * 16).decode("utf-8", "surrogateescape")
-            names[axis] = tuple(text.removesuffix("\n").split("\n"))
+            lines = text.removeprefix("\ufeff").removesuffix("\n").split("\n")
+            names[axis] = tuple(line.removesuffix("\r") for line in lines)  # Windows ends them with both
     return names

@@ -74,7 +74,7 @@ def options(flag_values: flags.FlagValues) -> planning.Options:
 def label_file_options(flag_values: flags.FlagValues) -> label_file.LabelFileOptions:
     """How CSV files with labels are read. Raises UsageError for a wrong value."""
     return label_file.LabelFileOptions(
-        file=flag_values.metadata,
+        file=flag_values.metadata and flag_values.metadata.removeprefix("./"),
         path_column=flag_values.path_column,
         label_columns=labelled.label_columns(flag_values.label_columns),
         base_dir=flag_values.base_dir,

@@ -75,6 +75,9 @@ def test_classes_are_numbered_naturally_or_as_a_file_says(tmp_path):
     order.write_text("c2\nc10\n")
     with pytest.raises(DataError, match="it lacks the class 'c1'"):
         keys(tmp_path / "in", order=str(order))
+    order.write_text("c2\nc10\nc1\nc10\n")
+    with pytest.raises(DataError, match="the class 'c10' occurs twice"):
+        keys(tmp_path / "in", order=str(order))
     with pytest.raises(DataError, match="cannot be read"):
         keys(tmp_path / "in", order=str(tmp_path / "nothing.txt"))
 

@@ -46,6 +46,21 @@ def test_a_file_in_each_split_is_read_as_hugging_face_reads_it(tmp_path):
     assert found["train/1.jpg"] == ("train", {"category": "a"})
 
 
+def test_a_file_labels_the_split_whose_directories_do_not(tmp_path):
+    touch(tmp_path, "train/cats/1.jpg", "train/dogs/1.jpg", "test/1.jpg", "test/2.jpg")
+    found, _ = labels(written(tmp_path, "file_name,class\n1.jpg,dogs\n2.jpg,cats\n", "test/metadata.csv"))
+    assert [found[f"test/{n}.jpg"][1] for n in (1, 2)] == [{"category": "dogs"}, {"category": "cats"}]
+    assert found["train/cats/1.jpg"] == ("train", {"category": "cats"})
+    with pytest.raises(DataError, match="test/2.jpg has no category: there is no row for it"):
+        labels(written(tmp_path, "file_name,class\n1.jpg,dogs\n", "test/metadata.csv"))
+
+
+def test_a_path_may_begin_with_the_folder_itself(tmp_path):
+    images = folders.make(tmp_path / "in", {"": 2})
+    written(images, "path,class\n./0.jpg,a\n1.jpg,b\n", "labels.csv")
+    assert convert_to(tmp_path / "out", images, "--metadata=./labels.csv", "--base_dir=.") == 0
+
+
 @pytest.mark.parametrize(
     ("text", "axes"),
     [
@@ -88,6 +103,25 @@ def test_a_class_name_that_is_not_utf_8_is_refused_before_any_work(tmp_path, cap
 def test_a_file_that_marks_its_encoding_needs_no_flag(tmp_path, encoding):
     written(touch(tmp_path, "1.jpg", "2.jpg"), "path,class\n1.jpg,gans\n2.jpg,böuf\n", encoding=encoding)
     assert folder.scan(tmp_path).axes == {"category": ("böuf", "gans")}
+
+
+def test_a_mark_is_no_part_of_the_first_column_where_the_encoding_is_named(tmp_path):
+    written(touch(tmp_path, "1.jpg", "2.jpg"), "path,class\n1.jpg,a\n2.jpg,b\n", encoding="utf-8-sig")
+    assert folder.scan(tmp_path, labels=LabelFileOptions(encoding="utf-8")).axes == {"category": ("a", "b")}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("path,class\n1.jpg,a".encode("utf-16")[:-1], r"row 2 has bytes that are not utf-16"),
+        (b"path," + b"x" * 200_000, "its header is no row of a CSV file .field larger"),
+    ],
+    ids=["cut_off", "no_table"],
+)
+def test_a_damaged_file_is_one_clear_error(tmp_path, data, message):
+    (touch(tmp_path, "1.jpg") / "metadata.csv").write_bytes(data)
+    with pytest.raises(DataError, match=message):
+        folder.scan(tmp_path)
 
 
 @pytest.mark.parametrize(

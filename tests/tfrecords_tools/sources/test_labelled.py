@@ -81,6 +81,8 @@ def test_webdataset_class_numbers_have_the_names_beside_the_files(tmp_path):
         "train/wolf/0002.jpg": ("train", {"category": 0}),
         "test/0001.jpg": ("test", {"category": -1}),
     }
+    (tmp_path / "classnames.txt").write_bytes("\ufeffwolf\r\nant\r\n".encode())  # an editor of Windows
+    assert folder.scan(f"tar:{tmp_path}/*.tar").axes == {"category": ("wolf", "ant")}
 
 
 def test_class_numbers_without_names_are_ordered_as_numbers(tmp_path):
@@ -105,6 +107,8 @@ def test_webdataset_documents_give_labels_splits_and_chosen_fields(tmp_path):
     }
     chosen = labels_of(f"tar:{path}", labels=LabelFileOptions(label_columns={"generator": "generator"}))
     assert chosen["holdout/gan/a.b/1.jpg"] == ("holdout", {"generator": "gan"})
+    with pytest.raises(DataError, match="no image has a label"):
+        labels_of(f"tar:{path}", labels=LabelFileOptions(label_columns={"category": "label.name"}))
 
 
 def test_samples_of_no_or_two_images_and_labels_that_are_none_are_rejected(tmp_path):
@@ -197,6 +201,32 @@ def test_classes_of_a_source_are_chosen_renamed_and_ordered_by_flags(tmp_path):
     assert merged.axes == {"category": ("cat", "ant")} and merged.labels[:, 0].tolist() == [0, 1, 0, 0]
     natural = folder.scan(f"parquet:{path}", choice=Choice(order="natural", exclude=("tiger",)))
     assert natural.axes == {"category": ("ant", "lion")}
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({"exclude": ("tiger",)}, ("lion", "none", "ant")),
+        ({"exclude": ("*/tiger",)}, ("lion", "none", "ant")),
+        ({"include": ("lion", "ant")}, ("lion", "none", "ant")),
+        ({"include": ("l[i]on",), "merge": {"lion": "cat"}}, ("cat", "none")),
+    ],
+)
+def test_classes_of_a_source_that_are_left_out_get_no_number(tmp_path, options, names):
+    """The class none, of which the source has no image, keeps its own."""
+    columns = {"image": PICTURES[:4], "label": [0, 2, 3, 3]}
+    path = write_parquet(tmp_path / "a.parquet", columns, {"label": classes("lion", "none", "ant", "tiger")})
+    listing = folder.scan(f"parquet:{path}", choice=Choice(**options), allow_missing_classes=True)
+    assert listing.axes == {"category": names}
+
+
+def test_files_that_number_classes_otherwise_are_refused(tmp_path):
+    for split, names in (("train", ("lion", "a\tnt")), ("test", ("a\tnt", "lion"))):
+        columns = {"image": PICTURES[:2], "label": [0, 1]}
+        write_parquet(tmp_path / f"{split}.parquet", columns, {"label": classes(*names)})
+    assert folder.scan(f"parquet:{tmp_path}/train.parquet").axes == {"category": ("lion", "a\\tnt")}
+    with pytest.raises(DataError, match=r"train.parquet: the numbers in its column 'label' do not stand for"):
+        folder.scan(f"parquet:{tmp_path}")
 
 
 def test_parquet_with_two_class_columns_has_two_axes_and_real_and_fake_are_an_authenticity(tmp_path):
