@@ -8,7 +8,7 @@ from typing import Any
 
 from tfrecords_tools import atomic
 from tfrecords_tools.errors import DataError
-from tfrecords_tools.exporting.stored_images import StoredImage
+from tfrecords_tools.exporting.stored_images import StoredImage, class_numbers
 from tfrecords_tools.format import records
 from tfrecords_tools.format.manifest import Manifest
 from tfrecords_tools.sources.parquet import AXES_METADATA
@@ -27,7 +27,7 @@ class Parquet:
         except ImportError as error:
             raise DataError(f"--format=parquet needs pip install pyarrow ({error})") from error
         self._pyarrow = pyarrow
-        self._folder, self._manifest, self._max_bytes = folder / "data", manifest, max_bytes
+        self._folder, self._numbers, self._max_bytes = folder / "data", class_numbers(manifest), max_bytes
         self._folder.mkdir()
         image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
         fields = [
@@ -72,8 +72,7 @@ class Parquet:
                 "export with --format=webdataset or folder"
             ) from error
         labels = {
-            axis: -1 if name is None else self._manifest.axes[axis].index(name)
-            for axis, name in image.labels.items()
+            axis: -1 if name is None else self._numbers[axis][name] for axis, name in image.labels.items()
         }
         return {"image": {"bytes": image.data, "path": key.rpartition("/")[2]}, "key": key, **labels}
 

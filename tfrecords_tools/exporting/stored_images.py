@@ -58,6 +58,13 @@ def read(manifest: Manifest, data_dir: str, split: str) -> Iterator[StoredImage]
             raise DataError(f"{where}: {error}; python -m tfrecords_tools.verify tells what to do") from error
 
 
+def class_numbers(manifest: Manifest) -> dict[str, dict[str, int]]:
+    """{axis: {class name: its number}}."""
+    return {
+        axis: {name: number for number, name in enumerate(names)} for axis, names in manifest.axes.items()
+    }
+
+
 def _name(manifest: Manifest, axis: str, label: int) -> str | None:
     return None if label < 0 else manifest.axes[axis][label]
 

@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 
 from tfrecords_tools import atomic
-from tfrecords_tools.exporting.stored_images import ENDINGS, StoredImage
+from tfrecords_tools.exporting.stored_images import ENDINGS, StoredImage, class_numbers
 from tfrecords_tools.format.manifest import Manifest
 from tfrecords_tools.listing.layout import CATEGORY
 
@@ -19,6 +19,7 @@ class WebDataset:
     def __init__(self, folder: pathlib.Path, manifest: Manifest, max_bytes: int):
         self._folder, self._manifest, self._max_bytes = folder, manifest, max_bytes
         self._class_axis = CATEGORY if CATEGORY in manifest.axes else next(iter(manifest.axes))
+        self._numbers = class_numbers(manifest)[self._class_axis]
 
     def write(self, images: Iterable[StoredImage]) -> None:
         """Writes the images of one split."""
@@ -40,7 +41,7 @@ class WebDataset:
         yield ENDINGS[image.encoding], image.data
         name = image.labels[self._class_axis]
         if name is not None:
-            yield "cls", str(self._manifest.axes[self._class_axis].index(name)).encode()
+            yield "cls", str(self._numbers[name]).encode()
         key = image.key.decode("utf-8", "surrogateescape")
         yield "json", json.dumps({"key": key, "split": image.split, "labels": image.labels}).encode()
 
