@@ -7,6 +7,7 @@ It also draws a contact sheet, a PNG, for each split and combination of labels.
 
 import csv
 import os
+import pathlib
 import sys
 
 from absl import flags
@@ -61,13 +62,14 @@ def main(options: flags.FlagValues) -> None:
         raise UsageError("--data_dir is needed")
     if not 0 <= options.per_sheet <= 10_000:
         raise UsageError(f"--per_sheet must be 0 to 10,000 images, not {options.per_sheet}")
+    if not 0 <= options.workers <= 1024:
+        raise UsageError(f"--workers must be 1 to 1024, or 0 for one per core, not {options.workers}")
     duplicates.require_distance(options.duplicate_distance)
-    if options.duplicates_csv and not options.duplicates:
-        raise UsageError("--duplicates_csv goes with --duplicates")
+    for name in ("duplicate_distance", "duplicates_csv", "workers"):
+        if options[name].present and not options.duplicates:
+            raise UsageError(f"--{name} goes with --duplicates")
     if options.duplicates_csv:
-        signatures.require_no_image(options.duplicates_csv, "duplicates_csv")
-        if os.path.realpath(os.path.dirname(options.duplicates_csv)) == os.path.realpath(options.data_dir):  # noqa: PTH120, within realpath
-            raise UsageError("--duplicates_csv must not be in --data_dir, which holds shards only")
+        _require_place(options.duplicates_csv, options.data_dir)
     manifest = manifests.load(options.data_dir)
     _tables(manifest, options.data_dir)
     if options.duplicates:
@@ -89,6 +91,16 @@ def main(options: flags.FlagValues) -> None:
                     f"  {name}: only for the {contact_sheets.MOST_SHEETS} largest of {len(split.cells):,} "
                     "combinations of labels"
                 )
+
+
+def _require_place(duplicates_csv: str, data_dir: str) -> None:
+    """Raises UsageError, before images are compared for hours, where the list cannot be written."""
+    signatures.require_no_image(duplicates_csv, "duplicates_csv")
+    folder = pathlib.Path(duplicates_csv).parent
+    if os.path.realpath(folder) == os.path.realpath(data_dir):
+        raise UsageError("--duplicates_csv must not be in --data_dir, which holds shards only")
+    if not folder.is_dir():
+        raise UsageError(f"--duplicates_csv={duplicates_csv}: there is no folder {folder}; make it first")
 
 
 def _duplicates(manifest: manifests.Manifest, options: flags.FlagValues) -> None:
