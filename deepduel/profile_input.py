@@ -26,6 +26,7 @@ from deepduel.reading.bottleneck import Rates, Situation, table, verdict
 from deepduel.runs import task_flags
 from deepduel.training import devices
 from tfrecords_tools import cli
+from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import storage
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ def main(options: flags.FlagValues) -> None:
     changes = augmentation_flags.texts_per_task(options, ["input"], task_flags.per_task)["input"]
     augmentation, _ = augmentation_flags.build(options.augmentation, changes)
     split = Split(options.data_dir, options.split)
+    if not len(split):
+        raise DataError(f"{options.data_dir}: split {options.split!r} has no images; name another --split")
     cli.quiet_tensorflow()  # usage errors need not wait for it
     import tensorflow as tf
 

@@ -18,6 +18,7 @@ from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records as record_format
 
 MAX_NON_FINITE = 10  # steps in a row without a finite loss and gradient, then training stops
+_COLUMNS = ("task", "epoch", "step", "key")
 
 Logs = dict[str, Any]
 
@@ -58,13 +59,14 @@ class NonFinite(keras.callbacks.Callback):
         if not self._trainer.team.leads or not self._path.exists():
             return
         try:
-            with regular_files.open_text(self._path) as file:
-                head, *rows = csv.reader(file)
-            kept = [row for row in rows if (int(row[1]) - 1, int(row[2])) < (epoch, step)]
-        except (OSError, ValueError, IndexError, csv.Error) as error:
+            with regular_files.open_text(self._path, errors="backslashreplace") as file:
+                rows = list(csv.reader(file))[1:]
+            whole = [row for row in rows if len(row) == len(_COLUMNS)]  # a kill may have cut off the last one
+            kept = [row for row in whole if (int(row[1]) - 1, int(row[2])) < (epoch, step)]
+        except (OSError, ValueError, csv.Error) as error:
             raise DataError(f"{self._path}: unreadable ({error}); remove it, and resume again") from error
         with published(self._path) as file:
-            csv.writer(file).writerows([head, *kept])
+            csv.writer(file).writerows([_COLUMNS, *kept])
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._epoch = epoch
@@ -89,7 +91,7 @@ class NonFinite(keras.callbacks.Callback):
         with self._path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             if new:
-                writer.writerow(("task", "epoch", "step", "key"))
+                writer.writerow(_COLUMNS)
             for record in progress.records.tolist():
                 key = terminal.path_cell(record_format.key_text(self._split.key(record)))
                 writer.writerow((task.name, self._epoch + 1, progress.steps_done - 1, key))

@@ -13,6 +13,7 @@ import csv
 import dataclasses
 import math
 import pathlib
+import shlex
 from collections.abc import Sequence
 
 import numpy as np
@@ -103,7 +104,7 @@ def run(
         rate = curve.suggestion
         advice = f"try {flag}{rate:.1g}" if rate else "the loss falls by no more than it scatters"
         print(f"{name}: {advice}; the curve is {folder / name}.png")
-    print(f"tensorboard --logdir={folder}")
+    print(shlex.join(["tensorboard", f"--logdir={folder}"]))
 
 
 def search(trainer: MultiTaskTrainer, batches: tf.data.Dataset, *, steps: int = _STEPS) -> dict[str, Curve]:

@@ -147,6 +147,8 @@ def _texts(options: flags.FlagValues, name: str) -> list[str]:
 def per_task(name: str, values: list[str], axes: list[str], *, required: bool = True) -> dict[str, str]:
     """["a", "category=b"] -> {axis: value}; a later entry overrides an earlier one.
 
+    What stands before an equals sign and is no name, such as a folder in runs/rate=0.1/best.keras, is part of
+    a value.
     Args:
       name: of the flag.
       required: whether every task must have a value.
@@ -157,7 +159,7 @@ def per_task(name: str, values: list[str], axes: list[str], *, required: bool = 
     chosen: dict[str, str] = {}
     for entry in values:
         task, equals, value = entry.partition("=")
-        if not equals:
+        if not equals or not task.replace("-", "_").isidentifier():
             chosen = dict.fromkeys(axes, entry)
         elif task in axes:
             chosen[task] = value

@@ -17,6 +17,7 @@ TensorBoard sorts the cards by these names: what matters first begins with "epoc
 
 import math
 import pathlib
+import shlex
 import time
 from typing import Any
 
@@ -186,8 +187,9 @@ class Profile(keras.callbacks.Callback):
         if self._running:
             tf.profiler.experimental.stop()
             self._running = False
+            view = shlex.join(["tensorboard", f"--logdir={self._folder}"])
             print(
                 f"profiled steps {self._first} to {min(self._done, self._last)}; to view the trace: "
-                f"pip install xprof, then tensorboard --logdir={self._folder}",
+                f"pip install xprof, then {view}",
                 flush=True,
             )

@@ -285,6 +285,9 @@ def test_a_later_value_wins_over_an_earlier_one():
     axes = ["category", "authenticity"]
     assert task_flags.per_task("x", ["a", "category=b"], axes) == {"category": "b", "authenticity": "a"}
     assert task_flags.per_task("x", ["category=b", "a"], axes) == {"category": "a", "authenticity": "a"}
+    paths = {"category": "/runs/rate=1/best.keras", "authenticity": "runs/rate=0.1"}
+    values = [paths["authenticity"], f"category={paths['category']}"]
+    assert task_flags.per_task("start_from", values, axes) == paths
     with pytest.raises(UsageError, match="--x: no value for authenticity"):
         task_flags.per_task("x", ["category=b"], axes)
 
