@@ -30,7 +30,7 @@ from deepduel.callable_module import make_callable
 from deepduel.networks.run_card import RunCard
 from deepduel.runs import train_flags
 from tfrecords_tools import cli, convert, regular_files
-from tfrecords_tools.errors import UsageError
+from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import manifest, storage
 from tfrecords_tools.sources import opening
 from tfrecords_tools.writing import planning
@@ -102,8 +102,14 @@ def _default_output(images: str) -> str:
 
 def _convert(images: str, shards: pathlib.Path) -> None:
     """Converts the images, or appends the new ones to what is converted."""
-    is_complete = (shards / manifest.FILE_NAME).is_file()
-    _call(convert, f"--input_dir={images}", f"--output_dir={shards}", *["--append"] * is_complete)
+    words = f"--input_dir={images}", f"--output_dir={shards}"
+    if not (shards / manifest.FILE_NAME).is_file():
+        _call(convert, *words)
+        return
+    try:
+        _call(convert, *words, "--append")
+    except DataError as error:  # a new class, for example
+        raise DataError(f"{error}; to begin anew, set another --output than {shards.parent}") from error
 
 
 def _run(output: pathlib.Path, data: manifest.Manifest) -> tuple[pathlib.Path, list[str]]:

@@ -38,7 +38,9 @@ def _check_labels(split: Split, task: TaskOptions) -> None:
         )
     labels = split.labels[task.axis]
     if not len(labels):
-        raise DataError(f"{split.data_dir}: split {split.name!r} has no image; name another split")
+        raise DataError(
+            f"{split.data_dir}: split {split.name!r} has no image; convert more images, or name another split"
+        )
     if (labels < 0).all():
         raise DataError(
             f"{split.data_dir}: no image of split {split.name!r} has a label {task.axis!r}; "
@@ -46,9 +48,11 @@ def _check_labels(split: Split, task: TaskOptions) -> None:
         )
     if len(split.manifest.axes[task.axis]) < 2:
         names = ", ".join(split.manifest.axes[task.axis])
+        alone = len(split.manifest.axes) == 1
+        remedy = "convert images of another class too" if alone else "leave it out of --tasks"
         raise DataError(
             f"{split.data_dir}: {task.axis!r} has a single label ({names}), so there is nothing to learn; "
-            "leave it out of --tasks"
+            f"{remedy}"
         )
 
 

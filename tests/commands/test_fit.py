@@ -12,6 +12,7 @@ from deepduel import fit
 from deepduel.networks.run_card import RunCard
 from tests.conftest import history_rows, run_command
 from tests.helpers import folders
+from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import manifest
 
 NETWORK = ("--backbone=small_cnn", "--head=avg", "--image_size=8", "--augmentation=none", "--batch_size=16")
@@ -134,6 +135,14 @@ def test_the_default_output_lies_beside_the_images_whatever_they_are(tmp_path, m
         ("tfds:mnist", "mnist.deepduel"),
     ):
         assert fit._default_output(images) == output
+
+
+def test_a_new_class_needs_another_output(tmp_path):
+    images = folders.make(tmp_path / "images", {"cats": 2, "dogs": 2})
+    fit._convert(str(images), tmp_path / "out" / "shards")
+    folders.make(images, {"owls": 2})
+    with pytest.raises(DataError, match=r"'owls' is not among .*; to begin anew, set another --output than"):
+        fit._convert(str(images), tmp_path / "out" / "shards")
 
 
 def test_a_preset_is_named_as_for_train_and_a_cluster_is_refused(monkeypatch, capsys, tmp_path):

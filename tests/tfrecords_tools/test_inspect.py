@@ -59,6 +59,19 @@ def test_wrong_usage(capsys, words, code, message):
     assert message in capsys.readouterr().err
 
 
+def test_each_class_has_a_sheet_of_its_own_whatever_its_name(tmp_path, capsys):
+    images = folders.make(tmp_path / "in", {"a b": 1, "a_b": 1, "ü" * 120: 1})
+    assert run_command(convert, f"--input_dir={images}", f"--output_dir={tmp_path}/out", "--workers=1") == 0
+    assert run_command(inspect, f"--data_dir={tmp_path}/out") == 0
+    sheets = sorted(path.name for path in (tmp_path / "out-sheets").iterdir())
+    assert sheets == ["train-a_b-2.png", "train-a_b.png", f"train-{'ü' * 60}.png"]
+    (table,) = (tmp_path / "out").glob("*.tfrecord-*.npy")
+    table.write_bytes(table.read_bytes()[:-9])
+    capsys.readouterr()
+    assert run_command(inspect, f"--data_dir={tmp_path}/out") == 1
+    assert f"{table}: " in (error := capsys.readouterr().err) and "tfrecords_tools.verify" in error
+
+
 def test_sheets_do_not_go_among_the_shards(shards, capsys):
     assert run_command(inspect, f"--data_dir={shards}", f"--sheet_dir={shards}/") == 2
     assert "--sheet_dir must not be --data_dir" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from tfrecords_tools.atomic import published
+from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import records, storage
 from tfrecords_tools.format.manifest import Manifest, cell_name
 from tfrecords_tools.images.stored import stored_pixels
@@ -15,13 +16,18 @@ from tfrecords_tools.images.stored import stored_pixels
 MOST_SHEETS = 100  # of a split
 THUMBNAIL = 112  # pixels, with 4 of margin
 _MARGIN = 4
+_LONGEST = 120  # bytes of a cell in the name of its sheet, which a file system may limit to 255
 
 
 def tables(manifest: Manifest, data_dir: str, split: str) -> Iterator[tuple[str, np.ndarray]]:
-    """(shard, its table) for each shard of a split."""
+    """(shard, its table) for each shard of a split. Raises DataError for a damaged one."""
     store = storage.open_folder(data_dir)
     for part in manifest.splits[split].shards:
-        yield part.file, records.load_table(store.read(f"{part.file}.npy"), len(manifest.axes))
+        try:
+            table = records.load_table(store.read(f"{part.file}.npy"), len(manifest.axes))
+        except (ValueError, OSError) as error:
+            raise _damaged(f"{store.root}/{part.file}.npy", error) from error
+        yield part.file, table
 
 
 def cells(manifest: Manifest, data_dir: str, split: str) -> dict[str, tuple[int, float]]:
@@ -52,15 +58,19 @@ def draw_sheets(
 
     Returns:
       The files, `SPLIT-fake-animals.png`.
+
+    Raises:
+      DataError: a shard is damaged.
     """
     folder = pathlib.Path(sheet_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    files = []
+    files: list[pathlib.Path] = []
+    uses: collections.Counter[str] = collections.Counter()  # of names: `a b` and `a_b` have the same
     for split in manifest.splits:
         for cell, images in _first_images(manifest, data_dir, split, per_sheet).items():
-            name = cell.replace("/", "-") if cell.strip("?/") else "unlabelled"
-            name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
-            file = folder / f"{split}-{name}.png"
+            name = f"{split}-{_file_name(cell)}"
+            uses[name] += 1
+            file = folder / f"{name}{f'-{uses[name]}' if uses[name] > 1 else ''}.png"
             with published(file, binary=True) as stream:
                 _sheet(images).save(stream, "PNG")
             files.append(file)
@@ -68,9 +78,16 @@ def draw_sheets(
     return files
 
 
-def _first_images(manifest: Manifest, data_dir: str, split: str, count: int) -> dict[str, list[np.ndarray]]:
+def _file_name(cell: str) -> str:
+    name = cell.replace("/", "-") if cell.strip("?/") else "unlabelled"
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+    return name.encode()[:_LONGEST].decode(errors="ignore")
+
+
+def _first_images(manifest: Manifest, data_dir: str, split: str, count: int) -> dict[str, list[Image.Image]]:
+    """The first images of each cell, as thumbnails."""
     store = storage.open_folder(data_dir)
-    images: dict[str, list[np.ndarray]] = collections.defaultdict(list)
+    images: dict[str, list[Image.Image]] = collections.defaultdict(list)
     ordered = sorted(manifest.splits[split].cells.items(), key=lambda item: (-item[1], item[0]))
     wanted = {cell for cell, _ in ordered[:MOST_SHEETS]}
     for file, table in tables(manifest, data_dir, split):
@@ -78,7 +95,10 @@ def _first_images(manifest: Manifest, data_dir: str, split: str, count: int) -> 
         for row in table:
             cell = cell_name(manifest.axes, row["labels"].tolist())
             if cell in wanted and len(images[cell]) < count:
-                images[cell].append(pixels(data, row))
+                try:
+                    images[cell].append(_thumbnail(pixels(data, row)))
+                except ValueError as error:
+                    raise _damaged(f"{store.root}/{file}", error) from error
         if all(len(images[cell]) >= count for cell in wanted):
             break
     return dict(sorted(images.items()))
@@ -97,14 +117,22 @@ def pixels(data: records.Buffer, row: np.ndarray) -> np.ndarray:
     return stored_pixels(encoded, encoding, int(row["height"]), int(row["width"]))
 
 
-def _sheet(images: list[np.ndarray]) -> Image.Image:
+def _damaged(where: str, error: Exception) -> DataError:
+    return DataError(f"{where}: {error}; python -m tfrecords_tools.verify tells what to do")
+
+
+def _thumbnail(values: np.ndarray) -> Image.Image:
+    thumbnail = Image.fromarray(values)
+    if max(thumbnail.size) > THUMBNAIL:
+        thumbnail.thumbnail((THUMBNAIL, THUMBNAIL))
+    return thumbnail
+
+
+def _sheet(images: list[Image.Image]) -> Image.Image:
     columns = max(1, int(np.ceil(np.sqrt(len(images)))))
     step = THUMBNAIL + 2 * _MARGIN
     sheet = Image.new("RGB", (columns * step, -(-len(images) // columns) * step), (255, 255, 255))
-    for number, values in enumerate(images):
-        thumbnail = Image.fromarray(values)
-        if max(thumbnail.size) > THUMBNAIL:
-            thumbnail.thumbnail((THUMBNAIL, THUMBNAIL))
+    for number, thumbnail in enumerate(images):
         left = number % columns * step + (step - thumbnail.width) // 2
         top = number // columns * step + (step - thumbnail.height) // 2
         sheet.paste(thumbnail, (left, top))
