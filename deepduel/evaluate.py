@@ -123,6 +123,8 @@ def evaluated(options: flags.FlagValues) -> pathlib.Path:
         if not options[name].value:
             raise UsageError(f"--{name} is missing; it must name the {options[name].help[:-1].lower()}")
     _require_columns(options)
+    if options["robustness_images"].present and not options.robustness:
+        raise UsageError("--robustness_images needs --robustness; without that nothing uses it")
     if options.format == "pdf":
         from deepduel.reports import pdf
 

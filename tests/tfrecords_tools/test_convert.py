@@ -138,6 +138,8 @@ def test_a_folder_with_other_things_in_it_is_left_alone(images, tmp_path, capsys
         (["--input_dir=x", "--output_dir=x/y"], "--output_dir must lie outside --input_dir"),
         (["--input_dir=x", "--output_dir=y", "--workers=-1"], "--workers must be 1 to 1024"),
         (["--input_dir=x", "--output_dir=y", "--max_rejected=2"], "--max_rejected must be a share"),
+        (["--input_dir=x", "--output_dir=y", "--quality=80"], "--quality needs --encoding=jpeg"),
+        (["--input_dir=x", "--output_dir=y", "--fit=pad"], "--fit needs --image_size"),
         (["--input_dir=x", "--output_dir=y", "--encoding=gif"], "value should be one of"),
         (["--input_dir=x", "--output_dir=y", "--shard_mb=0"], "--shard_mb must be 1 to"),
         (["--input_dir=x", "--output_dir=y", "--name=a-b"], "--name must be letters, digits and _"),

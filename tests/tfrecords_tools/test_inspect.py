@@ -1,3 +1,5 @@
+import types
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -5,7 +7,7 @@ from PIL import Image
 from tests.conftest import run_command
 from tests.helpers import folders
 from tfrecords_tools import convert, inspect
-from tfrecords_tools.checking import contact_sheets
+from tfrecords_tools.checking import contact_sheets, hashing
 from tfrecords_tools.format import manifest
 
 
@@ -70,6 +72,18 @@ def test_each_class_has_a_sheet_of_its_own_whatever_its_name(tmp_path, capsys):
     capsys.readouterr()
     assert run_command(inspect, f"--data_dir={tmp_path}/out") == 1
     assert f"{table}: " in (error := capsys.readouterr().err) and "tfrecords_tools.verify" in error
+
+
+def test_an_image_that_does_not_decode_is_compared_by_its_bytes_alone(shards, monkeypatch):
+    def fail(data, row):
+        raise ValueError("no image")
+
+    monkeypatch.setattr(contact_sheets, "pixels", fail)
+    job = 0, "train", manifest.load(shards).splits["train"].shards[0].file
+    counts = types.SimpleNamespace(add=lambda images, size: None)
+    rows, keys = hashing._hash_shard((str(shards), 2, True), job, counts)
+    assert len({content for content, _ in rows}) == len(keys) > 10
+    assert {phash for _, phash in rows} == {None}
 
 
 def test_sheets_do_not_go_among_the_shards(shards, capsys):

@@ -163,7 +163,11 @@ def _hash_shard(
     table = records.load_table(store.read(f"{job[2]}.npy"), axes)
     for row, payload in zip(table, records.read_payloads(data), strict=True):
         encoded, key, _ = records.parse(payload)
-        rows.append((_digest(encoded), phash(contact_sheets.pixels(data, row)) if perceptual else None))
+        seen: int | None = None
+        if perceptual:
+            with contextlib.suppress(ValueError):  # it does not decode
+                seen = phash(contact_sheets.pixels(data, row))
+        rows.append((_digest(encoded), seen))
         keys.append((records.key_text(key), row["labels"].tolist()))
         counts.add(1, len(encoded))
     return rows, keys

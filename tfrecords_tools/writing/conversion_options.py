@@ -41,6 +41,19 @@ def require(flag_values: flags.FlagValues) -> None:
         raise UsageError("--group needs --split: it says which images must stay in one split")
     if not 0 <= flag_values.max_rejected <= 1:
         raise UsageError(f"--max_rejected must be a share, 0 to 1, not {flag_values.max_rejected}")
+    if not (flag_values.append or flag_values.repair):  # whose flags are those of the folder
+        _require_used(flag_values)
+
+
+def _require_used(flag_values: flags.FlagValues) -> None:
+    """Raises UsageError for a flag that nothing would use."""
+    for name, is_used, needed in (
+        ("quality", flag_values.encoding == "jpeg", "--encoding=jpeg"),
+        ("fit", flag_values.image_size, "--image_size"),
+        ("duplicate_distance", flag_values.drop_duplicates != "none", "--drop_duplicates=across_splits"),
+    ):
+        if flag_values[name].value != flag_values[name].default and not is_used:
+            raise UsageError(f"--{name} needs {needed}; without that nothing uses it")
 
 
 def options(flag_values: flags.FlagValues) -> planning.Options:
