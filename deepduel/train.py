@@ -107,6 +107,8 @@ def _axes(options: flags.FlagValues) -> list[str]:
             raise
         raise DataError(f"{error}; if the shards were moved, name their folder with --data_dir") from error
     axes = known if options.tasks is None else options.tasks
+    if options.tasks == []:
+        raise UsageError(f"--tasks names no task; {options.data_dir} has {', '.join(known)}")
     if not axes:
         raise DataError(
             f"{options.data_dir}: has no label axis to learn; convert with a --layout that names one"

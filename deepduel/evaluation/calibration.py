@@ -22,6 +22,7 @@ import numpy as np
 from scipy import optimize
 
 from deepduel.evaluation import metrics
+from tfrecords_tools import cli
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import documents
 
@@ -165,10 +166,8 @@ def load(workdir: str | os.PathLike, split: str, model_sha256: dict[str, str]) -
       DataError: there is no such evaluation, it is of other models, or nothing was fitted.
     """
     path = pathlib.Path(workdir, "evaluation", split, "metrics.json")
-    remedy = (
-        f"run python -m deepduel.evaluate --workdir={workdir} --data_dir=SHARDS --split={split} "
-        "with the same --model first"
-    )
+    words = [f"--workdir={workdir}", "--data_dir=SHARDS", f"--split={split}"]
+    remedy = f"run {cli.command_line('deepduel.evaluate', words)} with the same --model first"
     try:
         metrics = documents.read_file(path, _Metrics)
     except FileNotFoundError:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from deepduel.decoding.split import Split
 from deepduel.prediction.predictor import Predictor
 from deepduel.reading import pipeline
-from tfrecords_tools import terminal
+from tfrecords_tools import cli, terminal
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import records
 from tfrecords_tools.progress import Progress
@@ -69,9 +69,10 @@ def open_split(
             )
         labels[axis] = _renumbered(split, axis, classes, data_dir)
     if all((numbers < 0).all() for numbers in labels.values()):
+        words = ["--workdir=RUN", f"--images={data_dir}", f"--split={name}"]
         raise UsageError(
             f"split {name!r} of {data_dir} has no labels for {', '.join(labels)}, so there is nothing to "
-            f"evaluate; to predict it, run python -m deepduel.predict --images={data_dir} --split={name}"
+            f"evaluate; to predict it, run {cli.command_line('deepduel.predict', words)}"
         )
     return split, labels
 

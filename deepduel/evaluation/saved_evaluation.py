@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from deepduel.decoding.split import Split
-from tfrecords_tools import regular_files, terminal
+from tfrecords_tools import cli, regular_files, terminal
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import documents
 
@@ -107,9 +107,10 @@ def read(workdir: str | os.PathLike, split: str) -> SavedEvaluation:
         path = folder / "metrics.json"
         metrics = documents.read_file(path, _Metrics)
     except FileNotFoundError:
+        words = [f"--workdir={workdir}", "--data_dir=SHARDS", f"--split={split}"]
         raise DataError(
-            f"{workdir} has no {path.relative_to(workdir)}; "
-            f"run python -m deepduel.evaluate --workdir={workdir} --data_dir=SHARDS --split={split} first"
+            f"{workdir} has no {path.relative_to(workdir)}; run "
+            f"{cli.command_line('deepduel.evaluate', words)} first"
         ) from None
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: unreadable ({error}); evaluate the run again") from error

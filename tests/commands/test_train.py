@@ -178,6 +178,7 @@ def test_a_folder_of_other_things_is_refused(toy_shards, tmp_path, capsys):
         ("--backbone=colour=vgg16", 2, "'colour' is not one of the tasks (authenticity, category)"),
         ("--tasks=colour", 2, "has no label axis 'colour'; it has authenticity, category"),
         ("--tasks=category,category", 2, "names a task twice"),
+        ("--tasks=", 2, "--tasks names no task; "),
         ("--augmentation=wild", 2, "--augmentation must be one of "),
         ("--fine_tune=some", 2, "fine_tune must be none, all or last:N, got 'some'"),
         ("--fine_tune=last:0", 2, "fine_tune must be none, all or last:N"),
