@@ -128,6 +128,12 @@ def tasks(options: flags.FlagValues, axes: list[str]) -> "list[TaskOptions]":
     values = {
         name: per_task(name, [default, *_texts(options, name)], axes) for name, (default, _) in _FLAGS.items()
     }
+    unnamed = [axis for axis in axes if values["backbone"][axis] == "auto"]
+    if 0 < len(unnamed) < len(axes):
+        raise UsageError(
+            f"--backbone: auto chooses for all tasks or for none; name one for {' and '.join(unnamed)} too, "
+            f"as --backbone={unnamed[0]}=NAME"
+        )
     changes = augmentation_flags.texts_per_task(options, axes, per_task)
     return [_task(axis, {name: values[name][axis] for name in _FLAGS}, changes[axis]) for axis in axes]
 

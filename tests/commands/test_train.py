@@ -19,6 +19,7 @@ from deepduel.runs import run_options, task_flags, train_flags
 from deepduel.runs.options import check_sharing
 from deepduel.training import devices
 from tests.conftest import TOY_TRAINING, history_rows, run_command
+from tfrecords_tools import cli
 from tfrecords_tools.errors import UsageError
 
 PROJECT = pathlib.Path(__file__).parents[2]
@@ -280,6 +281,13 @@ def test_every_flagfile_is_accepted(path, monkeypatch):
             architecture = task.architecture
             assert (architecture.backbone, architecture.head) == task_model.ORIGINAL[task.axis]
             assert task.augmentation == augment.PRESETS["original"]
+
+
+def test_a_backbone_is_chosen_for_all_tasks_or_for_none():
+    words = ["train", "--data_dir=x", "--workdir=y", "--backbone=category=vgg16"]
+    options = cli.parsed(train.FLAGS, words)
+    with pytest.raises(UsageError, match="for all tasks or for none; .*as --backbone=authenticity=NAME"):
+        task_flags.tasks(options, ["authenticity", "category"])
 
 
 def test_a_later_value_wins_over_an_earlier_one():
