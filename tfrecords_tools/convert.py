@@ -163,8 +163,7 @@ def _as_before(chosen: planning.Options, output_dir: str) -> planning.Options:
 def _first_conversion(
     listing: Listing, chosen: planning.Options, options: flags.FlagValues
 ) -> np.ndarray | None:
-    """[n] bool: the images of the conversion that made the folder, in which every class gets into every "
-    "split."""
+    """[n] bool: the images of the conversion that made the folder; each split gets all of their classes."""
     if chosen.plan_version < 2 or options.append:
         return None
     if _appended_to(options):
