@@ -26,7 +26,7 @@ EXPLAINED = 6  # mistakes with a Grad-CAM heat map
 PICTURED = 400  # mistakes, and surest predictions, with a picture: about 1.5 MB
 LISTED = 5000  # mistakes that are listed at all
 PER_PAIR = 4  # examples of a pair of classes
-_EXCLUDING = "deepduel convert --input=IMAGES --output=SHARDS --exclude=@doubted_labels.csv"
+_EXCLUDING = "deepduel convert --input_dir=IMAGES --output_dir=SHARDS --exclude=@doubted_labels.csv"
 _DECODED = 64  # images in memory at once
 
 

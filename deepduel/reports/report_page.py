@@ -10,6 +10,7 @@ import markupsafe
 
 from deepduel.evaluation import metrics
 from deepduel.reports import charts, confusion_matrix
+from tfrecords_tools.format import split_names
 
 SHORT = {
     "accuracy": "accuracy",
@@ -63,7 +64,7 @@ def render(
         "plots": plots, "undefined": undefined, "damage_plots": damage_plots, "short": SHORT,
         "class_rows": class_rows, "printed_rows": PRINTED_ROWS, "page_size": PAGE_SIZE,
         "confusion": confusion_matrix.drawings, "csv_of": confusion_matrix.csv_of,
-        "confused_pairs": confused_pairs,
+        "confused_pairs": confused_pairs, "was_trained_on": was_trained_on,
     }  # fmt: skip
     return page(
         "report.html", script=_text("page.js"), **document, **tools,
@@ -118,6 +119,11 @@ def count(value: int) -> str:
 def figure(value: float | None, name: str) -> str:
     """A metric's value as text: shares in percent, other metrics as numbers."""
     return percent(value) if name in SHARES else number(value)
+
+
+def was_trained_on(split: str) -> bool:
+    """Whether a split is training data by its name. Of one such as train[80%:] that is not known."""
+    return split_names.role(split) == split_names.TRAIN and "[" not in split
 
 
 def undefined(task: dict) -> list[tuple[str, list[str]]]:

@@ -261,6 +261,18 @@ def test_every_flag_that_a_page_names_exists(page):
     assert flag_names(page) - known == set()
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_have_flags_that_exist_also_where_they_are_not_run(page):
+    modules = {f"deepduel {name}": command.module for name, command in subcommands.SUBCOMMANDS.items()}
+    modules |= {f"python -m {module}": module for module in modules.values()}
+    for block in (block for block in blocks(page) if block.language == "shell"):
+        for words in block.commands:
+            named = {word[2:].partition("=")[0] for word in words if word.startswith("--")} - FOREIGN_FLAGS
+            for start, module in modules.items():
+                if f"{' '.join(words)} ".startswith(f"{start} "):
+                    assert named <= set(importlib.import_module(module).FLAGS), f"{block.place}: {words}"
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_flag_of_a_command_is_named_on_its_pages(command):
     text = "".join((ROOT / "docs" / f"{page}.md").read_text("utf-8") for page in FLAG_PAGES[command])

@@ -16,6 +16,7 @@ from deepduel.prediction.predictor import Predictor
 from deepduel.reading import pipeline
 from deepduel.reports import confusion_matrix, gallery, heat_maps, thumbnail
 from tests.helpers.fake_runs import write_run
+from tfrecords_tools import cli, convert
 
 
 def _bright_spot_model(nested: bool = True) -> keras.Model:
@@ -137,3 +138,9 @@ def test_each_image_has_heat_maps_of_its_own_whatever_its_name(tmp_path):
     assert [stem.name for stem in stems[:3]] == ["a_b.jpg", "a_b.jpg-2", "a_b.jpg-3"]
     assert len(set(stems)) == len(images) and {stem.parent for stem in stems} == {tmp_path}
     assert all(len(stem.name.encode()) < 120 for stem in stems) and stems[3].name.endswith("ü.jpg")
+
+
+def test_the_command_that_leaves_doubted_images_out_has_flags_that_exist():
+    deepduel, name, *words = gallery._EXCLUDING.split()
+    assert (deepduel, name) == ("deepduel", "convert")
+    assert cli.parsed(convert.FLAGS, [name, *words]).exclude == "@doubted_labels.csv"

@@ -238,3 +238,15 @@ def test_the_axis_of_shares_reaches_below_the_smallest():
         axis = charts.span_axis("y", [low, 1.0])
         assert axis.ticks[0][0] <= low
         assert axis.ticks[-1][0] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("split", "warns"),
+    [("train", True), ("Training", True), ("train[:80%]", False), ("train[80%:]", False), ("test", False)],
+)
+def test_a_page_on_training_images_says_so(split, warns):
+    about = document()["about"]
+    page = report_page.render(document() | {"split": split})
+    assert ("The run was trained on these images" in page) == warns
+    other = report_page.render(document() | {"split": split, "about": about | {"same_data_set": False}})
+    assert "The run was trained on these images" not in other
