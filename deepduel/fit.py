@@ -97,7 +97,10 @@ def _default_output(images: str) -> str:
     path = pathlib.PurePath(images.removeprefix("file://"))
     if path.name in ("", ".."):  # the current directory, or one above it
         path = pathlib.PurePath(os.path.abspath(path))  # noqa: PTH100, resolve() would follow links
-    return f"{path}.deepduel"
+    output = pathlib.Path(f"{path}.deepduel")
+    if output.parent.is_dir() and not output.exists() and not os.access(output.parent, os.W_OK):
+        raise UsageError(f"{output.parent} may not be written to; set --output to a folder for the results")
+    return str(output)
 
 
 def _convert(images: str, shards: pathlib.Path) -> None:

@@ -12,7 +12,7 @@ from deepduel import fit
 from deepduel.networks.run_card import RunCard
 from tests.conftest import history_rows, run_command
 from tests.helpers import folders
-from tfrecords_tools.errors import DataError
+from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import manifest
 
 NETWORK = ("--backbone=small_cnn", "--head=avg", "--image_size=8", "--augmentation=none", "--batch_size=16")
@@ -135,6 +135,9 @@ def test_the_default_output_lies_beside_the_images_whatever_they_are(tmp_path, m
         ("tfds:mnist", "mnist.deepduel"),
     ):
         assert fit._default_output(images) == output
+    monkeypatch.setattr(os, "access", lambda *arguments: False)  # as beside the data sets of Kaggle
+    with pytest.raises(UsageError, match=f"{tmp_path} may not be written to; set --output"):
+        fit._default_output(str(tmp_path / "images"))
 
 
 def test_a_new_class_needs_another_output(tmp_path):
