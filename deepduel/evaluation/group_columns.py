@@ -76,11 +76,12 @@ def _rows(path: str | os.PathLike) -> Iterator[tuple[int, list[str]]]:
     except OSError as error:
         raise DataError(f"--metadata={path}: cannot be read ({error.strerror})") from error
     with file:
-        number = 1
+        number = 0  # of the latest line
         try:
             first = file.readline()
             reader = csv.reader(itertools.chain([first], file), delimiter=label_file.delimiter(first) or ",")
-            yield 1, next(reader, [])
+            header, number = next(reader, []), 1
+            yield 1, header
             for row in reader:
                 number = reader.line_num
                 if row:
