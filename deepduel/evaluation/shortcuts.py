@@ -33,7 +33,6 @@ _FOLDS = 5
 _MOST_COMMON = 8
 _HEAD_BYTES = 1 << 16  # the tables are in the first bytes of a JPEG
 _MOST_IMAGES = 20_000  # more make the baseline slower, but hardly more accurate
-_MOST_CELLS = 400_000  # images times classes, which its time grows with
 
 
 def features(split: Split, numbers: np.ndarray, colours: np.ndarray) -> dict[str, np.ndarray]:
@@ -115,12 +114,6 @@ def document(
     classes = np.flatnonzero(counts)
     if len(classes) < 2 or counts[classes].min() < 2 * _FOLDS:
         return {"note": f"no baseline: it needs {2 * _FOLDS} images of each class and two classes"}
-    most = _MOST_CELLS // len(classes) ** 2  # images of a class
-    if most < 2 * _FOLDS:
-        return {"note": f"no baseline: it takes too long with {len(classes):,} classes"}
-    if counts.max() > most:
-        chosen = np.sort(np.concatenate([np.flatnonzero(labels == number)[:most] for number in classes]))
-        numbers, labels = numbers[chosen], labels[chosen]
     groups = features(split, numbers, colours[numbers])
     chance = 1 / len(classes)
     baselines = {name: _cross_validated(values, labels) for name, values in groups.items()}

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
@@ -19,7 +20,6 @@ from deepduel.runs import run_options, task_flags, train_flags
 from deepduel.runs.options import check_sharing
 from deepduel.training import devices
 from tests.conftest import TOY_TRAINING, history_rows, run_command
-from tfrecords_tools import cli
 from tfrecords_tools.errors import UsageError
 
 PROJECT = pathlib.Path(__file__).parents[2]
@@ -284,8 +284,9 @@ def test_every_flagfile_is_accepted(path, monkeypatch):
 
 
 def test_a_backbone_is_chosen_for_all_tasks_or_for_none():
-    words = ["train", "--data_dir=x", "--workdir=y", "--backbone=category=vgg16"]
-    options = cli.parsed(train.FLAGS, words)
+    options = flags.FlagValues()
+    train_flags.define(options)
+    options(["train", "--data_dir=x", "--workdir=y", "--backbone=category=vgg16"])
     with pytest.raises(UsageError, match="for all tasks or for none; .*as --backbone=authenticity=NAME"):
         task_flags.tasks(options, ["authenticity", "category"])
 

@@ -52,16 +52,11 @@ def test_a_giveaway_is_found_in_its_group(tmp_path, group, fake):
     assert document["alarm"] is True
 
 
-def test_where_nothing_gives_it_away_no_alarm_is_raised(tmp_path, monkeypatch):
-    split = _shards(tmp_path, {}, {})
-    document = _document(split, 0.9)
+def test_where_nothing_gives_it_away_no_alarm_is_raised(tmp_path):
+    document = _document(_shards(tmp_path, {}, {}), 0.9)
     assert all(value < 0.68 for value in document["balanced_accuracy"].values())
     assert document["alarm"] is False
-    assert document["chance"] == 0.5 and document["images"] == 120
-    monkeypatch.setattr(shortcuts, "_MOST_CELLS", 4 * 30)  # as with many classes
-    assert _document(split, 0.9)["images"] == 60
-    monkeypatch.setattr(shortcuts, "_MOST_CELLS", 4 * 9)
-    assert _document(split, 0.9)["note"] == "no baseline: it takes too long with 2 classes"
+    assert document["chance"] == 0.5
 
 
 def test_a_model_well_above_the_baseline_is_not_flagged(tmp_path):
