@@ -13,7 +13,7 @@ from tests.conftest import run_command
 from tests.helpers import folders
 from tfrecords_tools import convert, planning
 from tfrecords_tools.errors import DataError, UsageError
-from tfrecords_tools.format import manifest
+from tfrecords_tools.format import manifest, storage
 from tfrecords_tools.writing.slices import Slice
 
 
@@ -65,6 +65,24 @@ def test_a_slice_that_is_killed_and_two_equal_slices_at_once_cost_nothing(words,
     running = [subprocess.Popen([*command, f"--slice={part}"], stdout=subprocess.DEVNULL) for part in parts]
     assert [process.wait(120) for process in running] == [0, 0, 0]
     assert run_command(convert, *words) == 0
+    assert_complete(tmp_path, toy_shards)
+
+
+def test_a_slice_that_the_plain_command_overtakes_finds_all_complete(
+    words, tmp_path, toy_shards, capsys, monkeypatch
+):
+    """The plain command removes the folder in which the slice has an unfinished shard."""
+    publish = storage.Local.publish
+
+    def overtaken(folder, file, name):
+        monkeypatch.setattr(storage.Local, "publish", publish)
+        command = [sys.executable, "-m", "tfrecords_tools.convert", *words]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        publish(folder, file, name)
+
+    monkeypatch.setattr(storage.Local, "publish", overtaken)
+    assert run_command(convert, *words, "--slice=0/2") == 0
+    assert "is complete already" in capsys.readouterr().out
     assert_complete(tmp_path, toy_shards)
 
 
