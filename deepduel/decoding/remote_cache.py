@@ -68,13 +68,24 @@ def open_file(cache: str, identity: str) -> tuple[int | None, int, pathlib.Path 
 
 
 def open_sums(path: pathlib.Path | None, blocks: int) -> np.ndarray:
-    """uint64 [blocks], one entry per block, 0 at first; in a file where the blocks are kept."""
+    """uint64 [blocks], one entry per block, 0 at first; in a file where the blocks are kept.
+
+    Raises:
+      DataError: the file cannot be made.
+    """
     if path is None or not blocks:
         return np.zeros(blocks, np.uint64)
-    file = os.open(path.with_suffix(".sums"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    path = path.with_suffix(".sums")
     try:
-        if os.fstat(file).st_size < blocks * 8:
-            os.ftruncate(file, blocks * 8)
-        return np.frombuffer(mmap.mmap(file, blocks * 8), np.uint64)
-    finally:
-        os.close(file)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            # On a full disk, writing to a part of the mapped file that has no room yet would end the process.
+            os.posix_fallocate(file, 0, blocks * 8)
+            return np.frombuffer(mmap.mmap(file, blocks * 8), np.uint64)
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror}); set remote_cache to a FOLDER:SIZE with room, "
+            "or to none"
+        ) from error

@@ -154,12 +154,15 @@ class RemoteShards:
                 self._wait(block, self._pool.submit(self._bring, block))
 
     def _request_ahead(self) -> None:
-        asked = 0
-        while self._next < self._blocks and asked < _AHEAD and len(self._pending) < REQUESTS:
-            if not self._ready[self._next]:
-                self._start(self._next)
-                asked += 1
-            self._next += 1
+        ahead: list[int] = []
+        with self._lock:  # of several threads each takes other blocks
+            room = min(_AHEAD, REQUESTS - len(self._pending))
+            while self._next < self._blocks and len(ahead) < room:
+                if not self._ready[self._next]:
+                    ahead.append(self._next)
+                self._next += 1
+        for block in ahead:
+            self._start(block)
 
     def _start(self, block: int) -> "concurrent.futures.Future[None]":
         with self._lock:

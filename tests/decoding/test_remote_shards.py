@@ -1,5 +1,9 @@
 """Shards in an object store: as few requests as blocks, the local copy, and requests that fail."""
 
+import concurrent.futures
+import errno
+import os
+import sys
 import time
 
 import numpy as np
@@ -75,6 +79,31 @@ def test_requests_are_made_many_at_a_time(opened, url, spans):
         assert opened(url, cache).read(*places) == encoded
         assert ObjectStore.most_at_once > 8
         assert time.monotonic() - start < len(encoded) * 0.02 / 4
+
+
+def test_threads_that_read_at_once_share_the_requests(opened, url, spans, blocks):
+    places, encoded = spans
+    shards = opened(url, "ram")
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            read = list(pool.map(lambda _: shards.read(*places), range(8)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert read == [encoded] * 8
+    assert shards.requests == blocks
+
+
+def test_a_disk_that_is_full_at_the_start_is_said(opened, url, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(
+        DataError, match=r"\.sums: cannot be written \(No space left on device\); set remote_cache"
+    ):
+        opened(url, str(tmp_path))
 
 
 def test_a_folder_keeps_the_blocks_for_later_readers(opened, url, spans, blocks, tmp_path):
