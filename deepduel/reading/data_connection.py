@@ -110,13 +110,21 @@ def greet(address: Address) -> tuple[socket.socket, Greeting]:
         raise Lost(f"it does not answer ({error.strerror or error})") from error
     try:
         protocol.keep_alive(connection)
-        return connection, Greeting(**protocol.receive_json(connection))
+        return connection, _greeting(connection)
     except Lost as lost:
         connection.close()
         raise Lost(f"it does not greet as a data worker does ({lost})") from lost
     except BaseException:  # whatever it is, also Ctrl-C: the connection does not stay open
         connection.close()
         raise
+
+
+def _greeting(connection: socket.socket) -> Greeting:
+    fields = protocol.receive_json(connection)
+    try:
+        return Greeting(**fields)
+    except TypeError as error:
+        raise Lost("what answers there is no data worker of this version") from error
 
 
 def connect(address: Address, source: Source) -> Connected:

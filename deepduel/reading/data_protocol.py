@@ -140,7 +140,13 @@ def receive_json(connection: socket.socket) -> dict[str, Any]:
     kind, count = receive_header(connection)
     if kind != JSON or count > _MOST_BYTES:
         raise Lost(f"unexpected message {kind!r}")
-    return json.loads(_payload(connection, count))
+    try:
+        document = json.loads(_payload(connection, count))
+    except ValueError as error:
+        raise Lost(f"a message that is not JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise Lost("a message without fields")
+    return document
 
 
 def receive_error(connection: socket.socket, count: int) -> DataError:

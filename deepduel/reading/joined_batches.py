@@ -66,12 +66,17 @@ class JoinedBatches:
     def _batch(self, number: int) -> list[np.ndarray]:
         if self._stream is None or number != self._next or not self._all and self._fleet.returned():
             self._open(number)
+        lost_here: set[protocol.Address] = set()
         while True:
             assert self._stream is not None
             try:
                 arrays = self._stream.get()
             except LostPart as lost:
-                self._fleet.leave_out(lost.connected, str(lost), for_good=lost.for_good)
+                address = lost.connected.address
+                # One that greets and then ends, again and again, would keep the batch from ever coming.
+                for_good = lost.for_good or address in lost_here
+                self._fleet.leave_out(lost.connected, str(lost), for_good=for_good)
+                lost_here.add(address)
                 self._open(number)
                 continue
             except tf.errors.OpError as error:

@@ -198,6 +198,22 @@ class TestLoss:
         _, lost = capfd.readouterr().err.splitlines()
         assert "was lost ([Errno 5] Input/output error); from epoch 3" in lost
 
+    def test_one_that_greets_and_then_ends_every_time_is_not_asked_for_ever(
+        self, toy_shards, capfd, monkeypatch
+    ):
+        def broken(connection, make):
+            raise RuntimeError("broken")
+
+        monkeypatch.setattr(data_server._Connection, "_send", broken)
+        split = Split(toy_shards, "train")
+        with data_workers.threads(1) as (worker,):
+            assert same(self.expected(split, count=4), self.read(split, [worker.address], {}, count=4))
+        lines = [line for line in capfd.readouterr().err.splitlines() if "broken" not in line]
+        assert len(lines) == 3, lines
+        assert lines[-1].endswith(
+            "it closed the connection); from epoch 2, step 2 on, images are decoded on this machine alone"
+        )
+
 
 def flat(batch):
     """The parts of a batch by name, labels among them."""
@@ -244,6 +260,9 @@ class TestErrors:
         [
             (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers there is no data worker of this version"),
             (b"", "no sign of life for 0 s"),
+            (b"ddw1J\2\0\0\0{}", "what answers there is no data worker of this version"),
+            (b"ddw1J\2\0\0\0[]", "a message without fields"),
+            (b"ddw1J\2\0\0\0{{", "a message that is not JSON"),
         ],
     )
     def test_another_server_is_none(self, toy_shards, capfd, monkeypatch, answer, said):
@@ -261,7 +280,7 @@ class TestErrors:
             address = f"127.0.0.1:{server.getsockname()[1]}"
             split = Split(toy_shards, "train")
             assert same(*both(split, addresses=[address], count=3))
-        assert f"data worker {address}: it does not greet as a data worker does ({said}); from" in (
+        assert f"data worker {address}: it does not greet as a data worker does ({said}" in (
             capfd.readouterr().err
         )
 
