@@ -84,9 +84,13 @@ def fastest_precision() -> str:
 def available_memory() -> tuple[int, str]:
     """(bytes, "GPU memory" or "free RAM"): what TensorFlow may use of the first GPU, else the free RAM."""
     if gpu_names():
+        import tensorflow as tf
         from tensorflow.python.client import device_lib  # TensorFlow has no public name for the limit
 
-        local = device_lib.list_local_devices()
+        # Of several processes of a machine each has one GPU, and must not open those of the others.
+        visible = (gpu.name.rpartition(":")[2] for gpu in tf.config.get_visible_devices("GPU"))
+        own = tf.compat.v1.GPUOptions(visible_device_list=",".join(visible))
+        local = device_lib.list_local_devices(tf.compat.v1.ConfigProto(gpu_options=own))
         return next(device.memory_limit for device in local if device.device_type == "GPU"), "GPU memory"
     return host_memory.available_bytes(), "free RAM"
 
@@ -134,4 +138,4 @@ def _gpu_details() -> list[dict]:
     cli.quiet_tensorflow(devices=False)
     import tensorflow as tf
 
-    return [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
+    return [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.get_visible_devices("GPU")]

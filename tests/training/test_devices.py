@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -163,3 +164,22 @@ def test_memory_without_a_gpu_is_that_of_the_process():
     bytes_available, kind = devices.available_memory()
     assert kind == "free RAM" and bytes_available > 0
     assert 0 < devices.memory_in_use() <= devices.peak_memory() * 1.1
+
+
+def test_the_memory_of_this_process_gpu_is_asked_for_and_no_other_gpu_is_opened(monkeypatch):
+    """Several processes of a machine have a GPU each."""
+    import tensorflow as tf
+    from tensorflow.python.client import device_lib
+
+    opened = []
+
+    def local_devices(config):
+        opened.append(config.gpu_options.visible_device_list)
+        return [types.SimpleNamespace(device_type=kind, memory_limit=5) for kind in ("CPU", "GPU")]
+
+    second = types.SimpleNamespace(name="/physical_device:GPU:1")
+    monkeypatch.setattr(devices, "gpu_names", lambda: ["Tesla T4"] * 2)
+    monkeypatch.setattr(device_lib, "list_local_devices", local_devices)
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [second])
+    assert devices.available_memory() == (5, "GPU memory")
+    assert opened == ["1"]
