@@ -32,6 +32,8 @@ _HOST, _TIMEOUT_SECONDS = ("storage.googleapis.com", 443), 2.0  # from which Ker
 _SMALLEST_FOR_IMAGENET = 96  # pixels; smaller images show less than what ImageNet's networks look for
 _UPDATES = 2000  # from random weights
 _FEATURE_EPOCHS = 30  # of the head alone, on stored features
+_IMAGE_EPOCHS = 10  # where each epoch runs the network on all images
+_WITHOUT_FEATURES = ("cluster", "data_workers", "fine_tune", "mixup_alpha", "cutmix_alpha")  # if given
 _MOST_VIEWS = 10_000  # images of which several augmented views are stored
 
 
@@ -60,7 +62,8 @@ def choose(options: flags.FlagValues, axes: list[str]) -> list[str]:
     if not len(split):
         return []  # an error that says so comes later
     lines = ["chosen for these images and this machine; --backbone=NAME chooses nothing:"]
-    for choice in _for_images(len(split), int(np.median(split.sizes.min(axis=1))), axes):
+    side = int(np.median(split.sizes.min(axis=1)))
+    for choice in _for_images(len(split), side, axes, features=_may_store_features(options)):
         words = [f"--{name}={value}" for name in _set(options, choice.flags) for value in choice.flags[name]]
         if words:
             lines.append(f"  {' '.join(words)}: {choice.reason}")
@@ -107,20 +110,28 @@ def _stored(path: pathlib.Path, names: Sequence[str] = CHOSEN) -> dict[str, list
     return stored
 
 
-def _for_images(images: int, side: int, axes: list[str]) -> list[Choice]:
+def _may_store_features(options: flags.FlagValues) -> bool:
+    """Whether nothing on the command line speaks against --cache=features."""
+    if not options["cache"].using_default_value:
+        return options.cache.partition(":")[0] == "features"
+    return options.reader == "random" and all(options[name].using_default_value for name in _WITHOUT_FEATURES)
+
+
+def _for_images(images: int, side: int, axes: list[str], *, features: bool) -> list[Choice]:
     """The choices.
 
     Args:
       images: how many are trained on.
       side: median of their shorter sides in pixels.
       axes: the label axes to learn.
+      features: whether those of a frozen network may be stored.
     """
     batch = 32 if images < 20_000 else 64
     steps = -(-images // batch)
     presets = {axis: "forensic" if axis == "authenticity" else "light" for axis in axes}
     why_not = _no_imagenet(side)
     return [
-        *(_small_network(side, steps, why_not) if why_not else _pretrained(images)),
+        *(_small_network(side, steps, why_not) if why_not else _pretrained(images, features)),
         Choice(
             {"augmentation": [f"{axis}={preset}" for axis, preset in presets.items()]},
             "forensic keeps the traces of generators, light suits all else",
@@ -151,20 +162,23 @@ def _small_network(side: int, steps: int, why: str) -> list[Choice]:
     ]
 
 
-def _pretrained(images: int) -> list[Choice]:
-    """A frozen network with ImageNet weights, whose features are computed once."""
+def _pretrained(images: int, features: bool) -> list[Choice]:
+    """A network with ImageNet weights, whose features are computed once if they may be stored."""
     views = 3 if images <= _MOST_VIEWS else 1
+    length = Choice({"epochs": [str(_IMAGE_EPOCHS)]}, "each augments the images anew")
+    if features:
+        length = Choice(
+            {"epochs": [str(_FEATURE_EPOCHS)], "cache": ["features"], "views": [str(views)]},
+            "the network runs once per augmented view, the head in every epoch",
+        )
     return [
-        Choice({"backbone": [PRETRAINED], "head": ["avg,dropout:0.3"]}, "frozen, with ImageNet weights"),
+        Choice({"backbone": [PRETRAINED], "head": ["avg,dropout:0.3"]}, "with ImageNet weights"),
         Choice({"image_size": ["224"]}, "the size of its ImageNet images"),
         Choice(
             {"optimizer": ["adamw"], "learning_rate": ["0.001"], "schedule": ["cosine"]},
             "trains the new head alone",
         ),
-        Choice(
-            {"epochs": [str(_FEATURE_EPOCHS)], "cache": ["features"], "views": [str(views)]},
-            "the network runs once per augmented view, the head in every epoch",
-        ),
+        length,
     ]
 
 

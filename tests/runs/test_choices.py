@@ -51,7 +51,29 @@ def test_weights_on_this_machine_are_used(shards, tmp_path):
     options, lines = _chosen(shards, tmp_path / "run")
     assert (options.backbone, options.image_size) == ([choices.PRETRAINED], ["224"])
     assert (options.cache, options.views) == ("features", 3)
-    assert "frozen, with ImageNet weights" in lines[1]
+    assert "with ImageNet weights" in lines[1]
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "--cluster=a:1,b:1",
+        "--data_workers=cpu1:5050",
+        "--reader=sequential",
+        "--cache=ram",
+        "--fine_tune=all",
+        "--mixup_alpha=0.2",
+    ],
+)
+def test_features_are_stored_only_where_nothing_that_is_given_speaks_against_it(shards, tmp_path, word):
+    (tmp_path / "keras" / "models").mkdir(parents=True)
+    (tmp_path / "keras" / "models" / choices.WEIGHTS_FILE).touch()
+    words = [word, "--worker=0/2"] if "cluster" in word else [word]
+    options, _ = _chosen(shards, tmp_path / "run", *words)
+    assert (options.backbone, options.views) == ([choices.PRETRAINED], None)
+    assert run_options.from_flags(options).features is None
+    options, _ = _chosen(shards, tmp_path / "run", "--cache=features:elsewhere")
+    assert (run_options.from_flags(options).features, options.views) == ("elsewhere", 3)
 
 
 def test_small_images_are_not_enlarged_for_imagenets_networks(toy_shards, tmp_path):
@@ -83,5 +105,7 @@ def test_a_run_that_was_begun_keeps_its_choice(shards, tmp_path):
 
 
 def test_authenticity_is_learnt_without_interpolation():
-    names = [choice.flags for choice in choices._for_images(1000, 32, ["authenticity", "category"])]
+    names = [
+        choice.flags for choice in choices._for_images(1000, 32, ["authenticity", "category"], features=True)
+    ]
     assert {"augmentation": ["authenticity=forensic", "category=light"]} in names
