@@ -83,7 +83,7 @@ def from_flags(cluster: str, worker: str, environment: Mapping[str, str]) -> Clu
             raise UsageError(f"--cluster={cluster} numbers the workers itself; leave --worker out")
         found = _from_slurm(environment) if cluster == "slurm" else _from_tf_config(environment)
     else:
-        found = _listed(tuple(cluster.split(",")), worker)
+        found = _listed(tuple(address.strip() for address in cluster.split(",")), worker)
     return found if len(found.addresses) > 1 else None
 
 
@@ -134,7 +134,8 @@ def _from_slurm(environment: Mapping[str, str]) -> Cluster:
     hosts = _expanded(variable("SLURM_STEP_NODELIST", "SLURM_NODELIST"))
     counts = _counts(variable("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE"))
     index = int(variable("SLURM_PROCID"))
-    first = _FIRST_PORT + int(variable("SLURM_JOB_ID")) % _PORTS
+    # The tasks of an array have numbers in a row, and may share a node.
+    first = _FIRST_PORT + int(variable("SLURM_JOB_ID")) * max(counts) % _PORTS
     places = [(node, task) for node, count in enumerate(counts) for task in range(count)]
     if len(counts) != len(hosts) or len(places) != int(variable("SLURM_NTASKS")):
         raise UsageError(

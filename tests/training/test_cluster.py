@@ -31,6 +31,7 @@ def test_addresses_and_a_number_make_a_worker_of_its_host():
     assert (cluster.worker.index, cluster.worker.count, cluster.local_index) == (1, 3, 1)
     assert cluster.host_and_port(2) == ("gpu2", 5060)
     assert cluster.name(2) == "worker 2 of 3 (gpu2:5060)"
+    assert from_flags("gpu1:5060, gpu2:5060", "0/2", {}).addresses == ("gpu1:5060", "gpu2:5060")
     assert Cluster(("[::1]:5060", "[::1]:5061"), 0).host_and_port(1) == ("::1", 5061)
 
 
@@ -42,12 +43,19 @@ def test_without_a_cluster_or_with_a_single_address_a_process_trains_alone():
 def test_slurm_lists_the_tasks_of_a_step_in_blocks():
     cluster = from_flags("slurm", "", SLURM)
     assert cluster.addresses == (
-        "gpu01:20001", "gpu01:20002", "gpu02:20001", "gpu02:20002", "gpu7:20001", "login:20001",
+        "gpu01:20002", "gpu01:20003", "gpu02:20002", "gpu02:20003", "gpu7:20002", "login:20002",
     )  # fmt: skip
     assert (cluster.index, cluster.local_index) == (3, 1)
     racks = SLURM | {"SLURM_STEP_NODELIST": "r[1-2]n[08-09]"}
     hosts = [address.partition(":")[0] for address in from_flags("slurm", "", racks).addresses]
     assert list(dict.fromkeys(hosts)) == ["r1n08", "r1n09", "r2n08", "r2n09"]
+
+
+def test_slurm_jobs_in_a_row_have_ports_of_their_own():
+    one, next_one = (
+        from_flags("slurm", "", SLURM | {"SLURM_JOB_ID": number}).addresses for number in ("8001", "8002")
+    )
+    assert not set(one) & set(next_one)
 
 
 def test_tf_config_counts_a_chief_before_the_workers():
