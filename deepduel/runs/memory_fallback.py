@@ -38,20 +38,20 @@ def fit(session: Session, restore: Callable[[], State]) -> State:
                 return fit_loop.fit(session)
         except tf.errors.ResourceExhaustedError as error:
             if options.micro_batch is not None or size == 1 or team.count > 1:
-                raise out_of_memory(size) from error
+                raise out_of_memory(size, suggests_auto=options.micro_batch is not None) from error
         session = _with_micro_batch(session, size // 2, restore)  # here the failed step's memory is free
 
 
-def out_of_memory(micro_batch: int) -> DataError:
+def out_of_memory(micro_batch: int, *, suggests_auto: bool) -> DataError:
     """The error that names the micro-batch and what to try."""
     if micro_batch == 1:
         return DataError(
             "out of memory with micro-batch 1; lower --batch_size or --image_size, or choose a smaller "
             "--backbone or --head"
         )
+    auto = ", or --micro_batch=auto, which finds a size that fits" if suggests_auto else ""
     return DataError(
-        f"out of memory with micro-batch {micro_batch}; try --micro_batch={micro_batch // 2}, or "
-        "--micro_batch=auto, which finds a size that fits"
+        f"out of memory with micro-batch {micro_batch}; try --micro_batch={micro_batch // 2}{auto}"
     )
 
 

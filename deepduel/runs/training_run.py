@@ -238,7 +238,8 @@ def _dry_run(
     try:
         dry_run.report(trainer, train_split, validation_split, reading, options=options)
     except tf.errors.ResourceExhaustedError as error:
-        raise memory_fallback.out_of_memory(trainer.micro_batch) from error
+        suggests_auto = options.micro_batch is not None
+        raise memory_fallback.out_of_memory(trainer.micro_batch, suggests_auto=suggests_auto) from error
 
 
 def _card(

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from deepduel import train
-from deepduel.runs import micro_batch_search
+from deepduel.runs import memory_fallback, micro_batch_search
 from deepduel.training.compiled_step import CompiledStep
 from tests.conftest import run_command
 from tests.helpers import tiny_network
@@ -36,6 +36,13 @@ def exhausting(patch, *, above: int) -> None:
         return logs
 
     patch.setattr(CompiledStep, "__call__", failing)
+
+
+def test_what_is_advised_for_want_of_memory_was_not_tried_yet():
+    assert memory_fallback.out_of_memory(8, suggests_auto=False).args == (
+        "out of memory with micro-batch 8; try --micro_batch=4",
+    )
+    assert "or --micro_batch=auto" in str(memory_fallback.out_of_memory(8, suggests_auto=True))
 
 
 def weights(workdir):
