@@ -44,9 +44,11 @@ def check_start(team: Team, flags: str, data_sha256: str) -> None:
         for name in [*everyone[0], *facts]:
             first, other = (worker.get(name, "nothing") for worker in (everyone[0], facts))
             if first != other:
+                chosen = "; what is left out may be chosen by the machine, so give this flag too"
                 raise DataError(
                     f"worker {index} differs from worker 0 in {name}: {other} there, {first} in worker 0; "
                     "start the same command with the same data and packages everywhere"
+                    f"{chosen if name.startswith('--') else ''}"
                 )
 
 
