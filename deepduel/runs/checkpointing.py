@@ -99,6 +99,7 @@ class Checkpoint(keras.callbacks.Callback):
         if stopped:
             self.wait()
             self._team.gather(None)  # until worker 0 has waited
+            self._team.expect_end()
             position = f"epoch {self._state.epoch + 1}, step {self._state.step}"
             raise Stopped(f"{stopped}: stopped and saved at {position}", stopped.code)
 

@@ -17,6 +17,10 @@ import msgspec
 
 FIRST_BYTES = 1 << 10  # of the first message
 MOST_BYTES = (1 << 32) - 1
+# Without an acknowledgement of what was sent, after which the other machine counts as lost. Its system
+# acknowledges also what a busy or a stopped process has yet to read, so this tells of the machine alone.
+UNREACHABLE_SECONDS = 7.0
+_PIECE = 1 << 20  # bytes that are sent or received at a time
 
 
 class Channel:
@@ -29,15 +33,23 @@ class Channel:
         """
         connection.settimeout(silence)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+            milliseconds = int(1000 * UNREACHABLE_SECONDS)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
         self._connection = connection
         self._sending = threading.Lock()
 
     def send(self, *message: Any) -> None:
-        """Raises OSError when the connection is gone."""
-        content = msgspec.msgpack.encode(message)
+        """Raises OSError when the connection is gone; no further message can be sent or received then."""
+        content = memoryview(msgspec.msgpack.encode(message))
         with self._sending:
-            self._connection.sendall(len(content).to_bytes(4, "little"))
-            self._connection.sendall(content)
+            try:
+                self._connection.sendall(len(content).to_bytes(4, "little"))
+                for start in range(0, len(content), _PIECE):  # each piece may take as long as `silence`
+                    self._connection.sendall(content[start : start + _PIECE])
+            except OSError:
+                self._end()  # what follows half a message could not be told from the rest of it
+                raise
 
     def receive(self, limit: int = MOST_BYTES) -> list[Any]:
         """The next message.
@@ -51,7 +63,10 @@ class Channel:
         size = int.from_bytes(self._exactly(4), "little")
         if size > limit:
             raise ValueError(f"a message of {size} bytes")
-        message = msgspec.msgpack.decode(self._exactly(size))
+        try:
+            message = msgspec.msgpack.decode(self._exactly(size))
+        except RecursionError:
+            raise ValueError("a message of too many levels") from None
         if not isinstance(message, list) or not message:
             raise ValueError("no message")
         return message
@@ -67,15 +82,26 @@ class Channel:
 
     def close(self) -> None:
         """Closes the connection; a thread that receives ends with EOFError."""
+        self._end()
+        self._connection.close()
+
+    def _end(self) -> None:
         with contextlib.suppress(OSError):  # it is closed already
             self._connection.shutdown(socket.SHUT_RDWR)
-        self._connection.close()
 
     def _exactly(self, count: int) -> bytes:
         content = bytearray()
         while len(content) < count:
-            received = self._connection.recv(min(count - len(content), 1 << 20))
+            received = self._received(min(count - len(content), _PIECE))
             if not received:
                 raise EOFError
             content += received
         return bytes(content)
+
+    def _received(self, count: int) -> bytes:
+        try:
+            return self._connection.recv(count)
+        except TimeoutError as error:
+            if error.errno is None:  # of `silence`
+                raise
+            raise ConnectionAbortedError(error.errno, error.strerror) from error

@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from deepduel.training.channel import UNREACHABLE_SECONDS
 from deepduel.training.cluster import Cluster
 from deepduel.training.meeting import PATIENCE_SECONDS, meet
 from deepduel.training.peers import SILENCE_SECONDS, Peers
@@ -19,9 +20,8 @@ from deepduel.training.team import Team, in_pieces
 from tfrecords_tools import cli
 from tfrecords_tools.errors import UsageError
 
-_NOTICED_SECONDS = (
-    SILENCE_SECONDS + 10
-)  # within which a lost worker is named, of which an operation has failed
+# Within which a lost worker is named, of which an operation has failed: one that is stopped makes it wait.
+_NOTICED_SECONDS = UNREACHABLE_SECONDS + 8
 _OWN_ERRORS = tf.errors.ResourceExhaustedError, tf.errors.InvalidArgumentError
 
 
@@ -44,13 +44,15 @@ def joined(cluster: Cluster | None, *, command: str, patience: float = PATIENCE_
         return
 
     def fail(sentence: str) -> None:
-        sys.stdout.flush()
-        print(
-            f"{command}: {sentence}; the same command on every machine resumes the run at its last state",
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(cli.PEER_LOST)
+        try:
+            print(
+                f"{command}: {sentence}; the same command on every machine resumes the run at its last state",
+                file=sys.stderr,
+                flush=True,
+            )
+            sys.stdout.flush()
+        finally:  # also where nobody reads what it prints
+            os._exit(cli.PEER_LOST)
 
     print(f"{cluster.name(cluster.index)}: waiting for the others", flush=True)
     peers = Peers(cluster, meet(cluster, patience=patience), fail)
@@ -74,6 +76,9 @@ class _JoinedTeam(Team):
     def gather(self, value: Any) -> list[Any]:
         return self._peers.gather(value)
 
+    def expect_end(self) -> None:
+        self._peers.expect_end()
+
     def sum(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         def reduce_all(pieces: list[tf.Tensor]) -> list[tf.Tensor]:
             context = tf.distribute.get_replica_context()
@@ -84,7 +89,7 @@ class _JoinedTeam(Team):
 
 def _strategy(cluster: Cluster) -> tf.distribute.Strategy:
     """Starts TensorFlow's server on this process' port, and connects those of all processes."""
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = tf.config.get_visible_devices("GPU")
     if gpus:
         tf.config.set_visible_devices(gpus[cluster.local_index % len(gpus)], "GPU")
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(

@@ -1,7 +1,7 @@
 """How the processes of a team find one another: all connect to the address of worker 0.
 
     worker I -> worker 0    "hello", PROTOCOL, I, N
-    worker 0 -> worker I    "beat" while others are missing, then "welcome"; or "refused" and why
+    worker 0 -> worker I    "beat" while others are missing, then "welcome"; or "refused" or "missing" and why
 
 Worker 0 listens only until all have come: from then on the port is TensorFlow's, and the connections stay.
 """
@@ -62,10 +62,14 @@ def _receive_all(
     while len(channels) < count - 1:
         if time.monotonic() > deadline:
             missing = [cluster.name(index) for index in range(1, count) if index not in channels]
-            raise PeerError(
+            problem = (
                 f"{', '.join(missing)} did not come within {patience:.0f} seconds; start the same command "
-                "there, and see that its port can be reached"
+                f"there, and see that {cluster.addresses[0]} can be reached from there"
             )
+            for channel in channels.values():
+                with contextlib.suppress(OSError):
+                    channel.send("missing", problem)
+            raise PeerError(problem)
         with contextlib.suppress(TimeoutError):
             _greet(cluster, listening.accept()[0], channels)
         for index, channel in list(channels.items()):
@@ -112,6 +116,7 @@ def _refusal(
 
 
 def _go_to_first(cluster: Cluster, deadline: float, patience: float) -> Channel:
+    problem = "no answer"
     while time.monotonic() < deadline:
         try:
             channel = Channel(
@@ -121,13 +126,16 @@ def _go_to_first(cluster: Cluster, deadline: float, patience: float) -> Channel:
             channel.send("hello", PROTOCOL, cluster.index, len(cluster.addresses))
             while (answer := channel.receive())[0] == "beat":
                 pass
-        except (OSError, EOFError, ValueError):
-            time.sleep(_RETRY_SECONDS)  # it does not listen yet, or another session still has the port
+        except (OSError, EOFError, ValueError) as error:  # it does not listen yet, or an earlier session does
+            problem = getattr(error, "strerror", None) or str(error) or problem
+            time.sleep(_RETRY_SECONDS)
             continue
         if answer[0] == "welcome":
             return channel
+        if answer[0] == "missing":
+            raise PeerError(answer[-1])
         raise DataError(f"refused by {cluster.name(0)}: {answer[-1]}")
     raise PeerError(
-        f"{cluster.name(0)} did not answer within {patience:.0f} seconds; start the same command there, and "
-        "see that its port can be reached"
+        f"{cluster.name(0)} did not answer within {patience:.0f} seconds ({problem}); start the same command "
+        "there, and see that its name and port can be reached"
     )

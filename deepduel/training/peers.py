@@ -2,7 +2,8 @@
 
 Each worker has a connection to worker 0 (see `meeting`), over which pass
 
-    "beat"              every two seconds, as a sign of life
+    "beat"              every two seconds, as a sign of life, and to see whether the other machine
+                        acknowledges it (see `channel`)
     "value", VALUE      a worker's part of `gather`, and from worker 0 the list of all parts
     "ended", REASON     this worker ends; None once all have done their work
     "failed", TEXT, S   worker 0 says which worker has ended, been killed or stopped; all end within S seconds
@@ -68,6 +69,10 @@ class Peers:
         """Tells the others that this process ends, and why; None once all have done their work."""
         self._ending.set()
         self._send_all("ended", reason)
+
+    def expect_end(self) -> None:
+        """Lets the others end, with a reason or without: all have agreed to."""
+        self._ending.set()
 
     def wait_for_failure(self, seconds: float) -> None:
         """Gives the threads time to notice that another process is lost, of which an operation failed."""

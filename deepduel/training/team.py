@@ -59,6 +59,9 @@ class Team:
         """What `decide` returns in worker 0, in all workers: a value as for `gather`."""
         return self.gather(decide() if self.leads else None)[0]
 
+    def expect_end(self) -> None:
+        """Says that all have agreed to end: from now on it is no failure when another process does."""
+
     def with_whole_batch(self, batch: dict) -> dict:
         """Adds "whole" to this worker's part of a batch: labels, weight and records of all rows.
 

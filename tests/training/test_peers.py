@@ -1,12 +1,15 @@
 """Processes of a team as threads of this one, each with its own connections."""
 
+import ctypes
 import queue
 import socket
+import struct
 import threading
 import time
 
 import pytest
 
+from deepduel.training import channel as channel_module
 from deepduel.training import peers as peers_module
 from deepduel.training.channel import Channel
 from deepduel.training.cluster import Cluster
@@ -90,6 +93,17 @@ def test_a_reason_travels_and_leaves_time_to_end_by_oneself(monkeypatch):
     assert two.failures.empty()
 
 
+def test_an_end_that_all_have_agreed_to_is_no_failure(monkeypatch):
+    monkeypatch.setattr(peers_module, "_PATIENCE_SECONDS", 0.0)
+    members = team(3)
+    for member in members:
+        member.peers.expect_end()
+    members[1].peers.end("SIGTERM: stopped and saved")
+    members[1].channels[0].close()
+    time.sleep(0.2)  # the others take their time
+    assert all(member.failures.empty() for member in members)
+
+
 def test_the_end_of_all_is_no_failure():
     members = team(2)
     for member in members:
@@ -109,12 +123,80 @@ def test_a_silent_worker_counts_as_stopped(monkeypatch):
     assert "has not answered for" in zero.failures.get(timeout=5)
 
 
+def without_power(channel) -> None:
+    """Has the system drop all that arrives before it is acknowledged, as if the machine were off."""
+    return_nothing = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # a filter of packets
+    attached = struct.pack("HP", 1, ctypes.addressof(return_nothing))
+    so_attach_filter = 26  # Python has no name for it
+    channel._connection.setsockopt(socket.SOL_SOCKET, so_attach_filter, attached)
+
+
+def test_a_machine_that_is_off_is_noticed_long_before_a_process_that_is_stopped(monkeypatch):
+    monkeypatch.setattr(channel_module, "UNREACHABLE_SECONDS", 0.3)
+    monkeypatch.setattr(peers_module, "_BEAT_SECONDS", 0.1)
+    members = clusters(3)
+    channels = at_once([lambda cluster=cluster: meet(cluster, patience=10) for cluster in members])
+    zero = Member(members[0], {1: channels[0][1]})  # nobody receives what it sends to worker 1
+    with pytest.raises(queue.Empty):
+        zero.failures.get(timeout=1)
+    without_power(channels[2][0])
+    zero = Member(members[0], channels[0])
+    sentence = zero.failures.get(timeout=5)
+    assert sentence.startswith("worker 2 of 3 (localhost:")
+    assert sentence.endswith("was killed, or its machine can no longer be reached")
+
+
+def pair(silence) -> tuple[Channel, socket.socket]:
+    """A channel, and the other end of its connection, whose buffers hold little."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        one = socket.create_connection(server.getsockname())
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        return Channel(one, silence=silence), server.accept()[0]
+
+
+def test_a_large_message_may_take_longer_than_silence_may_last():
+    """That is for its pieces: a connection may be slow."""
+    channel, other = pair(silence=0.6)
+    threading.Thread(target=channel.send, args=(bytes(6 << 20),), daemon=True).start()
+    size = int.from_bytes(other.recv(4), "little")
+    while size > 0:
+        size -= len(other.recv(1 << 18))
+        time.sleep(0.02)
+    assert size == 0
+
+
+def test_half_a_message_is_the_last_one():
+    channel, other = pair(silence=0.2)
+    with pytest.raises(TimeoutError):
+        channel.send(bytes(8 << 20))
+    with pytest.raises(OSError):
+        channel.send("beat")
+    receiving = Channel(other, silence=5)
+    with pytest.raises(EOFError):
+        receiving.receive()
+
+
 def test_missing_workers_are_named():
     first, _, last = clusters(3)
     with pytest.raises(PeerError, match=r"worker 1 of 3 \(localhost:\d+\), worker 2 of 3 .* did not come"):
         meet(first, patience=0.3)
-    with pytest.raises(PeerError, match=r"worker 0 of 3 .* did not answer within 0 seconds"):
+    with pytest.raises(PeerError, match=r"worker 0 of 3 .* within 0 seconds \(Connection refused\); start"):
         meet(last, patience=0.3)
+
+
+def test_a_missing_worker_is_named_by_all_that_have_come():
+    first, _, last = clusters(3)
+    sentences: queue.Queue = queue.Queue()
+
+    def come(cluster, patience):
+        with pytest.raises(PeerError) as error:
+            meet(cluster, patience=patience)
+        sentences.put(str(error.value))
+
+    at_once([lambda: come(first, 1), lambda: come(last, 20)])
+    for _ in range(2):
+        assert sentences.get(timeout=5).startswith("worker 1 of 3 ")
 
 
 def connected(first) -> socket.socket:
@@ -137,7 +219,8 @@ def test_strangers_and_other_versions_are_turned_away():
         channel.send(*message)
         return channel.receive()
 
-    for stranger in (b"GET / HTTP/1.1\r\n\r\n", b"\xff\xff\xff\xff", b""):
+    nested = len(b"\x91" * 1000).to_bytes(4, "little") + b"\x91" * 1000
+    for stranger in (b"GET / HTTP/1.1\r\n\r\n", b"\xff\xff\xff\xff", b"\1\0\0\0\xc1", nested, b""):
         with connected(first) as connection:
             connection.sendall(stranger)
     assert "another version" in hello("hello", "deepduel team 0", 1, 2)[1]
