@@ -46,10 +46,8 @@ def strategy(devices: str) -> "tf.distribute.Strategy | None":
 
 def only_gpu(strategy: "tf.distribute.Strategy") -> str | None:
     """The name of the GPU that computes alone; None for CPUs, and where several GPUs share each batch."""
-    import tensorflow as tf
-
-    gpus = tf.config.list_logical_devices("GPU")
-    return gpus[0].name if gpus and strategy.num_replicas_in_sync == 1 else None
+    gpu = _first_gpu()
+    return gpu if strategy.num_replicas_in_sync == 1 else None
 
 
 def gpu_names() -> list[str]:
@@ -109,10 +107,18 @@ def memory_in_use() -> int:
     return psutil.Process().memory_info().rss if gpu_peak is None else gpu_peak
 
 
+def _first_gpu() -> str | None:
+    """TensorFlow's name of the first GPU of this process; in a cluster, those of other processes follow."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_logical_devices("GPU") if tf.config.get_visible_devices("GPU") else []
+    return gpus[0].name if gpus else None
+
+
 def _gpu_peak() -> int | None:
     import tensorflow as tf
 
-    if not tf.config.list_logical_devices("GPU"):
+    if _first_gpu() is None:
         return None
     return tf.config.experimental.get_memory_info("GPU:0")["peak"]
 

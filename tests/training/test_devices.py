@@ -183,3 +183,14 @@ def test_the_memory_of_this_process_gpu_is_asked_for_and_no_other_gpu_is_opened(
     monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [second])
     assert devices.available_memory() == (5, "GPU memory")
     assert opened == ["1"]
+
+
+def test_a_gpu_of_another_process_of_the_cluster_is_not_its_own(monkeypatch):
+    import tensorflow as tf
+
+    names = [f"/job:worker/replica:0/task:{task}/device:GPU:0" for task in (1, 0)]
+    gpus = [types.SimpleNamespace(name=name) for name in names]
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: gpus)
+    assert devices.only_gpu(tf.distribute.get_strategy()) is None  # no physical GPU is visible here
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: ["a GPU"])
+    assert devices.only_gpu(tf.distribute.get_strategy()) == names[0]

@@ -123,6 +123,8 @@ from deepduel.training.joined_team import joined
 import tensorflow as tf, keras
 with joined(from_flags(sys.argv[1], sys.argv[2], {}), command="test") as team:
     index = team.worker.index
+    first, *_ = tf.config.list_logical_devices("CPU")  # the others' are listed too
+    assert first.name == f"/job:worker/replica:0/task:{index}/device:CPU:0"
     part = {name: tf.fill([index + 1], index) for name in ("labels", "weight", "records")}
     batch = team.with_whole_batch(part)
     assert batch["whole"]["labels"].numpy().tolist() == [0, 1, 1]
