@@ -5,6 +5,7 @@ The module imports no TensorFlow, so that a mistyped flag is refused at once.
 
 import os
 import re
+import shlex
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -59,7 +60,8 @@ def flagfile(options: flags.FlagValues, *, defaults: bool = False) -> str:
 
     It does not say which processes train together: a run may be resumed with any number of them.
     """
-    lines = [f"# python -m deepduel.train --flagfile={options.workdir}/train.flags"]
+    command = shlex.join(["python", "-m", "deepduel.train", f"--flagfile={options.workdir}/train.flags"])
+    lines = [f"# {command}"]
     for name in sorted(options):
         flag = options[name]
         value = flag.default if defaults else flag.value

@@ -1,5 +1,7 @@
 """A run without flags follows the images and the machine, says why, and keeps its choice when resumed."""
 
+import shlex
+
 import pytest
 
 from deepduel import train
@@ -102,6 +104,12 @@ def test_a_run_that_was_begun_keeps_its_choice(shards, tmp_path):
     assert (run_options.flagfile(options), lines) == (first, [])
     options, _ = _chosen(shards, workdir, "--epochs=90")
     assert (options.backbone, options.epochs) == (["small_cnn"], "90")
+
+
+def test_a_flagfile_begins_with_a_command_for_the_shell(shards, tmp_path):
+    first = run_options.flagfile(_chosen(shards, tmp_path / "my run")[0]).partition("\n")[0]
+    flagfile = f"--flagfile={tmp_path}/my run/train.flags"
+    assert shlex.split(first) == ["#", "python", "-m", "deepduel.train", flagfile]
 
 
 def test_authenticity_is_learnt_without_interpolation():
