@@ -29,12 +29,12 @@ def decode(
         # What would be stored as PNG: the same pixels without compressing them first.
         pixels = images.pixels(data, max_pixels=encoding.max_pixels, options=encoding.pixels)
         if isinstance(pixels, images.Rejected):
-            return pixels
+            return images.with_remedy(pixels, data, encoding)
         out[...] = resize_image(pixels, decoding)
         return None
     stored = images.check(data, encoding)
     if isinstance(stored, images.Rejected):
-        return stored
+        return images.with_remedy(stored, data, encoding)
     decode_image(stored.data, stored.encoding, stored.height, stored.width, decoding, out)
     return None
 

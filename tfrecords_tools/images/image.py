@@ -59,13 +59,24 @@ class Rejected:
 def check(data: bytes, encoding: EncodingOptions = KEEP) -> Checked | Rejected:
     """Decodes the whole image once, and returns what to store. Never raises on bad bytes."""
     checked = _check(data, encoding)
-    if isinstance(checked, Rejected) and encoding.pixels.damaged == "accept" and data[:3] == b"\xff\xd8\xff":
-        # Accepted if it decodes without a complaint once what is missing is there and what is stray is not.
-        for repaired in jpeg.repairs(data, checked.reason):
-            again = _check(repaired, encoding)
-            if isinstance(again, Checked):
-                return again
+    if isinstance(checked, Rejected) and encoding.pixels.damaged == "accept":
+        return _repaired(data, checked, encoding) or checked
     return checked
+
+
+def with_remedy(rejected: Rejected, data: bytes, encoding: EncodingOptions) -> Rejected:
+    """The reason why `check` rejected an image file, with the flag by which it would be accepted."""
+    if encoding.pixels.damaged == "reject" and _repaired(data, rejected, encoding):
+        return Rejected(f"{rejected.reason}; --damaged=accept takes it")
+    return rejected
+
+
+def _repaired(data: bytes, rejected: Rejected, encoding: EncodingOptions) -> Checked | None:
+    """A slightly damaged JPEG: it decodes once what is missing is there and what is stray is not."""
+    if data[:3] != b"\xff\xd8\xff":
+        return None
+    checked = (_check(repaired, encoding) for repaired in jpeg.repairs(data, rejected.reason))
+    return next((one for one in checked if isinstance(one, Checked)), None)
 
 
 def _check(data: bytes, encoding: EncodingOptions) -> Checked | Rejected:

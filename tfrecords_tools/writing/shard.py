@@ -164,4 +164,7 @@ def fetch(context: ShardContext, key: bytes, size: int, place: int) -> image.Che
             f"{where}: {len(data)} bytes, but {size} when the folder was listed; "
             "do not change the folder while it is converted; run the command again"
         )
-    return image.check(data, context.encoding)
+    checked = image.check(data, context.encoding)
+    if isinstance(checked, image.Rejected):
+        return image.with_remedy(checked, data, context.encoding)
+    return checked

@@ -317,7 +317,10 @@ SCAN = WHOLE.index(b"\xff\xda")
 )
 def test_slight_damage_is_accepted_when_asked_and_no_other(data, accepted):
     options = EncodingOptions(pixels=PixelOptions(damaged="accept"))
-    assert isinstance(image.check(data), image.Rejected)
+    rejected = image.check(data)
+    assert isinstance(rejected, image.Rejected)
+    remedy = "; --damaged=accept takes it" if accepted else ""
+    assert image.with_remedy(rejected, data, EncodingOptions()).reason == rejected.reason + remedy
     checked = image.check(data, options)
     assert isinstance(checked, image.Checked) == accepted
     if accepted:
