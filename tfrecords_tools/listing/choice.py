@@ -74,6 +74,27 @@ class Choice:
         line = f"{count:,} of the {len(self.excluded):,} paths that --exclude lists are left out"
         return line if count else f"warning: {line}: they must be relative to --input_dir"
 
+    def unused_lines(
+        self, taken: Iterable[bytes], left_out: Collection[bytes], names: Collection[str]
+    ) -> list[str]:
+        """Lines for people on patterns that match nothing, as one that is misspelt does.
+
+        Args:
+          taken: keys of the images that are taken by their paths.
+          left_out: keys of the files that are not.
+          names: of the labels that the images have.
+        """
+        lines = []
+        for flag, patterns, keys in (("include", self.include, taken), ("exclude", self.exclude, left_out)):
+            unused = [one for one in patterns if not any(matches_name(name, [one]) for name in names)]
+            for key in keys if unused else ():
+                path = records.key_text(key).rstrip("/")
+                unused = [one for one in unused if not _matches(path, (one,))]
+                if not unused:
+                    break
+            lines += [f"warning: --{flag}={one} matches no path and no class" for one in unused]
+        return lines
+
     def require_used(self, names: Collection[str]) -> None:
         """Raises DataError when `merge` has a name that no class and no split has."""
         for old in self.merge:

@@ -64,6 +64,9 @@ def scan(
         notes += metadata.apply(table, files, labels, seed)
     if choice.excluded:
         notes.append(choice.excluded_line([records.key_text(key) for key, _ in walk.skipped]))
+    notes += choice.unused_lines(
+        map(walk.key, range(len(walk.rows))), [key for key, _ in walk.skipped], table.label_names()
+    )
     table.choose_by_label()
     listing = table.finish(axes)
     listing.notes[:0] = notes

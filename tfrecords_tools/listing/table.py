@@ -79,6 +79,10 @@ class Table:
         self.outside |= images
         self._left_out = self._left_out | images
 
+    def label_names(self) -> set[str]:
+        """The names of all labels, of any axis."""
+        return {name for axis in set(self.names) & set(self.columns) - {SPLIT} for name in self.names[axis]}
+
     def choose_by_label(self) -> None:
         """Leaves out the images whose labels --exclude names, or --include does not name."""
         include = self.choice.include if self.walk.include_by_label else ()

@@ -7,6 +7,7 @@ from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import manifest
 from tfrecords_tools.listing import choice, folder
 from tfrecords_tools.listing.choice import Choice
+from tfrecords_tools.listing.label_file import LabelFileOptions
 
 
 def keys(root, **options):
@@ -38,6 +39,18 @@ def test_patterns_choose_classes_of_a_file(tmp_path):
     assert found == ["2.jpg", "3.jpg"] and listing.axes == {"category": ("dogs", "owls")}
     with pytest.raises(DataError, match="--include=horses and --exclude= leave no image"):
         keys(tmp_path, include=("horses",))
+
+
+def test_a_pattern_that_matches_nothing_is_pointed_out(tmp_path):
+    touch(tmp_path, "cats/1.jpg", "dogs/1.jpg", "dogs/notes.txt")
+    (tmp_path / "metadata.csv").write_text("path,mood\ncats/1.jpg,glad\ndogs/1.jpg,calm\n")
+    options = LabelFileOptions(label_columns={"category": "mood"})
+    taken = Choice(include=("cats", "dgos", "*.jpg"), exclude=("*.txt", "glad", "sad"))
+    listing = folder.scan(tmp_path, labels=options, choice=taken)
+    assert listing.notes == [
+        "warning: --include=dgos matches no path and no class",
+        "warning: --exclude=sad matches no path and no class",
+    ]
 
 
 def test_an_excluded_directory_disturbs_neither_layout_nor_classes(tmp_path):
@@ -131,7 +144,7 @@ def test_a_conversion_with_chosen_images_is_repaired_by_the_command_that_verify_
 )
 def test_a_file_lists_the_images_to_leave_out_by_their_paths_not_patterns(tmp_path, text):
     images = tmp_path / "images"
-    touch(images, "cats/1.jpg", "cats/11.jpg", "dogs/a, b [1].jpg", "dogs/a, b 1.jpg")
+    touch(images, "cats/1.jpg", "cats/1.png", "cats/11.jpg", "dogs/a, b [1].jpg", "dogs/a, b 1.jpg")
     (tmp_path / "list").write_text(text, "utf-8")
     patterns, paths = choice.parse_exclude(f"*.png,@{tmp_path / 'list'}")
     found, listing = keys(images, exclude=patterns, excluded=paths)
