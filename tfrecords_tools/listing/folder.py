@@ -2,7 +2,7 @@
 
 import os
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import records
@@ -94,7 +94,7 @@ def _label_files(
     walk: Walk, folder: str, options: LabelFileOptions, layout: Layout | None
 ) -> list[LabelFile]:
     """The CSV files to read: the one that is named, else each metadata.csv, as Hugging Face's loaders do."""
-    axes = layout.axes if layout else _axes_of_directories(walk)
+    directories = _names_of_directories(walk, layout)
     if options.file is not None:
         paths = [options.file] if options.file else []
     else:
@@ -115,15 +115,22 @@ def _label_files(
         base = posixpath.normpath(base).strip("/")
         data = walk.source.read(path)
         base = "" if base in ("", ".") else f"{base}/"
-        files.append(LabelFile(data, f"{folder}/{path}", base, options, axes))
+        files.append(LabelFile(data, f"{folder}/{path}", base, options, directories))
     return files
 
 
-def _axes_of_directories(walk: Walk) -> tuple[str, ...]:
+def _names_of_directories(walk: Walk, layout: Layout | None) -> dict[str, set[str]]:
+    """The label axes that directories give, and their names on each."""
+    counts = walk.counts()
     try:
-        return layouts.detect(walk.counts()).axes
+        layout = layout or layouts.detect(counts)
     except DataError:
-        return ()
+        return {}
+    return {axis: _names(layout, axis, counts) for axis in layout.axes}
+
+
+def _names(layout: Layout, axis: str, folders: Iterable[layouts.Folder]) -> set[str]:
+    return {values[axis] for folder in folders if (values := layout.match(folder)) and axis in values}
 
 
 def _detect(walk: Walk, files: list[LabelFile], options: LabelFileOptions, choice: Choice) -> Layout:
@@ -141,7 +148,7 @@ def _detect(walk: Walk, files: list[LabelFile], options: LabelFileOptions, choic
     parts = list(layout.parts)
     for axis in supplied & set(layout.axes):
         position = parts.index(f"{{{axis}}}")
-        names = {values[axis] for folder in counts if (values := layout.match(folder)) and axis in values}
+        names = _names(layout, axis, counts)
         in_files = set().union(*(file.values(axis) for file in files if axis in file.axes))
         if axis == layouts.AUTHENTICITY or names & in_files:
             continue

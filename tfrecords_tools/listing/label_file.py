@@ -88,12 +88,17 @@ class LabelFile:
     """
 
     def __init__(
-        self, data: bytes, where: str, base: str, options: LabelFileOptions, layout_axes: Collection[str]
+        self,
+        data: bytes,
+        where: str,
+        base: str,
+        options: LabelFileOptions,
+        directories: Mapping[str, Collection[str]],
     ):
         """Reads the header line.
 
         Args:
-          layout_axes: label axes that directories give.
+          directories: the label axes that directories give, and their names on each.
 
         Raises:
           DataError: the text is not in its encoding, or a column is missing.
@@ -103,7 +108,7 @@ class LabelFile:
         self._text = self._decoded(data)
         try:
             self._delimiter = self._find_delimiter()
-            self._columns = self._find_columns(layout_axes)
+            self._columns = self._find_columns(directories)
         except csv.Error as error:
             raise DataError(
                 f"{where}: its header is no row of a CSV file ({error}); correct it, or pass --metadata= to "
@@ -181,7 +186,7 @@ class LabelFile:
     def _numbered(self) -> bool:
         return self._options.path_column.isdecimal()
 
-    def _find_columns(self, layout_axes: Collection[str]) -> dict[str, int]:
+    def _find_columns(self, directories: Mapping[str, Collection[str]]) -> dict[str, int]:
         """Axis -> position; sets the position of the path too."""
         options = self._options
         self._header = [column.strip() for column in next(self._reader(), [])]
@@ -201,7 +206,7 @@ class LabelFile:
             self._path = known[0]
         if options.label_columns:
             return {axis: self._position(column) for axis, column in options.label_columns.items()}
-        return self._known_columns(layout_axes)
+        return self._known_columns(directories)
 
     def _position(self, column: str) -> int:
         if self._numbered and int(column) < len(self._header):
@@ -210,8 +215,8 @@ class LabelFile:
             raise DataError(f"{self.where}: no column {column!r}; its columns are {self._header}")
         return self._header.index(column)
 
-    def _known_columns(self, layout_axes: Collection[str]) -> dict[str, int]:
-        axes = {SPLIT, AUTHENTICITY, CATEGORY, *layout_axes}
+    def _known_columns(self, directories: Mapping[str, Collection[str]]) -> dict[str, int]:
+        axes = {SPLIT, AUTHENTICITY, CATEGORY, *directories}
         columns = {}
         for position, column in enumerate(self._header):
             axis = CATEGORY if column == "class" else column
@@ -219,20 +224,27 @@ class LabelFile:
                 columns[axis] = position
         if "label" in self._header and "label" not in columns and self._header.index("label") != self._path:
             self._columns = {"label": self._header.index("label")}
-            columns[self._axis_of_label(columns, layout_axes)] = self._columns["label"]
+            columns[self._axis_of_label(columns, directories)] = self._columns["label"]
         return columns
 
-    def _axis_of_label(self, columns: Collection[str], layout_axes: Collection[str]) -> str:
+    def _axis_of_label(self, columns: Collection[str], directories: Mapping[str, Collection[str]]) -> str:
         """What the column `label` means: real or fake only where something else says that this is told."""
-        values = {value.casefold() for value in self.values("label")}
+        labels = self.values("label")
+        values = {value.casefold() for value in labels}
         truth = values <= set(TRUTH_WORDS)
         words = truth and not values <= {"0", "1"}
-        if AUTHENTICITY not in columns and (words or AUTHENTICITY in layout_axes or CATEGORY in columns):
+        if AUTHENTICITY not in columns and (words or AUTHENTICITY in directories or CATEGORY in columns):
             return AUTHENTICITY
-        axis = "label" if CATEGORY in columns or CATEGORY in layout_axes else CATEGORY
+        classes = set(directories.get(CATEGORY, ()))
+        own_axis = CATEGORY in columns or (len(classes) > 1 and not classes & labels)
+        axis = "label" if own_axis else CATEGORY
+        remedies = []
         if truth:
+            remedies.append("if its 0 is real and its 1 is fake, pass --label_columns=authenticity=label")
+        if own_axis and CATEGORY not in columns:
+            remedies.append("if it alone has the classes, pass --label_columns=category=label")
+        if remedies:
             self.notes.append(
-                f"{self.where}: the column label is read as the axis {axis}; if its 0 is real and its 1 is "
-                "fake, pass --label_columns=authenticity=label"
+                f"{self.where}: the column label is read as the axis {axis}; {'; '.join(remedies)}"
             )
         return axis

@@ -80,6 +80,24 @@ def test_a_label_of_0_or_1_is_real_or_fake_only_where_something_else_says_so(tmp
     assert all("--label_columns=authenticity=label" in note for note in listing.notes)
 
 
+@pytest.mark.parametrize(
+    ("directories", "labels_of_two", "axes"),
+    [
+        (("images", "images"), "01", {"category": ("0", "1")}),
+        (("a", "b"), "ab", {"category": ("a", "b")}),
+        (("a", "b"), "xy", {"category": ("a", "b"), "label": ("x", "y")}),
+    ],
+)
+def test_a_column_label_is_the_category_unless_directories_are_other_classes(
+    tmp_path, directories, labels_of_two, axes
+):
+    paths = [f"{directory}/{number}.jpg" for number, directory in enumerate(directories)]
+    rows = "".join(f"{path},{label}\n" for path, label in zip(paths, labels_of_two, strict=True))
+    listing = folder.scan(written(touch(tmp_path, *paths), "path,label\n" + rows))
+    assert listing.axes == axes
+    assert ("--label_columns=category=label" in "".join(listing.notes)) == ("label" in axes)
+
+
 def test_0_and_1_are_real_and_fake_when_the_flag_says_so(tmp_path):
     written(touch(tmp_path, "1.jpg", "2.jpg"), "path,label\n1.jpg,0\n2.jpg,1\n")
     found, notes = labels(tmp_path, label_columns={"authenticity": "label"})
