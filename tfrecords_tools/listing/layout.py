@@ -234,9 +234,11 @@ def _label_levels(rests: Collection[Folder]) -> list[str]:
     several = [level for level in range(depth) if level not in truth and len(names[level]) > 1]
     if len(several) > 1:
         shown = " / ".join(_some(level) for level in names)
+        fields = dict.fromkeys(truth, AUTHENTICITY) | {several[0]: SPLIT, several[-1]: CATEGORY}
+        example = "/".join(f"{{{fields[level]}}}" if level in fields else "*" for level in range(depth))
         raise DataError(
             f"layout: the directory levels {shown} could mean several things; name each, for example "
-            "--layout='{split}/{generator}/{category}', or --layout='**/{category}' for the deepest alone"
+            f"--layout='{example}', or --layout='**/{{category}}' for the deepest alone"
         )
     if not several:  # a data set of one class
         several = [level for level in range(depth) if level not in truth][-1:]

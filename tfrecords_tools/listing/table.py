@@ -4,6 +4,7 @@ Label maps are decided here: `authenticity` is real = 0, fake = 1; every other a
 """
 
 import re
+import shlex
 
 import numpy as np
 
@@ -139,10 +140,13 @@ class Table:
                 name = TRUTH_WORDS.get(name.casefold(), name) if axis == AUTHENTICITY else name
                 if axis != SPLIT and name not in self.names.get(axis, {}):
                     directory = "/".join(folder)
+                    without = shlex.quote(f"--exclude={directory}")
+                    files = "1 other file," if count == 1 else f"{count:,} other files, such as"
+                    content = f"has only {files} {records.key_shown(key)} ({reason})"
+                    content = "is empty" if key.endswith(b"/") else content
                     raise DataError(
-                        f"{self.root}: {axis} {name!r} has no images: the directory {directory} has only "
-                        f"{count:,} other files, such as {records.key_shown(key)} ({reason}); add images, "
-                        f"remove the directory, or pass --exclude={directory} or --allow_missing_classes"
+                        f"{self.root}: {axis} {name!r} has no images: the directory {directory} {content}; "
+                        f"add images, remove the directory, or pass {without} or --allow_missing_classes"
                     )
 
     def finish(self, axes: dict[str, tuple[str, ...]] | None = None) -> Listing:
@@ -191,9 +195,21 @@ class Table:
         if not axes:
             raise DataError(
                 f"{self.root}: no image has a label; put images into one folder per class "
-                "(train/cats, train/dogs, …), or add a metadata.csv with the columns image_path,class"
+                f"(train/cats, train/dogs, …), {self._where_labels_are()}"
             )
         return {axis: self._class_names(axis) for axis in axes}
+
+    def _where_labels_are(self) -> str:
+        """The flag that would find labels which are not those of directories."""
+        tables = [key for key, _ in self.walk.skipped if key.lower().endswith((b".csv", b".tsv"))]
+        if tables:
+            shown = records.key_shown(min(tables, key=lambda key: (key.count(b"/"), key)))
+            named = shlex.quote(f"--metadata={shown}")
+            return f"or pass {named} if that file has the labels, with --label_columns=category=COLUMN"
+        return (
+            "add a metadata.csv with the columns image_path,class, or pass --layout='{category}_*.jpg' if "
+            "the names of the files begin with the class"
+        )
 
     def _class_names(self, axis: str) -> tuple[str, ...]:
         """The label names of an axis in label order: the source's own order where it has one."""

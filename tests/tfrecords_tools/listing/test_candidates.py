@@ -101,7 +101,7 @@ def test_a_class_saved_under_an_odd_ending_is_whole(tmp_path):
 def test_a_class_directory_without_images_is_an_error(tmp_path, empty):
     folders.make(tmp_path, {"train/cats": 1, "train/dogs": 1})
     (tmp_path / "train" / "owls").mkdir()
-    what = "an empty directory"
+    what = "is empty; add images"
     if not empty:
         (tmp_path / "train" / "owls" / "1.txt").write_text("no picture")
         what = "train/owls/1.txt"

@@ -73,7 +73,7 @@ def test_layouts_are_detected(files, template):
     ("files", "message"),
     [
         (["train/a/1.jpg", "cats/1.jpg"], "train look like splits and cats do not"),
-        (["a/x/1.jpg", "b/y/1.jpg"], "the directory levels a, b / x, y could mean several things"),
+        (["a/x/1.jpg", "b/y/1.jpg"], "levels a, b / x, y could mean .*--layout='{split}/{category}'"),
         (["train/a/1.jpg", "train/a/x/1.jpg"], "lie at different depths, in a and in a/x"),
     ],
 )
@@ -176,7 +176,9 @@ def test_links_to_images_and_directories_are_followed(tmp_path):
     [
         ([], "the folder is empty"),
         (["a/1.txt"], r"no images in it, only 1 other files, such as a/1.txt"),
-        (["1.jpg"], "no image has a label; put images into one folder per class"),
+        (["1.jpg"], "no image has a label; put images .* or pass --layout='{category}_"),
+        (["1.jpg", "my labels.csv"], "no image has a label; .* or pass '--metadata=my labels.csv'"),
+        (["a/1.jpg", "b/1.txt", "b/2.txt"], "the directory b has only 2 other files, such as b/1.txt"),
         (["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg"], "split 'val' has no image of category 'b'"),
         (["train/real/a/1.jpg"], "split 'train' has no image of authenticity 'fake'"),
         (["val-1/a/1.jpg", "val_1/a/1.jpg"], "both be stored as 'val_1'"),
