@@ -43,19 +43,26 @@ sys.exit(""",
 )
 
 
+def document(run) -> dict:
+    """What a run's last state says beside its arrays."""
+    with np.load(max((run / "resume").glob("state-*.npz"))) as file:
+        return json.loads(file["about"].tobytes())
+
+
 def state(run) -> dict[str, np.ndarray]:
     """The arrays of a run's last state, and its document without durations."""
     with np.load(max((run / "resume").glob("state-*.npz"))) as file:
-        arrays = {name: file[name] for name in file.files}
-    about = json.loads(arrays.pop("about").tobytes())
+        arrays = {name: file[name] for name in file.files if name != "about"}
+    about = document(run)
     for row in about["history"]:
         for name in ("seconds", "images_per_second", "input_wait_share"):
             del row[name]
-    return arrays | {"epochs": np.array(about["epoch"]), "history": np.array(rows(about["history"]))}
+    return arrays | {"epochs": np.array(about["epoch"]), "history": np.array(values(about["history"]))}
 
 
-def rows(history) -> list[list[float]]:
-    return [list(row.values()) for row in history]
+def values(history) -> list[float]:
+    """Those of all rows; the row of an epoch has none of a task that has stopped."""
+    return [value for row in history for value in row.values()]
 
 
 def difference(one, other) -> float:
@@ -126,6 +133,40 @@ def test_a_stopped_worker_ends_all_within_a_minute(toy_shards, tmp_path):
         assert workers.processes[1].wait(30) == 3
 
 
+def test_a_machine_that_loses_its_power_ends_all_others_within_ten_seconds(toy_shards, tmp_path):
+    """Nothing that arrives at worker 1 is acknowledged any more, on no connection, and it stops."""
+    program = PROGRAM.replace(
+        "sys.exit(",
+        """
+import ctypes, os, pathlib, signal, socket, struct
+from deepduel.runs.callbacks import Clock
+def off(clock, epoch, logs=None):
+    begin(clock, epoch, logs)
+    if epoch and not clock._team.leads:
+        return_nothing = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+        attached = struct.pack("HP", 1, ctypes.addressof(return_nothing))
+        for number in map(int, os.listdir("/proc/self/fd")):
+            if pathlib.Path(f"/proc/self/fd/{number}").is_socket():
+                end = socket.socket(fileno=os.dup(number))
+                if end.family in (socket.AF_INET, socket.AF_INET6):
+                    end.setsockopt(socket.SOL_SOCKET, 26, attached)  # SO_ATTACH_FILTER
+        pathlib.Path(os.environ["OFF"]).touch()
+        os.kill(os.getpid(), signal.SIGSTOP)
+begin = Clock.on_epoch_begin
+Clock.on_epoch_begin = off
+sys.exit(""",
+    )
+    program = f"import os\nos.environ['OFF'] = {str(tmp_path / 'off')!r}\n{program}"
+    command = [f"--data_dir={toy_shards}", f"--workdir={tmp_path / 'run'}", *RUN]
+    with Workers(tmp_path, command, 2, program) as workers:
+        workers.wait_for(tmp_path, "off")
+        started = time.monotonic()
+        assert workers.processes[0].wait(60) == 3
+        assert time.monotonic() - started < 10
+        line = workers.text(0).splitlines()[-1]
+        assert "worker 1 of 2 (localhost:" in line and "its machine can no longer be reached" in line
+
+
 @pytest.mark.parametrize("asked", [0, 1])
 def test_a_signal_to_one_worker_stops_all_with_the_state_saved(alone, toy_shards, tmp_path, asked):
     command = [f"--data_dir={toy_shards}", f"--workdir={tmp_path / 'run'}", *RUN]
@@ -135,6 +176,23 @@ def test_a_signal_to_one_worker_stops_all_with_the_state_saved(alone, toy_shards
         assert workers.codes(120) == [143, 143], workers.text(0) + workers.text(1)
         assert "SIGTERM: stopped and saved at epoch 2, step 1" in workers.text(0)
     assert difference(trained(tmp_path, toy_shards, 2), alone) < 1e-6
+
+
+def test_time_limits_early_stopping_and_the_measured_micro_batch_are_those_of_worker_0(toy_shards, tmp_path):
+    """A session ends by its time, one by that of the run, and one when no task improves any more."""
+    words = ("--micro_batch=auto", "--learning_rate=1e-30")  # no task improves
+    stopping = ("--early_stopping=category=1", "--early_stopping=authenticity=2")
+    run = tmp_path / "run"
+    trained(tmp_path, toy_shards, 2, *words, *stopping, "--epochs=0.001min", "--max_minutes=0.001")
+    assert "--max_minutes: stopped and saved at epoch 1, step 1" in (tmp_path / "worker-0.log").read_text()
+    trained(tmp_path, toy_shards, 2, *words, *stopping, "--epochs=0.001min")
+    assert (document(run)["epoch"], document(run)["step"]) == (1, 0)
+    (measured,) = json.loads((run / "micro_batch.json").read_text())
+    assert "batch 26" in measured
+    trained(tmp_path, toy_shards, 2, *words, *stopping, "--epochs=10min")
+    assert document(run)["stopped"] == {"category": 2, "authenticity": 3}
+    _, both, one = document(run)["history"]
+    assert "category_loss" in both and "category_loss" not in one
 
 
 def test_a_step_that_is_not_finite_in_one_part_is_skipped_by_all(toy_shards, tmp_path):
