@@ -23,8 +23,8 @@ class Mixing:
         metadata=row(
             ZERO_OR_NUMBER,
             "",
-            "MixUp (arXiv 1710.09412): add a partner image, with shares from Beta(alpha, alpha). 0.2 is "
-            "usual, 0 is off.",
+            "MixUp (arXiv 1710.09412): blend with a partner image, in shares drawn from Beta(alpha, "
+            "alpha). 0.2 is common; 0 disables it.",
             low=0.01,
             high=100,
         ),
@@ -34,8 +34,9 @@ class Mixing:
         metadata=row(
             ZERO_OR_NUMBER,
             "",
-            "CutMix (arXiv 1905.04899): cover a rectangle by a partner image's pixels. Its share of the "
-            "area is 1 - Beta(alpha, alpha) before it is cut off at the edge. 1 is usual, 0 is off.",
+            "CutMix (arXiv 1905.04899): cover a rectangle with a partner image's pixels. Its share of "
+            "the area is 1 - Beta(alpha, alpha) before it is clipped at the edge. 1 is common; 0 "
+            "disables it.",
             low=0.01,
             high=100,
         ),

@@ -46,7 +46,9 @@ class Augmentation:
 
     rotation_range: float = field(
         default=0.0,
-        metadata=row(NUMBER, "degrees", "Rotate by an angle uniform in ± this.", streams={"theta": 0}),
+        metadata=row(
+            NUMBER, "degrees", "Random rotation by up to this angle either way.", streams={"theta": 0}
+        ),
     )
     # ImageDataGenerator draws ty from width_shift_range and tx from height_shift_range, and its tx moves
     # along the columns (see `transform.apply_transform`).
@@ -55,9 +57,10 @@ class Augmentation:
         metadata=row(
             SHIFT,
             "share or pixels",
-            "Shift as ImageDataGenerator does: below 1 a share of the width, uniform in ±; from 1 on "
-            "pixels, a float uniform in ±, an integer N one of 0 to N-1 with either sign; of several numbers "
-            "one, with either sign, as shares if all are below 1.",
+            "Shift as ImageDataGenerator does. A number below 1 is a share of the width and a float from "
+            "1 on a number of pixels, both uniform between minus and plus this value; an integer N "
+            "shifts by 0 to N-1 pixels in either direction. Of several numbers, one is drawn and gets a "
+            "random sign; they are shares if all are below 1.",
             streams={"ty": 2, "ty_sign": 19},
         ),
     )
@@ -66,14 +69,14 @@ class Augmentation:
         metadata=row(
             SHIFT,
             "share or pixels",
-            "As width_shift_range, with the height and along the other axis.",
+            "Like width_shift_range, for the height and along the other axis.",
             streams={"tx": 1, "tx_sign": 18},
         ),
     )
     shear_range: float = field(
         default=0.0,
         metadata=row(
-            NUMBER, "degrees", "Shear by an angle uniform in ± this.", high=90, streams={"shear": 3}
+            NUMBER, "degrees", "Random shear by up to this angle either way.", high=90, streams={"shear": 3}
         ),
     )
     zoom_range: float | tuple[float, float] = field(
@@ -81,8 +84,8 @@ class Augmentation:
         metadata=row(
             ZOOM,
             "share or factors",
-            "Zoom by a factor per direction, uniform in 1 ± this share or between two factors such as "
-            "0.8,1.2; a factor above 1 shrinks the picture.",
+            "Zoom each direction by a random factor, uniform in 1 ± this share or between two factors "
+            "such as 0.8,1.2; a factor above 1 shrinks the picture.",
             high=MAX_ZOOM,
             streams={"zx": 4, "zy": 5},
         ),
@@ -92,7 +95,7 @@ class Augmentation:
         metadata=row(
             BOOL,
             "",
-            "Mirror left to right with probability one half: true or false.",
+            "Mirror left to right with a probability of one half: true or false.",
             streams={"flip_horizontal": 6},
         ),
     )
@@ -101,7 +104,7 @@ class Augmentation:
         metadata=row(
             BOOL,
             "",
-            "Mirror top to bottom with probability one half: true or false.",
+            "Mirror top to bottom with a probability of one half: true or false.",
             streams={"flip_vertical": 7},
         ),
     )
@@ -110,7 +113,8 @@ class Augmentation:
         metadata=row(
             NUMBER,
             "grey levels",
-            "Add a number uniform in ± this to all pixels, within the image's own range of values.",
+            "Add a random number, uniform between minus and plus this value, to all pixels, clipped to "
+            "the image's own range of values.",
             high=255,
             streams={"channel_shift_intensity": 20},
         ),
@@ -120,7 +124,7 @@ class Augmentation:
         metadata=row(
             OPTIONAL_PAIR,
             "factors",
-            "Multiply the pixels by a factor between two such as 0.5,1.5, in whole grey levels; or none.",
+            "Multiply 8-bit pixels by a random factor in a range such as 0.5,1.5; none disables it.",
             streams={"brightness": 8},
         ),
     )
@@ -129,8 +133,8 @@ class Augmentation:
         metadata=row(
             CHOICE,
             "",
-            "Pixels outside the image: nearest repeats the edge, reflect mirrors the image, wrap "
-            "repeats it, constant has the grey level cval.",
+            "How to fill pixels outside the image: nearest repeats the edge, reflect mirrors the image, "
+            "wrap repeats it, constant uses the grey level cval.",
             choices=FILL_MODES,
             needs=(
                 "rotation_range",
@@ -147,7 +151,7 @@ class Augmentation:
         metadata=row(
             NUMBER,
             "grey level",
-            "Pixels outside the image with fill_mode=constant.",
+            "Grey level of pixels outside the image with fill_mode=constant.",
             high=255,
             needs=("fill_mode=constant",),
         ),
@@ -157,8 +161,8 @@ class Augmentation:
         metadata=row(
             BOOL,
             "",
-            "Rotate by 0, 90, 180 or 270 degrees without interpolation: true or false. Images or crops "
-            "must be square.",
+            "Rotate by 0, 90, 180 or 270 degrees at random, without interpolation: true or false. Images "
+            "or crops must be square.",
             streams={"quarter_turns": 9},
         ),
     )
@@ -167,7 +171,8 @@ class Augmentation:
         metadata=row(
             INTEGER,
             "pixels",
-            "Shift by whole pixels, in each direction uniform in ± this, without interpolation.",
+            "Shift each direction by a random number of whole pixels, uniform between minus and plus "
+            "this value, without interpolation.",
             streams={"shift_y": 10, "shift_x": 11},
         ),
     )
@@ -176,8 +181,8 @@ class Augmentation:
         metadata=row(
             INTEGER,
             "pixels",
-            "Side of a square cut out at a random place; evaluation and prediction take the centre. "
-            "0 for the whole image.",
+            "Side of a square that is cut out at a random place; evaluation and prediction take the "
+            "centre. 0 keeps the whole image.",
             streams={"crop_top": 12, "crop_left": 13},
         ),
     )
@@ -186,7 +191,7 @@ class Augmentation:
         metadata=row(
             OPTIONAL_PAIR,
             "pixels of the network's input",
-            "Blur with a Gaussian whose standard deviation is between two such as 0,1.5; or none.",
+            "Blur with a Gaussian of a standard deviation between two such as 0,1.5; none disables it.",
             high=16,
             streams={"blur_sigma": 14},
         ),
@@ -207,7 +212,7 @@ class Augmentation:
         metadata=row(
             OPTIONAL_PAIR,
             "JPEG quality",
-            "Compress as JPEG (4:2:0 chroma subsampling) with a quality between two such as 60,100; or none.",
+            "Compress as JPEG (4:2:0) with a quality between two such as 60,100; none disables it.",
             low=1,
             high=100,
             streams={"jpeg_quality": 16},

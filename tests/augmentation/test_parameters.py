@@ -60,7 +60,9 @@ def test_the_table_has_a_line_per_parameter_and_the_presets_values():
     flags = [line.split("`")[1] for line in lines[2:]]
     assert flags == [f"--{name}" for name in {**parameters(Augmentation), **parameters(Mixing)}]
     assert lines[2] == (
-        "| `--rotation_range` | Rotate by an angle uniform in ± this. | degrees | 0.0 | 30 | | | 10 | |"
+        "| `--rotation_range` | Random rotation by up to this angle either way. | degrees | 0.0 | 30 | | | "
+        "10 | |"
+
     )
 
 
