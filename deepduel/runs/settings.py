@@ -16,18 +16,18 @@ MAY_CHANGE = {  # flag: why. docs/training.md has this table
     "workdir": "The folder of the run may have been moved or renamed.",
     "weights": "The file may lie elsewhere. Its content must be the same.",
     "epochs": "The run becomes longer or shorter; a schedule that spans it continues on its new length.",
-    "learning_rate": "Takes effect from the step on at which the run is resumed.",
+    "learning_rate": "Takes effect at the step at which the run is resumed.",
     "max_minutes": "Length of this session.",
     "save_every": "How often the state is saved.",
     "keep_epochs": "How many epochs' models are kept.",
-    "micro_batch": "Micro-batches add up to the same gradients. Where batch-norm statistics are trained, "
-    "they are part of the result, and the size stays.",
-    "jit_compile": "XLA computes the same up to rounding. Where a backbone with random layers (dropout, "
-    "stochastic depth) is trained, they draw other random numbers from then on.",
+    "micro_batch": "Micro-batches add up to the same gradients. If batch-norm statistics are trained, they "
+    "depend on its size, which then cannot change.",
+    "jit_compile": "XLA computes the same up to rounding. If a backbone with random layers (dropout, "
+    "stochastic depth) is trained, they draw other random numbers afterwards.",
     "devices": "Devices share a batch and add up to the same gradients.",
     "threads": "Number of decoding processes.",
-    "cache": "Decoded pixels are the same from any cache. A run on features stays on features, and its "
-    "folder of features may change.",
+    "cache": "Decoded pixels are the same from any cache. A run on features stays on features, but their "
+    "folder may change.",
     "remote_cache": "Local copy of the shards.",
     "data_workers": "The batches are the same from any number of data workers.",
     "on_error": "Concerns only images that cannot be decoded.",
