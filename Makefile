@@ -1,12 +1,12 @@
 # make quickstart   install, draw toy images, convert, train both tasks, evaluate, predict
-# make test         install, run all tests
+# make test         install, run the tests (without those of make test-scale)
 # make test-oldest  the same with the oldest packages that setup.cfg allows
 # make test-older-processor   the numeric tests with the kernels of a processor without AVX-512
 # make test-keras-compat   load models of every kind in older versions of Keras and in the newest, each in an environment of its own
 # make test-gpu     the tests that need a GPU (skipped where there is none); DEEPDUEL_GPU_TESTS_ON=CPU tries them on the CPU
 # make test-scale   the long tests of several processes that train or feed one training, killed at every stage
 # make test-wheel   build a wheel, install it elsewhere, run the quickstart from it, and walk from folders to an answer
-# make lint         ruff; which room may import which; types; pip check; pip-audit where there is a network
+# make lint         ruff; which package may import which; types; pip check; pip-audit where there is a network
 # make fuzz         damaged files of every kind, FUZZ_EXAMPLES=20000 of each
 # make docs         build the documentation into site/
 
