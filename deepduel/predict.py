@@ -87,8 +87,8 @@ flags.DEFINE_list(
 flags.DEFINE_bool(
     "explain",
     False,
-    "Write a picture of each image with a heat map (Grad-CAM) of what decided: beside the image, or into the "
-    "folder OUTPUT.explained.",
+    "Write a picture of each image with a heat map (Grad-CAM) of the regions that led to the predicted "
+    "label: beside the image, or with --output into the folder OUTPUT.explained.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
@@ -102,22 +102,23 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "alpha",
     None,
-    "What transparent images lie on: a colour, or drop to ignore transparency; by default as the images of "
-    "the run were converted.",
+    "Background of transparent images: a colour, such as white, or drop to ignore transparency; by default "
+    "as the images of the run were converted.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
     "depth",
     None,
-    "Grayscale of more than 8 bits: high_byte, or LOW:HIGH, a range that is scaled to 0..255; by default as "
-    "the images of the run were converted.",
+    "How to read grayscale images of more than 8 bits: high_byte (the upper 8 of 16 bits), or LOW:HIGH, a "
+    "range that is scaled to 0..255; by default as the images of the run were converted.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
     "damaged",
     None,
     rgb.DAMAGED,
-    "reject or accept JPEGs without an end marker; by default as the images of the run were converted.",
+    "What to do with JPEGs without an end marker: reject or accept; by default as the images of the run were "
+    "converted.",
     flag_values=FLAGS,
 )
 read_flags.define(FLAGS, ("threads", "on_error"), on_error="skip")
@@ -137,7 +138,8 @@ def main(options: flags.FlagValues) -> None:
                 raise UsageError(f"--{name} needs --output=FILE; without it the predictions are printed")
         if options.explain and not all(pathlib.Path(image).is_file() for image in options.images):
             raise UsageError(
-                "--explain of anything but files needs --output=FILE: the heat maps go to a folder beside it"
+                "--explain needs --output=FILE, unless all images are files: the heat maps of others are "
+                "written to a folder beside it"
             )
     elif options.columns and options.probabilities:
         raise UsageError("--columns names all columns; leave --probabilities out")

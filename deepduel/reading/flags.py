@@ -47,7 +47,7 @@ def define(
         flags.DEFINE_enum(
             "reader", "random", ["random", "sequential"],
             "random reads records by number, in a true global shuffle. sequential streams the shards, for "
-            "slow disks that hold more than fits in memory.", flag_values=flag_values)  # fmt: skip
+            "data on slow disks that do not fit into memory.", flag_values=flag_values)  # fmt: skip
     if "threads" in names:
         flags.DEFINE_integer(
             "threads", 0,
@@ -101,14 +101,15 @@ def _define_sizes(flag_values: flags.FlagValues, names: Collection[str]) -> None
     if "fit" in names:
         flags.DEFINE_enum(
             "fit", "crop", ["crop", "pad"],
-            "How the CPU resizes them, with the aspect ratio kept: cut off the rest, or pad with black.",
+            "How the CPU resizes images of other aspect ratios: crop cuts off what does not fit, pad adds "
+            "black borders.",
             flag_values=flag_values)  # fmt: skip
     if "native_resolution" in names:
         flags.DEFINE_bool(
             "native_resolution", False,
-            "Resize nothing: cut image_size x image_size pixels out of each image, at random to train, in "
-            "the centre to evaluate; smaller images are mirrored at their edges. Needs an --augmentation "
-            "without rotation, zoom or shear (forensic, robust, none).",
+            "Do not resize images, but cut image_size x image_size pixels out of each, at random for "
+            "training and in the centre for evaluation; smaller images are mirrored at their edges. Needs "
+            "--augmentation=forensic, robust or none.",
             flag_values=flag_values)  # fmt: skip
 
 

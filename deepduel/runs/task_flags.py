@@ -34,12 +34,12 @@ _FLAGS = {  # name: (default, help)
     "weights": (
         "auto",
         "Initial weights of the backbone: imagenet, none (random), or a file. auto is none for small_cnn and "
-        "forensic_cnn, else imagenet.",
+        "forensic_cnn and with --start_from, otherwise imagenet.",
     ),
     "start_from": (
         "none",
-        "Another run, RUN or RUN/TASK, whose best model to start from: its backbone, and its head as far as "
-        "layers and classes are the same.",
+        "Another run whose best model to start from, RUN or RUN/TASK: its backbone, and as much of its head "
+        "as has the same layers and classes. none disables it.",
     ),
     "fine_tune": (
         "none",
@@ -49,7 +49,7 @@ _FLAGS = {  # name: (default, help)
     "batch_norm": (
         "auto",
         "Batch norm of a trained backbone: frozen keeps the statistics of its initial weights, trained "
-        "updates them. auto is trained with --fine_tune=all, else frozen.",
+        "updates them. auto is trained with --fine_tune=all, otherwise frozen.",
     ),
     "input_filter": (
         "none",
@@ -58,7 +58,7 @@ _FLAGS = {  # name: (default, help)
     ),
     "stem_stride": (
         "0",
-        "Stride of the backbone's first convolution that has one: 1 keeps the full resolution; 0 leaves the "
+        "Stride of the backbone's first strided convolution: 1 keeps the full resolution; 0 leaves the "
         "backbone as it is.",
     ),
     "mirrored": (
@@ -75,20 +75,23 @@ _FLAGS = {  # name: (default, help)
     "learning_rate": ("0.001", "Peak learning rate."),
     "precision": (
         "float32",
-        "float32, mixed_float16, mixed_bfloat16, or auto, which picks the fastest precision the hardware "
-        "supports natively; train.flags has the one that was picked.",
+        "Keras' dtype policy: float32, mixed_float16, mixed_bfloat16, or auto, which picks the fastest that "
+        "the hardware supports natively and records it in train.flags.",
     ),
-    "optimizer": ("adam", "adam, adamw, muon, nadam, rmsprop, lion, or sgd (with Nesterov momentum 0.9)."),
+    "optimizer": (
+        "adam",
+        "Optimizer: adam, adamw, muon, nadam, rmsprop, lion, or sgd (with Nesterov momentum 0.9).",
+    ),
     "weight_decay": (
         "auto",
-        "Decoupled weight decay, of kernels only; auto is 0.004 for adamw and muon, else 0.",
+        "Decoupled weight decay, of kernels only; auto is 0.004 for adamw and muon, otherwise 0.",
     ),
     "schedule": (
         "constant",
-        "Learning-rate schedule: constant; cosine (decays to 0 over all --epochs); onecycle (up in the first "
-        "30 % of them, then down); step or step:EPOCHS (a tenth after each third of the run, or after so "
-        "many epochs); plateau or plateau:EPOCHS (a fifth after 5 or so many epochs without improvement of "
-        "--monitor).",
+        "Learning-rate schedule: constant; cosine (decays to 0 over all --epochs); onecycle (rises in the "
+        "first 30 % of them, then falls); step or step:EPOCHS (divides the rate by 10 after each third of "
+        "the run, or every EPOCHS epochs); plateau or plateau:EPOCHS (divides it by 5 after 5, or EPOCHS, "
+        "epochs without improvement of --monitor).",
     ),
     "warmup": (
         "0",
@@ -100,7 +103,10 @@ _FLAGS = {  # name: (default, help)
         "Decay of an exponential moving average of the weights, such as 0.999, which validation and saved "
         "models use; 0 disables it.",
     ),
-    "label_smoothing": ("0", "Share of each label that is spread over all classes, such as 0.1."),
+    "label_smoothing": (
+        "0",
+        "Share of each label that is spread over all classes, such as 0.1; 0 disables it.",
+    ),
     "class_weights": (
         "none",
         "Weights of the classes in the loss: none, balanced (inverse to the number of images), or "

@@ -62,10 +62,17 @@ _FLAGS = (
     Flag(flags.DEFINE_string, "data_dir", None, "Folder of the shards to train on.", {"required": True}),
     Flag(
         flags.DEFINE_list, "tasks", None,
-        "Label axes to learn, separated by commas; by default all of the data set.",
+        "Label axes to train on, separated by commas; by default all of the data set.",
     ),
-    Flag(flags.DEFINE_string, "train_split", "train", "Split to train on."),
-    Flag(flags.DEFINE_string, "validation_split", "validation", "Split to validate on after each epoch."),
+    Flag(
+        flags.DEFINE_string, "train_split", "train",
+        "Split to train on, or a part of one such as train[:80%].",
+    ),
+    Flag(
+        flags.DEFINE_string, "validation_split", "validation",
+        "Split to validate on after each epoch, or a part of one such as train[80%:]. If the data set has no "
+        "validation split, a fifth of the training split is held out.",
+    ),
     Flag(
         flags.DEFINE_integer, "views", None,
         f"With --cache=features: augmented views of each training image; {DEFAULT_VIEWS} by default.",
@@ -89,26 +96,27 @@ _FLAGS = (
     ),
     Flag(
         flags.DEFINE_enum, "jit_compile", "auto",
-        "Compile the networks by XLA. auto tries on a GPU whether that is faster, and stores the answer in "
-        "the run's folder; on a CPU it is false, since XLA's convolutions are slow there.",
+        "Compile the networks with XLA. auto measures on a GPU whether that is faster, and stores the answer "
+        "in the run's folder; on a CPU it is false, since XLA's convolutions are slow there.",
         {"enum_values": ["auto", "true", "false"]},
     ),
     Flag(flags.DEFINE_string, "devices", "auto", "Number of GPUs to train on, or auto for all."),
     Flag(
         flags.DEFINE_string, "cluster", "",
-        "Train with several processes, one per GPU, on one or several machines: their addresses, such as "
-        "gpu1:5060,gpu2:5060, each with a port of its own; slurm takes them from srun's variables, tf_config "
-        "from TF_CONFIG. The same command is started for each. Needs a network that only you can reach.",
+        "Train with several processes, one per GPU, on one or several machines. The value lists their "
+        "addresses, such as gpu1:5060,gpu2:5060, each with a port of its own; slurm takes them from srun's "
+        "variables, tf_config from TF_CONFIG. Start the same command for each process. Use a network that "
+        "nobody else can reach.",
     ),
     Flag(
         flags.DEFINE_string, "worker", "",
-        "With addresses in --cluster: which of the processes this one is, such as 0/2 for the first of two. "
-        "Worker 0 writes the run.",
+        "With addresses in --cluster: the number of this process and of all processes, such as 0/2 for the "
+        "first of two. Worker 0 writes the run.",
     ),
     Flag(
         flags.DEFINE_bool, "shared_backbone", False,
-        "Train one backbone for all tasks, by the sum of their losses, with a head for each; the tasks must "
-        "have the same options except for their heads.",
+        "Train one backbone for all tasks, on the sum of their losses, with a head for each. The tasks must "
+        "have the same options except for heads, optimizers and losses.",
     ),
     Flag(
         flags.DEFINE_integer, "seed", 0,
@@ -126,22 +134,22 @@ _FLAGS = (
     ),
     Flag(
         flags.DEFINE_float, "max_minutes", 0,
-        "Stop after so many minutes with the state saved, to be resumed later; 0 for no limit.",
+        "Save the state and stop after this many minutes; the same command resumes. 0 for no limit.",
         {"lower_bound": 0},
     ),
     Flag(
         flags.DEFINE_bool, "find_learning_rate", False,
-        "Try learning rates from low to high for up to 100 steps, suggest one, and draw the curve of the "
-        "loss into WORKDIR/find_learning_rate; no run is begun.",
+        "Only try learning rates from low to high for up to 100 steps, suggest one, and draw the curve of "
+        "the loss in WORKDIR/find_learning_rate.",
     ),
     Flag(
         flags.DEFINE_bool, "dry_run", False,
-        "Build everything, print the networks, the memory and the time of an epoch estimated from a few "
-        "steps, and exit; nothing is written.",
+        "Build everything, print the networks, the memory and disk space that they need, and the time of an "
+        "epoch estimated from a few steps, and exit; nothing is written.",
     ),
     Flag(
         flags.DEFINE_string, "profile_steps", "",
-        "Steps of this session to trace for TensorBoard's profiler, first and last, such as 10:20.",
+        "First and last step of this session to trace for TensorBoard's profiler, such as 10:20.",
     ),
 )  # fmt: skip
 

@@ -62,7 +62,6 @@ def test_the_table_has_a_line_per_parameter_and_the_presets_values():
     assert lines[2] == (
         "| `--rotation_range` | Random rotation by up to this angle either way. | degrees | 0.0 | 30 | | | "
         "10 | |"
-
     )
 
 

@@ -209,7 +209,7 @@ def test_files_are_read_as_the_images_of_the_run_unless_flags_say_otherwise(run_
 
     assert is_on_white() and not is_on_white("--alpha=drop")
     assert _predict(run, folder, tmp_path / "out.csv", "--alpha=paper") == 2
-    assert "--alpha=paper: not drop, the name of a colour" in capsys.readouterr().err
+    assert "--alpha=paper: must be drop, the name of a colour" in capsys.readouterr().err
     (run / "run.json").write_text(json.dumps(card | {"data_options": {"image_size": "large"}}))
     assert _predict(run, folder, tmp_path / "out.csv") == 1
     assert "run.json: data_options are those of no conversion (Expected `int`" in capsys.readouterr().err

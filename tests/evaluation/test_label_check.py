@@ -86,7 +86,7 @@ def test_planted_mistakes_are_found_shown_and_left_out_by_the_next_conversion(tm
     ) == 0  # fmt: skip
     folder = run / "evaluation" / "validation"
     listed = folder / "doubted_labels.csv"
-    assert f"labels are doubted; {listed} lists them" in capsys.readouterr().out
+    assert f"labels are probably wrong; see {listed}" in capsys.readouterr().out
     with listed.open(newline="") as file:
         rows = list(csv.DictReader(file))
     found = {row["key"] for row in rows}

@@ -38,10 +38,10 @@ class PixelOptions:
                 ImageColor.getrgb(self.alpha)
             except ValueError:
                 raise UsageError(
-                    f"--alpha={self.alpha}: not drop, the name of a colour or #rrggbb, such as white"
+                    f"--alpha={self.alpha}: must be drop, the name of a colour such as white, or #rrggbb"
                 ) from None
         if self.depth != HIGH_BYTE and (self.range is None or not self.range[0] < self.range[1]):
-            raise UsageError(f"--depth={self.depth}: not high_byte, or LOW:HIGH such as 0:4095")
+            raise UsageError(f"--depth={self.depth}: must be high_byte, or LOW:HIGH such as 0:4095")
         if self.damaged not in DAMAGED:
             raise UsageError(f"--damaged={self.damaged}: must be one of {', '.join(DAMAGED)}")
 

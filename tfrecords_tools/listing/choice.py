@@ -134,10 +134,12 @@ def parse_merge(texts: Iterable[str]) -> dict[str, str]:
         old, colon, new = text.rpartition(":")
         names = [name.strip() for name in old.split(",")]
         if not colon or not new.strip() or not all(names):
-            raise UsageError(f"--merge={text}: not OLD,OLD:NEW, such as lion,tiger:cat")
+            raise UsageError(f"--merge={text}: must be OLD,OLD:NEW, such as lion,tiger:cat")
         for name in names:
             if merge.setdefault(name, new.strip()) != new.strip():
-                raise UsageError(f"--merge={text}: {name!r} is to become {merge[name]!r} and {new.strip()!r}")
+                raise UsageError(
+                    f"--merge={text}: {name!r} cannot become both {merge[name]!r} and {new.strip()!r}"
+                )
     return merge
 
 

@@ -37,14 +37,14 @@ _INPUT = (
     _Flag(
         "exclude",
         "",
-        "Patterns of the images to leave out, written as for --include; and files that list paths, as @FILE, "
-        "such as the doubted_labels.csv of deepduel.evaluate.",
+        "Patterns of the images to leave out, written as for --include, or files that list paths, written "
+        "@FILE, such as the doubted_labels.csv of deepduel.evaluate.",
     ),
     _Flag(
         "split",
         "",
         "Splits to make in a folder that has none, and their shares, such as "
-        "train:0.7,validation:0.25,test:0.05. Each image is placed by a hash of its content.",
+        "train:0.7,validation:0.25,test:0.05. A hash of its content decides the split of each image.",
         usual=True,
     ),
     _Flag(
@@ -56,8 +56,8 @@ _INPUT = (
     _Flag(
         "drop_duplicates",
         "none",
-        "across_splits keeps an image that occurs in several splits in test, else in validation, and removes "
-        "it from the other splits.",
+        "What to do with an image that occurs in several splits: none keeps all copies; across_splits keeps "
+        "it in test if it occurs there, otherwise in validation, and removes it from the other splits.",
         choices=("none", "across_splits"),
     ),
     _Flag(
@@ -69,13 +69,14 @@ _INPUT = (
     _Flag(
         "max_pixels",
         encoding_options.MAX_PIXELS,
-        "Images with more pixels are rejected without being decoded.",
+        "Images with more pixels are rejected without being decoded; above 100 million, --image_size is "
+        "needed too.",
     ),
     _Flag("max_rejected", 0.01, "Maximum share of images that may be rejected, 0 to 1."),
     _Flag(
         "allow_missing_classes",
         False,
-        "Accept a split without images of some class, also when all of its images were rejected.",
+        "Accept a split without images of some class, also if all of them were rejected.",
     ),
 )
 _LABELS = (
@@ -90,22 +91,21 @@ _LABELS = (
     _Flag(
         "metadata",
         None,
-        "CSV file in --input_dir with paths of images and their labels, as UTF-8. By default every "
+        "CSV file in --input_dir with paths of images and their labels, in UTF-8. By default every "
         "metadata.csv; --metadata= reads none.",
         usual=True,
     ),
     _Flag(
         "label_columns",
         "",
-        "Label axes and the columns that hold their labels, AXIS=COLUMN,…; directories give no labels then; "
-        "split=COLUMN for splits. "
-        "By default class (category), label, split, and columns named like an axis. Also for the features "
-        "of tfds:, the JSON fields of tar: and the columns of parquet:.",
+        "Label axes and the columns that hold their labels, AXIS=COLUMN,…, instead of those that directories "
+        "give; split=COLUMN for splits. By default class (category), label, split, and columns named like an "
+        "axis. Also for the features of tfds:, the JSON fields of tar: and the columns of parquet:.",
     ),
     _Flag(
         "path_column",
         "",
-        "Column of the images' paths; a number, from 0, for a file without a header line. By default "
+        "Column of the images' paths; a number, counted from 0, for a file without a header line. By default "
         "image_path, path, file, image, filename or file_name.",
     ),
     _Flag(
@@ -118,14 +118,14 @@ _LABELS = (
     _Flag(
         "missing",
         "fail",
-        "What to do with rows without an image and images without a row: fail, or skip (pass over and count "
+        "What to do with rows without an image and images without a row: fail, or skip (leave out and count "
         "them).",
         choices=label_file.MISSING,
     ),
     _Flag(
         "merge",
         "",
-        "Classes or splits to rename or to make one, OLD,OLD:NEW; several are separated by semicolons: "
+        "Classes or splits to rename or merge, OLD,OLD:NEW; several are separated by semicolons: "
         "'lion,tiger:cat;wolf:dog'.",
     ),
     _Flag(
@@ -168,20 +168,20 @@ _OUTPUT = (
     _Flag(
         "alpha",
         rgb.DROP,
-        "What transparent images lie on: a colour, such as white, black or #80ff00; drop ignores "
+        "Background of transparent images: a colour, such as white, black or #80ff00, or drop to ignore "
         "transparency.",
     ),
     _Flag(
         "depth",
         rgb.HIGH_BYTE,
-        "Grayscale of more than 8 bits: high_byte stores the upper 8 of 16 bits; LOW:HIGH, such as 0:4095, "
-        "scales this range to 0..255.",
+        "How to store grayscale images of more than 8 bits: high_byte keeps the upper 8 of 16 bits; "
+        "LOW:HIGH, such as 0:4095, scales this range to 0..255.",
     ),
     _Flag(
         "damaged",
         "reject",
-        "accept takes JPEGs without an end marker or with stray bytes before it, all of whose "
-        "pixels are there.",
+        "What to do with JPEGs without an end marker or with stray bytes before it whose pixels are "
+        "complete: reject or accept them.",
         choices=rgb.DAMAGED,
     ),
     _Flag("name", None, "Name of the data set; by default the name of the input folder."),
