@@ -158,7 +158,7 @@ def _print_result(workdir: pathlib.Path, images: str) -> None:
     print()
     for axis, task in document["tasks"].items():
         accuracy, count = task["overall"]["accuracy"], task["images"]
-        print(f"{axis}: {accuracy:.2%} of {count:,} images of {images} that it was not trained on are right")
+        print(f"{axis}: {accuracy:.2%} of {count:,} validation images of {images} are classified correctly")
     print(f"report: {folder / 'report.html'}")
     print(f"predict: {cli.command_line('deepduel.predict', [f'--workdir={workdir}', 'PHOTO.jpg'])}")
 

@@ -129,9 +129,7 @@ def _text(name: str, value: Any) -> str:
         return os.fspath(value)
     if isinstance(value, str | numbers.Real):  # NumPy's numbers too
         return str(value)
-    raise UsageError(
-        f"{name} must be a text, a number or a truth value, got {type(value).__name__}: {value!r}"
-    )
+    raise UsageError(f"{name} must be a string, a number or a boolean, got {type(value).__name__}: {value!r}")
 
 
 def _similar(name: str, names: Collection[str]) -> str:

@@ -103,7 +103,7 @@ class Run:
 
         Args:
           images: paths of files or folders, glob patterns, URLs, arrays ([H, W, 3] or [N, H, W, 3], RGB, 0 to
-            255), Pillow's images, or a list of these.
+            255), Pillow images, or a list of these.
           **options: the flags of `deepduel predict`, such as tasks=["category"]; explain=True has a notebook
             show heat maps beside the first pictures.
 
@@ -281,7 +281,7 @@ def _as_list(images: AnyImage | Iterable[AnyImage]) -> list[AnyImage]:
         if not isinstance(image, AnyImage):
             kind = type(image).__name__
             raise TypeError(
-                f"images must be paths, URLs, arrays, Pillow's images or a list of them, got {kind}"
+                f"images must be paths, URLs, arrays, Pillow images or a list of them, got {kind}"
             )
     return listed
 

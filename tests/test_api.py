@@ -190,7 +190,7 @@ def test_errors_speak_of_arguments(tmp_path, toy_shards):
         ({"epochs": 0}, "^epochs must be at least 1"),
         ({"optimizer": "none"}, "^optimizer"),
         ({"batch_size": "many"}, "batch_size.*many"),
-        ({"epochs": object()}, "^epochs must be a text, a number or a truth value, got object"),
+        ({"epochs": object()}, "^epochs must be a string, a number or a boolean, got object"),
     ):
         with pytest.raises(deepduel.UsageError, match=words) as error:
             deepduel.train(toy_shards, tmp_path / "run", **NETWORK | options)

@@ -163,7 +163,7 @@ def _run(
     except PeerError as error:
         return _say(name, str(error), PEER_LOST)
     except MemoryError as error:
-        return _say(name, f"not enough memory ({error or 'for what the data ask for'})", 1)
+        return _say(name, f"not enough memory ({error or 'for what the data require'})", 1)
     except KeyboardInterrupt:
         return _say(name, "interrupted", 130)
     return code or 0

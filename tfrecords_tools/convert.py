@@ -163,7 +163,7 @@ def _as_before(chosen: planning.Options, output_dir: str) -> planning.Options:
 def _first_conversion(
     listing: Listing, chosen: planning.Options, options: flags.FlagValues
 ) -> np.ndarray | None:
-    """[n] bool: the images of the conversion that made the folder, of whose classes every split gets an image.
+    """[n] bool: the images of the first conversion, of each of whose classes every split gets an image.
 
     None for a folder of an earlier version, and for images to append.
     """

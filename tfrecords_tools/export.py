@@ -81,9 +81,9 @@ def _writer(
 
 
 def _require(options: flags.FlagValues) -> None:
-    for name in ("data_dir", "output"):
+    for name, meaning in {"data_dir": "a folder of shards", "output": "a new or an empty folder"}.items():
         if not options[name].value:
-            raise UsageError(f"--{name} is needed")
+            raise UsageError(f"--{name} is missing; set it to {meaning}")
     if storage.is_remote(options.output):
         raise UsageError(
             f"--output={options.output}: must be a folder on this machine, to be copied from there"

@@ -59,7 +59,7 @@ flags.DEFINE_integer(
 def main(options: flags.FlagValues) -> None:
     """Prints the tables and draws the sheets."""
     if not options.data_dir:
-        raise UsageError("--data_dir is needed")
+        raise UsageError("--data_dir is missing; set it to a folder of shards")
     if not 0 <= options.per_sheet <= 10_000:
         raise UsageError(f"--per_sheet must be 0 to 10,000 images, not {options.per_sheet}")
     if not 0 <= options.workers <= 1024:
@@ -67,7 +67,7 @@ def main(options: flags.FlagValues) -> None:
     duplicates.require_distance(options.duplicate_distance)
     for name in ("duplicate_distance", "duplicates_csv", "workers"):
         if options[name].present and not options.duplicates:
-            raise UsageError(f"--{name} goes with --duplicates")
+            raise UsageError(f"--{name} needs --duplicates")
     if options.duplicates_csv:
         _require_place(options.duplicates_csv, options.data_dir)
     manifest = manifests.load(options.data_dir)
@@ -76,7 +76,9 @@ def main(options: flags.FlagValues) -> None:
         _duplicates(manifest, options)
     if options.per_sheet:
         if storage.is_remote(options.data_dir) and not options.sheet_dir:
-            raise UsageError("--sheet_dir is needed where --data_dir is remote (or --per_sheet=0)")
+            raise UsageError(
+                "a remote --data_dir needs --sheet_dir=FOLDER for the contact sheets, or --per_sheet=0"
+            )
         sheet_dir = options.sheet_dir or options.data_dir.rstrip("/") + "-sheets"
         if os.path.realpath(sheet_dir) == os.path.realpath(options.data_dir):
             raise UsageError("--sheet_dir must not be --data_dir, which holds shards only")
@@ -161,7 +163,7 @@ def _tables(manifest: manifests.Manifest, data_dir: str) -> None:
     shards = sum(part.bytes for split in manifest.splits.values() for part in split.shards)
     store = storage.open_folder(data_dir)
     disk = sum(store.size(name) or 0 for name in store.names())
-    print(f"  disk: {disk / 1e6:,.1f} MB, of them shards {shards / 1e6:,.1f} MB")
+    print(f"  disk: {disk / 1e6:,.1f} MB, of which the shards are {shards / 1e6:,.1f} MB")
 
 
 def entry() -> int:

@@ -3,8 +3,8 @@
     python -m tfrecords_tools.verify --data_dir=SHARDS --decode
 
 The exit code is 0 if everything is sound, 1 if something is damaged, and 2 for
-wrong usage. Each damage is named by file, record number and key, followed by
-the command that rebuilds only the damaged shards.
+wrong usage. Everything damaged is named by file, record number and key,
+followed by the command that rebuilds only the damaged shards.
 """
 
 import sys
@@ -28,7 +28,7 @@ flags.DEFINE_integer("workers", 0, "Number of worker processes; 0 for one per co
 def main(options: flags.FlagValues) -> None:
     """Prints each damage; raises when there is one."""
     if not options.data_dir:
-        raise UsageError("--data_dir is needed")
+        raise UsageError("--data_dir is missing; set it to a folder of shards")
     if not 0 <= options.workers <= 1024:
         raise UsageError(f"--workers must be 1 to 1024, or 0 for one per core, not {options.workers}")
     with progress.Progress("verifying") as bar:
@@ -41,12 +41,12 @@ def main(options: flags.FlagValues) -> None:
             ),
         )
     for name in audit.strays(options.data_dir, manifest):
-        print(f"{options.data_dir}/{name}: not in the manifest; no reader looks at it")
+        print(f"{options.data_dir}/{name}: not in the manifest; readers ignore it")
     for damage in damages:
         print(f"{options.data_dir}/{damage}")
     if damages:
         raise DataError(
-            f"{options.data_dir}: {len(damages)} damages; rebuild just the damaged files with: "
+            f"{options.data_dir}: problems found: {len(damages)}; rebuild only the damaged files with: "
             f"{rebuild_command(manifest, options.data_dir)}"
         )
     count = sum(split.records for split in manifest.splits.values())

@@ -31,7 +31,10 @@ def report(split: Split, record: int, reason: str, *, on_error: str) -> None:
       DataError: with on_error "fail"; names shard, record and key.
     """
     if on_error == "fail":
-        raise DataError(_message(split, record, reason))
+        raise DataError(
+            f"{_message(split, record, reason)}; run python -m tfrecords_tools.verify "
+            f"--data_dir={split.data_dir} --decode, or leave bad images out with on_error=skip"
+        )
     with _LOCK:  # several threads decode; their lines must not mix
         if record in split.bad:  # reported in an earlier epoch
             return
@@ -52,10 +55,7 @@ def weights(split: Split, records: np.ndarray) -> np.ndarray:
 
 
 def _message(split: Split, record: int, reason: str) -> str:
-    return (
-        f"{split.where(record)}: does not decode ({reason}); "
-        "run python -m tfrecords_tools.verify on the data folder"
-    )
+    return f"{split.where(record)}: does not decode ({reason})"
 
 
 @contextlib.contextmanager

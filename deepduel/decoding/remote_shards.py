@@ -223,10 +223,12 @@ class RemoteShards:
                 data = self._folder.read_span(self._shards[shard].file, start, size)
             except FileNotFoundError as error:
                 raise DataError(
-                    f"{self._url(shard)}: there is no such object any more; restore it, or convert again"
+                    f"{self._url(shard)}: this object no longer exists; restore it, or convert again"
                 ) from error
             except PermissionError as error:
-                raise DataError(f"{self._url(shard)}: may not be read ({error})") from error
+                raise DataError(
+                    f"{self._url(shard)}: may not be read ({error}); check the credentials"
+                ) from error
             except DataError as error:
                 if attempt == _ATTEMPTS - 1:
                     raise DataError(f"{self._url(shard)}, byte {start:,}: {error}") from error

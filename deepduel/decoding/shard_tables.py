@@ -64,15 +64,20 @@ def _load(folder: Folder, shard: Shard, contents: Iterator[bytes], axes: int) ->
     try:
         table = records.load_table(next(contents), axes)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(
-            f"{path}: unreadable ({error}); run tfrecords_tools.verify, then convert again"
-        ) from error
+        raise DataError(f"{path}: unreadable ({error}); {_remedy(folder)}") from error
     if len(table) != shard.records:
         raise DataError(
             f"{path}: does not belong to its shard ({len(table)} records, the manifest says "
-            f"{shard.records}); run tfrecords_tools.verify, then convert again"
+            f"{shard.records}); {_remedy(folder)}"
         )
     return table
+
+
+def _remedy(folder: Folder) -> str:
+    return (
+        f"run python -m tfrecords_tools.verify --data_dir={folder.root}, which prints the command that "
+        "rebuilds damaged files"
+    )
 
 
 def _require_possible(
@@ -86,9 +91,7 @@ def _require_possible(
             row = int(broken.argmax())
             number = int(np.searchsorted(np.cumsum(counts), row, side="right"))
             path, within = f"{folder.root}/{group[number][0].file}.npy", row - sum(counts[:number])
-            raise DataError(
-                f"{path}: row {within} has {words(row)}; run tfrecords_tools.verify, then convert again"
-            )
+            raise DataError(f"{path}: row {within} has {words(row)}; {_remedy(folder)}")
 
 
 def _rules(table: np.ndarray, ends: np.ndarray, axes: dict[str, tuple[str, ...]]) -> Iterator[_Rule]:

@@ -162,7 +162,8 @@ class Split:
             return stored_pixels(encoded, records.ENCODINGS[self.encoding[record]], height, width)
         except ValueError as error:
             raise DataError(
-                f"{self.where(record)}: does not decode ({error}); run python -m tfrecords_tools.verify"
+                f"{self.where(record)}: does not decode ({error}); run python -m tfrecords_tools.verify "
+                f"--data_dir={self.data_dir} --decode"
             ) from error
 
     def key(self, record: int) -> bytes:
@@ -174,7 +175,8 @@ class Split:
             return records.parse(payload)[1]
         except ValueError as error:
             raise DataError(
-                f"{self.path(shard)}, record {number}: {error}; run python -m tfrecords_tools.verify"
+                f"{self.path(shard)}, record {number}: {error}; run python -m tfrecords_tools.verify "
+                f"--data_dir={self.data_dir}"
             ) from error
 
     def place(self, record: int) -> tuple[int, int, int, int]:

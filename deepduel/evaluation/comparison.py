@@ -47,7 +47,7 @@ def document(
     if not axes:
         raise UsageError(
             f"{first.workdir} ({', '.join(first.tasks)}) and {second.workdir} "
-            f"({', '.join(second.tasks)}) share no task"
+            f"({', '.join(second.tasks)}) share no task; name two runs with a common label axis"
         )
     pairs = {axis: _aligned(first, second, axis) for axis in axes}
     return {
@@ -76,7 +76,7 @@ def _aligned(
     if set(one.classes) != set(other.classes):
         raise DataError(
             f"{runs} were trained on different labels of {axis} ({', '.join(one.classes)}; "
-            f"{', '.join(other.classes)})"
+            f"{', '.join(other.classes)}); name two runs of the same classes"
         )
     other = other.only([indices[key] for key in one.keys]).renumbered(one.classes)
     relabelled = np.flatnonzero(one.labels != other.labels)

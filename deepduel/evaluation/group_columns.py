@@ -87,7 +87,7 @@ def _rows(path: str | os.PathLike) -> Iterator[tuple[int, list[str]]]:
                 if row:
                     yield number, row
         except csv.Error as error:
-            raise DataError(f"{path}: row {number + 1} is no row of a CSV file ({error})") from error
+            raise DataError(f"{path}: row {number + 1} is not valid CSV ({error}); correct it") from error
 
 
 def _encoded(field: str) -> bytes:

@@ -130,7 +130,7 @@ def predict(
     if all((numbers < 0).all() for numbers in labels.values()):
         raise DataError(
             f"{split.data_dir}: none of the labelled images of split {split.name!r} can be decoded; "
-            "run python -m tfrecords_tools.verify on the data folder"
+            f"run python -m tfrecords_tools.verify --data_dir={split.data_dir} --decode"
         )
     _require_finite({axis: part[~left_out] for axis, part in probabilities.items()}, split, ~left_out)
     return Predictions(split, predictor.classes, left_out, labels, probabilities, colours, seconds, timed)

@@ -68,7 +68,7 @@ def find(name: str, axis: str) -> StartModel:
             f"task as --start_from={axis}={run}/{next(iter(tasks))}"
         )
     if not model.is_file():
-        raise DataError(f"{model}: there is no such model; has the run finished an epoch?")
+        raise DataError(f"{model}: there is no such model; the first is saved at the end of the first epoch")
     return StartModel(str(model), tuple(tasks[task]["classes"]))
 
 

@@ -156,7 +156,7 @@ def _load_weights(backbone: keras.Model, architecture: Architecture, path: pathl
         reason = str(error).splitlines()[0]
         raise DataError(
             f"{architecture.weights}: these are not weights of {architecture.backbone} without its top "
-            f"({reason})"
+            f"({reason}); save them with include_top=False, or name the backbone that they belong to"
         ) from error
 
 

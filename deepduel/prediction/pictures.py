@@ -32,7 +32,7 @@ class Pictures:
         first: int = 0,
     ):
         """Args:
-        pictures: arrays [H, W, 3], [H, W, 1] or [H, W], 0..255, uint8 or float, or Pillow's images.
+        pictures: arrays [H, W, 3], [H, W, 1] or [H, W], 0..255, uint8 or float, or Pillow images.
         decoding: how they are resized.
         encoding: the conversion's, which the pixels are as after.
         first: the number of the first one, in its name.

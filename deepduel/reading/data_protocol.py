@@ -130,7 +130,7 @@ def receive_header(connection: socket.socket) -> tuple[bytes, int]:
         receive_into(connection, header)
         magic, kind, count = _HEADER.unpack(header.tobytes())
         if magic != _MAGIC:
-            raise Lost("what answers there is no data worker of this version")
+            raise Lost("the program that answers is not a data worker of this version")
         if kind != ALIVE:
             return kind, count
 

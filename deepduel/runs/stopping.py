@@ -117,7 +117,7 @@ class _Answers:
         if self._count == 1:
             print(f"{name}: stopping after the current step, with the state saved", flush=True)
         elif self._count < _GIVES_UP:
-            print(f"{name}: still stopping; once more stops without saving", flush=True)
+            print(f"{name}: still stopping; a third signal stops without saving", flush=True)
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ class Cluster:
         for address in self.addresses:
             host, _, port = address.rpartition(":")
             if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
-                raise UsageError(f"cluster: {address!r} is no HOST:PORT, such as gpu1:5060")
+                raise UsageError(f"cluster: {address!r} must be HOST:PORT, such as gpu1:5060")
             if self.addresses.count(address) > 1:
                 raise UsageError(f"cluster: {address} is listed twice; each process needs a port of its own")
 
@@ -112,7 +112,7 @@ def _from_tf_config(environment: Mapping[str, str]) -> Cluster:
     except KeyError as error:
         raise UsageError(f"--cluster=tf_config: TF_CONFIG or its entry {error} is not set") from None
     except (ValueError, TypeError) as error:
-        raise UsageError(f"--cluster=tf_config: TF_CONFIG is no description of a cluster ({error})") from None
+        raise UsageError(f"--cluster=tf_config: TF_CONFIG does not describe a cluster ({error})") from None
     trainers = [name for name in ("chief", "master", "worker") if name in roles]
     if role not in trainers or index >= len(roles[role]):
         raise UsageError(

@@ -63,8 +63,8 @@ def _receive_all(
         if time.monotonic() > deadline:
             missing = [cluster.name(index) for index in range(1, count) if index not in channels]
             problem = (
-                f"{', '.join(missing)} did not come within {patience:.0f} seconds; start the same command "
-                f"there, and see that {cluster.addresses[0]} can be reached from there"
+                f"{', '.join(missing)} did not connect within {patience:.0f} seconds; start the same command "
+                f"there, and check that {cluster.addresses[0]} can be reached from there"
             )
             for channel in channels.values():
                 with contextlib.suppress(OSError):
@@ -137,5 +137,5 @@ def _go_to_first(cluster: Cluster, deadline: float, patience: float) -> Channel:
         raise DataError(f"refused by {cluster.name(0)}: {answer[-1]}")
     raise PeerError(
         f"{cluster.name(0)} did not answer within {patience:.0f} seconds ({problem}); start the same command "
-        "there, and see that its name and port can be reached"
+        "there, and check that its name and port can be reached"
     )

@@ -24,7 +24,7 @@ def test_a_folder_becomes_a_model_and_new_images_continue_it(tmp_path, capsys):
     output = tmp_path / "my images.deepduel"
     assert run_command(fit, f"{images}/", *NETWORK, "--epochs=1") == 0
     printed = capsys.readouterr().out
-    assert f"of 6 images of {images} that it was not trained on are right" in printed
+    assert f"of 6 validation images of {images} are classified correctly" in printed
     assert f"report: {output}/run-01/evaluation/validation/report.html" in printed
     assert f"predict: python -m deepduel.predict '--workdir={output}/run-01' PHOTO.jpg" in printed
     assert (output / "run-01" / "evaluation" / "validation" / "report.html").is_file()

@@ -92,7 +92,7 @@ def test_what_a_file_cannot_say_is_one_clear_line(toy_shards, tmp_path):
     fails(DataError, f"no row for any of the 54 .* such as {key}", [("photo.jpg", "gan", 1)])
     fails(DataError, "row 2 has 2 fields, but the header has 3", [(key, "gan")])
     fails(DataError, "no column image_path or .*generator", [("gan",)], header=("generator",))
-    fails(DataError, "row . is no row of a CSV file .field larger", [(key, "x" * 200_000, 1)])
+    fails(DataError, "row . is not valid CSV .field larger", [(key, "x" * 200_000, 1)])
     many = [(key, f"camera {number}", 1) for number, key in enumerate(_keys(toy_shards))]
     monkey = pytest.MonkeyPatch()
     monkey.setattr(group_columns, "MOST_VALUES", 50)

@@ -258,7 +258,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("answer", "said"),
         [
-            (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers there is no data worker of this version"),
+            (
+                b"HTTP/1.1 400 Bad Request\r\n\r\n",
+                "the program that answers is not a data worker of this version",
+            ),
             (b"", "no sign of life for 0 s"),
             (b"ddw1J\2\0\0\0{}", "what answers there is no data worker of this version"),
             (b"ddw1J\2\0\0\0[]", "a message without fields"),

@@ -36,7 +36,7 @@ def test_a_signal_is_a_request_and_the_third_one_interrupts(capsys):
     assert signal.getsignal(signal.SIGTERM) is before
     assert capsys.readouterr().out.splitlines() == [
         "SIGTERM: stopping after the current step, with the state saved",
-        "SIGINT: still stopping; once more stops without saving",
+        "SIGINT: still stopping; a third signal stops without saving",
     ]
 
 

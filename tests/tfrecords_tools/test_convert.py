@@ -133,8 +133,8 @@ def test_a_folder_with_other_things_in_it_is_left_alone(images, tmp_path, capsys
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "--input_dir is needed"),
-        (["--input_dir=x"], "--output_dir is needed"),
+        ([], "--input_dir is missing; set it to a folder of images"),
+        (["--input_dir=x"], "--output_dir is missing; set it to a folder for the shards"),
         (["--input_dir=x", "--output_dir=x/y"], "--output_dir must lie outside --input_dir"),
         (["--input_dir=x", "--output_dir=y", "--workers=-1"], "--workers must be 1 to 1024"),
         (["--input_dir=x", "--output_dir=y", "--max_rejected=2"], "--max_rejected must be a share"),

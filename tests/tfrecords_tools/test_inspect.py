@@ -47,10 +47,10 @@ def test_cells_have_counts_and_mean_sizes(shards):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        ([], 2, "--data_dir is needed"),
+        ([], 2, "--data_dir is missing; set it to a folder of shards"),
         (["--data_dir=x", "--per_sheet=-1"], 2, "--per_sheet must be 0 to 10,000"),
-        (["--data_dir=x", "--duplicates_csv=y"], 2, "--duplicates_csv goes with --duplicates"),
-        (["--data_dir=x", "--workers=2"], 2, "--workers goes with --duplicates"),
+        (["--data_dir=x", "--duplicates_csv=y"], 2, "--duplicates_csv needs --duplicates"),
+        (["--data_dir=x", "--workers=2"], 2, "--workers needs --duplicates"),
         (["--data_dir=x", "--duplicates", "--workers=-1"], 2, "--workers must be 1 to 1024"),
         (["--data_dir=x", "--duplicates", "--duplicates_csv=none/y"], 2, "there is no folder none; make it"),
         (["--data_dir=nowhere"], 1, "no such folder of shards"),

@@ -238,7 +238,8 @@ def test_strangers_are_mentioned_and_harmless(copy, capsys):
 
 @pytest.mark.parametrize(
     ("words", "code", "message"),
-    [([], 2, "--data_dir is needed"), (["--data_dir=nowhere"], 1, "there is no such folder of shards"),
+    [([], 2, "--data_dir is missing; set it to a folder of shards"),
+     (["--data_dir=nowhere"], 1, "there is no such folder of shards"),
      (["--data_dir=x", "--workers=-2"], 2, "--workers must be 1 to 1024")],
 )  # fmt: skip
 def test_wrong_usage(capsys, words, code, message):

@@ -72,7 +72,7 @@ def test_tf_config_counts_a_chief_before_the_workers():
         ("a:1,b:1", "", {}, "--cluster needs --worker=I/2"),
         ("a:1,b:1", "0/3", {}, "lists 2 addresses, so it is 0/2 to 1/2"),
         ("a:1,b:1", "2/2", {}, "lists 2 addresses"),
-        ("a:1,b", "0/2", {}, "'b' is no HOST:PORT"),
+        ("a:1,b", "0/2", {}, "'b' must be HOST:PORT"),
         ("a:1,a:1", "0/2", {}, "a:1 is listed twice"),
         ("slurm", "0/2", {}, "leave --worker out"),
         ("slurm", "", {}, "SLURM_STEP_NODELIST is not set; start the command with srun"),

@@ -41,7 +41,7 @@ class ImageFolder:
             key, problem = member_names.to_key(image.key)
             if problem or key != image.key:
                 raise DataError(
-                    f"the image {shown}: {problem or 'its key is no plain path'}; export with "
+                    f"the image {shown}: {problem or 'its key is not a plain path'}; export with "
                     "--format=webdataset or parquet"
                 )
             path = self._folder / key.decode("utf-8", "surrogateescape")

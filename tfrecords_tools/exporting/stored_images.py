@@ -55,7 +55,9 @@ def read(manifest: Manifest, data_dir: str, split: str) -> Iterator[StoredImage]
                 names = {axis: _name(manifest, axis, labels.get(axis, -1)) for axis in manifest.axes}
                 yield StoredImage(key, split, names, image, encoding)
         except (ValueError, IndexError, OSError) as error:
-            raise DataError(f"{where}: {error}; python -m tfrecords_tools.verify tells what to do") from error
+            raise DataError(
+                f"{where}: {error}; run python -m tfrecords_tools.verify --data_dir={folder.root}"
+            ) from error
 
 
 def class_numbers(manifest: Manifest) -> dict[str, dict[str, int]]:

@@ -149,12 +149,15 @@ def load(data_dir: str | os.PathLike, *, shards: bool = True) -> Manifest:
     folder = storage.open_folder(data_dir)
     path = f"{folder.root}/{FILE_NAME}"
     if not folder.exists():
-        raise DataError(f"{folder.root}: there is no such folder of shards; convert makes one")
+        raise DataError(
+            f"{folder.root}: there is no such folder of shards; check the path, or make the folder with "
+            "python -m tfrecords_tools.convert"
+        )
     try:
         document = documents.parse(folder.read(FILE_NAME, limit=documents.MAX_BYTES))
     except FileNotFoundError:
         raise DataError(
-            f"{folder.root}: no {FILE_NAME}, so no finished conversion lies here; "
+            f"{folder.root}: no {FILE_NAME}, so this is not a finished conversion; "
             "run python -m tfrecords_tools.convert with this --output_dir"
         ) from None
     except (ValueError, OSError) as error:
@@ -192,16 +195,23 @@ def _from_document(document: dict, path: str) -> Manifest:
     return manifest
 
 
+def _remedy(folder: Folder) -> str:
+    return (
+        "copy the folder again, or rebuild the shard with the command that python -m tfrecords_tools.verify "
+        f"--data_dir={folder.root} prints"
+    )
+
+
 def _check_shard(folder: Folder, split: str, shard: Shard, size: int | None) -> None:
     if size is None:
         raise DataError(
             f"{folder.root}/{shard.file}: missing, but the manifest lists it for split {split!r}; "
-            "copy the folder again, or rebuild the shard: python -m tfrecords_tools.verify tells how"
+            f"{_remedy(folder)}"
         )
     if size != shard.bytes:
         raise DataError(
             f"{folder.root}/{shard.file}: {size} bytes, but the manifest says {shard.bytes}; "
-            "copy the folder again, or rebuild the shard: python -m tfrecords_tools.verify tells how"
+            f"{_remedy(folder)}"
         )
     if shard.records * _LEAST_BYTES > size:
         raise DataError(

@@ -145,7 +145,7 @@ class LabelFile:
                 yield Row(where, fields[self._path].strip(), labels)
         except csv.Error as error:
             raise DataError(
-                f"{self.where}: row {reader.line_num} is no row of a CSV file ({error}); correct it"
+                f"{self.where}: row {reader.line_num} is not valid CSV ({error}); correct it"
             ) from error
 
     def _require_text(self, where: str, labels: Mapping[str, str]) -> None:

@@ -133,7 +133,7 @@ def _fields(part: str, template: str, last: bool) -> list[str]:
         return fields
     if "{" in part or "}" in part:
         raise UsageError(
-            f"--layout={template}: {part!r} is no {{name}}, * or plain directory name; for example "
+            f"--layout={template}: {part!r} is not {{name}}, * or a plain directory name; for example "
             "{split}/{authenticity}/{category}. Only the last part may be a pattern of file names, such as "
             "{category}_*.jpg"
         )

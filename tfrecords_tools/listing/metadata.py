@@ -118,7 +118,7 @@ class _Merger:
             word = TRUTH_WORDS.get(label.casefold())
             if word is None:
                 raise DataError(
-                    f"{row.where}: {label!r} is no authenticity label, which is 0 (real) or 1 (fake); a "
+                    f"{row.where}: {label!r} is not an authenticity label, which is 0 (real) or 1 (fake); a "
                     "column of other labels must be called class, or be named with "
                     "--label_columns=category=COLUMN"
                 )

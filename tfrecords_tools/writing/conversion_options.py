@@ -14,9 +14,9 @@ from tfrecords_tools.writing import conversion_flags, planning, slices
 
 def require(flag_values: flags.FlagValues) -> None:
     """Raises UsageError for values that are out of range or do not go together."""
-    for name in ("input_dir", "output_dir"):
+    for name, meaning in {"input_dir": "a folder of images", "output_dir": "a folder for the shards"}.items():
         if not flag_values[name].value:
-            raise UsageError(f"--{name} is needed")
+            raise UsageError(f"--{name} is missing; set it to {meaning}")
     paths = (flag_values.input_dir, flag_values.output_dir)
     source, target = (path.rstrip("/") if "://" in path else os.path.realpath(path) for path in paths)
     in_folder = opening.describe(flag_values.input_dir).kind == "folder"

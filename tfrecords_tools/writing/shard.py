@@ -157,7 +157,7 @@ def fetch(context: ShardContext, key: bytes, size: int, place: int) -> image.Che
     except OSError as error:
         raise DataError(
             f"{where}: {error.strerror or error}, though it was there when the folder was listed; "
-            "see to it and run the same command again: finished shards are kept"
+            "restore it and run the same command again: finished shards are kept"
         ) from error
     if len(data) != size:
         raise DataError(

@@ -215,7 +215,7 @@ def test_metadata_that_agrees_is_silent(tmp_path):
          "row 2 says 'train/real/a/1.jpg' is 'fake' .authenticity., but its directory says 'real'"),
         ("image_path,class\ntrain/real/a/1.jpg,a\ntrain/fake/a/1.jpg,b\n", "row 3 says .* is 'b' .category."),
         ("image_path,class\ntrain/real/a/2.jpg,a\n", "row 2 names 'train/real/a/2.jpg', but .* no such"),
-        ("image_path,label\ntrain/real/a/1.jpg,cat\n", "row 2: 'cat' is no authenticity label"),
+        ("image_path,label\ntrain/real/a/1.jpg,cat\n", "row 2: 'cat' is not an authenticity label"),
         ("image_path,label\ntrain/real/a/1.jpg\n", "row 2 has 1 fields, but the header has 2"),
         ("image_path,label\n" + "train/real/a/1.jpg,0\n" * 2, "row 3 names .* a second time"),
         ("name,label\nx,0\n", "no column image_path or"),
