@@ -96,7 +96,7 @@ def test_a_run_a_task_and_a_model_are_found(run):
     assert start_model.find(str(run / "category"), "other") == best
     with pytest.raises(UsageError, match="has no task 'other'; it has category: name one as RUN/TASK"):
         start_model.find(str(run), "other")
-    with pytest.raises(DataError, match="there is no such model; has the run finished an epoch"):
+    with pytest.raises(DataError, match="there is no such model; the first is saved"):
         start_model.find(str(run / "category" / "epoch-09.keras"), "category")
     with pytest.raises(DataError, match="no run.json, so this is not a run's folder"):
         start_model.find(str(run.parent / "nowhere"), "category")

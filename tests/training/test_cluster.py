@@ -79,7 +79,7 @@ def test_tf_config_counts_a_chief_before_the_workers():
         ("slurm", "", SLURM | {"SLURM_NTASKS": "5"}, "start the command with srun"),
         ("slurm", "", SLURM | {"SLURM_NODEID": "0"}, "srun --distribution=block"),
         ("tf_config", "", {}, "'TF_CONFIG' is not set"),
-        ("tf_config", "", {"TF_CONFIG": "{"}, "no description of a cluster"),
+        ("tf_config", "", {"TF_CONFIG": "{"}, "does not describe a cluster"),
         ("tf_config", "", tf_config("ps", 0, ps=["p:1"], worker=["a:1"]), "this process is ps 0"),
     ],
 )

@@ -179,7 +179,7 @@ def test_half_a_message_is_the_last_one():
 
 def test_missing_workers_are_named():
     first, _, last = clusters(3)
-    with pytest.raises(PeerError, match=r"worker 1 of 3 \(localhost:\d+\), worker 2 of 3 .* did not come"):
+    with pytest.raises(PeerError, match=r"worker 1 of 3 \(localhost:\d+\), worker 2 of 3 .* did not connect"):
         meet(first, patience=0.3)
     with pytest.raises(PeerError, match=r"worker 0 of 3 .* within 0 seconds \(Connection refused\); start"):
         meet(last, patience=0.3)
