@@ -70,27 +70,29 @@ def verdict(rates: Rates, situation: Situation) -> str:
     """One sentence: what limits, what the cache would change, which flag to change."""
     read = rates.memory if situation.in_memory else rates.disk
     if rates.augmentation < rates.pipeline / _NEAR:
-        where = "CPU, a device that shares its cores with decoding," if situation.device == "CPU" else "GPU"
+        where = "CPU, which also decodes" if situation.device == "CPU" else "GPU"
         helps = _cached(rates, situation) if situation.device == "CPU" else "a cache would not help"
         return (
-            f"Augmentation on the {where} limits ({rates.augmentation:,.0f} images/s, {rates.together:,.0f} "
-            "with the pipeline): choose a lighter --augmentation, a smaller --image_size or a faster device; "
-            f"{helps}."
+            f"The bottleneck is augmentation on the {where} ({rates.augmentation:,.0f} images/s, "
+            f"{rates.together:,.0f} with the pipeline): choose a lighter --augmentation, a smaller "
+            f"--image_size or a faster device; {helps}."
         )
     if read < rates.decoding * _NEAR:
         return (
-            f"The disk limits ({read:,.0f} images/s): put the shards on a faster one; "
+            f"The bottleneck is the disk ({read:,.0f} images/s): put the shards on a faster one; "
             f"{_cached(rates, situation)}."
         )
     if rates.pipeline < rates.decoding / _NEAR:
         remedy = "--reader=random" if situation.reader == "sequential" else "a larger --batch_size"
         return (
-            f"Python and tf.data around decoding limit ({rates.pipeline:,.0f} of {rates.decoding:,.0f} "
-            f"images/s): try {remedy}; {_cached(rates, situation)}."
+            f"The bottleneck is Python and tf.data around decoding ({rates.pipeline:,.0f} of "
+            f"{rates.decoding:,.0f} images/s): try {remedy}; {_cached(rates, situation)}."
         )
     more = "add cores or data workers (--plan says how many)"
     flag = more if situation.fast else f"try --fast_decode, or {more}"
-    return f"Decoding limits ({rates.pipeline:,.0f} images/s): {flag}; {_cached(rates, situation)}."
+    return (
+        f"The bottleneck is decoding ({rates.pipeline:,.0f} images/s): {flag}; {_cached(rates, situation)}."
+    )
 
 
 def _cached(rates: Rates, situation: Situation) -> str:
@@ -99,11 +101,11 @@ def _cached(rates: Rates, situation: Situation) -> str:
         return "a cache needs --reader=random"
     if rates.cached is None:
         return (
-            "with --cache=ram or decoded:FOLDER the limit would be augmentation, at most "
-            f"{rates.augmentation:,.0f} images/s (measure it with --cache here)"
+            "with --cache=ram or decoded:FOLDER the bottleneck would be augmentation, at most "
+            f"{rates.augmentation:,.0f} images/s (add --cache to this command to measure it)"
         )
     what = "augmentation" if rates.augmentation < rates.cached else "the cache"
     return (
         f"with --cache={situation.cache} it is {rates.cached_together:,.0f} instead of {rates.together:,.0f} "
-        f"images/s, and {what} limits"
+        f"images/s, and the bottleneck is {what}"
     )

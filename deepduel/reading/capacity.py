@@ -88,8 +88,8 @@ def plan(costs: Costs, *, gpu_rate: float, cores: int, disk: float, reader: str)
     lines = [f"for a GPU that trains on {gpu_rate:,.0f} images/s:"]
     if disk < gpu_rate:
         lines.append(
-            f"  the disk gives {disk:,.0f} images/s at first: put the shards on a faster one, store "
-            "smaller images, or train for several epochs from memory"
+            f"  the disk delivers {disk:,.0f} images/s in the first epoch: put the shards on a faster one, "
+            "store smaller images, or train for several epochs from memory"
         )
     if alone >= gpu_rate:
         lines.append(
@@ -98,7 +98,8 @@ def plan(costs: Costs, *, gpu_rate: float, cores: int, disk: float, reader: str)
         )
         return "\n".join(lines)
     lines.append(
-        f"  decoding limits: this machine decodes {alone:,.0f} images/s on {cores} cores; {needed} are needed"
+        f"  the bottleneck is decoding: this machine decodes {alone:,.0f} images/s on {cores} cores; "
+        f"{needed} are needed"
     )
     most = 1 / costs.receive
     workers = math.ceil(min(gpu_rate, most) * (costs.decode + costs.send) / cores)
@@ -107,10 +108,10 @@ def plan(costs: Costs, *, gpu_rate: float, cores: int, disk: float, reader: str)
         f"{count}: {min(gpu_rate, predicted(costs, cores=cores, data_workers=count)):,.0f}"
         for count in counts
     )
-    lines.append(f"  images/s with so many data workers of {cores} cores: {rates}")
+    lines.append(f"  images/s by number of data workers with {cores} cores each: {rates}")
     if most < gpu_rate:
         lines.append(
-            f"  the trainer receives at most {most:,.0f} images/s: a cache of decoded images gives more"
+            f"  the trainer can receive at most {most:,.0f} images/s: a cache of decoded images is faster"
         )
     reached = min(gpu_rate, most)
     times = workers if reader == "sequential" else 1
@@ -119,6 +120,7 @@ def plan(costs: Costs, *, gpu_rate: float, cores: int, disk: float, reader: str)
         f"{reached * costs.encoded_bytes * times / 1e6:,.0f} MB/s of encoded images to the data workers"
     )
     lines.append(
-        "  without a network: smaller stored images, --cache=ram or decoded:FOLDER, --cache=features"
+        "  what helps without data workers: smaller stored images, --cache=ram or decoded:FOLDER, "
+        "--cache=features"
     )
     return "\n".join(lines)

@@ -157,7 +157,7 @@ probabilities = model.predict(np.asarray(image, "float32")[None])[0]
 ```"""
     steps = "\n".join(f"- {name}: {_preparation(card, each)}" for name, each in card.tasks.items())
     return (
-        f"## Usage\n\n{code}\n\nIn training, images of differing sizes were prepared so, which "
+        f"## Usage\n\n{code}\n\nFor training, images of different sizes were prepared as follows, which "
         f"`python -m deepduel.predict --workdir=. --images=photo.jpg` does as well:\n\n{steps}"
     )
 

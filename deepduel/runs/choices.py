@@ -61,7 +61,7 @@ def choose(options: flags.FlagValues, axes: list[str]) -> list[str]:
     split = Split(options.data_dir, options.train_split)
     if not len(split):
         return []  # an error that says so comes later
-    lines = ["chosen for these images and this machine; --backbone=NAME chooses nothing:"]
+    lines = ["chosen for these images and this machine; with --backbone=NAME, nothing is chosen:"]
     side = int(np.median(split.sizes.min(axis=1)))
     for choice in _for_images(len(split), side, axes, features=_may_store_features(options)):
         words = [f"--{name}={value}" for name in _set(options, choice.flags) for value in choice.flags[name]]
@@ -134,7 +134,7 @@ def _for_images(images: int, side: int, axes: list[str], *, features: bool) -> l
         *(_small_network(side, steps, why_not) if why_not else _pretrained(images, features)),
         Choice(
             {"augmentation": [f"{axis}={preset}" for axis, preset in presets.items()]},
-            "forensic keeps the traces of generators, light suits all else",
+            "forensic keeps the traces of generators, light suits other labels",
         ),
         Choice({"batch_size": [str(batch)]}, f"{images:,} images, {steps:,} updates per epoch"),
     ]
@@ -176,7 +176,7 @@ def _pretrained(images: int, features: bool) -> list[Choice]:
         Choice({"image_size": ["224"]}, "the size of its ImageNet images"),
         Choice(
             {"optimizer": ["adamw"], "learning_rate": ["0.001"], "schedule": ["cosine"]},
-            "trains the new head alone",
+            "only the new head is trained",
         ),
         length,
     ]
@@ -185,7 +185,7 @@ def _pretrained(images: int, features: bool) -> list[Choice]:
 def _no_imagenet(side: int) -> str:
     """Why no network with ImageNet weights is chosen; "" if one is."""
     if side < _SMALLEST_FOR_IMAGENET:
-        return f"images of {side} pixels are too small for networks that know ImageNet"
+        return f"images of {side} pixels are too small for networks with ImageNet weights"
     home = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
     if (home / "models" / WEIGHTS_FILE).is_file():
         return ""

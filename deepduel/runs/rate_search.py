@@ -102,7 +102,9 @@ def run(
     for name, curve in curves.items():
         flag = f"--learning_rate={name}=" if len(curves) > 1 else "--learning_rate="
         rate = curve.suggestion
-        advice = f"try {flag}{rate:.1g}" if rate else "the loss falls by no more than it scatters"
+        advice = (
+            f"try {flag}{rate:.1g}" if rate else "no suggestion, as the loss falls by less than its noise"
+        )
         print(f"{name}: {advice}; the curve is {folder / name}.png")
     print(shlex.join(["tensorboard", f"--logdir={folder}"]))
 

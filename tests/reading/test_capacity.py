@@ -21,7 +21,7 @@ def planned(gpu_rate, *, cores=2, disk=float("inf"), reader="random"):
 
 def test_a_machine_that_is_fast_enough_needs_no_data_workers():
     assert "3 are enough, and data workers would not help" in planned(2_400, cores=4)
-    assert "the disk gives 300 images/s" in planned(2_400, cores=4, disk=300)
+    assert "the disk delivers 300 images/s" in planned(2_400, cores=4, disk=300)
 
 
 def test_a_slower_one_needs_cores_or_data_workers_and_a_network():
@@ -30,7 +30,7 @@ def test_a_slower_one_needs_cores_or_data_workers_and_a_network():
     assert "1: 1,818, 2: 2,400" in text
     assert "361 MB/s of pixels to the trainer, 48 MB/s of encoded images" in text
     assert "96 MB/s of encoded images" in planned(2_400, reader="sequential")  # both read all
-    assert "receives at most 5,000 images/s" in planned(9_000)
+    assert "can receive at most 5,000 images/s" in planned(9_000)
 
 
 def test_passing_images_on_costs_the_more_the_larger_they_are():
