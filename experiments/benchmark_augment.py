@@ -170,7 +170,7 @@ def _options(batch: int, side: int, size: int) -> dict:
         return batch, lambda: step(images, seeds).numpy()
 
     original = PRESETS["original"]
-    found = {name: contender(spec, Mixing()) for name, spec in PRESETS.items()}
+    contenders = {name: contender(spec, Mixing()) for name, spec in PRESETS.items()}
     for change in _OPTIONS:
         (name,) = change
         spec, mix_spec = original, Mixing()
@@ -178,8 +178,8 @@ def _options(batch: int, side: int, size: int) -> dict:
             mix_spec = Mixing(**change)
         else:
             spec = dataclasses.replace(original, **change)
-        found[f"original, {name}={change[name]}"] = contender(spec, mix_spec)
-    return found
+        contenders[f"original, {name}={change[name]}"] = contender(spec, mix_spec)
+    return contenders
 
 
 def _keras_cv_stack():

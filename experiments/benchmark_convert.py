@@ -198,10 +198,10 @@ def _peer(python: str, code: str, files: list[str], folder: str, workers: int) -
     done = subprocess.run([python, script, listed, folder, str(workers)], capture_output=True, text=True)
     if done.returncode:
         raise DataError(f"{python}: the peer failed: {done.stderr.strip().splitlines()[-1:]}")
-    found = json.loads(done.stdout.strip().splitlines()[-1])
-    if found["images"] != len(files):
-        raise DataError(f"{python}: the peer wrote {found['images']} of {len(files)} images")
-    return found["seconds"]
+    result = json.loads(done.stdout.strip().splitlines()[-1])
+    if result["images"] != len(files):
+        raise DataError(f"{python}: the peer wrote {result['images']} of {len(files)} images")
+    return result["seconds"]
 
 
 def _tell(options, files: list[str], rates: dict[str, list[float]]) -> None:
@@ -209,11 +209,12 @@ def _tell(options, files: list[str], rates: dict[str, list[float]]) -> None:
     amount = f"{len(files):,} files, {size / 1e6:,.0f} MB"
     print(f"{amount}, {options.workers} processes, median of {options.repeats} (lowest to highest)")
     rows = []
-    for name, found in rates.items():
-        ratio = statistics.median(rate / bare for rate, bare in zip(found, rates[BARE], strict=True))
-        rows.append({"name": name, "images_per_second": found, "ratio": ratio})
-        spread = f"({min(found):,.0f} to {max(found):,.0f})"
-        print(f"  {name:<50} {statistics.median(found):>7,.0f} images/s {spread:<18} {ratio:>6.3f} of bare")
+    for name, measured in rates.items():
+        ratio = statistics.median(rate / bare for rate, bare in zip(measured, rates[BARE], strict=True))
+        rows.append({"name": name, "images_per_second": measured, "ratio": ratio})
+        spread = f"({min(measured):,.0f} to {max(measured):,.0f})"
+        median = statistics.median(measured)
+        print(f"  {name:<50} {median:>7,.0f} images/s {spread:<18} {ratio:>6.3f} of bare")
     if options.output:
         document = {"files": len(files), "bytes": size, "workers": options.workers, "results": rows}
         with published(options.output) as file:

@@ -77,8 +77,8 @@ def _measure(architecture, options: flags.FlagValues) -> tuple[float, float, flo
         way(), way()  # traced, then with memory that is there
     rates: list[list[float]] = [[], []]
     for _ in range(options.rounds):
-        for way, found in zip(ways, rates, strict=True):
-            found.append(options.batch_size / _mean_seconds(way, options.seconds))
+        for way, of_way in zip(ways, rates, strict=True):
+            of_way.append(options.batch_size / _mean_seconds(way, options.seconds))
     return _operations(model.extractor), *map(statistics.median, rates)
 
 

@@ -86,14 +86,14 @@ def augmentation(job: dict) -> Iterator[dict]:
     from experiments import benchmark_keras, benchmark_ours
     from experiments.benchmark_job import Job
 
-    told = Job(**job["job"])
+    loader_job = Job(**job["job"])
     ways = {
-        "deepduel's warp": lambda: benchmark_ours.augmentation_alone(told),
-        "keras-cv layers": lambda: benchmark_keras.keras_cv_alone(told),
-        "flow_from_directory": lambda: benchmark_keras.flow(told, augment=True),
+        "deepduel's warp": lambda: benchmark_ours.augmentation_alone(loader_job),
+        "keras-cv layers": lambda: benchmark_keras.keras_cv_alone(loader_job),
+        "flow_from_directory": lambda: benchmark_keras.flow(loader_job, augment=True),
     }
     for way, batches in ways.items():
-        row = {"kind": "augmentation", "way": way, "batch": told.batch_size}
+        row = {"kind": "augmentation", "way": way, "batch": loader_job.batch_size}
         iterator = batches()
         step = lambda iterator=iterator: next(iterator)
         _wait(step()[1])

@@ -20,9 +20,9 @@ def page(result: dict) -> str:
         ("augmentation", "Augmentation of 200 px to the networks' input, images/s", _augmentation),
         ("waiting", "Waiting for input", _waiting),
     ):
-        found = [row for row in rows if row["kind"] == kind]
-        if found:
-            parts.append(f"## {title}\n\n{make(found)}")
+        of_kind = [row for row in rows if row["kind"] == kind]
+        if of_kind:
+            parts.append(f"## {title}\n\n{make(of_kind)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -41,8 +41,8 @@ def _training(rows: list[dict]) -> str:
         key = row["network"], row["precision"], row["batch"]
         cells.setdefault(key, {})[row["way"]] = _cell(row)
     lines = [
-        [network, precision, f"{batch:,}", *(found.get(way, "") for way in WAYS)]
-        for (network, precision, batch), found in cells.items()
+        [network, precision, f"{batch:,}", *(by_way.get(way, "") for way in WAYS)]
+        for (network, precision, batch), by_way in cells.items()
     ]
     table = _table(["network", "precision", "batch", *WAYS.values()], lines)
     return "\n\n".join(part for part in (table, "\n".join(whole)) if part)

@@ -31,13 +31,13 @@ def bare(job: Job, *, fast: bool, single: bool) -> Iterator[tuple[int, object]]:
         context.Process(
             target=_decode_for_ever, args=(share, job.size, fast, done[number]), daemon=True
         ).start()
-    seen = 0
+    counted = 0
     while True:
         time.sleep(_SAMPLE_SECONDS)
         total = sum(counter.value for counter in done)
         if all(counter.value for counter in done):
-            yield total - seen, f"uint8 {[*job.size, 3]}, one at a time"
-            seen = total
+            yield total - counted, f"uint8 {[*job.size, 3]}, one at a time"
+            counted = total
 
 
 def _decode_for_ever(files: list[str], size, fast: bool, done) -> None:

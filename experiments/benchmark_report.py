@@ -219,11 +219,11 @@ def _scaling(document: dict) -> list[tuple[str, ...]]:
 
 
 def _versions(document: dict) -> list[str]:
-    found = {}
+    versions = {}
     for entry in document["contenders"]:
         for name, version in entry.get("versions", {}).items():
-            found.setdefault(name, set()).add(version)
-    return ["  " + ", ".join(f"{name} {' and '.join(sorted(v))}" for name, v in sorted(found.items()))]
+            versions.setdefault(name, set()).add(version)
+    return ["  " + ", ".join(f"{name} {' and '.join(sorted(v))}" for name, v in sorted(versions.items()))]
 
 
 def _columns(rows: list[tuple[str, ...]], *, right: tuple[int, ...]) -> list[str]:

@@ -91,10 +91,10 @@ def _measure_all(options: flags.FlagValues, folders: dict[str, str]) -> Iterator
     with Progress("measuring", total=len(jobs), unit="runs") as bar:
         for number, job in enumerate(jobs):
             bar.update(number)
-            told = job | {"data_dir": folders[job["data"]], "batch_size": options.batch_size}
+            arguments = job | {"data_dir": folders[job["data"]], "batch_size": options.batch_size}
             for name in ("data", "round"):
-                told.pop(name)
-            command = [sys.executable, "-m", "experiments.benchmark_scale", f"--job={json.dumps(told)}"]
+                arguments.pop(name)
+            command = [sys.executable, "-m", "experiments.benchmark_scale", f"--job={json.dumps(arguments)}"]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
             if done.returncode:
                 raise DataError(f"{job}: ended with code {done.returncode}")
@@ -114,15 +114,15 @@ def measure(*, data_dir: str, reader: str, batch_size: int, step: int, seconds: 
     start = time.perf_counter()
     split = Split(data_dir, "train")
     opened = time.perf_counter()
-    found = {"open_seconds": opened - start, "open_bytes": _resident() - before}
+    measured = {"open_seconds": opened - start, "open_bytes": _resident() - before}
     reading = pipeline.ReadOptions(batch_size, reader=reader)
     batches = iter(pipeline.train_batches(split, reading, order.Position(0, 0, step)))
     pixels = next(batches)["images"]
-    found["first_batch_seconds"] = time.perf_counter() - opened
-    found["batch_bytes"] = pixels.numpy().nbytes
+    measured["first_batch_seconds"] = time.perf_counter() - opened
+    measured["batch_bytes"] = pixels.numpy().nbytes
     del pixels  # a consumer that keeps a batch would keep its buffer from being used again
     if not seconds:
-        return found
+        return measured
     resident, images = [], 0
     warm = time.perf_counter() + 2
     while time.perf_counter() < warm:
@@ -133,9 +133,9 @@ def measure(*, data_dir: str, reader: str, batch_size: int, step: int, seconds: 
         if now - sampled > 0.1:
             sampled = now
             resident.append(_resident() - before)
-    found["images_per_second"] = images / (time.perf_counter() - start)
+    measured["images_per_second"] = images / (time.perf_counter() - start)
     third = max(len(resident) // 3, 1)
-    return found | {
+    return measured | {
         "resident_bytes": max(resident),
         "resident_growth_bytes": statistics.median(resident[-third:]) - statistics.median(resident[:third]),
     }
@@ -149,15 +149,18 @@ def figures(runs: list[dict]) -> dict[str, tuple[float, float, float]]:
         own = [run for run in runs if (run["data"], run["reader"], run["step"] > 0) == chosen]
         return [run[name] * scale for run in own if name in run]
 
-    found = {"opening, s": of("open_seconds", "large"), "opening, MB": of("open_bytes", "large", scale=1e-6),
-             "opening, in many shards, s": of("open_seconds", "many"),
-             "opening, in many shards, MB": of("open_bytes", "many", scale=1e-6)}  # fmt: skip
+    figures = {
+        "opening, s": of("open_seconds", "large"),
+        "opening, MB": of("open_bytes", "large", scale=1e-6),
+        "opening, in many shards, s": of("open_seconds", "many"),
+        "opening, in many shards, MB": of("open_bytes", "many", scale=1e-6),
+    }
     for reader in READERS:
         small, large = (of("images_per_second", data, reader) for data in ("small", "large"))
         begun, later = (of("first_batch_seconds", "large", reader, later) for later in (False, True))
         batch = of("batch_bytes", "large", reader)
         allowed = [8 * size * 1e-6 + 200 for size in batch]
-        found |= {
+        figures |= {
             f"{reader}: first batch after opening, s": begun,
             f"{reader}: the same from nine tenths of the epoch on, s": later,
             f"{reader}: images/s": large,
@@ -173,7 +176,7 @@ def figures(runs: list[dict]) -> dict[str, tuple[float, float, float]]:
         }
     return {
         name: (statistics.median(values), min(values), max(values))
-        for name, values in found.items()
+        for name, values in figures.items()
         if values
     }
 

@@ -131,16 +131,16 @@ def _family() -> list[pathlib.Path]:
 
 
 def versions(distributions: tuple[str, ...]) -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in distributions:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except (
             importlib.metadata.PackageNotFoundError
         ):  # tensorflow-cpu, pillow-simd: the module goes by the name
             module = sys.modules.get({"Pillow": "PIL"}.get(name, name))
-            found[name] = getattr(module, "__version__", "unknown")
-    return found
+            versions[name] = getattr(module, "__version__", "unknown")
+    return versions
 
 
 def _size(job: Job, contender: contenders.Contender) -> int:

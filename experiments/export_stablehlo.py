@@ -87,14 +87,14 @@ def _programs(options: flags.FlagValues) -> Iterator:
         return any(fnmatch.fnmatch(name, pattern) for pattern in options.only)
 
     stored, size = options.stored_size, options.image_size
-    found = list(programs.augmentations(options.augment_batch, stored, size))
-    found += programs.keras_cv_layers(options.augment_batch, stored)
-    yield from (program for program in found if wanted(program.name))
+    candidates = list(programs.augmentations(options.augment_batch, stored, size))
+    candidates += programs.keras_cv_layers(options.augment_batch, stored)
+    yield from (program for program in candidates if wanted(program.name))
     for network in options.networks:
         names = [f"forward-{network}-{way}-{p}" for way in ("folded", "plain") for p in programs.PRECISIONS]
         if any(map(wanted, names)):
-            made = programs.forwards(network, options.forward_batch, size, options.reference_images)
-            yield from (program for program in made if wanted(program.name))
+            forwards = programs.forwards(network, options.forward_batch, size, options.reference_images)
+            yield from (program for program in forwards if wanted(program.name))
         for precision in programs.PRECISIONS:
             for count in map(int, options.micro_batches):
                 if wanted(f"train-{network}-{precision}-{count}"):
@@ -105,20 +105,20 @@ def _export(program, options, folder: pathlib.Path, cards: list, left_out: dict,
     import tensorflow as tf
 
     function = tf.function(lambda *arrays: program.function(*arrays), jit_compile=True, autograph=False)
-    specs = [given.spec for given in program.inputs]
+    specs = [argument.spec for argument in program.inputs]
     try:
         text = function.experimental_get_compiler_ir(*specs)(stage="stablehlo")
     except (tf.errors.OpError, ValueError, NotImplementedError) as error:
         left_out[program.name] = str(error).splitlines()[0][:200]
         return
     inputs = [{"shape": list(g.shape), "dtype": g.dtype, "rule": g.rule} for g in program.inputs]
-    given = len(inputs)
+    passed = len(inputs)
     inputs += _captured(function.get_concrete_function(*specs))
     text = without_places(text)
     arguments, results = signature(text)
     state = list(program.state)
     if results > program.compared + len(state):  # a generator's new state is a result
-        state += range(given, len(inputs))
+        state += range(passed, len(inputs))
     if (arguments, results) != (len(inputs), program.compared + len(state)):
         left_out[program.name] = f"unknown arguments or results: {arguments}, {results}"
         return
@@ -138,12 +138,12 @@ def _export(program, options, folder: pathlib.Path, cards: list, left_out: dict,
 
 def _captured(concrete) -> list[dict]:
     """Variables that the function reads beside its inputs (keras-cv's generators); XLA takes them last."""
-    given = []
+    inputs = []
     for variable in concrete.graph.variables:
         array = variable.numpy()
         rule = {"values": array.reshape(-1).tolist()}
-        given.append({"shape": list(array.shape), "dtype": array.dtype.name, "rule": rule})
-    return given
+        inputs.append({"shape": list(array.shape), "dtype": array.dtype.name, "rule": rule})
+    return inputs
 
 
 def _expected(program, function, options) -> list | None:
@@ -165,10 +165,10 @@ def _expected(program, function, options) -> list | None:
     for _ in range(program.steps):
         outputs = function(*map(tf.constant, arrays))
         rows = program.rows
-        found = [run_stablehlo.describe(output.numpy()) for output in outputs[: program.compared]]
-        if not all(abs(part["mean_abs"]) < float("inf") for part in found):
+        descriptions = [run_stablehlo.describe(output.numpy()) for output in outputs[: program.compared]]
+        if not all(abs(part["mean_abs"]) < float("inf") for part in descriptions):
             raise RuntimeError(f"{program.name}: the CPU's results are not finite")
-        steps.append([part | {"rows": rows} for part in found])
+        steps.append([part | {"rows": rows} for part in descriptions])
         for place, output in zip(program.state, outputs[program.compared :], strict=True):
             arrays[place] = output.numpy()
     return steps
@@ -193,10 +193,10 @@ def without_places(text: str) -> str:
 def _closing(text: str, at: int) -> int:
     """The place after the parenthesis that closes the one before `at`; strings may hold others."""
     depth = 1
-    for found in re.compile(r'"(?:[^"\\]|\\.)*"|[()]').finditer(text, at):
-        depth += {"(": 1, ")": -1}.get(found[0], 0)
+    for match in re.compile(r'"(?:[^"\\]|\\.)*"|[()]').finditer(text, at):
+        depth += {"(": 1, ")": -1}.get(match[0], 0)
         if depth == 0:
-            return found.end()
+            return match.end()
     raise ValueError("a location in the StableHLO text does not end")
 
 

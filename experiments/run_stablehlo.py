@@ -79,11 +79,11 @@ def describe(array: np.ndarray) -> dict:
     }
 
 
-def difference(found: dict, expected: dict) -> float:
+def difference(actual: dict, expected: dict) -> float:
     """The largest difference of the samples and of the means, relative to the expected values' mean size."""
     scale = max(expected["mean_abs"], 1e-12)
-    samples = np.abs(np.array(found["samples"]) - np.array(expected["samples"])).max()
-    worst = max(samples, abs(found["mean_abs"] - expected["mean_abs"])) / scale
+    samples = np.abs(np.array(actual["samples"]) - np.array(expected["samples"])).max()
+    worst = max(samples, abs(actual["mean_abs"] - expected["mean_abs"])) / scale
     return float(worst) if np.isfinite(worst) else float("inf")
 
 
@@ -109,8 +109,8 @@ class Program:
         self.compile_seconds = time.perf_counter() - started
         jax.config.update("jax_enable_x64", True)  # int64 states of random generators
         self.inputs = []
-        for given in card["inputs"]:
-            draw = jax.jit(lambda given=given: values(given["rule"], given["shape"], given["dtype"], jnp))
+        for entry in card["inputs"]:
+            draw = jax.jit(lambda entry=entry: values(entry["rule"], entry["shape"], entry["dtype"], jnp))
             self.inputs.append(jax.device_put(draw(), self.device))
 
     def run(self) -> list:
@@ -128,11 +128,11 @@ class Program:
         worst, bits = 0.0, True
         for step in expected:
             outputs = self.run()
-            for output, want in zip(outputs, step or [], strict=False):
+            for output, reference in zip(outputs, step or [], strict=False):
                 array = np.asarray(output)
-                found = describe(array[: want["rows"]] if want["rows"] else array)
-                bits &= found["sha256"] == want["sha256"]
-                worst = max(worst, difference(found, want))
+                actual = describe(array[: reference["rows"]] if reference["rows"] else array)
+                bits &= actual["sha256"] == reference["sha256"]
+                worst = max(worst, difference(actual, reference))
         if not self.card["expected"]:
             return {"equal": None, "difference": None, "passed": None}
         tolerance = self.card["tolerance"]
@@ -237,8 +237,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    here = pathlib.Path(__file__).parent
-    parser.add_argument("--folder", type=pathlib.Path, default=here, help="what export_stablehlo wrote")
+    own_folder = pathlib.Path(__file__).parent
+    parser.add_argument("--folder", type=pathlib.Path, default=own_folder, help="what export_stablehlo wrote")
     parser.add_argument("--output", type=pathlib.Path, help="RESULT.json to write; RESULT.md lies beside it")
     parser.add_argument("--only", default="*", help="patterns of the programs' names, separated by commas")
     parser.add_argument("--seconds", type=float, default=2.0, help="to time each program for")

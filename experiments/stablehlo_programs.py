@@ -188,12 +188,12 @@ def train_step(network: str, precision: str, count: int, stored: int, size: int)
         resting.append(optimizer.dynamic_scale)
     moments = [Input(tuple(variable.shape), "float32", {"fill": 0.0}) for variable in trained]
 
-    def function(images, seeds, labels, done, *given):
-        given = list(given)
-        still, given = given[: len(resting)], given[len(resting) :]
-        weights, given = given[: len(changing)], given[len(changing) :]
-        means, squares = given[: len(trained)], given[len(trained) :]
-        mapping = list(zip([*resting, *changing], [*still, *weights], strict=True))
+    def function(images, seeds, labels, done, *arrays):
+        arrays = list(arrays)
+        fixed, arrays = arrays[: len(resting)], arrays[len(resting) :]
+        weights, arrays = arrays[: len(changing)], arrays[len(changing) :]
+        means, squares = arrays[: len(trained)], arrays[len(trained) :]
+        mapping = list(zip([*resting, *changing], [*fixed, *weights], strict=True))
         with keras.StatelessScope(state_mapping=mapping) as scope:
             loss, gradients = _backward(task, images, seeds, labels, count)
             now = {id(variable): scope.get_current_value(variable) for variable in changing}

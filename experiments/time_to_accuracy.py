@@ -99,15 +99,15 @@ def table(document: dict) -> str:
     lines = [f"validation accuracy {document['target']:.2%} reached"]
     lines += [f"{'':10} {'epoch':>5} {'seconds':>9} {'':>7} {'without start-up':>17} {'':>7}"]
     plain = document["reached"].get("plain")
-    for name, found in document["reached"].items():
-        if found is None:
-            best = max(point["accuracy"] for point in document["curves"][name])
+    for name, point in document["reached"].items():
+        if point is None:
+            best = max(each["accuracy"] for each in document["curves"][name])
             lines.append(f"{name:10} not in {len(document['curves'][name])} epochs; the best was {best:.2%}")
             continue
-        ratios = {key: f"{plain[key] / found[key]:6.1f}x" if plain else "" for key in ("seconds", "trained")}
+        ratios = {key: f"{plain[key] / point[key]:6.1f}x" if plain else "" for key in ("seconds", "trained")}
         lines.append(
-            f"{name:10} {found['epoch']:>5} {found['seconds']:>9.1f} {ratios['seconds']:>7} "
-            f"{found['trained']:>17.1f} {ratios['trained']:>7}"
+            f"{name:10} {point['epoch']:>5} {point['seconds']:>9.1f} {ratios['seconds']:>7} "
+            f"{point['trained']:>17.1f} {ratios['trained']:>7}"
         )
     return "\n".join(lines)
 

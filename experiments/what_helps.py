@@ -70,7 +70,7 @@ def main(options: flags.FlagValues) -> None:
     if options.jobs:
         chosen = [(name, seed) for name, seed in everything if not options.only or name in options.only]
         _run(runner, [job for job in chosen if runner.finished(*job) is None], cores[: options.jobs])
-    results = [found for job in everything if (found := runner.finished(*job)) is not None]
+    results = [result for job in everything if (result := runner.finished(*job)) is not None]
     titles = {name: row.title for name, row in shown.items()}
     table = what_helps_table.render(results, titles, seeds=options.seeds, base=BASE)
     what_helps_table.publish(readme, marker, table)
