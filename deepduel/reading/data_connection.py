@@ -138,10 +138,10 @@ def connect(address: Address, source: Source) -> Connected:
     try:
         own = versions()
         for name in sorted(own | greeting.versions):
-            there, here = greeting.versions.get(name), own.get(name)
-            if there != here:
+            theirs, ours = greeting.versions.get(name), own.get(name)
+            if theirs != ours:
                 raise Refused(
-                    f"data worker {address} has {name} {there} and this machine {here}, which may decode to "
+                    f"data worker {address} has {name} {theirs} and this machine {ours}, which may decode to "
                     "other pixels; install the same versions on both",
                     greeting.instance,
                 )

@@ -81,10 +81,10 @@ def from_flags(cluster: str, worker: str, environment: Mapping[str, str]) -> Clu
     if cluster in ("slurm", "tf_config"):
         if worker:
             raise UsageError(f"--cluster={cluster} numbers the workers itself; leave --worker out")
-        found = _from_slurm(environment) if cluster == "slurm" else _from_tf_config(environment)
+        cluster_of_process = _from_slurm(environment) if cluster == "slurm" else _from_tf_config(environment)
     else:
-        found = _listed(tuple(address.strip() for address in cluster.split(",")), worker)
-    return found if len(found.addresses) > 1 else None
+        cluster_of_process = _listed(tuple(address.strip() for address in cluster.split(",")), worker)
+    return cluster_of_process if len(cluster_of_process.addresses) > 1 else None
 
 
 def _listed(addresses: tuple[str, ...], worker: str) -> Cluster:

@@ -82,9 +82,9 @@ def test_one_of_several_shifts_is_drawn_like_image_data_generator():
     np.random.seed(0)
     theirs = [generator(spec).get_random_transform((40, 60, 3)) for _ in range(1000)]
     for name, expected in (("ty", [2, 7, 11]), ("tx", [4, 10])):
-        found = set(np.round(drawn[name].numpy(), 4))
-        assert found == {sign * number for sign in (-1, 1) for number in expected}
-        assert found == {round(float(one[name]), 4) for one in theirs}
+        actual = set(np.round(drawn[name].numpy(), 4))
+        assert actual == {sign * number for sign in (-1, 1) for number in expected}
+        assert actual == {round(float(one[name]), 4) for one in theirs}
 
 
 def test_a_shift_of_five_is_not_a_shift_of_five_point_nought():

@@ -115,5 +115,5 @@ def test_the_layer_takes_numpy_arrays():
     images = np.random.default_rng(0).integers(0, 256, (2, 12, 12, 3), np.uint8)
     expected = RandomWarp(size=8, seed=0, rotation_range=20)(tf.constant(images))
     np.testing.assert_array_equal(RandomWarp(size=8, seed=0, rotation_range=20)(images), expected)
-    found = RandomWarp(size=8, seed=0, rotation_range=20)({"images": images})["images"]
-    np.testing.assert_array_equal(found, expected)
+    actual = RandomWarp(size=8, seed=0, rotation_range=20)({"images": images})["images"]
+    np.testing.assert_array_equal(actual, expected)

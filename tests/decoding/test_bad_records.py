@@ -72,8 +72,8 @@ def test_the_sequential_reader_names_shard_record_and_key_in_its_graph(copy):
 def test_skip_keeps_shapes_order_and_all_other_rows(spoilt, toy_shards, reader, capfd):
     sound = Split(toy_shards, "train")
     expected = epoch(sound, ReadOptions(50, reader=reader), order.Position(3, 1))
-    found = epoch(spoilt, ReadOptions(50, reader=reader, on_error="skip"), order.Position(3, 1))
-    for one, other in zip(expected, found, strict=True):
+    actual = epoch(spoilt, ReadOptions(50, reader=reader, on_error="skip"), order.Position(3, 1))
+    for one, other in zip(expected, actual, strict=True):
         assert (one["records"] == other["records"]).all()
         assert (one["seeds"] == other["seeds"]).all()
         bad = np.isin(one["records"], BAD)
@@ -158,8 +158,8 @@ def test_a_shard_that_was_removed_or_replaced_is_read_to_the_end_as_it_was(copy,
     split = Split(copy, "train")
     for shard in split.shards:
         (copy / shard.file).unlink()
-    found = epoch(split, ReadOptions(50))
-    assert all((a["images"] == b["images"]).all() for a, b in zip(expected, found, strict=True))
+    actual = epoch(split, ReadOptions(50))
+    assert all((a["images"] == b["images"]).all() for a, b in zip(expected, actual, strict=True))
 
 
 def test_a_disk_that_fails_names_the_shard(copy, monkeypatch):
@@ -188,7 +188,7 @@ def test_a_run_leaves_bad_images_out_and_says_how_many_in_each_epoch(spoilt, tmp
     assert "does not decode" in error and "Traceback" not in error
     assert run_command(train, f"--workdir={tmp_path}/run", *words, "--on_error=skip") == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
-    told = "3 training images and 1 validation images cannot be decoded and are left out"
-    assert [line.endswith(told) for line in lines] == [True, True]
+    summary = "3 training images and 1 validation images cannot be decoded and are left out"
+    assert [line.endswith(summary) for line in lines] == [True, True]
     rows = history_rows(tmp_path / "run")
     assert [(float(row["left_out"]), float(row["val_left_out"])) for row in rows] == [(3, 1), (3, 1)]

@@ -42,10 +42,10 @@ def test_padding_is_black(toy_shards):
 def test_a_batch_that_is_held_is_never_written_to(toy_shards):
     split = Split(toy_shards, "train")
     decode = BatchDecoder(split, DecodeOptions((32, 32)))
-    held = [decode(np.arange(start, start + 16)) for start in range(0, 96, 16)]
-    copies = [batch.copy() for batch in held]
-    views = [batch[3:5] for batch in held]
-    del held
+    batches = [decode(np.arange(start, start + 16)) for start in range(0, 96, 16)]
+    copies = [batch.copy() for batch in batches]
+    views = [batch[3:5] for batch in batches]
+    del batches
     gc.collect()
     for start in range(0, 96, 16):
         decode(np.arange(start + 40, start + 56))

@@ -112,8 +112,8 @@ def test_native_pixels_are_the_images_own_in_both_readers(height, width, seed):
         assert (out == resize_image(whole, decoding)).all()
     if height >= 50 and width >= 40:
         places = np.lib.stride_tricks.sliding_window_view(whole, (50, 40, 3))
-        found = np.argwhere((places == out).all(axis=(-3, -2, -1)))[0][:2].tolist()
-        assert seed or found == [(height - 50) // 2, (width - 40) // 2]
+        position = np.argwhere((places == out).all(axis=(-3, -2, -1)))[0][:2].tolist()
+        assert seed or position == [(height - 50) // 2, (width - 40) // 2]
     else:  # what is missing is mirrored: numpy.pad says the same
         top, left = max(0, 50 - height), max(0, 40 - width)
         pad = ((top - top // 2 if top % 2 else top // 2, top // 2), (left - left // 2, left // 2), (0, 0))

@@ -49,8 +49,8 @@ def read(data_dir, cache, *, epochs=1, first=0, split="train", **options):
 def finished(folder, name="train"):
     """Waits for the cache to be called complete."""
     for _ in range(100):
-        found = [json.loads(path.read_text()) for path in folder.glob(f"{name}-*.json")]
-        if found and found[0]["complete"]:
+        documents = [json.loads(path.read_text()) for path in folder.glob(f"{name}-*.json")]
+        if documents and documents[0]["complete"]:
             return True
         time.sleep(0.05)
     return False
@@ -60,8 +60,8 @@ def finished(folder, name="train"):
 def test_three_epochs_are_decoded_once_and_equal_the_uncached(toy_shards, tmp_path, decoded, kind):
     expected = read(toy_shards, "none", epochs=3)
     decoded.clear()
-    found = read(toy_shards, "ram" if kind == "ram" else f"decoded:{tmp_path}/c", epochs=3)
-    assert same(expected, found)
+    actual = read(toy_shards, "ram" if kind == "ram" else f"decoded:{tmp_path}/c", epochs=3)
+    assert same(expected, actual)
     assert set(decoded) == set(range(168))
     # The next epoch may begin while the last groups of batches, of 100 and 18 images, are being decoded.
     assert len(decoded) <= 168 + 100 + 18

@@ -14,15 +14,15 @@ from deepduel.reading.options import ReadOptions
 @pytest.fixture
 def asked(monkeypatch) -> list[tuple[str, int, int]]:
     """(shard, start, bytes) of each request."""
-    found = []
+    requests = []
 
     def advise(file, start, size, advice):
         assert advice == os.POSIX_FADV_WILLNEED
-        found.append((os.path.basename(os.readlink(f"/proc/self/fd/{file}")), start, size))  # noqa: PTH115, PTH119, as it is read by eye
+        requests.append((os.path.basename(os.readlink(f"/proc/self/fd/{file}")), start, size))  # noqa: PTH115, PTH119, as it is read by eye
 
     monkeypatch.setattr(os, "posix_fadvise", advise)
     monkeypatch.setattr(read_ahead.threading, "Thread", AtOnce)
-    return found
+    return requests
 
 
 class AtOnce:

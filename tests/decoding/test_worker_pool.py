@@ -78,11 +78,11 @@ def ended(process: int) -> bool:
 @pytest.mark.parametrize("size", [(32, 32), (20, 25)])
 def test_pixels_are_those_of_one_process(toy_shards, pool, size, fit, fast):
     split = Split(toy_shards, "train")
-    here, there = both(split, DecodeOptions(size, fit, fast))
+    in_process, pooled = both(split, DecodeOptions(size, fit, fast))
     records = np.random.default_rng(0).permutation(len(split))
     seeds = np.random.default_rng(1).integers(-(2**31), 2**31, (len(records), 2), np.int32)
-    assert (here(records, seeds=seeds) == there(records, seeds=seeds)).all()
-    assert (here(records) == there(records)).all()
+    assert (in_process(records, seeds=seeds) == pooled(records, seeds=seeds)).all()
+    assert (in_process(records) == pooled(records)).all()
 
 
 @pytest.mark.parametrize("encoding", ["png", "raw"])
@@ -95,51 +95,51 @@ def test_images_that_are_no_jpegs_are_decoded_too(toy_folder, tmp_path, pool, en
     )
     assert run_command(convert, *words, "--workers=1") == 0
     split = Split(tmp_path / "shards", "validation")
-    here, there = both(split, DecodeOptions((20, 25)))
-    assert (here(np.arange(54)) == there(np.arange(54))).all()
+    in_process, pooled = both(split, DecodeOptions((20, 25)))
+    assert (in_process(np.arange(54)) == pooled(np.arange(54))).all()
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 168])
 def test_any_number_of_images_and_black_padding(toy_shards, pool, count):
-    here, there = both(Split(toy_shards, "train"))
-    there(np.arange(168))  # leaves pixels in the buffer that is used again
-    batch = there(np.arange(count), rows=170)
+    in_process, pooled = both(Split(toy_shards, "train"))
+    pooled(np.arange(168))  # leaves pixels in the buffer that is used again
+    batch = pooled(np.arange(count), rows=170)
     assert batch.shape == (170, 32, 32, 3)
-    assert (batch[:count] == here(np.arange(count))).all()
+    assert (batch[:count] == in_process(np.arange(count))).all()
     assert not batch[count:].any()
 
 
 def test_more_tasks_than_the_sockets_hold(toy_shards, pool):
-    here, there = both(Split(toy_shards, "train"))
+    in_process, pooled = both(Split(toy_shards, "train"))
     records = np.arange(20_000) % 168
-    assert (there(records) == here(records[:168])[records]).all()
+    assert (pooled(records) == in_process(records[:168])[records]).all()
 
 
 def test_several_threads_share_the_processes(toy_shards, pool):
     split = Split(toy_shards, "train")
-    here, there = both(split)
-    expected = here(np.arange(168))
+    in_process, pooled = both(split)
+    expected = in_process(np.arange(168))
     picks = [np.random.default_rng(seed).permutation(168)[: 20 + seed] for seed in range(100)]
     with concurrent.futures.ThreadPoolExecutor(20) as threads:  # more than may be under way at once
-        found = list(threads.map(there, picks))
-    assert all((batch == expected[records]).all() for batch, records in zip(found, picks, strict=True))
+        decoded = list(threads.map(pooled, picks))
+    assert all((batch == expected[records]).all() for batch, records in zip(decoded, picks, strict=True))
 
 
 def test_images_from_another_machine_are_handed_over(toy_shards, pool):
     split = Split(toy_shards, "train")
-    here, there = both(split)
-    expected = here(np.arange(100))
+    in_process, pooled = both(split)
+    expected = in_process(np.arange(100))
     split.local = False
-    assert (there(np.arange(100)) == expected).all()
+    assert (pooled(np.arange(100)) == expected).all()
 
 
 def test_shards_beyond_the_limit_of_open_files_are_opened_for_a_task(toy_shards, pool):
     split = Split(toy_shards, "train")
-    here, there = both(split)
-    expected = here(np.arange(168))
+    in_process, pooled = both(split)
+    expected = in_process(np.arange(168))
     os.close(split._files.pop())
     files = len(list(pathlib.Path("/proc/self/fd").iterdir()))
-    assert (there(np.arange(168)) == expected).all()
+    assert (pooled(np.arange(168)) == expected).all()
     assert (
         len(list(pathlib.Path("/proc/self/fd").iterdir())) <= files + 2
     )  # one batch's memory: ours, and mmap's own
@@ -147,21 +147,23 @@ def test_shards_beyond_the_limit_of_open_files_are_opened_for_a_task(toy_shards,
 
 def test_memory_stays_flat_and_is_given_back(toy_shards, pool):
     def shared():  # bytes of batches that a worker has mapped, and descriptors of them here
-        told = pathlib.Path(f"/proc/{pool.workers[0].pid}/status").read_text()
+        status = pathlib.Path(f"/proc/{pool.workers[0].pid}/status").read_text()
         files = pathlib.Path("/proc/self/fd").iterdir()
         links = [str(file.readlink()) for file in files if file.is_symlink()]
-        return int(told.partition("RssShmem:")[2].split()[0]) << 10, sum("deepduel-batch" in x for x in links)
+        return int(status.partition("RssShmem:")[2].split()[0]) << 10, sum(
+            "deepduel-batch" in x for x in links
+        )
 
     gc.collect()
     before = shared()
-    there = BatchDecoder(Split(toy_shards, "train"), TOY, threads=POOLED)
+    pooled = BatchDecoder(Split(toy_shards, "train"), TOY, threads=POOLED)
     records = np.arange(2000) % 168  # 6 MB
     for _ in range(30):
-        batch = there(records)
+        batch = pooled(records)
     during = shared()
     assert during[0] < before[0] + 3 * batch.nbytes
     assert during[1] <= before[1] + 2 * 2  # the present batch and the one before it
-    del there, batch
+    del pooled, batch
     gc.collect()
     after = shared()
     assert after[0] < before[0] + (1 << 20)
@@ -192,23 +194,23 @@ def test_a_bad_record_is_named_as_in_one_process(toy_shards, tmp_path, pool, cap
 def test_a_shard_cut_short_is_named_and_a_removed_one_read_as_it_was(toy_shards, tmp_path, pool):
     folder = shutil.copytree(toy_shards, tmp_path / "shards")
     split = Split(folder, "train")
-    here, there = both(split)
-    expected = here(np.arange(168))
+    in_process, pooled = both(split)
+    expected = in_process(np.arange(168))
     (folder / split.shards[0].file).unlink()
-    assert (there(np.arange(168)) == expected).all()
+    assert (pooled(np.arange(168)) == expected).all()
     os.truncate(folder / split.shards[1].file, 4096)
     with pytest.raises(DataError, match="-00001-of-00003: ends before byte .* truncated since it was opened"):
-        there(np.arange(168))
+        pooled(np.arange(168))
 
 
 def test_a_worker_that_is_killed_ends_the_calls_and_the_next_one_starts_anew(toy_shards, pool):
-    here, there = both(Split(toy_shards, "train"))
-    expected = here(np.arange(168))
-    there(np.arange(168))
+    in_process, pooled = both(Split(toy_shards, "train"))
+    expected = in_process(np.arange(168))
+    pooled(np.arange(168))
     for worker in pool.workers:  # so that the calls surely wait
         os.kill(worker.pid, signal.SIGSTOP)
     with concurrent.futures.ThreadPoolExecutor(4) as threads:
-        calls = [threads.submit(there, np.arange(168)) for _ in range(4)]
+        calls = [threads.submit(pooled, np.arange(168)) for _ in range(4)]
         time.sleep(0.1)
         assert not any(call.done() for call in calls)
         os.kill(pool.workers[0].pid, signal.SIGKILL)
@@ -218,7 +220,7 @@ def test_a_worker_that_is_killed_ends_the_calls_and_the_next_one_starts_anew(toy
     )
     assert all(isinstance(error, DataError) and str(error).startswith(message) for error in errors)
     assert ended(pool.workers[1].pid)
-    assert (there(np.arange(168)) == expected).all()  # in this process
+    assert (pooled(np.arange(168)) == expected).all()  # in this process
     assert not worker_pool.shared(POOLED)
 
 

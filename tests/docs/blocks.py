@@ -52,7 +52,7 @@ class Block:
 
 def blocks(page: pathlib.Path) -> list[Block]:
     """The fenced blocks of a page, in order. Raises ValueError for a block without an end."""
-    found, opened, previous = [], None, ""
+    complete, opened, previous = [], None, ""
     for number, line in enumerate(page.read_text("utf-8").splitlines(), 1):
         fence = _FENCE.match(line)
         if opened is None and fence:
@@ -60,14 +60,14 @@ def blocks(page: pathlib.Path) -> list[Block]:
             opened = number, fence[1], fence[2], mark[1] if mark else "", []
         elif opened and line == opened[1]:
             first, _, language, mark, lines = opened
-            found.append(Block(page, first, language, "\n".join(lines) + "\n", mark))
+            complete.append(Block(page, first, language, "\n".join(lines) + "\n", mark))
             opened = None
         elif opened:
             opened[4].append(line)
         previous = line
     if opened:
         raise ValueError(f"{page}:{opened[0]}: a block without an end")
-    return found
+    return complete
 
 
 def prose(page: pathlib.Path) -> str:
@@ -86,8 +86,8 @@ def links(page: pathlib.Path) -> list[str]:
 def anchors(page: pathlib.Path) -> set[str]:
     """The anchors of a page's headings, as GitHub and MkDocs name them."""
     headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
-    kept = (re.sub(r"[^\w\s-]", "", heading.replace("`", "").lower()) for heading in headings)
-    return {re.sub(r"\s", "-", heading.strip()) for heading in kept}
+    cleaned = (re.sub(r"[^\w\s-]", "", heading.replace("`", "").lower()) for heading in headings)
+    return {re.sub(r"\s", "-", heading.strip()) for heading in cleaned}
 
 
 def flag_names(page: pathlib.Path) -> set[str]:

@@ -120,31 +120,31 @@ def test_the_blocks_of_a_page_run(page, workshop, tmp_path, monkeypatch):
 def try_command(words: list[str], block: Block, monkeypatch) -> None:
     """Runs a command, or has its own flags parse it."""
     match words:
-        case ["deepduel", name, *given] if name in subcommands.SUBCOMMANDS:
-            words = ["python", "-m", subcommands.SUBCOMMANDS[name].module, *given]
+        case ["deepduel", name, *arguments] if name in subcommands.SUBCOMMANDS:
+            words = ["python", "-m", subcommands.SUBCOMMANDS[name].module, *arguments]
     match words:
         case ["make", target]:
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), block.place
         case ["pip", "install", what]:
             assert unknown_extras(what) == set(), block.place
-        case ["python", "-m", "deepduel.train", *given] if "--dry_run" not in given:
-            begin_training(given, block, monkeypatch)
-        case ["python", "-m", module, *given] if module in COMMANDS and module not in LONG:
-            assert run_command(importlib.import_module(module), *given) == 0, block.place
-            for word in given:
+        case ["python", "-m", "deepduel.train", *arguments] if "--dry_run" not in arguments:
+            begin_training(arguments, block, monkeypatch)
+        case ["python", "-m", module, *arguments] if module in COMMANDS and module not in LONG:
+            assert run_command(importlib.import_module(module), *arguments) == 0, block.place
+            for word in arguments:
                 name, _, value = word.partition("=")
                 if name in ("--output", "--output_dir") and value:
                     assert pathlib.Path(value).exists(), f"{block.place}: {value} was not written"
-        case ["python", "-m", module, *given] if module in LONG:
+        case ["python", "-m", module, *arguments] if module in LONG:
             options = importlib.import_module(module).FLAGS
             options.unparse_flags()
-            assert options([module, *given]) == [module], block.place
+            assert options([module, *arguments]) == [module], block.place
         case _:
             pytest.fail(f"{block.place}: nothing here knows how to try {' '.join(words)!r}; add it, or mark "
                         "the block: <!-- not run: reason -->")  # fmt: skip
 
 
-def begin_training(given: list[str], block: Block, monkeypatch) -> None:
+def begin_training(arguments: list[str], block: Block, monkeypatch) -> None:
     """Everything that deepduel.train does before it trains: flags, options and data are checked."""
     begun = []
 
@@ -155,7 +155,9 @@ def begin_training(given: list[str], block: Block, monkeypatch) -> None:
 
     monkeypatch.setattr(training_run, "train", train)
     monkeypatch.setattr(model_card, "write", lambda workdir: None)
-    assert run_command(importlib.import_module("deepduel.train"), *presets.resolve(given)) == 0, block.place
+    assert run_command(importlib.import_module("deepduel.train"), *presets.resolve(arguments)) == 0, (
+        block.place
+    )
     assert len(begun) == 1, block.place
 
 

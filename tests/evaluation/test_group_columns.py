@@ -58,11 +58,11 @@ def test_figures_by_a_column_are_those_of_its_images(run_folder, toy_shards, tmp
             assert groups[name]["images"] == len(own) == 18
             right = np.mean([row[axis] == row[f"{axis}_predicted"] for row in own])
             assert groups[name]["accuracy"] == pytest.approx(right)
-    made = document["tasks"]["authenticity"]["groups"]["size"]["made"]
+    group = document["tasks"]["authenticity"]["groups"]["size"]["made"]
     own = [row for n, row in enumerate(predicted) if row["authenticity"] == "real" or n % 2]
     scores = [float(row["p_authenticity_fake"]) for row in own]
     expected = roc_auc_score([row["authenticity"] == "fake" for row in own], scores)
-    assert made["auc"] is None and made["auc_against_others"] == pytest.approx(expected, abs=1e-4)
+    assert group["auc"] is None and group["auc_against_others"] == pytest.approx(expected, abs=1e-4)
     assert "auc_against_others" not in document["tasks"]["category"]["groups"]["size"]["made"]
     page = (folder / "report.html").read_text("utf-8")
     assert "AUC*" in page

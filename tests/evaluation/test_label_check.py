@@ -33,8 +33,10 @@ def test_labels_are_doubted_where_a_sure_prediction_is_another_class():
     labels[:9] = (truth[:9] + 1) % 3
     labels[290:] = -1
     probabilities = 0.05 + 0.85 * np.eye(3)[truth] + rng.uniform(0, 0.02, (300, 3))
-    found = label_check.doubted(predictions(labels, probabilities / probabilities.sum(1, keepdims=True)), "x")
-    assert sorted(found.tolist()) == list(range(9))
+    doubted = label_check.doubted(
+        predictions(labels, probabilities / probabilities.sum(1, keepdims=True)), "x"
+    )
+    assert sorted(doubted.tolist()) == list(range(9))
 
 
 def test_without_a_mistake_and_without_images_of_a_class_nothing_is_doubted():
@@ -89,10 +91,10 @@ def test_planted_mistakes_are_found_shown_and_left_out_by_the_next_conversion(tm
     assert f"labels are probably wrong; see {listed}" in capsys.readouterr().out
     with listed.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    found = {row["key"] for row in rows}
-    assert len(found & planted) >= PLANTED - 1 and len(found - planted) <= 1
+    listed_keys = {row["key"] for row in rows}
+    assert len(listed_keys & planted) >= PLANTED - 1 and len(listed_keys - planted) <= 1
     assert all(row["label"] == row["key"].split("/")[1] != row["predicted"] for row in rows)
     assert "Labels that may be wrong" in (folder / "report.html").read_text("utf-8")
 
     assert convert_to(tmp_path / "better", images, f"--exclude=@{listed}") == 0
-    assert set(stored(shards)) - set(stored(tmp_path / "better")) == found
+    assert set(stored(shards)) - set(stored(tmp_path / "better")) == listed_keys

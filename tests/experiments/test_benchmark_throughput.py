@@ -179,9 +179,9 @@ def test_the_command_measures_and_publishes(toy_folder, toy_shards, tmp_path, ca
     assert code == 1  # /bin/false is no Python: a failure is told and does not stop the others
     assert "1 of the contenders failed: torch_pillow: ended with code 1" in printed.err
     assert "bare libjpeg-turbo, fast, one process" in printed.out
-    found = json.loads(output.read_text())
-    assert found["images"]["count"] == 168
-    bare = found["contenders"][0]
+    parsed = json.loads(output.read_text())
+    assert parsed["images"]["count"] == 168
+    bare = parsed["contenders"][0]
     assert len(bare["runs"]) == 2
     assert bare["results"][0]["lowest"] > 0
     assert bare["runs"][0]["peak_rss_bytes"] > 1 << 20
@@ -206,8 +206,8 @@ def test_the_command_measures_and_publishes(toy_folder, toy_shards, tmp_path, ca
     ],
 )
 def test_a_mistake_is_one_line(toy_folder, toy_shards, tmp_path, capsys, words, code, message):
-    given = f"--images={toy_folder}", f"--data_dir={toy_shards}", f"--output={tmp_path / 'result.json'}"
-    assert run_command(benchmark, *given, *words) == code
+    arguments = f"--images={toy_folder}", f"--data_dir={toy_shards}", f"--output={tmp_path / 'result.json'}"
+    assert run_command(benchmark, *arguments, *words) == code
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -217,14 +217,14 @@ def test_photographs_of_any_size_are_measured(tmp_path, capsys):
     for number, size in enumerate([(60, 40), (30, 50), (20, 20)]):
         Image.new("RGB", size, "red").save(tmp_path / "photos" / f"{number}.jpg")
     output = tmp_path / "photos.json"
-    given = f"--images={tmp_path / 'photos'}", f"--output={output}", "--image_size=16"
+    arguments = f"--images={tmp_path / 'photos'}", f"--output={output}", "--image_size=16"
     quick = "--rounds=1", "--seconds=0.1", "--warmup_seconds=0", "--contenders=photos_bare"
-    assert run_command(benchmark_photos, *given, *quick) == 0
+    assert run_command(benchmark_photos, *arguments, *quick) == 0
     assert "bare libjpeg-turbo" in capsys.readouterr().out
-    found = json.loads(output.read_text())
-    assert found["images"]["count"] >= 1024
-    assert found["contenders"][0]["results"][0]["lowest"] > 0
-    assert run_command(benchmark_photos, *given, *quick, "--megapixels=0.01", "--cache=warm,cold") == 0
+    parsed = json.loads(output.read_text())
+    assert parsed["images"]["count"] >= 1024
+    assert parsed["contenders"][0]["results"][0]["lowest"] > 0
+    assert run_command(benchmark_photos, *arguments, *quick, "--megapixels=0.01", "--cache=warm,cold") == 0
     images = json.loads(output.read_text())["images"]
     assert 64 <= images["count"] <= 66 and images["bytes"] > 64 * 600
     assert run_command(benchmark_photos, f"--images={tmp_path / 'none'}", f"--output={output}") == 1
@@ -241,8 +241,8 @@ def test_images_of_several_sizes_or_kinds_are_refused(tmp_path, capsys):
         assert run_command(convert, f"--input_dir={images}", f"--output_dir={shards}", "--workers=1") == 0
         capsys.readouterr()
         output = tmp_path / "result.json"
-        given = f"--images={images}", f"--data_dir={shards}", f"--output={output}"
-        assert run_command(benchmark, *given, "--contenders=bare_fast_1") == 1
+        arguments = f"--images={images}", f"--data_dir={shards}", f"--output={output}"
+        assert run_command(benchmark, *arguments, "--contenders=bare_fast_1") == 1
         said = capsys.readouterr().err
         assert ("images of 2 sizes" if folder == "sizes" else "1 of 2 images are no JPEGs") in said
         assert "--encoding=jpeg" in said

@@ -20,12 +20,12 @@ MILLISECOND = 10**9  # in picoseconds
 
 def plane(space, name, lines):
     """Adds a plane of lines {name: [(event, start, milliseconds)]}."""
-    made = space.planes.add(name=name)
+    added = space.planes.add(name=name)
     for number, (title, events) in enumerate(lines.items()):
-        line = made.lines.add(id=number, name=title, timestamp_ns=0)
+        line = added.lines.add(id=number, name=title, timestamp_ns=0)
         for event, start, duration in events:
-            key = len(made.event_metadata) + 1
-            made.event_metadata[key].name = event
+            key = len(added.event_metadata) + 1
+            added.event_metadata[key].name = event
             line.events.add(
                 metadata_id=key, offset_ps=start * MILLISECOND, duration_ps=duration * MILLISECOND
             )
@@ -38,8 +38,8 @@ def test_a_trace_says_what_share_of_the_copies_overlapped():
     plane(space, "/device:GPU:0", {"Stream #1(Compute)": compute, "Stream #2(MemcpyH2D)": copies,
                                    "XLA Modules": [("derived", 0, 1000)]})  # fmt: skip
     plane(space, "/host:CPU", {"python": [("call", 0, 1000)]})
-    found = gpu_trace.figures(space)
-    assert found == {
+    actual = gpu_trace.figures(space)
+    assert actual == {
         "gpus": 1, "seconds": pytest.approx(0.04), "busy_share": pytest.approx(25 / 40), "copies": 2,
         "copy_seconds": pytest.approx(0.015), "overlapped_share": pytest.approx(10 / 15),
     }  # fmt: skip

@@ -18,7 +18,7 @@ def curve(accuracies: list[float], epoch_seconds: float, start: float) -> list[d
 def test_the_first_epoch_that_reaches_the_target_counts():
     curves = {"plain": curve([0.5, 0.8, 0.7], 10, 5), "ours": curve([0.6, 0.7, 0.9], 1, 5)}
     document = time_to_accuracy.summary(curves, 0.75)
-    assert {name: found["epoch"] for name, found in document["reached"].items()} == {"plain": 2, "ours": 3}
+    assert {name: point["epoch"] for name, point in document["reached"].items()} == {"plain": 2, "ours": 3}
     plain, ours = time_to_accuracy.table(document).splitlines()[2:]
     assert plain.split() == ["plain", "2", "25.0", "1.0x", "20.0", "1.0x"]
     assert ours.split() == ["ours", "3", "8.0", "3.1x", "3.0", "6.7x"]
@@ -28,7 +28,7 @@ def test_without_a_target_it_is_the_best_that_all_reach():
     curves = {"plain": curve([0.5, 0.8, 0.7], 10, 5), "ours": curve([0.6, 0.7, 0.9], 1, 5)}
     document = time_to_accuracy.summary(curves, 0)
     assert document["target"] == 0.8
-    assert {name: found["epoch"] for name, found in document["reached"].items()} == {"plain": 2, "ours": 3}
+    assert {name: point["epoch"] for name, point in document["reached"].items()} == {"plain": 2, "ours": 3}
 
 
 def test_who_does_not_reach_it_is_told_with_its_best():

@@ -184,9 +184,9 @@ IMAGES = {
 
 
 def decode_every_way(data: bytes) -> None:
-    for found in (image.check(data), image.pixels(data)):
-        if isinstance(found, image.Rejected):
-            assert found.reason
+    for result in (image.check(data), image.pixels(data)):
+        if isinstance(result, image.Rejected):
+            assert result.reason
     for encoding in records.ENCODINGS:
         with contextlib.suppress(ValueError):
             assert stored_pixels(data, encoding, 24, 32).shape == (24, 32, 3)

@@ -14,9 +14,9 @@ KIND = os.environ.get("DEEPDUEL_GPU_TESTS_ON", "GPU").upper()
 
 
 def pytest_collection_modifyitems(items):
-    here = pathlib.Path(__file__).parent
+    own_folder = pathlib.Path(__file__).parent
     for item in items:
-        if here in item.path.parents:
+        if own_folder in item.path.parents:
             item.add_marker(pytest.mark.gpu)
             if not tf.config.list_physical_devices(KIND):
                 reason = f"TensorFlow sees no {KIND}; DEEPDUEL_GPU_TESTS_ON=CPU tries the test itself"

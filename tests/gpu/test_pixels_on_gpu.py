@@ -25,10 +25,10 @@ def on_both(device, function, *arrays):
     results = []
     for place in ("CPU:0", device):
         with tf.device(place):
-            found = function(*(tf.identity(tf.constant(array)) for array in arrays))
-        for tensor in tf.nest.flatten(found):
+            outputs = function(*(tf.identity(tf.constant(array)) for array in arrays))
+        for tensor in tf.nest.flatten(outputs):
             assert tensor.device.endswith(place), f"computed on {tensor.device}"
-        results.append([tensor.numpy() for tensor in tf.nest.flatten(found)])
+        results.append([tensor.numpy() for tensor in tf.nest.flatten(outputs)])
     return results
 
 
@@ -75,13 +75,13 @@ def test_the_warp_has_the_same_bits(device, images, seeds, preset, size):
 @pytest.mark.parametrize("fill_mode", FILL_MODES)
 def test_every_fill_mode_has_the_same_bits(device, images, fill_mode):
     rng = np.random.default_rng(0)
-    given = [rng.uniform(-45, 45, COUNT), rng.uniform(-150, 150, COUNT), rng.uniform(0.5, 2, COUNT)]
+    columns = [rng.uniform(-45, 45, COUNT), rng.uniform(-150, 150, COUNT), rng.uniform(0.5, 2, COUNT)]
 
     def run(images, theta, tx, zx):
         parameters = {"theta": theta, "tx": tx, "zx": zx}
         return apply_transform(images, parameters, size=224, fill_mode=fill_mode, cval=17)
 
-    arrays = [np.float32(values) for values in given]
+    arrays = [np.float32(values) for values in columns]
     assert_same_bits(on_both(device, compiled(run), images, *arrays))
 
 

@@ -71,7 +71,7 @@ def webp(side: int) -> bytes:
 
 def refused() -> dict[str, tuple[bytes, str]]:
     """Files that are refused before they are decoded, with the beginning of the reason."""
-    found = {
+    files = {
         "pixels.png": (odd_images.bomb(), "over the limit of 100,000,000 pixels"),
         "tile.tif": (tiff_tile(20_000), "TIFF whose strips or tiles take 1,600 MB"),
         "tiles.tif": (tiff_tiles(4_000_000), "TIFF whose strips or tiles take 2,000 MB"),
@@ -81,8 +81,8 @@ def refused() -> dict[str, tuple[bytes, str]]:
         "icon.ico": (icon(png(LARGE + 200, LARGE + 200, 0)), "ICO of 102,010,000 pixels"),
     }
     if features.check("webp"):
-        found["pixels.webp"] = webp(LARGE), "WEBP of 9900x9900"
-    return found
+        files["pixels.webp"] = webp(LARGE), "WEBP of 9900x9900"
+    return files
 
 
 def packed(side: int) -> dict[str, bytes]:
@@ -90,7 +90,7 @@ def packed(side: int) -> dict[str, bytes]:
     gray, colour = Image.new("L", (side, side)), Image.new("RGB", (side, side))
     stream = io.BytesIO()
     gray.convert("CMYK").save(stream, "JPEG", progressive=True)
-    found = {
+    files = {
         "gray.jpg": odd_images.save(gray, "JPEG"),
         "progressive.jpg": odd_images.save(colour, "JPEG", progressive=True, subsampling=0),
         "cmyk.jpg": stream.getvalue(),
@@ -103,9 +103,9 @@ def packed(side: int) -> dict[str, bytes]:
         "still.gif": odd_images.save(gray, "GIF"),
     }
     if features.check("webp"):
-        found["photo.webp"] = odd_images.save(colour, "WEBP", lossless=True, quality=0)
+        files["photo.webp"] = odd_images.save(colour, "WEBP", lossless=True, quality=0)
     if features.check("jpg_2000"):
-        found["photo.jp2"] = odd_images.save(colour, "JPEG2000")
+        files["photo.jp2"] = odd_images.save(colour, "JPEG2000")
     if features.check("avif"):
-        found["photo.avif"] = odd_images.save(colour, "AVIF", speed=10)
-    return found
+        files["photo.avif"] = odd_images.save(colour, "AVIF", speed=10)
+    return files

@@ -13,10 +13,10 @@ def convert_to(output, images, *words: str) -> int:
 
 def stored(data_dir) -> dict[str, tuple[str, dict[str, int], bytes]]:
     """key -> (split, labels, encoded image), read record by record."""
-    whole, found = manifest.load(data_dir), {}
-    for split, held in whole.splits.items():
-        for part in held.shards:
+    whole, images_by_key = manifest.load(data_dir), {}
+    for split, of_split in whole.splits.items():
+        for part in of_split.shards:
             for payload in records.read_payloads((pathlib.Path(data_dir) / part.file).read_bytes()):
                 encoded, key, labels = records.parse(payload)
-                found[records.key_text(key)] = split, labels, encoded
-    return found
+                images_by_key[records.key_text(key)] = split, labels, encoded
+    return images_by_key

@@ -14,11 +14,11 @@ import time
 
 def main() -> None:
     words = sys.argv[1:]
-    given = dict(word[2:].partition("=")[::2] for word in words)
-    workdir, plan = pathlib.Path(given["workdir"]), pathlib.Path(os.environ["FAKE_PLAN"])
-    kind = "evaluate" if "robustness" in given else "train"
+    flag_values = dict(word[2:].partition("=")[::2] for word in words)
+    workdir, plan = pathlib.Path(flag_values["workdir"]), pathlib.Path(os.environ["FAKE_PLAN"])
+    kind = "evaluate" if "robustness" in flag_values else "train"
     with (plan / "calls").open("a") as file:
-        file.write(f"{kind} {workdir.parent.name} {workdir.name} {given.get('weights', '')}\n")
+        file.write(f"{kind} {workdir.parent.name} {workdir.name} {flag_values.get('weights', '')}\n")
     if kind == "evaluate":
         _evaluate(workdir)
         return

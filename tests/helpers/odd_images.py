@@ -93,7 +93,7 @@ def reencoded() -> dict[str, tuple[bytes, str]]:
     base = picture()
     frames = [picture(seed=seed) for seed in (1, 2, 3)]
     deep = np.random.default_rng(1).integers(0, 65536, (6, 8, 3), np.uint16)
-    found = {
+    files = {
         "cmyk.jpg": (save(base.convert("CMYK"), "JPEG"), "JPEG, CMYK"),
         "arithmetic.jpg": (ARITHMETIC, "JPEG, arithmetic-coded"),
         "deep.png": (png16(deep, colour=True), "PNG, of 16 bits"),
@@ -116,14 +116,14 @@ def reencoded() -> dict[str, tuple[bytes, str]]:
         "turned.tif": (save(base, "TIFF", tiffinfo={0x0112: 6}), "TIFF, EXIF orientation 6"),
     }  # fmt: skip
     if features.check("avif"):  # Pillow has it from 11.3 on
-        found["photo.avif"] = save(base, "AVIF", quality=80), "AVIF"
-    found["turned_cmyk.jpg"] = (
+        files["photo.avif"] = save(base, "AVIF", quality=80), "AVIF"
+    files["turned_cmyk.jpg"] = (
         save(base.convert("CMYK"), "JPEG", exif=exif(6)), "JPEG, CMYK, EXIF orientation 6"
     )  # fmt: skip
-    found["turned_rgb.jpg"] = (
+    files["turned_rgb.jpg"] = (
         save(base, "JPEG", exif=exif(6), keep_rgb=True), "JPEG, EXIF orientation 6"
     )  # fmt: skip
-    return found
+    return files
 
 
 def turned() -> dict[str, tuple[bytes, str]]:

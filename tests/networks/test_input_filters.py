@@ -24,11 +24,11 @@ def filtered(name: str, images: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", FILTERS)
 @pytest.mark.parametrize("size", [1, 5, 24])
 def test_gives_an_image_of_the_same_kind(name, size):
-    found = filtered(name, pixels(size))
-    assert found.shape == (2, size, size, 3)
-    assert found.dtype == np.float32
-    assert found.min() >= 0
-    assert found.max() <= 255.001
+    actual = filtered(name, pixels(size))
+    assert actual.shape == (2, size, size, 3)
+    assert actual.dtype == np.float32
+    assert actual.min() >= 0
+    assert actual.max() <= 255.001
 
 
 @pytest.mark.parametrize("name", ["highpass", "srm"])
@@ -64,10 +64,10 @@ def test_srm_is_the_three_published_kernels():
             12,
         ),
     ]
-    found = (filtered("srm", images) - 127.5) / 127.5 * 3
+    actual = (filtered("srm", images) - 127.5) / 127.5 * 3
     for number, (kernel, scale) in enumerate(published):
         each = [ndimage.correlate(images[0, :, :, c], kernel / scale, mode="nearest") for c in range(3)]
-        np.testing.assert_allclose(found[0, :, :, number], np.mean(each, axis=0), atol=2e-3)
+        np.testing.assert_allclose(actual[0, :, :, number], np.mean(each, axis=0), atol=2e-3)
 
 
 def test_the_spectrum_is_numpys_with_frequency_zero_in_the_middle():
@@ -107,8 +107,8 @@ def test_a_saved_model_with_filters_needs_nothing_of_ours(tmp_path, precision):
 import sys, keras, numpy
 kept = numpy.load("kept.npz")
 for name in ("highpass", "srm", "spectrum"):
-    found = keras.models.load_model(name + ".keras").predict(kept["pixels"], verbose=0)
-    numpy.testing.assert_allclose(found, kept[name], rtol=1e-5, atol=1e-6)
+    predictions = keras.models.load_model(name + ".keras").predict(kept["pixels"], verbose=0)
+    numpy.testing.assert_allclose(predictions, kept[name], rtol=1e-5, atol=1e-6)
 assert not [name for name in sys.modules if name.startswith(("deepduel", "tfrecords_tools"))]
 """
     subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, check=True)

@@ -23,7 +23,7 @@ def config(path) -> dict:
 def serialized(config) -> list[dict]:
     """All serialized objects in a config."""
     parts = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
-    inner = [found for part in parts for found in serialized(part)]
+    inner = [entry for part in parts for entry in serialized(part)]
     is_object = isinstance(config, dict) and "class_name" in config and isinstance(config.get("config"), dict)
     return [config, *inner] if is_object else inner
 

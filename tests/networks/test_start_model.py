@@ -105,10 +105,10 @@ def test_a_run_a_task_and_a_model_are_found(run):
 def test_a_kept_model_outlives_the_run_that_it_came_from(run, tmp_path):
     other = shutil.copytree(run, tmp_path / "other")
     assert start_model.kept(tmp_path, "category") is None
-    made = start_model.keep(start_model.find(str(other), "category"), tmp_path, "category")
+    written = start_model.keep(start_model.find(str(other), "category"), tmp_path, "category")
     shutil.rmtree(other)
     kept = start_model.kept(tmp_path, "category")
-    assert kept == made and kept.classes == CLASSES
+    assert kept == written and kept.classes == CLASSES
     assert weight_transfer.transfer(kept, build()).endswith("backbone and head")
 
 

@@ -53,9 +53,9 @@ def test_a_saved_model_needs_nothing_of_ours(tmp_path):
     code = """
 import sys, keras, numpy
 kept = numpy.load("pixels.npz")
-found = keras.models.load_model("model.keras").predict(kept["pixels"], verbose=0)
-assert found.dtype == numpy.float32
-numpy.testing.assert_allclose(found, kept["expected"], rtol=1e-5)
+predictions = keras.models.load_model("model.keras").predict(kept["pixels"], verbose=0)
+assert predictions.dtype == numpy.float32
+numpy.testing.assert_allclose(predictions, kept["expected"], rtol=1e-5)
 ours = ("deepduel", "tfrecords_tools", "keras_cv")
 assert not [name for name in sys.modules if name.startswith(ours)]
 """

@@ -75,8 +75,8 @@ def test_every_record_follows_every_other_equally_often():
     """10 records have 90 ordered pairs of neighbours; 9 pairs in each of 3,000 epochs."""
     counts = np.zeros((10, 10))
     for epoch in range(3000):
-        found = order.permutation(10, seed=12, epoch=epoch)
-        np.add.at(counts, (found[:-1], found[1:]), 1)
+        drawn = order.permutation(10, seed=12, epoch=epoch)
+        np.add.at(counts, (drawn[:-1], drawn[1:]), 1)
     pairs = counts[~np.eye(10, dtype=bool)]
     assert counts.trace() == 0
     assert ((pairs - 300) ** 2 / 300).sum() < 136  # 89 degrees of freedom, once in a thousand

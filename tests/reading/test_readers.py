@@ -45,11 +45,11 @@ def data(request, tmp_path_factory):
     return output, expected
 
 
-def require_same(found: dict, data_dir: pathlib.Path, expected: dict) -> None:
+def require_same(actual: dict, data_dir: pathlib.Path, expected: dict) -> None:
     """found: key -> (authenticity, category, pixels). JPEG decoders may differ by a few levels."""
-    assert set(found) == set(expected)
+    assert set(actual) == set(expected)
     jpeg = "jpeg" in manifest.load(data_dir).encodings
-    for key, (authenticity, category, pixels) in found.items():
+    for key, (authenticity, category, pixels) in actual.items():
         parts = key.split("/")
         if parts[0] == "test":
             assert (authenticity, category) == (-1, -1)
@@ -65,16 +65,16 @@ def test_tfds_reads_it(data):
 
     folder, expected = data
     builder = tfds.builder_from_directory(str(folder))
-    held = manifest.load(folder).splits
+    stored_splits = manifest.load(folder).splits
     assert {name: split.num_examples for name, split in builder.info.splits.items()} == {
-        name: split.records for name, split in held.items()
+        name: split.records for name, split in stored_splits.items()
     }
     assert builder.info.features["authenticity"].names == ["real", "fake"]
-    found = {}
-    for split in held:
+    actual = {}
+    for split in stored_splits:
         for example in tfds.as_numpy(builder.as_dataset(split=split)):
-            found[example["key"].decode()] = example["authenticity"], example["category"], example["image"]
-    require_same(found, folder, expected)
+            actual[example["key"].decode()] = example["authenticity"], example["category"], example["image"]
+    require_same(actual, folder, expected)
 
 
 def written_by_tfds(whole: manifest.Manifest, folder: pathlib.Path) -> dict[str, bytes]:
@@ -126,17 +126,17 @@ def test_plain_tf_data_reads_it(data):
               "category": tf.io.FixedLenFeature([], tf.int64)}  # fmt: skip
     files = sorted(str(path) for path in folder.glob("*.tfrecord-?????-of-?????"))
     raw = "raw" in manifest.load(folder).encodings
-    found = {}
+    actual = {}
     for record in tf.data.TFRecordDataset(files):
         example = tf.io.parse_single_example(record, schema)
         if raw:
             pixels = tf.reshape(tf.io.decode_raw(example["image"], tf.uint8), [16, 16, 3])
         else:
             pixels = tf.io.decode_image(example["image"], channels=3)
-        found[example["key"].numpy().decode()] = (
+        actual[example["key"].numpy().decode()] = (
             int(example["authenticity"]), int(example["category"]), pixels.numpy(),
         )  # fmt: skip
-    require_same(found, folder, expected)
+    require_same(actual, folder, expected)
 
 
 # In a process of its own: the package registers tf.train.Example a second time, beside TensorFlow's.
@@ -159,14 +159,14 @@ def test_the_tfrecord_package_for_pytorch_reads_it(data):
     folder, expected = data
     done = subprocess.run([sys.executable, "-c", PYTORCH, folder], capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
-    raw, found = "raw" in manifest.load(folder).encodings, {}
+    raw, actual = "raw" in manifest.load(folder).encodings, {}
     for key, authenticity, category, encoded in pickle.loads(done.stdout):
         if raw:
             pixels = np.frombuffer(encoded, np.uint8).reshape(16, 16, 3)
         else:
             pixels = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
-        found[key] = authenticity, category, pixels
-    require_same(found, folder, expected)
+        actual[key] = authenticity, category, pixels
+    require_same(actual, folder, expected)
 
 
 # Likewise: DALI may live in an environment of its own.
@@ -203,8 +203,8 @@ DALI_PYTHON = os.environ.get("DEEPDUEL_DALI_PYTHON", sys.executable)
 
 
 def test_dali_reads_it(data):
-    here = importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.dali")
-    if sys.executable == DALI_PYTHON and not here:
+    has_dali = importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.dali")
+    if sys.executable == DALI_PYTHON and not has_dali:
         pytest.skip("nvidia-dali is not installed (DEEPDUEL_DALI_PYTHON can name a Python with it)")
     folder, expected = data
     raw = "raw" if "raw" in manifest.load(folder).encodings else "coded"

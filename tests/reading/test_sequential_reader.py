@@ -179,10 +179,10 @@ def test_tf_data_service_workers_give_the_same_batches(copy, on_error, capfd):
     address = dispatcher.target.split("://")[1]
     worker = service.WorkerServer(service.WorkerConfig(dispatcher_address=address))
     sent = batches.take(5).apply(service.distribute(service.ShardingPolicy.OFF, dispatcher.target))
-    found = numpy_batches(sent)
-    assert same(numpy_batches(batches, 5), found)
+    decoded = numpy_batches(sent)
+    assert same(numpy_batches(batches, 5), decoded)
     if on_error == "skip":
-        left_out = {int(n) for b in found for n in b["records"][b["weight"] == 0]}
+        left_out = {int(n) for b in decoded for n in b["records"][b["weight"] == 0]}
         assert left_out == {7, 60}
         assert "record 7 (key train/" in capfd.readouterr().err
     del sent, worker

@@ -33,9 +33,9 @@ def shards(images):
 
 
 def test_every_image_is_stored_once_with_its_labels_and_bytes(images, shards):
-    found = stored(shards)
-    assert len(found) == 36
-    for key, (split, labels, encoded) in found.items():
+    stored_images = stored(shards)
+    assert len(stored_images) == 36
+    for key, (split, labels, encoded) in stored_images.items():
         assert encoded == (images / key).read_bytes()
         parts = key.split("/")
         assert split == parts[0]
@@ -63,7 +63,7 @@ def test_the_folder_holds_what_is_documented(shards):
 
 
 def test_index_and_table_address_each_record(shards):
-    for split, held in manifest.load(shards).splits.items():
+    for split, of_split in manifest.load(shards).splits.items():
         for file, table in contact_sheets.tables(manifest.load(shards), str(shards), split):
             data = (shards / file).read_bytes()
             index = [
@@ -77,7 +77,7 @@ def test_index_and_table_address_each_record(shards):
                 assert data[start : start + row["image_size"]] == encoded
                 assert row["labels"].tolist() == [labels[axis] for axis in ("authenticity", "category")]
                 assert (row["height"], row["width"], row["encoding"]) == (24, 24, 0)
-        assert held.records == sum(part.records for part in held.shards)
+        assert of_split.records == sum(part.records for part in of_split.shards)
 
 
 def test_bytes_do_not_depend_on_workers_times_or_places(images, shards, tmp_path):
@@ -213,7 +213,7 @@ def test_the_corpus_of_odd_images_is_converted_and_accounted_for(odd, tmp_path, 
     output = tmp_path / "out"
     assert convert_to(output, odd, "--max_rejected=0.5") == 0
     assert run_command(verify, f"--data_dir={output}", "--decode", "--workers=1") == 0
-    whole, found = manifest.load(output), stored(output)
+    whole, stored_images = manifest.load(output), stored(output)
     with (output / "rejected.csv").open(newline="") as file:
         rows = dict(list(csv.reader(file))[1:])
     assert set(rows) == {f"a/{name}" for name in odd_images.rejected()} | {
@@ -223,13 +223,13 @@ def test_the_corpus_of_odd_images_is_converted_and_accounted_for(odd, tmp_path, 
         assert rows[f"a/{name}"].startswith(reason)
     assert whole.rejected == len(rows)
     names = {f"a/{name}" for name in (*odd_images.kept(), *odd_images.reencoded(), *odd_images.turned())}
-    assert names <= set(found)
+    assert names <= set(stored_images)
     assert {
         "b/new\nline.jpg",
         'b/com,ma "quoted".jpg',
         "b/\\xff\\xfe not utf-8.jpg",
         "b/ümläut 猫.jpg",
-    } <= set(found)
+    } <= set(stored_images)
     assert sum(whole.reencoded.values()) == len(odd_images.reencoded() | odd_images.turned())
     assert whole.reencoded["JPEG, CMYK"] == 1
     out = capsys.readouterr().out

@@ -97,11 +97,11 @@ def test_webdataset_samples_have_image_class_and_document(shards, tmp_path):
         names = archive.getnames()[:3]
         image, number, document = (archive.extractfile(name).read() for name in names)
     assert names == ["00000000.jpg", "00000000.cls", "00000000.json"]
-    found = json.loads(document)
-    split, labels, data = stored(shards)[found["key"]]
+    fields = json.loads(document)
+    split, labels, data = stored(shards)[fields["key"]]
     category = manifest.load(shards).axes["category"]
-    assert (found["split"], image, number) == (split, data, str(labels["category"]).encode())
-    assert found["labels"]["category"] == category[labels["category"]]
+    assert (fields["split"], image, number) == (split, data, str(labels["category"]).encode())
+    assert fields["labels"]["category"] == category[labels["category"]]
 
 
 def test_parquet_files_have_the_features_of_hugging_face(shards, tmp_path):

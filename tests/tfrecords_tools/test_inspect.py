@@ -38,10 +38,10 @@ def test_inspect_tells_counts_and_draws_a_sheet_per_cell(shards, tmp_path, capsy
 
 def test_cells_have_counts_and_mean_sizes(shards):
     whole = manifest.load(shards)
-    found = contact_sheets.cells(whole, str(shards), "train")
-    assert {cell: count for cell, (count, _) in found.items()} == whole.splits["train"].cells
+    counted_cells = contact_sheets.cells(whole, str(shards), "train")
+    assert {cell: count for cell, (count, _) in counted_cells.items()} == whole.splits["train"].cells
     if "raw" in whole.encodings:
-        assert all(mean == 24 * 24 * 3 for _, mean in found.values())
+        assert all(mean == 24 * 24 * 3 for _, mean in counted_cells.values())
 
 
 @pytest.mark.parametrize(

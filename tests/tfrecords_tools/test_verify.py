@@ -55,8 +55,8 @@ def test_one_flipped_bit_in_any_file_is_found_by_name(shards, copy, capsys):
             hurt[place] ^= 1 << int(rng.integers(8))
             path.write_bytes(hurt)
             assert check(copy) == 1, (path.name, place)
-            told = capsys.readouterr()
-            assert path.name in told.out + told.err, (path.name, place)
+            printed = capsys.readouterr()
+            assert path.name in printed.out + printed.err, (path.name, place)
             path.write_bytes(sound)
     assert check(copy) == 0
 
@@ -71,8 +71,8 @@ def test_any_file_truncated_or_removed_is_found_by_name(copy, capsys, cut):
             path.write_bytes({"half": sound[: len(sound) // 2], "one byte": sound[:-1], "all": b"",
                               "longer": sound + b"\0"}[cut])  # fmt: skip
         assert check(copy) == 1, path.name
-        told = capsys.readouterr()
-        assert path.name in told.out + told.err, path.name
+        printed = capsys.readouterr()
+        assert path.name in printed.out + printed.err, path.name
         path.write_bytes(sound)
     assert check(copy) == 0
 
@@ -89,10 +89,10 @@ def test_damage_names_record_and_key_and_the_command_that_rebuilds_it(images, sh
     data[table["image_offset"][5] + 100] ^= 16
     path.write_bytes(data)
     assert check(copy) == 1
-    told = capsys.readouterr()
-    assert f"{path.name}, record 5 ({keys[5].decode()}): the checksum of its data is wrong" in told.out
-    assert "record 4" not in told.out and "record 6" not in told.out
-    assert f"python -m tfrecords_tools.convert --input_dir=IMAGES --output_dir={copy}" in told.err
+    printed = capsys.readouterr()
+    assert f"{path.name}, record 5 ({keys[5].decode()}): the checksum of its data is wrong" in printed.out
+    assert "record 4" not in printed.out and "record 6" not in printed.out
+    assert f"python -m tfrecords_tools.convert --input_dir=IMAGES --output_dir={copy}" in printed.err
     assert repair(images, copy) == 0
     assert folders.sums(copy) == folders.sums(shards)
 
@@ -262,9 +262,9 @@ def test_what_is_no_regular_file_is_damage_and_never_waited_for(copy, capsys):
         (copy / name).unlink()
         os.mkfifo(copy / name)
     assert check(copy) == 1
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     for name in names[1:]:
-        assert f"{name}: unreadable (not a regular file)" in told.out + told.err
+        assert f"{name}: unreadable (not a regular file)" in printed.out + printed.err
     (copy / names[0]).unlink()
     os.mkfifo(copy / names[0])
     assert check(copy) == 1

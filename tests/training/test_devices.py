@@ -60,9 +60,9 @@ print("weights", max(np.abs(a.astype(float) - b).max() for a, b in zip(one, two)
 for name in expected:
     print(name, max(abs(a - b) for a, b in zip(expected[name], history[name])))
 on_host = pipeline.train_batches(train, reading, order.Position(3))
-here, there = next(zip(on_host, transfer.to_device(on_host, "CPU:1")))
-print("moved:", *sorted({part.device[-5:] for part in tf.nest.flatten(there)}), there["images"].dtype.name)
-assert all((a.numpy() == b.numpy()).all() for a, b in zip(tf.nest.flatten(here), tf.nest.flatten(there)))
+before, after = next(zip(on_host, transfer.to_device(on_host, "CPU:1")))
+print("moved:", *sorted({part.device[-5:] for part in tf.nest.flatten(after)}), after["images"].dtype.name)
+assert all((a.numpy() == b.numpy()).all() for a, b in zip(tf.nest.flatten(before), tf.nest.flatten(after)))
 whole = Architecture("small_cnn", "avg", 8, fine_tune="all")
 tasks = [TaskOptions("category", whole, PRESETS["none"])]
 try:

@@ -20,8 +20,8 @@ def variable(shape, name="kernel"):
 def test_singular_values_become_alike_and_the_vectors_stay(shape, scale):
     matrix = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     u, _, v = np.linalg.svd(matrix, full_matrices=False)
-    made = orthogonalised(tf.constant(matrix * scale)).numpy()
-    inner = u.T @ made @ v.T
+    orthogonal = orthogonalised(tf.constant(matrix * scale)).numpy()
+    inner = u.T @ orthogonal @ v.T
     assert np.diag(inner).min() > 0.6 and np.diag(inner).max() < 1.3
     assert np.abs(inner - np.diag(np.diag(inner))).max() < 0.02
 
@@ -57,11 +57,11 @@ def test_an_update_of_a_kernel_is_as_large_as_adamws():
 
 def test_what_is_no_hidden_kernel_is_updated_as_by_keras_adamw():
     ours, theirs = variable((7,), "gamma"), variable((7,), "gamma")
-    made = Muon(0.01, weight_decay=0.1), keras.optimizers.AdamW(0.01, weight_decay=0.1)
+    optimizers = Muon(0.01, weight_decay=0.1), keras.optimizers.AdamW(0.01, weight_decay=0.1)
     draws = np.random.default_rng(3)
     for _ in range(5):
         gradient = draws.normal(size=7).astype(np.float32)
-        for optimizer, weight in zip(made, (ours, theirs), strict=True):
+        for optimizer, weight in zip(optimizers, (ours, theirs), strict=True):
             optimizer.apply([gradient], [weight])
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 

@@ -76,7 +76,7 @@ def test_trains_by_the_sum_of_the_losses_as_in_plain_keras(split, fine_tune):
 
 @pytest.mark.slow
 def test_the_loss_scale_of_float16_does_not_show_in_the_other_head(split):
-    found = []
+    head_weights = []
     for scale in (1.0, 1024.0):
         first = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.05), initial_scale=scale)
         tasks = shared_tasks(
@@ -87,8 +87,8 @@ def test_the_loss_scale_of_float16_does_not_show_in_the_other_head(split):
             precision="mixed_float16",
         )
         fit(tasks, split, steps=1)
-        found.append(tasks[1].model.head.get_weights())
-    for a, b in zip(*found, strict=True):
+        head_weights.append(tasks[1].model.head.get_weights())
+    for a, b in zip(*head_weights, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 

@@ -46,9 +46,9 @@ def batch(toy_shards):
 
 def trainer(split, team=None) -> MultiTaskTrainer:
     tasks = make("category", split, FROZEN, "none"), make("authenticity", split, TRAINED, "none")
-    made = MultiTaskTrainer(tasks, micro_batch=2, team=team)
-    made.compile()
-    return made
+    built = MultiTaskTrainer(tasks, micro_batch=2, team=team)
+    built.compile()
+    return built
 
 
 def step_together(split, batch, count, change=lambda team: None) -> list[MultiTaskTrainer]:

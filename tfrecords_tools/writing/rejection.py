@@ -51,9 +51,9 @@ def require_classes_left(plan: Plan, reports: list[dict], target: Folder) -> Non
             labelled = cells[:, column] >= 0
             planned = np.bincount(cells[labelled, column], minlength=len(names))
             left = np.bincount(cells[labelled, column], counts[labelled], len(names))
-            gone = np.flatnonzero((planned > 0) & (left == 0))
-            if len(gone) and not missing:
-                missing = f"of {axis} {names[gone[0]]!r} in split {split!r}"
+            lost = np.flatnonzero((planned > 0) & (left == 0))
+            if len(lost) and not missing:
+                missing = f"of {axis} {names[lost[0]]!r} in split {split!r}"
         if missing:
             rows = [row for report in of_split for row in report["rejected"]]
             target.write(FILE_NAME, table(plan, rows))

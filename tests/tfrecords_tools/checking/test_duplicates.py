@@ -26,21 +26,25 @@ def test_near_finds_what_comparing_all_pairs_finds(seed, distance):
         flips = rng.choice(64, rng.integers(0, 9), replace=False)
         mask = np.bitwise_or.reduce(np.uint64(1) << flips.astype(np.uint64), initial=np.uint64(0))
         values = np.append(values, values[rng.integers(len(values))] ^ mask)
-    seen = rng.random(len(values)) < 0.9
+    has_phash = rng.random(len(values)) < 0.9
     content = np.stack([np.arange(len(values), dtype=np.uint64)] * 2, 1)
-    found = duplicates.groups(hashing.Hashes(content, values, seen), distance)
+    actual = duplicates.groups(hashing.Hashes(content, values, has_phash), distance)
     expected = np.arange(len(values))
     changed = True
     while changed:
         changed = False
         for one in range(len(values)):
             for other in range(one):
-                close = seen[one] and seen[other] and int(values[one] ^ values[other]).bit_count() <= distance
+                close = (
+                    has_phash[one]
+                    and has_phash[other]
+                    and int(values[one] ^ values[other]).bit_count() <= distance
+                )
                 low = min(expected[one], expected[other])
                 if close and (expected[one] != low or expected[other] != low):
                     expected[one] = expected[other] = low
                     changed = True
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(actual, expected)
 
 
 def test_copies_look_alike_and_other_pictures_do_not():
@@ -202,8 +206,10 @@ def test_groups_stay_together(tmp_path):
 )
 def test_wrong_usage(tmp_path, capsys, words, code, message):
     root = folders.make(tmp_path / "in", {"a": 2, "b": 2})
-    found = run_command(convert, f"--input_dir={root}", f"--output_dir={tmp_path}/out", "--workers=1", *words)
-    assert found == code
+    exit_code = run_command(
+        convert, f"--input_dir={root}", f"--output_dir={tmp_path}/out", "--workers=1", *words
+    )
+    assert exit_code == code
     assert message in capsys.readouterr().err
 
 

@@ -8,10 +8,10 @@ from tfrecords_tools.format import storage
 
 
 def test_a_folder_is_locked_once(tmp_path):
-    held = storage.lock(tmp_path / ".convert" / "lock")
+    first_lock = storage.lock(tmp_path / ".convert" / "lock")
     with pytest.raises(DataError, match="another conversion is writing here"):
         storage.lock(tmp_path / ".convert" / "lock")
-    held.release()
+    first_lock.release()
     storage.lock(tmp_path / ".convert" / "lock").release()
 
 
@@ -40,7 +40,7 @@ def test_directories_of_any_depth_are_walked(tmp_path):
             deep = below
         os.close(os.open("a.jpg", os.O_CREAT | os.O_WRONLY, dir_fd=deep))
         os.close(deep)
-        assert [found.key for found in storage.open_folder(tmp_path).walk()] == [b"d/" * 1_200 + b"a.jpg"]
+        assert [entry.key for entry in storage.open_folder(tmp_path).walk()] == [b"d/" * 1_200 + b"a.jpg"]
     finally:
         subprocess.run(["rm", "-r", str(tmp_path / "d")], check=True)  # shutil.rmtree recurses
 
@@ -53,8 +53,8 @@ def test_a_path_that_is_longer_than_the_system_takes_is_a_problem_of_its_own(tmp
         os.close(folder)
         folder = below
     os.close(folder)
-    (found,) = storage.open_folder(tmp_path).walk()
-    assert found.problem in ("unreadable directory: File name too long", "unreadable: File name too long")
+    (entry,) = storage.open_folder(tmp_path).walk()
+    assert entry.problem in ("unreadable directory: File name too long", "unreadable: File name too long")
 
 
 def test_links_to_directories_of_links_do_not_make_a_walk_endless(tmp_path):
@@ -66,15 +66,15 @@ def test_links_to_directories_of_links_do_not_make_a_walk_endless(tmp_path):
     (tmp_path / "all" / "30").mkdir()
     (tmp_path / "all" / "30" / "x.jpg").write_bytes(b"x")
     files = list(storage.open_folder(tmp_path / "all").walk())
-    assert b"00/" + b"a/" * 30 + b"x.jpg" in {found.key for found in files}
-    assert sum(not found.problem for found in files) <= 101
+    assert b"00/" + b"a/" * 30 + b"x.jpg" in {entry.key for entry in files}
+    assert sum(not entry.problem for entry in files) <= 101
     assert len(files) < 10_000
 
 
 def test_what_is_no_regular_file_is_listed_and_never_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.jpg")
     folder = storage.open_folder(tmp_path)
-    assert [(found.key, found.problem) for found in folder.walk()] == [(b"a.jpg", "not a regular file")]
+    assert [(entry.key, entry.problem) for entry in folder.walk()] == [(b"a.jpg", "not a regular file")]
     assert folder.size("a.jpg") is None
     reads = (
         lambda: folder.read("a.jpg"),

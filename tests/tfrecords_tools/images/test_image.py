@@ -59,10 +59,10 @@ def test_a_jpeg_with_an_orientation_is_stored_as_an_upright_jpeg(name):
 @pytest.mark.parametrize("name", odd_images.rejected())
 def test_what_may_not_enter_has_a_reason(name):
     data, reason = odd_images.rejected()[name]
-    found = image.check(data)
-    assert isinstance(found, image.Rejected)
-    assert found.reason.startswith(reason)
-    assert image.pixels(data) == found
+    result = image.check(data)
+    assert isinstance(result, image.Rejected)
+    assert result.reason.startswith(reason)
+    assert image.pixels(data) == result
 
 
 @pytest.mark.parametrize("name", [*odd_images.kept(), *odd_images.reencoded(), *odd_images.turned()])
@@ -122,12 +122,12 @@ def test_no_damage_makes_check_raise(kind):
         for place in rng.integers(0, len(data), rng.integers(1, 6)):
             hurt[place] = rng.integers(0, 256)
         cut = bytes(hurt[: rng.integers(1, len(data) + 1)])
-        found = image.check(cut)
-        if isinstance(found, image.Checked):
-            assert image.decode(found.data).shape == (found.height, found.width, 3)
-            np.testing.assert_array_equal(image.pixels(cut), image.decode(found.data))
+        result = image.check(cut)
+        if isinstance(result, image.Checked):
+            assert image.decode(result.data).shape == (result.height, result.width, 3)
+            np.testing.assert_array_equal(image.pixels(cut), image.decode(result.data))
         else:
-            assert found.reason and "\n" not in found.reason
+            assert result.reason and "\n" not in result.reason
 
 
 @pytest.mark.parametrize("fit", encoding_options.FITS)
@@ -160,8 +160,8 @@ def test_an_image_that_has_the_size_already_keeps_its_pixels():
 
 def test_too_many_pixels_are_rejected_before_they_are_decoded():
     data = odd_images.save(odd_images.picture(100, 101), "JPEG")
-    found = image.check(data, EncodingOptions(max_pixels=10_000))
-    assert found == image.Rejected("101x100 pixels: over the limit of 10,000 pixels")
+    result = image.check(data, EncodingOptions(max_pixels=10_000))
+    assert result == image.Rejected("101x100 pixels: over the limit of 10,000 pixels")
 
 
 def test_decode_into_a_buffer_and_not_into_one_of_another_shape():
@@ -241,8 +241,8 @@ XMP = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><rdf:Description tiff:Orientati
 )
 def test_a_photograph_is_turned_by_its_orientation_whatever_else_its_metadata_holds(segments, turned):
     data = jpeg_with(*segments)
-    checked, found = image.check(data), image.pixels(data)
-    assert (checked.height, checked.width) == found.shape[:2] == ((24, 8) if turned else (8, 24))
+    checked, result = image.check(data), image.pixels(data)
+    assert (checked.height, checked.width) == result.shape[:2] == ((24, 8) if turned else (8, 24))
     assert checked.note == ("EXIF orientation 6, encoded anew in finer steps" if turned else "")
     assert (checked.data == data) != turned
 

@@ -21,9 +21,9 @@ def refused() -> dict[str, tuple[bytes, str]]:
 def test_bombs_are_refused_before_they_are_decoded(refused):
     start = time.process_time()
     for name, (data, reason) in refused.items():
-        for found in (image.check(data), image.pixels(data), image.check(data, EncodingOptions("jpeg", 64))):
-            assert isinstance(found, image.Rejected), name
-            assert found.reason.startswith(reason), name
+        for result in (image.check(data), image.pixels(data), image.check(data, EncodingOptions("jpeg", 64))):
+            assert isinstance(result, image.Rejected), name
+            assert result.reason.startswith(reason), name
     assert time.process_time() - start < 1
 
 
@@ -66,9 +66,9 @@ def test_memory_that_runs_out_is_a_reason(monkeypatch):
 
 def test_an_image_that_no_reader_would_decode_is_not_stored(monkeypatch):
     monkeypatch.setattr(image, "MAX_PIXELS", 1_000)
-    found = image.check(bombs.png(40, 40), EncodingOptions(max_pixels=2_000))
-    assert isinstance(found, image.Rejected)
-    assert "store images smaller with --image_size" in found.reason
+    result = image.check(bombs.png(40, 40), EncodingOptions(max_pixels=2_000))
+    assert isinstance(result, image.Rejected)
+    assert "store images smaller with --image_size" in result.reason
 
 
 def test_scans_are_counted_where_a_jpeg_may_have_many():

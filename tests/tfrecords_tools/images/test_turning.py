@@ -37,9 +37,9 @@ def turn(data: bytes) -> turning.Upright:
 )
 def test_turning_there_and_back_gives_the_sources_pixels_bit_for_bit(orientation, options):
     source = photo(48, 64, orientation, **options)
-    there = turn(source)
-    back = turn(with_orientation(there.data, BACK[orientation]))
-    assert there.same_blocks and back.same_blocks
+    turned = turn(source)
+    back = turn(with_orientation(turned.data, BACK[orientation]))
+    assert turned.same_blocks and back.same_blocks
     np.testing.assert_array_equal(simplejpeg.decode_jpeg(back.data), simplejpeg.decode_jpeg(source))
 
 
@@ -49,11 +49,11 @@ def test_turning_there_and_back_gives_the_sources_pixels_bit_for_bit(orientation
 @pytest.mark.parametrize("options", [{"subsampling": 2}, {"subsampling": 0}, {"mode": "L"}])
 def test_a_side_that_keeps_its_beginning_may_have_any_length(orientation, height, width, options):
     source = photo(height, width, orientation, **options)
-    there = turn(source)
-    assert there.same_blocks
+    turned = turn(source)
+    assert turned.same_blocks
     expected = Image.fromarray(simplejpeg.decode_jpeg(source)).transpose(turning.TRANSPOSE[orientation])
-    assert (there.width, there.height) == expected.size
-    difference = simplejpeg.decode_jpeg(there.data).astype(int) - np.asarray(expected)
+    assert (turned.width, turned.height) == expected.size
+    difference = simplejpeg.decode_jpeg(turned.data).astype(int) - np.asarray(expected)
     assert np.abs(difference).max() <= 3  # the decoder's own rounding, which is not symmetric
 
 
@@ -62,15 +62,15 @@ def test_a_side_that_keeps_its_beginning_may_have_any_length(orientation, height
 )
 def test_blocks_cut_anew_have_steps_half_as_wide(height, width, sampling):
     source = photo(height, width, 6, subsampling=sampling)
-    there = turn(source)
-    assert not there.same_blocks
+    turned = turn(source)
+    assert not turned.same_blocks
     tables = [np.array(table).reshape(8, 8) for table in steps(source)]
-    luma, colour = (np.array(table).reshape(8, 8) for table in steps(there.data))
+    luma, colour = (np.array(table).reshape(8, 8) for table in steps(turned.data))
     np.testing.assert_array_equal(colour, [[max(1, round(step / 2)) for step in row] for row in tables[1].T])
     if height % 8 == 0:
         np.testing.assert_array_equal(luma, tables[0].T)
     expected = Image.fromarray(simplejpeg.decode_jpeg(source)).transpose(turning.TRANSPOSE[6])
-    difference = np.abs(simplejpeg.decode_jpeg(there.data).astype(int) - np.asarray(expected))
+    difference = np.abs(simplejpeg.decode_jpeg(turned.data).astype(int) - np.asarray(expected))
     assert difference.mean() < 4
 
 

@@ -11,7 +11,10 @@ PICTURE = odd_images.save(odd_images.picture(), "JPEG")
 
 
 def kinds(root) -> dict[str, Kind]:
-    return {found.entry.key.decode(): found.kind for found in candidates.walk(storage.open_folder(root))}
+    return {
+        candidate.entry.key.decode(): candidate.kind
+        for candidate in candidates.walk(storage.open_folder(root))
+    }
 
 
 @pytest.mark.parametrize(
@@ -33,8 +36,8 @@ def test_the_walk_of_any_source_passes_over_what_lies_in_a_system_directory():
             for key in (b"__MACOSX/1.jpg", b"__MACOSX/a/2.jpg", b"a/1.jpg", b"__MACOSX/3.jpg", b"a/.x/1.jpg"):
                 yield storage.FolderEntry(key, 1, "")
 
-    found = [(one.entry.key, one.kind) for one in candidates.walk(Archive("."))]
-    assert found == [(b"__MACOSX/", Kind.SYSTEM), (b"a/1.jpg", Kind.IMAGE), (b"a/.x/", Kind.SYSTEM)]
+    actual = [(one.entry.key, one.kind) for one in candidates.walk(Archive("."))]
+    assert actual == [(b"__MACOSX/", Kind.SYSTEM), (b"a/1.jpg", Kind.IMAGE), (b"a/.x/", Kind.SYSTEM)]
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ def keys(root, **options):
 )
 def test_patterns_choose_paths_and_directories(tmp_path, options, taken):
     touch(tmp_path, "cats/1.jpg", "cats/2.png", "dogs/1.jpg", "dogs/notes.txt")
-    found, listing = keys(tmp_path, **options)
-    assert found == taken
+    actual, listing = keys(tmp_path, **options)
+    assert actual == taken
     assert len(listing) + len(listing.skipped) == 4
 
 
@@ -35,8 +35,8 @@ def test_patterns_choose_classes_of_a_file(tmp_path):
     touch(tmp_path, "1.jpg", "2.jpg", "3.jpg")
     (tmp_path / "metadata.csv").write_text("path,class\n1.jpg,cats\n2.jpg,dogs\n3.jpg,owls\n")
     assert keys(tmp_path, include=("cats", "o*"))[0] == ["1.jpg", "3.jpg"]
-    found, listing = keys(tmp_path, exclude=("cats",))
-    assert found == ["2.jpg", "3.jpg"] and listing.axes == {"category": ("dogs", "owls")}
+    actual, listing = keys(tmp_path, exclude=("cats",))
+    assert actual == ["2.jpg", "3.jpg"] and listing.axes == {"category": ("dogs", "owls")}
     with pytest.raises(DataError, match="--include=horses and --exclude= leave no image"):
         keys(tmp_path, include=("horses",))
 
@@ -147,8 +147,8 @@ def test_a_file_lists_the_images_to_leave_out_by_their_paths_not_patterns(tmp_pa
     touch(images, "cats/1.jpg", "cats/1.png", "cats/11.jpg", "dogs/a, b [1].jpg", "dogs/a, b 1.jpg")
     (tmp_path / "list").write_text(text, "utf-8")
     patterns, paths = choice.parse_exclude(f"*.png,@{tmp_path / 'list'}")
-    found, listing = keys(images, exclude=patterns, excluded=paths)
-    assert found == ["cats/11.jpg", "dogs/a, b 1.jpg"]
+    actual, listing = keys(images, exclude=patterns, excluded=paths)
+    assert actual == ["cats/11.jpg", "dogs/a, b 1.jpg"]
     assert listing.notes == ["2 of the 2 paths that --exclude lists are left out"]
 
 

@@ -35,10 +35,10 @@ def test_duel_layout_real_is_0_and_classes_are_sorted(tmp_path):
     listing = folder.scan(touch(tmp_path, *DUEL, "test/x.jpg"))
     assert listing.layout.template == "{split}/{authenticity}/{category}"
     assert listing.axes == {"authenticity": ("real", "fake"), "category": ("a", "b")}
-    found = folders.labels_of(listing)
-    assert found["train/fake/b/1.jpg"] == ("train", {"authenticity": 1, "category": 1})
-    assert found["validation/real/a/1.jpg"] == ("validation", {"authenticity": 0, "category": 0})
-    assert found["test/x.jpg"] == ("test", {"authenticity": -1, "category": -1})
+    actual = folders.labels_of(listing)
+    assert actual["train/fake/b/1.jpg"] == ("train", {"authenticity": 1, "category": 1})
+    assert actual["validation/real/a/1.jpg"] == ("validation", {"authenticity": 0, "category": 0})
+    assert actual["test/x.jpg"] == ("test", {"authenticity": -1, "category": -1})
 
 
 @pytest.mark.parametrize(
@@ -309,9 +309,9 @@ def test_progress_is_told_while_listing(tmp_path, monkeypatch):
             return (FolderEntry(b"a/%d.jpg" % number, 1, "") for number in range(12_000))
 
     monkeypatch.setattr(storage, "open_folder", Many)
-    told = []
-    folder.scan(tmp_path, on_progress=told.append)
-    assert told == [5_000, 10_000]
+    reported = []
+    folder.scan(tmp_path, on_progress=reported.append)
+    assert reported == [5_000, 10_000]
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ def labels(root, **options):
     listing = folder.scan(root, labels=LabelFileOptions(**options), allow_missing_classes=True)
     names = {}
     for example in listing.examples():
-        found = {
+        label_names = {
             axis: listing.axes[axis][label] if label >= 0 else "" for axis, label in example.labels.items()
         }
-        names[example.key.decode()] = example.split, found
+        names[example.key.decode()] = example.split, label_names
     return names, listing.notes
 
 
@@ -28,22 +28,22 @@ def written(root, text, name="metadata.csv", encoding="utf-8"):
 
 def test_the_file_labels_images_whose_directory_is_no_label(tmp_path):
     touch(tmp_path, "images/1.jpg", "images/2.jpg")
-    found, _ = labels(written(tmp_path, "image_path,class\nimages/1.jpg,a\nimages/2.jpg,b\n"))
-    assert found == {f"images/{n}.jpg": ("train", {"category": name}) for n, name in ((1, "a"), (2, "b"))}
+    actual, _ = labels(written(tmp_path, "image_path,class\nimages/1.jpg,a\nimages/2.jpg,b\n"))
+    assert actual == {f"images/{n}.jpg": ("train", {"category": name}) for n, name in ((1, "a"), (2, "b"))}
 
 
 def test_directories_of_parts_are_no_labels_either(tmp_path):
     touch(tmp_path, "part_1/1.jpg", "part_2/2.jpg")
-    found, _ = labels(written(tmp_path, "path,class\npart_1/1.jpg,a\npart_2/2.jpg,b\n"))
-    assert [names["category"] for _, names in found.values()] == ["a", "b"]
+    actual, _ = labels(written(tmp_path, "path,class\npart_1/1.jpg,a\npart_2/2.jpg,b\n"))
+    assert [names["category"] for _, names in actual.values()] == ["a", "b"]
 
 
 def test_a_file_in_each_split_is_read_as_hugging_face_reads_it(tmp_path):
     touch(tmp_path, "train/1.jpg", "train/2.jpg", "test/1.jpg")
     written(tmp_path, "file_name,class\n1.jpg,a\n2.jpg,b\n", "train/metadata.csv")
-    found, _ = labels(written(tmp_path, "file_name,class\n1.jpg,b\n", "test/metadata.csv"))
-    assert found["test/1.jpg"] == ("test", {"category": "b"})
-    assert found["train/1.jpg"] == ("train", {"category": "a"})
+    actual, _ = labels(written(tmp_path, "file_name,class\n1.jpg,b\n", "test/metadata.csv"))
+    assert actual["test/1.jpg"] == ("test", {"category": "b"})
+    assert actual["train/1.jpg"] == ("train", {"category": "a"})
 
 
 def test_a_file_labels_the_split_whose_directories_do_not(tmp_path):
@@ -100,8 +100,8 @@ def test_a_column_label_is_the_category_unless_directories_are_other_classes(
 
 def test_0_and_1_are_real_and_fake_when_the_flag_says_so(tmp_path):
     written(touch(tmp_path, "1.jpg", "2.jpg"), "path,label\n1.jpg,0\n2.jpg,1\n")
-    found, notes = labels(tmp_path, label_columns={"authenticity": "label"})
-    assert [names for _, names in found.values()] == [{"authenticity": "real"}, {"authenticity": "fake"}]
+    actual, notes = labels(tmp_path, label_columns={"authenticity": "label"})
+    assert [names for _, names in actual.values()] == [{"authenticity": "real"}, {"authenticity": "fake"}]
     assert not notes
 
 
@@ -167,17 +167,17 @@ def test_the_delimiter_is_found(tmp_path, delimiter):
 @pytest.mark.parametrize("text", ["a/1.jpg 3\na/2.jpg 10\n", "a/1.jpg,3\na/2.jpg,10\n"])
 def test_a_list_without_a_header_has_columns_of_numbers(tmp_path, text):
     written(touch(tmp_path, "a/1.jpg", "a/2.jpg"), text, "train.txt")
-    found, _ = labels(tmp_path, file="train.txt", path_column="0", label_columns={"category": "1"})
-    assert [names["category"] for _, names in found.values()] == ["3", "10"]
+    actual, _ = labels(tmp_path, file="train.txt", path_column="0", label_columns={"category": "1"})
+    assert [names["category"] for _, names in actual.values()] == ["3", "10"]
 
 
 def test_ids_without_ending_in_a_directory_of_their_own(tmp_path):
     touch(tmp_path, "train/000b.jpg", "train/00f1.jpg", "test/1.jpg")
     written(tmp_path, "id,breed\n000b,pug\n00f1,beagle\n", "labels.csv")
     options = {"file": "labels.csv", "path_column": "id", "label_columns": {"category": "breed"}}
-    found, _ = labels(tmp_path, **options, base_dir="train", path_suffix=".jpg")
-    assert found["train/000b.jpg"] == ("train", {"category": "pug"})
-    assert found["test/1.jpg"] == ("test", {"category": ""})
+    actual, _ = labels(tmp_path, **options, base_dir="train", path_suffix=".jpg")
+    assert actual["train/000b.jpg"] == ("train", {"category": "pug"})
+    assert actual["test/1.jpg"] == ("test", {"category": ""})
     with pytest.raises(DataError, match="pass --base_dir=train and --path_suffix=.jpg"):
         labels(tmp_path, **options)
     with pytest.raises(DataError, match="pass --path_suffix=.jpg"):
@@ -187,8 +187,8 @@ def test_ids_without_ending_in_a_directory_of_their_own(tmp_path):
 def test_labels_of_named_columns_replace_those_of_directories(tmp_path):
     touch(tmp_path, "train/x/1.jpg", "train/y/2.jpg")
     written(tmp_path, "path,breed,colour\ntrain/x/1.jpg,pug,\ntrain/y/2.jpg,beagle,red\n")
-    found, _ = labels(tmp_path, label_columns={"category": "breed", "colour": "colour"})
-    assert found == {
+    actual, _ = labels(tmp_path, label_columns={"category": "breed", "colour": "colour"})
+    assert actual == {
         "train/x/1.jpg": ("train", {"category": "pug", "colour": ""}),
         "train/y/2.jpg": ("train", {"category": "beagle", "colour": "red"}),
     }
@@ -197,8 +197,8 @@ def test_labels_of_named_columns_replace_those_of_directories(tmp_path):
 def test_rows_without_image_and_images_without_row_are_passed_over_when_asked(tmp_path):
     touch(tmp_path, "1.jpg", "2.jpg", "3.jpg")
     written(tmp_path, "path,class\n1.jpg,a\n3.jpg,b\n4.jpg,b\n")
-    found, notes = labels(tmp_path, missing="skip")
-    assert list(found) == ["1.jpg", "3.jpg"]
+    actual, notes = labels(tmp_path, missing="skip")
+    assert list(actual) == ["1.jpg", "3.jpg"]
     assert notes == [
         f"{tmp_path}/metadata.csv: passed over 1 rows without an image and 1 images without a row"
     ]

@@ -185,8 +185,10 @@ def test_parquet_has_the_class_names_of_its_schema(tmp_path):
         "test/t.jpg": ("test", {"category": -1}),
     }
     assert convert_to(tmp_path / "out", f"parquet:{tmp_path}", "--name=d", "--workers=2") == 0
-    found = stored(tmp_path / "out")
-    assert found["train/ape/x/1.jpg"][2] == PICTURES[0] and found["test/t.jpg"][2] == PICTURES[3]
+    stored_images = stored(tmp_path / "out")
+    assert (
+        stored_images["train/ape/x/1.jpg"][2] == PICTURES[0] and stored_images["test/t.jpg"][2] == PICTURES[3]
+    )
     assert not (tmp_path / "out/.convert").exists()
 
 

@@ -86,9 +86,9 @@ def children(pid: int) -> list[int]:
 def wait_for(condition, seconds: float = 30):
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:
-        found = condition()
-        if found:
-            return found
+        value = condition()
+        if value:
+            return value
         time.sleep(0.01)
     raise AssertionError("it did not happen")
 
