@@ -1,6 +1,6 @@
 """One record, byte by byte: what a shard holds and where each part of it lies.
 
-A shard is a TFRecord file: records optional after another, each
+A shard is a TFRecord file: records one after another, each
 
     length    8 bytes, little-endian   bytes of payload
     crc       4 bytes                  masked CRC-32C of the length
@@ -11,7 +11,7 @@ and its Example holds
 
     image     bytes   the encoded image (JPEG, PNG), or H*W*3 raw uint8
     key       bytes   path relative to the input folder, `/`-separated, as the file system gave it
-    AXIS      int64   optional per label axis, -1 where the image has no label on it
+    AXIS      int64   one per label axis, -1 where the image has no label on it
 
 Beside `SHARD` lie two files that make it addressable by record number:
 
@@ -133,7 +133,7 @@ def _example(image: bytes, key: bytes, labels: dict[str, int]) -> tuple[bytes, i
 
 
 def _bytes_entry(name: bytes, size: int) -> bytes:
-    """A feature of optional bytes value, up to the value: it comes last."""
+    """A feature of one bytes value, up to the value: it comes last."""
     value = b"\x0a" + _varint(size)
     feature = b"\x0a" + _varint(len(value) + size)
     named = b"\x0a" + _varint(len(name)) + name + b"\x12" + _varint(len(feature) + len(value) + size)
@@ -142,7 +142,7 @@ def _bytes_entry(name: bytes, size: int) -> bytes:
 
 @functools.lru_cache(maxsize=1 << 16)
 def _int_entry(name: str, value: int) -> bytes:
-    """A feature of optional int64 value."""
+    """A feature of one int64 value."""
     number = _varint(value & 0xFFFFFFFFFFFFFFFF)
     feature = b"\x1a" + _varint(len(number) + 2) + b"\x0a" + _varint(len(number)) + number
     coded = name.encode()
@@ -162,7 +162,7 @@ def _varint(value: int) -> bytes:
 
 
 def parse(payload: bytes) -> tuple[bytes, bytes, dict[str, int]]:
-    """The inverse of `serialize`: (image, key, labels). Raises ValueError when it is not optional."""
+    """The inverse of `serialize`: (image, key, labels). Raises ValueError when it is not one."""
     try:
         feature = example_class().FromString(bytes(payload)).features.feature
     except Exception as error:  # protobuf's DecodeError has a different home in each version
@@ -176,7 +176,7 @@ def parse(payload: bytes) -> tuple[bytes, bytes, dict[str, int]]:
 
 
 def read_payloads(data: Buffer) -> Iterator[bytes]:
-    """The payloads of a sound shard, optional after another, checksums unread."""
+    """The payloads of a sound shard, one after another, checksums unread."""
     offset = 0
     while offset < len(data):
         (length,) = struct.unpack_from("<Q", data, offset)

@@ -1,6 +1,6 @@
 """Shards written by Apache Beam: any of its runners, on any number of machines.
 
-The plan is plan here, the manifest is published here; each element of the pipeline is one shard,
+The plan is made here, the manifest is published here; each element of the pipeline is one shard,
 written by the very function that local workers run. Input and output must be reachable from
 every machine under the same name: a shared file system, or s3://, gs://, ….
 """
