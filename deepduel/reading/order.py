@@ -16,12 +16,11 @@ import numpy as np
 class Worker:
     """One of several processes that train on the same batches, each on its part of every batch.
 
-    The parts lie side by side: joined in the order of `index` they are the batch that a single
-    process would read, whatever `count`.
+    Joined in the order of `index`, the parts are the batch that a single process would read, for any `count`.
 
     Attributes:
-      index: of this process, 0 <= index < count.
-      count: processes in all.
+      index: number of this process, 0 <= index < count.
+      count: number of processes.
     """
 
     index: int = 0
@@ -43,9 +42,9 @@ class Position:
     """How far a run has got: the complete state of the input pipeline.
 
     Attributes:
-      seed: of the run, 0 <= seed < 2**63.
-      epoch: counted from 0.
-      step: the next batch of that epoch, counted from 0.
+      seed: random seed of the run, 0 <= seed < 2**63.
+      epoch: number of the epoch, counted from 0.
+      step: number of the next batch of that epoch, counted from 0.
     """
 
     seed: int = 0

@@ -17,10 +17,8 @@ from deepduel.reading import order, random_reader, sequential_reader
 from deepduel.reading.options import ReadOptions
 from tfrecords_tools.errors import UsageError
 
-DEFAULT_SIZE = (
-    224,
-    224,
-)  # of data sets for `model.fit` whose images differ in size: that of ImageNet's networks
+# Of data sets for `model.fit` whose images differ in size: the input size of most ImageNet networks.
+DEFAULT_SIZE = (224, 224)
 
 
 def make_train(
@@ -58,8 +56,8 @@ def make_train(
       fit: how images of other sizes are resized to `size`: "crop" fills the frame and cuts off the rest,
         "pad" fits inside it with black around, "native" cuts a frame out at a random place.
       fast_decode: decode JPEGs approximately, which is faster.
-      reader: "random" reads records by number in a true global shuffle; "sequential" streams the shards,
-        for remote storage.
+      reader: "random" reads records by number in a true global shuffle; "sequential" streams the shards, for
+        data on slow disks that do not fit into memory.
       threads: processes that decode (reader "sequential": threads); None: one per core.
       on_error: what to do with an image that does not decode: "fail" raises an error that names it; "skip"
         gives it weight 0.

@@ -141,7 +141,11 @@ def _checksum(document: dict) -> str:
 
 
 def load(data_dir: str | os.PathLike, *, shards: bool = True) -> Manifest:
-    """Reads manifest.json and checks (`shards`) that each shard is there with its size.
+    """Reads manifest.json.
+
+    Args:
+      data_dir: folder of shards, or its URL.
+      shards: whether to check that each shard exists and has its size.
 
     Raises:
       DataError: no such folder, no manifest, another format, a missing or resized shard.
