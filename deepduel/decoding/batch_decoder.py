@@ -99,7 +99,7 @@ class BatchDecoder:
             try:
                 decode_image(data, name, height, width, self._options, pixels[row], seed)
             except (ValueError, OSError, MemoryError) as error:
-                reason = str(error) or "decoding it takes more memory than there is"
+                reason = str(error) or "decoding it needs more memory than is available"
                 bad_records.report(self._split, int(records[row]), reason, on_error=self._on_error)
                 pixels[row] = 0
 

@@ -161,7 +161,7 @@ class Files:
         except OSError as error:
             rejected = images.Rejected(f"unreadable file: {error.strerror or error}")
         except MemoryError:
-            rejected = images.Rejected("decoding it takes more memory than there is")
+            rejected = images.Rejected("decoding it needs more memory than is available")
         if rejected is not None:
             out[...] = 0
             return rejected.reason

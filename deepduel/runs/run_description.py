@@ -28,10 +28,10 @@ has the runs `train` and `validation`. TASK is a label axis.
 |---|---|
 | `epoch_accuracy/TASK` | **look here first:** share of images classified correctly |
 | `epoch_loss/TASK` | loss; rising for validation while it falls for training means overfitting |
-| `epoch_roc_auc/TASK` | area under the ROC curve; of more than two classes each against the others |
+| `epoch_roc_auc/TASK` | area under the ROC curve; with more than two classes, of each against the others |
 | `epoch_skipped_steps/TASK` | updates that were left out because a gradient was not finite |
 | `epoch_speed/…` | seconds, images per second, share of time waiting for input, unreadable images |
-| `learning_rate/TASK`, `loss_scale/TASK` | of the optimizer, once a second |
+| `learning_rate/TASK`, `loss_scale/TASK` | learning rate and loss scale of the optimizer, once a second |
 | `speed/…` | images per second, share of time spent waiting for input, and memory, once a second |
 | `step_accuracy/TASK`, `step_loss/TASK`, … | running means since the epoch began, once a second |
 | `training_images/TASK` | images as the network sees them, augmented, with label and path |

@@ -72,6 +72,6 @@ def test_memory_that_runs_out_leaves_an_image_out(toy_shards, monkeypatch, capfd
     monkeypatch.setattr(batch_decoder, "decode_image", fail)
     split = Split(toy_shards, "train")
     assert not BatchDecoder(split, DecodeOptions((32, 32)), on_error="skip")(np.arange(2)).any()
-    assert split.bad == dict.fromkeys(range(2), "decoding it takes more memory than there is")
-    with pytest.raises(DataError, match="more memory than there is"):
+    assert split.bad == dict.fromkeys(range(2), "decoding it needs more memory than is available")
+    with pytest.raises(DataError, match="more memory than is available"):
         BatchDecoder(Split(toy_shards, "train"), DecodeOptions((32, 32)))(np.arange(2))

@@ -47,7 +47,7 @@ def test_a_limit_on_memory_rejects_the_image_that_needs_more(tmp_path):
     result = limited(resource.RLIMIT_AS, 900_000_000, images, tmp_path / "shards")
     assert result.returncode == 0, result.stderr
     rejected = (tmp_path / "shards" / "rejected.csv").read_text()
-    assert "a/large.png,decoding it takes more memory than there is" in rejected
+    assert "a/large.png,decoding it needs more memory than is available" in rejected
     assert len(stored(tmp_path / "shards")) == 6
 
 

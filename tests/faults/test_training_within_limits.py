@@ -73,13 +73,13 @@ assert fit("--epochs=2", *words) == 0
 sys.exit(answer(sys.argv[3]))
 """
     result = run(program, tmp_path / "shards", tmp_path, images)
-    assert "left out: " in result.stderr and "more memory than there is" in result.stderr, result.stderr[
+    assert "left out: " in result.stderr and "more memory than is available" in result.stderr, result.stderr[
         -3_000:
     ]
     assert result.returncode == 0, result.stderr[-3_000:]
     assert len((tmp_path / "answers.csv").read_text().splitlines()) == 41
     rejected = (tmp_path / "answers.rejected.csv").read_text()
-    assert "large.png,decoding it takes more memory than there is" in rejected
+    assert "large.png,decoding it needs more memory than is available" in rejected
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="mounts a disk of its own: needs unshare")

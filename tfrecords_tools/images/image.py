@@ -134,7 +134,7 @@ def _read(
     except rgb.NoPixels as error:
         return Rejected(str(error))
     except MemoryError:
-        return Rejected("decoding it takes more memory than there is")
+        return Rejected("decoding it needs more memory than is available")
     except Exception as error:  # decoders of hostile bytes raise anything: SyntaxError, struct.error, …
         return Rejected(f"damaged or unreadable image: {_one_line(error)}")
 

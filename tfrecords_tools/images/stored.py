@@ -31,7 +31,7 @@ def stored_pixels(data: bytes | memoryview, encoding: str, height: int, width: i
             raise ValueError(f"{size} pixels, the index says {(height, width)}")
         return image.decode(data)
     except MemoryError as error:
-        raise ValueError("decoding it takes more memory than there is") from error
+        raise ValueError("decoding it needs more memory than is available") from error
     except Exception as error:  # decoders of hostile bytes raise anything: SyntaxError, struct.error, …
         raise ValueError(str(error)) from error
 

@@ -60,7 +60,7 @@ def test_memory_that_runs_out_is_a_reason(monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(image, "decode", fail)
-    with pytest.raises(ValueError, match="decoding it takes more memory than there is"):
+    with pytest.raises(ValueError, match="decoding it needs more memory than is available"):
         stored_pixels(odd_images.save(odd_images.picture(24, 32), "PNG"), "png", 24, 32)
 
 
