@@ -112,5 +112,7 @@ def _save_lite(serving: keras.Model, path: pathlib.Path) -> None:
             data = converter.convert()
         except Exception as error:  # the converter raises errors of its own
             reason = str(error).strip().splitlines()[0]
-            raise DataError(f"{serving.name}: LiteRT cannot compute this network ({reason})") from error
+            raise DataError(
+                f"{serving.name}: LiteRT cannot compute this network ({reason}); use another --format"
+            ) from error
     path.write_bytes(data)

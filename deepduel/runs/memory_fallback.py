@@ -47,7 +47,7 @@ def out_of_memory(micro_batch: int, *, suggests_auto: bool) -> DataError:
     if micro_batch == 1:
         return DataError(
             "out of memory with micro-batch 1; lower --batch_size or --image_size, or choose a smaller "
-            "--backbone or --head"
+            "--backbone or --head, in another --workdir"
         )
     auto = ", or --micro_batch=auto, which finds a size that fits" if suggests_auto else ""
     return DataError(

@@ -110,7 +110,7 @@ class NonFinite(keras.callbacks.Callback):
             f"not finite, and were skipped; the loss was {last}. Possible causes are the learning rate "
             f"({rate:g}), the precision ({task.model.architecture.precision}) and the images listed "
             f"in {self._path}. The last good state is {state}: resume with a lower "
-            "--learning_rate, or with --clip_norm=1"
+            "--learning_rate, or begin again in another --workdir with --clip_norm=1"
         )
 
 

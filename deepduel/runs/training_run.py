@@ -181,10 +181,11 @@ def _print_beginning(
     for task_options in tasks:
         print(task_options.augmentation_line)
     epochs = session.options.length.epochs
-    if epochs and session.steps_per_epoch * epochs < FEW_UPDATES:
+    updates = session.steps_per_epoch * (epochs or FEW_UPDATES)
+    if updates < FEW_UPDATES:
         print(
-            f"warning: {epochs} epochs of {session.steps_per_epoch:,} updates are few to learn from; raise "
-            f"--epochs, or lower --batch_size ({reading.batch_size}), to {FEW_UPDATES} updates and more"
+            f"warning: {updates:,} updates are few to learn from; for {FEW_UPDATES} or more, raise --epochs "
+            f"({epochs}), or use a --batch_size below {reading.batch_size} in another --workdir"
         )
 
 

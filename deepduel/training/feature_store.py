@@ -133,7 +133,8 @@ class FeatureStore:
                 raise DataError(
                     f"features {self.path}: a view of {self.source.records:,} images takes "
                     f"{self.source.view_bytes / 1e9:.1f} GB, but the disk has {free / 1e9:.1f} GB free; "
-                    "give another --cache=features:FOLDER, fewer --views, or --cache=none"
+                    "give another --cache=features:FOLDER, or begin again in another --workdir with fewer "
+                    "--views or --cache=none"
                 )
             self._sums_path(view).unlink(missing_ok=True)
             with published(path, binary=True) as file:

@@ -94,6 +94,6 @@ def test_rows_of_nan_are_records_that_do_not_decode(tmp_path):
 def test_a_full_disk_is_an_error_before_anything_is_allocated(tmp_path, monkeypatch):
     usage = feature_store.shutil.disk_usage(tmp_path)._replace(free=1_000)
     monkeypatch.setattr(feature_store.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(DataError, match="0.0 GB free.*fewer --views"):
+    with pytest.raises(DataError, match="0.0 GB free.*another --workdir with fewer --views"):
         FeatureStore(tmp_path, _source())
     assert not list(tmp_path.rglob("*.f16"))
