@@ -23,13 +23,13 @@ from tfrecords_tools import cli
 from tfrecords_tools.atomic import published
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string("output", None, "JSON file to write; none when not given.", flag_values=FLAGS)
-flags.DEFINE_integer(
-    "batch", 32, "Images per batch; outputs above 32 MB cost page faults.", lower_bound=1, flag_values=FLAGS
+flags.DEFINE_string(
+    "output", None, "JSON file for the results; without it, only the table is printed.", flag_values=FLAGS
 )
+flags.DEFINE_integer("batch", 32, "Images per batch.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("input_size", 200, "Side of the images in pixels.", lower_bound=8, flag_values=FLAGS)
-flags.DEFINE_integer("size", 224, "Side of our output in pixels.", lower_bound=8, flag_values=FLAGS)
-flags.DEFINE_integer("rounds", 5, "Turns of each contender.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("size", 224, "Side of the augmented images in pixels.", lower_bound=8, flag_values=FLAGS)
+flags.DEFINE_integer("rounds", 5, "Measurements of each contender.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_bool(
     "options", False, "Compare our presets, and each option on top of original, instead of peers.",
     flag_values=FLAGS)  # fmt: skip

@@ -39,12 +39,18 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_string(
     "images", None, "Folder of JPEG images, for example of ArtiFact's layout.", flag_values=FLAGS
 )
-flags.DEFINE_string("output", None, "JSON file for the result; default: only the table.", flag_values=FLAGS)
-flags.DEFINE_integer("workers", 2, "Processes of each method.", flag_values=FLAGS)
-flags.DEFINE_integer("repeats", 3, "Rounds; the median counts.", flag_values=FLAGS)
-flags.DEFINE_integer("peer_images", 2_000, "Files that the peers are given, at most.", flag_values=FLAGS)
 flags.DEFINE_string(
-    "scratch", None, "Where results are written, and deleted again; default: a temporary folder.",
+    "output", None, "JSON file for the results; without it, only the table is printed.", flag_values=FLAGS
+)
+flags.DEFINE_integer("workers", 2, "Number of processes of each method.", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "repeats", 3, "Measurements of each method, of which the median is shown.", flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "peer_images", 2_000, "Maximum number of files that the peers convert.", flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "scratch", None, "Folder for the outputs, which are deleted again; by default a temporary folder.",
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_string("ffcv_python", None, "Python interpreter with ffcv 1.0.2.", flag_values=FLAGS)

@@ -19,13 +19,22 @@ from tfrecords_tools import cli
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_list(
-    "backbones", ["xception", "vgg16", "resnet50", "efficientnetv2b0"], "Networks.", flag_values=FLAGS
+    "backbones",
+    ["xception", "vgg16", "resnet50", "efficientnetv2b0"],
+    "Networks to measure.",
+    flag_values=FLAGS,
 )
-flags.DEFINE_list("precisions", ["float32", "mixed_bfloat16"], "Of the networks.", flag_values=FLAGS)
-flags.DEFINE_integer("image_size", 224, "Pixels.", lower_bound=8, flag_values=FLAGS)
-flags.DEFINE_integer("batch_size", 32, "Images in a pass.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("rounds", 5, "Turns of each; the median counts.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_float("seconds", 1.5, "A turn.", lower_bound=0.0, flag_values=FLAGS)
+flags.DEFINE_list("precisions", ["float32", "mixed_bfloat16"], "Precisions to measure.", flag_values=FLAGS)
+flags.DEFINE_integer("image_size", 224, "Side of the images in pixels.", lower_bound=8, flag_values=FLAGS)
+flags.DEFINE_integer("batch_size", 32, "Images per batch.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "rounds",
+    5,
+    "Measurements of each network, of which the median is shown.",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
+flags.DEFINE_float("seconds", 1.5, "Seconds of one measurement.", lower_bound=0.0, flag_values=FLAGS)
 
 _SIDE = 4096  # of the matrices
 

@@ -35,15 +35,25 @@ from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.progress import Progress
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string("output", None, "RESULT.json to write.", flag_values=FLAGS, required=True)
-flags.DEFINE_bool("small", False, "A small network, small batches: shows that the program works.",
+flags.DEFINE_string(
+    "output",
+    None,
+    "JSON file for the results; the page is written beside it.",
+    flag_values=FLAGS,
+    required=True,
+)
+flags.DEFINE_bool("small", False, "Use a small network and small batches, to try the program.",
                   flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_float("minutes", 10.0, "After which nothing more is begun.", lower_bound=0.1, flag_values=FLAGS)
-flags.DEFINE_float("seconds", 3.0, "Of each measurement at least.", lower_bound=0.1, flag_values=FLAGS)
-flags.DEFINE_integer("micro_batch", 128, "Of deepduel.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_list("batches", ["64", "512", "1024", "4096"], "Of the frozen networks.", flag_values=FLAGS)
+flags.DEFINE_float(
+    "minutes", 10.0, "Minutes after which no further measurement begins.", lower_bound=0.1, flag_values=FLAGS
+)
+flags.DEFINE_float("seconds", 3.0, "Minimum length of one measurement.", lower_bound=0.1, flag_values=FLAGS)
+flags.DEFINE_integer("micro_batch", 128, "Micro-batch of deepduel.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_list(
-    "precisions", ["float32", "mixed_float16", "mixed_bfloat16"], "Of the networks.", flag_values=FLAGS
+    "batches", ["64", "512", "1024", "4096"], "Batch sizes of the frozen networks.", flag_values=FLAGS
+)
+flags.DEFINE_list(
+    "precisions", ["float32", "mixed_float16", "mixed_bfloat16"], "Precisions to measure.", flag_values=FLAGS
 )
 
 STORED_SIZE = 200  # pixels

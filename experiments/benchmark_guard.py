@@ -27,8 +27,8 @@ _SLOWER = 0.95  # of the other revision's figure
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "Folder of shards.", flag_values=FLAGS, required=True)
-flags.DEFINE_string("against", None, "Revision, as git names it.", flag_values=FLAGS, required=True)
-flags.DEFINE_string("split", "train", "Split that is read.", flag_values=FLAGS)
+flags.DEFINE_string("against", None, "Git revision to compare with.", flag_values=FLAGS, required=True)
+flags.DEFINE_string("split", "train", "Split to read.", flag_values=FLAGS)
 flags.DEFINE_integer("rounds", 5, "Measurements of each revision.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_float("seconds", 2.0, "Length of one figure's measurement.", lower_bound=0.1, flag_values=FLAGS)
 

@@ -21,7 +21,7 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_integer("files", 1_000_000, "Number of files.", flag_values=FLAGS)
 flags.DEFINE_integer("classes", 40_000, "Number of class directories.", flag_values=FLAGS)
 flags.DEFINE_string(
-    "scratch", None, "Where the folder is written, and deleted again; by default a temporary folder.",
+    "scratch", None, "Folder for the files, which are deleted again; by default a temporary folder.",
     flag_values=FLAGS,
 )  # fmt: skip
 

@@ -24,17 +24,27 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_string(
     "data_dir", None, "Folder of shards to read images from.", flag_values=FLAGS, required=True
 )
-flags.DEFINE_list("models", ["xception", "vgg16", "both"], "xception, vgg16, both.", flag_values=FLAGS)
+flags.DEFINE_list(
+    "models", ["xception", "vgg16", "both"], "Models to measure: xception, vgg16, both.", flag_values=FLAGS
+)
 flags.DEFINE_list("batches", ["64", "512"], "Batch sizes.", flag_values=FLAGS)
-flags.DEFINE_list("ways", ["ours"], "ours, plain.", flag_values=FLAGS)
-flags.DEFINE_integer("image_size", 224, "Of the networks' input.", lower_bound=71, flag_values=FLAGS)
-flags.DEFINE_integer("micro_batch", 32, "Of ours.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_string("fine_tune", "none", "Of ours: none, all or last:N.", flag_values=FLAGS)
+flags.DEFINE_list("ways", ["ours"], "What to measure: ours, or plain (Keras).", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "image_size", 224, "Side of the networks' input in pixels.", lower_bound=71, flag_values=FLAGS
+)
+flags.DEFINE_integer("micro_batch", 32, "Micro-batch of ours.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_string(
+    "fine_tune", "none", "What ours trains of the backbone: none, all or last:N.", flag_values=FLAGS
+)
 flags.DEFINE_enum(
     "precision", "float32", ["float32", "mixed_bfloat16"],
-    "Of the backbones, of ours and of plain.", flag_values=FLAGS)  # fmt: skip
+    "Precision of the backbones.", flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_integer(
-    "steps", 2, "Steps; the first is not timed, so 1 tells the memory only.", lower_bound=1, flag_values=FLAGS
+    "steps",
+    2,
+    "Number of steps; the first is not timed, so 1 measures only the memory.",
+    lower_bound=1,
+    flag_values=FLAGS,
 )
 flags.DEFINE_string("job", "", "Internal: one measurement, as JSON.", flag_values=FLAGS)
 

@@ -34,22 +34,30 @@ _LEAST_LARGE = 64  # likewise with --megapixels, for which shards of 1024 images
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("images", None, "Folder of photographs.", flag_values=FLAGS, required=True)
-flags.DEFINE_string("output", None, "RESULT.json.", flag_values=FLAGS, required=True)
+flags.DEFINE_string("output", None, "JSON file for the results.", flag_values=FLAGS, required=True)
 flags.DEFINE_list("contenders", "*", "Names or patterns such as *ours*.", flag_values=FLAGS)
 flags.DEFINE_list("peer_python", "", "PEER=INTERPRETER for any of ffcv, dali.", flag_values=FLAGS)
 flags.DEFINE_integer("rounds", 3, "Measurements of each contender.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_float("seconds", 4.0, "Length of one measurement.", lower_bound=0.1, flag_values=FLAGS)
-flags.DEFINE_float("warmup_seconds", 1.0, "Not counted before it.", lower_bound=0.0, flag_values=FLAGS)
-flags.DEFINE_integer("batch_size", 128, "Images.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_float(
-    "megapixels", 0.0, "Pixels of each image, in millions; 0: the photographs as they are.", lower_bound=0.0,
+    "warmup_seconds",
+    1.0,
+    "Length of the warm-up before each measurement.",
+    lower_bound=0.0,
     flag_values=FLAGS,
+)
+flags.DEFINE_integer("batch_size", 128, "Images per batch.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_float(
+    "megapixels", 0.0, "Enlarge each image to this many megapixels; 0 leaves the photographs as they are.",
+    lower_bound=0.0, flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_list(
-    "cache", "warm", "Page cache: warm, or cold (emptied first; one epoch instead of --seconds).",
+    "cache", "warm", "State of the page cache: warm, or cold (emptied first, and one epoch is measured).",
     flag_values=FLAGS,
 )  # fmt: skip
-flags.DEFINE_integer("image_size", 224, "Side of the batches, pixels.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "image_size", 224, "Side of the resized images in pixels.", lower_bound=1, flag_values=FLAGS
+)
 
 
 def main(options: flags.FlagValues) -> None:

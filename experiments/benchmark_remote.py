@@ -32,12 +32,12 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("split", "train", "Split to read.", flag_values=FLAGS)
 flags.DEFINE_integer(
-    "delay", 30, "Milliseconds that the server waits before each answer.", lower_bound=0, flag_values=FLAGS
+    "delay", 30, "Milliseconds that the server waits before each response.", lower_bound=0, flag_values=FLAGS
 )
 flags.DEFINE_integer("batch_size", 128, "Images per batch.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("size", 224, "Side of the resized images in pixels.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_list("caches", ["auto", "none"], "Values of --remote_cache to compare.", flag_values=FLAGS)
-flags.DEFINE_float("seconds", 60, "Longest time for each epoch.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_float("seconds", 60, "Maximum seconds of each epoch.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_string("output", "", "JSON file for the results.", flag_values=FLAGS)
 
 _COUNT = "/requests-so-far"

@@ -26,18 +26,24 @@ from tfrecords_tools.progress import Progress
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "Folder of shards to repeat.", flag_values=FLAGS)
-flags.DEFINE_string("split", "train", "Split of it to repeat.", flag_values=FLAGS)
-flags.DEFINE_string("output", None, "RESULT.json.", flag_values=FLAGS)
-flags.DEFINE_integer("records", 1_000_000, "Of the large data set.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("growth", 100, "How many times smaller the small one is.", lower_bound=1,
+flags.DEFINE_string("split", "train", "Split to repeat.", flag_values=FLAGS)
+flags.DEFINE_string("output", None, "JSON file for the results.", flag_values=FLAGS)
+flags.DEFINE_integer("records", 1_000_000, "Records of the large data set.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("growth", 100, "How many times smaller the small data set is.", lower_bound=1,
                      flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_integer("shards", 100, "Of the large data set.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("many_shards", 10_000, "Of a third one, which is only opened.", lower_bound=1,
-                     flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_integer("batch_size", 128, "Images.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("rounds", 3, "Fresh processes for each figure.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_float("seconds", 5, "To read for throughput and memory.", lower_bound=0.1, flag_values=FLAGS)
-flags.DEFINE_string("scratch_dir", None, "Where the links go; default: $TMPDIR.", flag_values=FLAGS)
+flags.DEFINE_integer("shards", 100, "Shards of the large data set.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("many_shards", 10_000, "Shards of a third data set, which is only opened.",
+                     lower_bound=1, flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_integer("batch_size", 128, "Images per batch.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "rounds", 3, "Measurements of each figure, each in a new process.", lower_bound=1, flag_values=FLAGS
+)
+flags.DEFINE_float(
+    "seconds", 5, "Seconds of reading for throughput and memory.", lower_bound=0.1, flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "scratch_dir", None, "Folder for links to the shards; by default $TMPDIR.", flag_values=FLAGS
+)
 flags.DEFINE_string("job", "", "Internal: one measurement, as JSON.", flag_values=FLAGS)
 
 READERS = ("random", "sequential")

@@ -39,7 +39,11 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_string("images", None, "Folder of images that was converted.", flag_values=FLAGS, required=True)
 flags.DEFINE_string("data_dir", None, "Folder of shards made from it.", flag_values=FLAGS, required=True)
 flags.DEFINE_string(
-    "output", None, "RESULT.json; the chart is written beside it.", flag_values=FLAGS, required=True
+    "output",
+    None,
+    "JSON file for the results; the chart is written beside it.",
+    flag_values=FLAGS,
+    required=True,
 )
 flags.DEFINE_string("split", "train", "Split to read.", flag_values=FLAGS)
 flags.DEFINE_list("contenders", "*", "Names or patterns such as ours*,bare*,ffcv_jpg.", flag_values=FLAGS)
@@ -51,14 +55,24 @@ flags.DEFINE_list(
 )
 flags.DEFINE_integer("rounds", 3, "Measurements of each contender.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_float("seconds", 5.0, "Length of one measurement.", lower_bound=0.1, flag_values=FLAGS)
-flags.DEFINE_float("warmup_seconds", 2.0, "Not counted before it.", lower_bound=0.0, flag_values=FLAGS)
-flags.DEFINE_list("threads", [], "Cores to use, for example 1,2; default: all.", flag_values=FLAGS)
+flags.DEFINE_float(
+    "warmup_seconds",
+    2.0,
+    "Length of the warm-up before each measurement.",
+    lower_bound=0.0,
+    flag_values=FLAGS,
+)
 flags.DEFINE_list(
-    "cache", "warm", "Page cache: warm, or cold (emptied first; one epoch instead of --seconds).",
+    "threads", [], "Numbers of cores to measure with, such as 1,2; by default all cores.", flag_values=FLAGS
+)
+flags.DEFINE_list(
+    "cache", "warm", "State of the page cache: warm, or cold (emptied first, and one epoch is measured).",
     flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_integer("batch_size", 128, "Images.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("image_size", 224, "Side of augmented images, pixels.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_string("scratch_dir", None, "Where FFCV's files go; default: $TMPDIR.", flag_values=FLAGS)
+flags.DEFINE_integer("batch_size", 128, "Images per batch.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "image_size", 224, "Side of augmented images in pixels.", lower_bound=1, flag_values=FLAGS
+)
+flags.DEFINE_string("scratch_dir", None, "Folder for FFCV's files; by default $TMPDIR.", flag_values=FLAGS)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,11 +21,13 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "Folder of shards.", flag_values=FLAGS, required=True)
 flags.DEFINE_integer("batch_size", 128, "Images per batch.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("size", 224, "Side of the images in pixels.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("batches", 40, "Batches of each measurement.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("batches", 40, "Batches per measurement.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer(
     "rounds", 3, "Measurements, of which medians are shown.", lower_bound=1, flag_values=FLAGS
 )
-flags.DEFINE_integer("port", 5050, "Ports from this one on.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "port", 5050, "First of the ports that the data workers use.", lower_bound=1, flag_values=FLAGS
+)
 
 _WARM = 4  # batches before each measurement
 

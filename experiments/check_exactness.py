@@ -15,13 +15,13 @@ from tfrecords_tools.errors import DataError
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "Folder of shards.", flag_values=FLAGS, required=True)
-flags.DEFINE_string("backbone", "xception", "Of keras.applications, or small_cnn.", flag_values=FLAGS)
-flags.DEFINE_string("weights", "none", "none, imagenet or a file.", flag_values=FLAGS)
-flags.DEFINE_integer("image_size", 96, "Pixels.", lower_bound=8, flag_values=FLAGS)
-flags.DEFINE_integer("steps", 50, "To train.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_string("backbone", "xception", "Network of keras.applications, or small_cnn.", flag_values=FLAGS)
+flags.DEFINE_string("weights", "none", "Initial weights: none, imagenet or a file.", flag_values=FLAGS)
+flags.DEFINE_integer("image_size", 96, "Side of the images in pixels.", lower_bound=8, flag_values=FLAGS)
+flags.DEFINE_integer("steps", 50, "Number of training steps.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", 8, "Images per step.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("micro_batch", 3, "Images per pass of ours.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_float("learning_rate", 0.001, "Of Adam.", flag_values=FLAGS)
+flags.DEFINE_float("learning_rate", 0.001, "Learning rate of Adam.", flag_values=FLAGS)
 
 LIMIT = 1e-5
 

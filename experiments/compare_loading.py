@@ -26,7 +26,9 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=FLAGS, required=True)
 flags.DEFINE_string("data_dir", None, "Folder of the shards.", flag_values=FLAGS, required=True)
 flags.DEFINE_string("split", "validation", "Split to measure on.", flag_values=FLAGS)
-flags.DEFINE_integer("least_side", 0, "Leave out images whose longer side is shorter.", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "least_side", 0, "Leave out images whose longer side is shorter than this, in pixels.", flag_values=FLAGS
+)
 Way = Callable[[np.ndarray], np.ndarray]  # uint8 [H, W, 3] -> probabilities [classes]
 
 

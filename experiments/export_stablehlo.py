@@ -36,16 +36,19 @@ flags.DEFINE_string("output", None, "New folder to write.", flag_values=FLAGS, r
 flags.DEFINE_list(
     "only", ["*"], "Patterns of names of programs, such as 'augment-*,forward-vgg16-*'.", flag_values=FLAGS
 )
-flags.DEFINE_list("networks", ["xception", "vgg16", "efficientnetv2s"], "Networks.", flag_values=FLAGS)
-flags.DEFINE_integer("stored_size", 200, "Side of the images in the batch, pixels.", flag_values=FLAGS)
-flags.DEFINE_integer("image_size", 224, "Side of the networks' input, pixels.", flag_values=FLAGS)
-flags.DEFINE_integer("augment_batch", 256, "Images of an augmentation.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("forward_batch", 64, "Images of a forward pass.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_list(
-    "micro_batches", ["32", "64", "128", "256"], "Images of a training step.", flag_values=FLAGS
+    "networks", ["xception", "vgg16", "efficientnetv2s"], "Networks to export.", flag_values=FLAGS
 )
+flags.DEFINE_integer("stored_size", 200, "Side of the stored images in pixels.", flag_values=FLAGS)
+flags.DEFINE_integer("image_size", 224, "Side of the networks' input in pixels.", flag_values=FLAGS)
 flags.DEFINE_integer(
-    "reference_images", 32, "Images that the CPU here computes with a network at most; 0: none.",
+    "augment_batch", 256, "Images per augmentation program.", lower_bound=1, flag_values=FLAGS
+)
+flags.DEFINE_integer("forward_batch", 64, "Images per forward program.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_list("micro_batches", ["32", "64", "128", "256"], "Images per training step.", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "reference_images", 32,
+    "Maximum number of images whose results this CPU computes for comparison; 0 for none.",
     lower_bound=0, flag_values=FLAGS,
 )  # fmt: skip
 

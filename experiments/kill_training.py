@@ -23,14 +23,14 @@ from tfrecords_tools.errors import DataError, UsageError
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "Folder of shards.", flag_values=FLAGS, required=True)
 flags.DEFINE_string("scratch", None, "Folder for both runs; a new one.", flag_values=FLAGS, required=True)
-flags.DEFINE_integer("kills", 20, "How often.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("seed", 0, "Of the instants.", flag_values=FLAGS)
+flags.DEFINE_integer("kills", 20, "Number of kills.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "Random seed for the instants of the kills.", flag_values=FLAGS)
 flags.DEFINE_string(
     "flags",
     "--backbone=small_cnn --head=avg,dropout:0.5 --image_size=16 --batch_size=64 --epochs=4 "
     "--save_every=2steps --optimizer=adamw --schedule=cosine --warmup=0.5epochs --ema=0.9 "
     "--label_smoothing=0.1",
-    "Of the run, separated by spaces.",
+    "Flags of the run, separated by spaces.",
     flag_values=FLAGS,
 )
 TIMINGS = ("seconds", "images_per_second", "input_wait_share")

@@ -33,7 +33,9 @@ FLAGS = flags.FlagValues()
 CONTENDERS = ("plain", "ours", "features")
 flags.DEFINE_string("data_dir", None, "Folder of shards, JPEG or PNG.", flag_values=FLAGS, required=True)
 flags.DEFINE_string("output", None, "JSON file for the result.", flag_values=FLAGS, required=True)
-flags.DEFINE_list("contenders", list(CONTENDERS), "plain, ours, features.", flag_values=FLAGS)
+flags.DEFINE_list(
+    "contenders", list(CONTENDERS), "What to measure: plain, ours, features.", flag_values=FLAGS
+)
 flags.DEFINE_string("task", "authenticity", "Label axis to learn.", flag_values=FLAGS)
 flags.DEFINE_string("backbone", "xception", "Of keras.applications; it stays frozen.", flag_values=FLAGS)
 flags.DEFINE_string(
@@ -50,7 +52,7 @@ flags.DEFINE_float(
 flags.DEFINE_multi_string(
     "ours", [], "A flag of deepduel.train for ours and features, such as --precision=auto; may be repeated.",
     flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_integer("seed", 0, "Of all.", lower_bound=0, flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "Random seed.", lower_bound=0, flag_values=FLAGS)
 flags.DEFINE_string("plain_job", "", "Internal: the plain contender, as JSON.", flag_values=FLAGS)
 
 

@@ -43,8 +43,8 @@ flags.DEFINE_string(
 flags.DEFINE_list("only", None, "Names of the rows to train; default: all.", flag_values=FLAGS)
 flags.DEFINE_integer("seeds", 3, "Trainings of each row.", lower_bound=2, flag_values=FLAGS)
 flags.DEFINE_integer(
-    "jobs", 2, "Trainings at a time, each on a core of its own; 0: train nothing, write the table of what is "
-    "there.", lower_bound=0, flag_values=FLAGS)  # fmt: skip
+    "jobs", 2, "Trainings at a time, each on a core of its own; 0 trains nothing and writes the table of the "
+    "existing results.", lower_bound=0, flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_integer(
     "robustness_images", 1000, "Validation images to damage; 0: all.", lower_bound=0, flag_values=FLAGS
 )
