@@ -62,7 +62,7 @@ def test_the_only_split_of_a_role_is_known_by_any_name_of_the_role(toy_shards):
 
 
 def test_a_folder_without_manifest(tmp_path):
-    with pytest.raises(DataError, match="no manifest.json, so no finished conversion"):
+    with pytest.raises(DataError, match="no manifest.json, so this is not a finished conversion"):
         Split(tmp_path, "train")
     with pytest.raises(DataError, match="no such folder"):
         Split(tmp_path / "nowhere", "train")

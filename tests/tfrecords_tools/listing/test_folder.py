@@ -87,7 +87,7 @@ def test_a_layout_that_could_be_several_is_an_error(files, message):
     [
         ("{split}/{split}", "occurs twice"),
         ("{image}", "cannot be a label axis"),
-        ("x{category}/{split}", "is no {name}, \\* or plain directory name"),
+        ("x{category}/{split}", "is not {name}, \\* or a plain directory name"),
     ],
 )
 def test_a_template_checks_itself(template, message):
