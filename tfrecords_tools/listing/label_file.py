@@ -111,7 +111,7 @@ class LabelFile:
             self._columns = self._find_columns(directories)
         except csv.Error as error:
             raise DataError(
-                f"{where}: its header is no row of a CSV file ({error}); correct it, or pass --metadata= to "
+                f"{where}: its header is not valid CSV ({error}); correct it, or pass --metadata= to "
                 "read no such file"
             ) from error
 

@@ -44,7 +44,10 @@ def change(folder, **values):
 @pytest.mark.parametrize(
     ("hurt", "message"),
     [
-        (lambda folder: (folder / "manifest.json").unlink(), "no manifest.json, so this is not a finished conversion"),
+        (
+            lambda folder: (folder / "manifest.json").unlink(),
+            "no manifest.json, so this is not a finished conversion",
+        ),
         (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json: unreadable"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json: not a manifest"),
         (lambda folder: (folder / "manifest.json").write_bytes(b"\xff{}"), "manifest.json: unreadable"),

@@ -132,7 +132,7 @@ def test_a_mark_is_no_part_of_the_first_column_where_the_encoding_is_named(tmp_p
     ("data", "message"),
     [
         ("path,class\n1.jpg,a".encode("utf-16")[:-1], r"row 2 has bytes that are not utf-16"),
-        (b"path," + b"x" * 200_000, "its header is no row of a CSV file .field larger"),
+        (b"path," + b"x" * 200_000, "its header is not valid CSV .field larger"),
     ],
     ids=["cut_off", "no_table"],
 )
