@@ -125,7 +125,9 @@ def evaluated(options: flags.FlagValues) -> pathlib.Path:
             raise UsageError(f"--{name} is missing; it must name the {options[name].help[:-1].lower()}")
     _require_columns(options)
     if options["robustness_images"].present and not options.robustness:
-        raise UsageError("--robustness_images needs --robustness; without that nothing uses it")
+        raise UsageError(
+            "--robustness_images has no effect without --robustness; add it, or leave this one out"
+        )
     if options.format == "pdf":
         from deepduel.reports import pdf
 

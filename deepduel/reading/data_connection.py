@@ -124,7 +124,7 @@ def _greeting(connection: socket.socket) -> Greeting:
     try:
         return Greeting(**fields)
     except TypeError as error:
-        raise Lost("what answers there is no data worker of this version") from error
+        raise Lost("the program that answers is not a data worker of this version") from error
 
 
 def connect(address: Address, source: Source) -> Connected:

@@ -180,7 +180,7 @@ def test_an_unknown_split_task_or_model_lists_what_there_is(run_folder, toy_shar
     _fails(capsys, *flags, "--split=nope", code=2, says=["nope", "train"])
     _fails(capsys, *flags, "--tasks=species", code=2, says=["'species'", "authenticity"])
     _fails(capsys, *flags, "--model=epoch-99", code=2, says=["epoch-99", "best"])
-    _fails(capsys, *flags, "--robustness_images=9", code=2, says=["--robustness_images needs --robustness"])
+    _fails(capsys, *flags, "--robustness_images=9", code=2, says=["has no effect without --robustness"])
 
 
 def test_data_of_other_axes_or_classes_are_refused(run_folder, toy_shards, tmp_path, capsys):

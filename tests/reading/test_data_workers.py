@@ -263,7 +263,7 @@ class TestErrors:
                 "the program that answers is not a data worker of this version",
             ),
             (b"", "no sign of life for 0 s"),
-            (b"ddw1J\2\0\0\0{}", "what answers there is no data worker of this version"),
+            (b"ddw1J\2\0\0\0{}", "the program that answers is not a data worker of this version"),
             (b"ddw1J\2\0\0\0[]", "a message without fields"),
             (b"ddw1J\2\0\0\0{{", "a message that is not JSON"),
         ],

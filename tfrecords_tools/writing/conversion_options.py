@@ -53,7 +53,7 @@ def _require_used(flag_values: flags.FlagValues) -> None:
         ("duplicate_distance", flag_values.drop_duplicates != "none", "--drop_duplicates=across_splits"),
     ):
         if flag_values[name].value != flag_values[name].default and not is_used:
-            raise UsageError(f"--{name} needs {needed}; without that nothing uses it")
+            raise UsageError(f"--{name} has no effect without {needed}; add it, or leave --{name} out")
 
 
 def options(flag_values: flags.FlagValues) -> planning.Options:
