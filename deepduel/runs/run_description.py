@@ -131,8 +131,15 @@ def _networks(tasks: Sequence[Task]) -> tf.compat.v1.GraphDef:
     graph = tf.compat.v1.GraphDef()
     for task in tasks:
         try:
-            layers = json.loads(task.model.saved_model.to_json())
+            layers = json.loads(task.model.saved_model.to_json(), object_hook=_with_compute_dtype)
             graph.MergeFromString(keras_util.keras_model_to_graph_def(layers).SerializeToString())
         except (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError) as error:
             print(f"{task.name}: TensorBoard cannot draw its network ({error!r})", flush=True)
     return graph
+
+
+def _with_compute_dtype(part: dict) -> dict:
+    """A part of a model's JSON; of a mixed policy's name, only the data type, which TensorBoard knows."""
+    if part.get("class_name") == "DTypePolicy":
+        part["config"]["name"] = part["config"]["name"].removeprefix("mixed_")
+    return part
