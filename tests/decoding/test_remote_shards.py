@@ -179,7 +179,7 @@ def test_an_object_that_has_vanished_is_named(opened, url, spans):
     shards = opened(url, "auto")
     name = manifest.load(url).splits["train"].shards[2].file
     ObjectStore().rm_file(f"{url}/{name}")
-    with pytest.raises(DataError, match=f"{name}: there is no such object any more"):
+    with pytest.raises(DataError, match=f"{name}: this object no longer exists"):
         shards.read(np.array([2]), np.array([0]), np.array([100]))
 
 
