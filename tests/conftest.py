@@ -3,6 +3,8 @@
 import csv
 import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -22,6 +24,27 @@ TOY_TRAINING = (
 # TensorFlow's threads warn from C++ of errors that tests provoke, between tests too, when pytest captures
 # nothing. What fails raises in Python with the same words.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+_OWN_PROCESS = "DEEPDUEL_TESTS_OWN_PROCESS"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Runs a test with the mark `own_process` in one, where no other test has left objects of TensorFlow."""
+    if pyfuncitem.get_closest_marker("own_process") is None or _OWN_PROCESS in os.environ:
+        return None
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", pyfuncitem.nodeid],
+        cwd=pyfuncitem.config.rootpath,
+        env=kept | {_OWN_PROCESS: "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return True
 
 
 def run_command(module, *words: str) -> int:

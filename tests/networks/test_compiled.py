@@ -3,6 +3,7 @@ import weakref
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from deepduel.networks.compiled import compiled
@@ -36,6 +37,7 @@ def swish_step(seen):
     return step
 
 
+@pytest.mark.own_process
 def test_a_step_that_is_dropped_leaves_no_graph():
     graphs = []
     step = compiled(swish_step(graphs), IMAGES)

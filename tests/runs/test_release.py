@@ -22,6 +22,7 @@ def living():
 
 
 @pytest.mark.slow
+@pytest.mark.own_process
 def test_a_training_that_is_over_leaves_no_graph_and_no_variable(toy_shards, tmp_path, monkeypatch):
     """Of images, and of a head on stored features."""
     tiny_network.install(monkeypatch)
