@@ -33,4 +33,5 @@ def test_only_a_copy_is_ahead_of_the_step():
     batches = tf.data.Dataset.from_generator(generate, output_signature=tf.TensorSpec((), tf.int64))
     iterator = iter(transfer.to_device(batches, "/device:CPU:0"))
     next(iterator)
-    assert len(pulled) <= 1 + transfer.AHEAD + 1
+    in_hands = 2  # one of the copy, and one of the prefetch, which may wait for room
+    assert len(pulled) <= 1 + transfer.AHEAD + in_hands
