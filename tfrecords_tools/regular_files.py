@@ -15,11 +15,17 @@ def open_descriptor(path: str | bytes | os.PathLike) -> int:
     Raises:
       OSError: it cannot be opened, or is a directory, a named pipe, a socket or a device.
     """
+    return _open(path)[0]
+
+
+def _open(path: str | bytes | os.PathLike) -> tuple[int, int]:
+    """An open file and its size in bytes."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(file).st_mode):
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode):
         os.close(file)
         raise OSError(errno.EINVAL, "not a regular file", os.fsdecode(path))
-    return file
+    return file, status.st_size
 
 
 def read_at(file: int, size: int, start: int) -> bytes:
@@ -51,18 +57,19 @@ def read(path: str | bytes | os.PathLike, *, limit: int | None = None) -> bytes:
     Raises:
       OSError: as `open_descriptor`, or the file is larger.
     """
-    file = open_descriptor(path)
+    file, size = _open(path)
     try:
-        size = os.fstat(file).st_size
         if limit is not None and size > limit:
             raise OSError(
                 errno.EFBIG, f"{size:,} bytes, more than the {limit:,} that are read", os.fsdecode(path)
             )
-        parts = [os.read(file, size + 1)]
-        if len(parts[0]) != size:  # a file system that reads in pieces, or a file that grows
-            while part := os.read(file, 1 << 20):
-                parts.append(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        data = os.read(file, size + 1)
+        if len(data) == size:
+            return data
+        parts = [data]  # from a file system that reads in pieces, or of a file that grows
+        while part := os.read(file, 1 << 20):
+            parts.append(part)
+        return b"".join(parts)
     finally:
         os.close(file)
 

@@ -122,12 +122,9 @@ def _example(image: bytes, key: bytes, labels: dict[str, int]) -> tuple[bytes, i
     Features in the order of their names. By hand it takes 4 us; protobuf, and then looking for the
     image in what it gave, 40.
     """
-    before: list[bytes] = []
-    after: list[bytes] = []
-    for name in sorted((*labels, "key")):
-        entry = _bytes_entry(b"key", len(key)) + key if name == "key" else _int_entry(name, labels[name])
-        (before if name < "image" else after).append(entry)
-    head, tail = b"".join((*before, _bytes_entry(b"image", len(image)))), b"".join(after)
+    before, between, after = _label_entries(tuple(labels.items()))
+    head = before + _bytes_entry(b"image", len(image))
+    tail = b"".join((between, _bytes_entry(b"key", len(key)), key, after))
     features = b"\x0a" + _varint(len(head) + len(image) + len(tail))
     return b"".join((features, head, image, tail)), len(features) + len(head)
 
@@ -138,6 +135,16 @@ def _bytes_entry(name: bytes, size: int) -> bytes:
     feature = b"\x0a" + _varint(len(value) + size)
     named = b"\x0a" + _varint(len(name)) + name + b"\x12" + _varint(len(feature) + len(value) + size)
     return b"\x0a" + _varint(len(named) + len(feature) + len(value) + size) + named + feature + value
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _label_entries(labels: tuple[tuple[str, int], ...]) -> tuple[bytes, bytes, bytes]:
+    """The features of labels: those before `image`, those between it and `key`, and those after."""
+    parts: tuple[list[bytes], ...] = [], [], []
+    for name, value in sorted(labels):
+        parts[(name > "image") + (name > "key")].append(_int_entry(name, value))
+    before, between, after = (b"".join(part) for part in parts)
+    return before, between, after
 
 
 @functools.lru_cache(maxsize=1 << 16)

@@ -79,7 +79,7 @@ def scan(data: bytes) -> Header | None:
             if frame is None:
                 return None
             return Header(*frame, orientation, data[position + 4] == frame[2], frame_at)
-        (length,) = struct.unpack_from(">H", data, position + 2)
+        length = data[position + 2] << 8 | data[position + 3]
         if kind in _CODINGS or kind in _OTHER_FRAMES:
             if position + 10 > len(data):
                 return None
