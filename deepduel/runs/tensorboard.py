@@ -28,9 +28,11 @@ import tensorflow as tf
 from deepduel.augmentation import mixing
 from deepduel.augmentation.transform import augment
 from deepduel.decoding.split import Split
+from deepduel.networks.micro_batches import in_micro_batches
 from deepduel.runs import event_files, pictures, run_description
 from deepduel.runs.mistakes import Mistakes
 from deepduel.training import devices, loss_scaling
+from deepduel.training.task import Task
 from deepduel.training.trainer import MultiTaskTrainer
 from tfrecords_tools.format import records as record_format
 
@@ -79,7 +81,7 @@ class Board(keras.callbacks.Callback):
         keys = [record_format.key_text(split.key(record)) for record in records]
         with self._writers[TRAIN].as_default(step=0):
             for task in self._trainer.tasks:
-                shown = augment(images, seeds, task.augmentation, task.size)
+                shown = self._augmented(task, images, seeds)
                 if task.mixing:
                     mix = mixing.plan(task.mixing, task.size, seeds)
                     shown = mixing.mix_images(shown, tf.gather(shown, mix.partner), mix.keep, mix.box)
@@ -88,6 +90,17 @@ class Board(keras.callbacks.Callback):
                 captions = list(zip(names, keys, strict=True))
                 pixels = np.clip(np.rint(shown.numpy()), 0, 255).astype(np.uint8)
                 tf.summary.image(f"training_images/{task.name}", pictures.captioned(pixels, captions))
+
+    def _augmented(self, task: Task, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        """Augments images in micro-batches of the training step's size, so that it is compiled for both."""
+        shown, _ = in_micro_batches(
+            lambda images, seeds, filled: (augment(images, seeds, task.augmentation, task.size), ()),
+            images,
+            seeds,
+            rows=tf.TensorSpec((task.size, task.size, 3), tf.float32),
+            micro_batch=self._trainer.micro_batch,
+        )
+        return shown
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch
