@@ -9,8 +9,10 @@ can be imported into one process, and parses them before it imports TensorFlow, 
 `--help` and a mistyped flag answer at once.
 """
 
+import atexit
 import contextlib
 import copy
+import gc
 import os
 import re
 import shlex
@@ -33,9 +35,8 @@ def quiet_tensorflow(*, devices: bool = True, log_level: int = 2) -> None:
       devices: False leaves the devices to be configured, and be those of a cluster.
       log_level: what TensorFlow's C++ side logs: 2 for errors, 3 for none of those that Python raises too.
 
-    TensorFlow's C++ side logs to file descriptor 2 before any level is in force, whatever
-    TF_CPP_MIN_LOG_LEVEL says; what it prints in this window is kept back, and shown only when
-    the import fails. A user's own TF_CPP_MIN_LOG_LEVEL wins: then nothing is kept back.
+    TensorFlow's C++ side logs to file descriptor 2 before any level is in force. That is shown only when the
+    import fails, or at once where the user has set TF_CPP_MIN_LOG_LEVEL.
     """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     # Takes of a GPU's memory what is needed, and not all of it: it counts until the GPU is first used.
@@ -43,6 +44,7 @@ def quiet_tensorflow(*, devices: bool = True, log_level: int = 2) -> None:
     if "tensorflow" in sys.modules:
         return
     keep_memory()
+    atexit.register(gc.freeze)  # else Python looks through all objects of TensorFlow before it ends: seconds
     print("starting TensorFlow", file=sys.stderr, flush=True)  # takes some seconds
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         _start_tensorflow(devices)
@@ -125,8 +127,7 @@ def run(
       usual: the flags that `--help` shows, by group. By default it shows all of them in one group.
       further: the flags that only `--helpfull` shows, by group.
       words: name of the flag to which words without `--` go, for example "images" in `predict a.jpg b.jpg`.
-      usage: what a call needs, for example "--workdir=RUN"; then a call without any argument prints three
-        lines with it.
+      usage: what a call needs, such as "--workdir=RUN"; it is printed where there is no argument.
     """
     with terminal.guarded_streams():
         argv = list(sys.argv if argv is None else argv)

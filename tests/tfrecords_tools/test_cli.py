@@ -1,6 +1,7 @@
 import io
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -197,7 +198,7 @@ def test_an_interrupt_while_a_command_is_still_importing_is_one_line(tmp_path):
 
 
 _STARTED = """
-import resource, sys
+import resource, sys, time
 from tfrecords_tools import cli
 cli.quiet_tensorflow()
 import tensorflow as tf
@@ -209,20 +210,29 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
     large = tf.cast(zeros, tf.float32)  # 67 MB
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(time.process_time())
 """
 
 
 @pytest.mark.slow
-def test_tensorflow_starts_without_needless_packages_and_keeps_its_memory():
+def test_tensorflow_starts_without_needless_packages_keeps_its_memory_and_ends_at_once():
     """On a processor on which oneDNN's operations, whose allocator keeps memory, are off by default."""
     root = str(pathlib.Path(cli.__file__).parents[1])
     environment = os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0", "PYTHONPATH": root}
+    seconds_before = _seconds_of_children()
     done = subprocess.run(
         [sys.executable, "-c", _STARTED], capture_output=True, text=True, check=True, env=environment
     )
-    needless, faults = done.stdout.split("\n")[:2]
+    needless, faults, seconds = done.stdout.splitlines()
     assert needless == "[]"
     assert int(faults) < 4 * 67_000_000 // 4096  # otherwise 20 times
+    assert _seconds_of_children() - seconds_before - float(seconds) < 0.7  # otherwise 1.3
+
+
+def _seconds_of_children() -> float:
+    """Processor time of the processes that this one has started and that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def test_the_memory_of_a_gpu_is_taken_as_needed_unless_the_environment_says_otherwise(monkeypatch):
