@@ -32,8 +32,8 @@ test-wheel:
 	$(VENV)-wheel/bin/python -m pip install --upgrade pip
 	$(VENV)-wheel/bin/python -m pip wheel --no-deps --wheel-dir dist .
 	$(VENV)-wheel/bin/python -m pip install --constraint $(CONSTRAINTS) dist/*.whl
-	cd "$$(mktemp -d)" && "$(CURDIR)/$(VENV)-wheel/bin/python" -m deepduel.quickstart --count=300
-	cd "$$(mktemp -d)" && "$(CURDIR)/$(VENV)-wheel/bin/python" -I "$(CURDIR)/tests/wheel_walk.py"
+	cd "$$(mktemp -d)" && "$(abspath $(VENV))-wheel/bin/python" -m deepduel.quickstart --count=300
+	cd "$$(mktemp -d)" && "$(abspath $(VENV))-wheel/bin/python" -I "$(CURDIR)/tests/wheel_walk.py"
 
 # What an x86-64 processor of AVX2 without AVX-512 computes with (AMD Zen 2 and 3, Intel before Skylake-X).
 # TensorFlow leaves oneDNN's operations to processors with AVX512_VNNI and computes in Eigen's own elsewhere,
