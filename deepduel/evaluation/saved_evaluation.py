@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import dataclasses
-import itertools
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -165,8 +164,8 @@ def _tasks(rows: Iterator[list[str]]) -> dict[str, TaskPredictions]:
     header = next(rows, [])
     starts = [
         position
-        for position, (name, following) in enumerate(itertools.pairwise(header))
-        if following == f"{name}{_SUFFIX}"
+        for position, (name, second, third) in enumerate(zip(header, header[1:], header[2:], strict=False))
+        if second == f"{name}{_SUFFIX}" and third.startswith(f"p_{name}_")  # no classes X and X_predicted
     ]
     tasks = [
         _TaskColumns(header, start, end)

@@ -162,6 +162,17 @@ def test_axes_whose_names_begin_alike_are_kept_apart(tmp_path):
     assert tasks["a_b"].probabilities.tolist() == [[0.4, 0.6], [0.1, 0.9]]
 
 
+def test_classes_called_like_columns_are_read_back(tmp_path):
+    path = tmp_path / "evaluation" / "validation"
+    path.mkdir(parents=True)
+    header = "key,a,a_predicted,p_a_x,p_a_x_predicted,b,b_predicted,p_b_y"
+    (path / "predictions.csv").write_text(f"{header}\n1.jpg,x,x_predicted,0.2,0.8,y,y,1\n")
+    (path / "metrics.json").write_text('{"about": {}}')
+    tasks = saved_evaluation.read(tmp_path, "validation").tasks
+    assert {axis: task.classes for axis, task in tasks.items()} == {"a": ("x", "x_predicted"), "b": ("y",)}
+    assert tasks["a"].probabilities.tolist() == [[0.2, 0.8]]
+
+
 def test_mistakes_get_one_clear_line(tmp_path, capsys):
     a = _run(tmp_path / "a", [["1.jpg", "real", "real"], ["2.jpg", "fake", "real"]])
     fewer = _run(tmp_path / "b", [["1.jpg", "real", "real"]])
