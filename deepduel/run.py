@@ -5,6 +5,7 @@ import csv
 import os
 import pathlib
 import re
+import reprlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -276,14 +277,20 @@ def _predictions(
 def _as_list(images: AnyImage | Iterable[AnyImage]) -> list[AnyImage]:
     """The images one by one. Raises TypeError for what is none."""
     alone = isinstance(images, AnyImage) and not (isinstance(images, np.ndarray) and images.ndim == 4)
+    if not alone and (isinstance(images, bytes) or not isinstance(images, Iterable)):
+        raise _no_image(images)
     listed: list[AnyImage] = [images] if alone else list(images)  # type: ignore[list-item,arg-type]
     for image in listed:
         if not isinstance(image, AnyImage):
-            kind = type(image).__name__
-            raise TypeError(
-                f"images must be paths, URLs, arrays, Pillow images or a list of them, got {kind}"
-            )
+            raise _no_image(image)
     return listed
+
+
+def _no_image(value: object) -> TypeError:
+    return TypeError(
+        "images must be paths, URLs, arrays, Pillow images or a list of them, got "
+        f"{type(value).__name__}: {reprlib.repr(value)}"
+    )
 
 
 def _number(text: str) -> float | int | None:

@@ -97,7 +97,7 @@ def test_images_of_every_kind_get_the_same_probabilities(run, toy_folder):
 
 def test_images_that_are_none_are_refused(run, tmp_path, capsys):
     for images, error, words in (
-        (7, TypeError, "int"),
+        (7, TypeError, r"images must be paths, URLs, .*, got int: 7"),
         ([None], TypeError, "NoneType"),
         (np.zeros((5, 5, 4), np.uint8), deepduel.UsageError, r"image 0: .*\(5, 5, 4\)"),
         ([np.full((5, 5, 3), 300.0)], deepduel.UsageError, "0 to 255, got 300"),
