@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pathlib
 import re
 from typing import Any
 
@@ -43,6 +44,16 @@ def save(path: str | os.PathLike, page: str) -> None:
             file.write(content)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def remove(path: pathlib.Path, *, replaced: bool) -> None:
+    """Removes the PDF file of an earlier evaluation, which must not stand beside a newer report.
+
+    Says so, except where it is `replaced` by a new one.
+    """
+    if path.is_file() and not replaced:
+        print(f"removed {path}, which was of the evaluation before; --format=pdf writes a new one")
+    path.unlink(missing_ok=True)
 
 
 def _library() -> Any:

@@ -19,6 +19,18 @@ class _Lacking:
             raise OSError("cannot load library 'libpango-1.0-0'\nmore")
 
 
+def test_the_file_of_an_earlier_evaluation_goes(tmp_path, capsys):
+    path = tmp_path / "report.pdf"
+    pdf.remove(path, replaced=False)
+    assert not capsys.readouterr().out
+    path.touch()
+    pdf.remove(path, replaced=False)
+    assert not path.exists() and f"removed {path}" in capsys.readouterr().out
+    path.touch()
+    pdf.remove(path, replaced=True)
+    assert not path.exists() and not capsys.readouterr().out
+
+
 def test_without_the_library_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "weasyprint", None)
     with pytest.raises(UsageError, match=r"pip install 'deepduel\[pdf\]'"):
