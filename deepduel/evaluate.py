@@ -21,6 +21,7 @@ from deepduel.reading import flags as read_flags
 from tfrecords_tools import cli
 from tfrecords_tools.errors import UsageError
 from tfrecords_tools.format import manifest
+from tfrecords_tools.progress import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -195,11 +196,13 @@ def _evaluate(options: flags.FlagValues) -> pathlib.Path:
             document["tasks"][axis]["robustness"] = curves
     doubts = _check_labels(folder, document, predicted) if options.label_check else {}
     report = _report(options.workdir, document, predicted, predictor, duplicates, doubts)
+    as_pdf = folder / "report.pdf"
+    pdf.remove(as_pdf, replaced=options.format == "pdf")
     metrics_document.save(folder, document, predicted, report)
     _print(document, options.metadata)
     model_card.write(options.workdir)
     if options.format == "pdf":
-        pdf.save(folder / "report.pdf", report)
+        pdf.save(as_pdf, report)
     print(f"report: {folder / f'report.{options.format}'}")
     return folder
 
@@ -212,7 +215,9 @@ def _check_labels(folder: pathlib.Path, document: dict, predicted: "Predictions"
     label_check.write(folder, predicted, doubts)
     for axis, numbers in doubts.items():
         document["tasks"][axis]["label_check"] = {"doubted": len(numbers)}
-        print(f"{axis}: {len(numbers):,} labels are probably wrong; see {folder / label_check.FILE_NAME}")
+        print(
+            f"{axis}: {counted(len(numbers), 'label')} probably wrong; see {folder / label_check.FILE_NAME}"
+        )
     return doubts
 
 
@@ -244,12 +249,11 @@ def _print(document: dict, metadata: str | None) -> None:
     """Prints the main metrics, what they leave out, and a warning about shortcuts."""
     print(table(document))
     if document["left_out"]:
-        print(
-            f"{document['left_out']:,} of {document['records']:,} images cannot be decoded and are left out"
-        )
+        images = counted(document["records"], "image")
+        print(f"left out, as they cannot be decoded: {document['left_out']:,} of {images}")
     for name, count in document["ungrouped"].items():
         if count:
-            print(f"{count:,} images have no {name} in {metadata} and belong to none of its groups")
+            print(f"{metadata} has no {name} for {counted(count, 'image')}: left out of its groups")
     for axis, task in document["tasks"].items():
         if task["shortcuts"].get("alarm"):
             best = max(task["shortcuts"]["balanced_accuracy"].values())

@@ -16,8 +16,10 @@ import functools
 import json
 import os
 import pathlib
+import re
 import shlex
 import sys
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -32,6 +34,7 @@ from deepduel.runs import train_flags
 from tfrecords_tools import cli, convert, regular_files
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import manifest, storage
+from tfrecords_tools.progress import counted
 from tfrecords_tools.sources import opening
 from tfrecords_tools.writing import planning
 
@@ -40,6 +43,10 @@ WORDS = "images"  # the flag of a word without a name
 _OWN = ("images", "output")
 # Flags of deepduel.train that follow from --output, or are for several processes: each of them would convert.
 _WITHOUT = ("data_dir", "workdir", "cluster", "worker")
+# Flags of the commands whose values follow from a flag of this one, which errors name instead.
+_OWN_NAMES = {"input_dir": "images", "output_dir": "output", "data_dir": "output", "workdir": "output"}
+_FLAG = re.compile(r"(?<![\w-])--([a-z]\w*)")
+_COMMAND = re.compile(r"\S*python\S* -m |\bdeepduel [a-z_]+ --")
 flags.DEFINE_string(
     "images", None, "Folder of images; it may be written without the flag's name.", flag_values=FLAGS
 )
@@ -147,9 +154,32 @@ def _has_models(run: pathlib.Path) -> bool:
 
 
 def _call(module: ModuleType, *words: str, **arguments: Any) -> int:
-    """Runs a command in this process, with further arguments of its `main`; its errors are raised."""
+    """Runs a command in this process, with further arguments of its `main`; its errors name flags of fit."""
     print(f"\n$ python -m {module.__name__} {shlex.join(words)}", flush=True)
-    return module.main(cli.parsed(module.FLAGS, [module.__name__, *words]), **arguments) or 0
+    try:
+        return module.main(cli.parsed(module.FLAGS, [module.__name__, *words]), **arguments) or 0
+    except (UsageError, DataError) as error:
+        raise type(error)(_explained(str(error), module, words)) from error
+
+
+def _explained(message: str, module: ModuleType, words: Sequence[str]) -> str:
+    """The message of a command's error, with what helps where it names flags that fit does not have.
+
+    Command lines in it stay as they are.
+    """
+    start = _COMMAND.search(message)
+    text, commands = (message[: start.start()], message[start.start() :]) if start else (message, "")
+    missing = [
+        f"--{name}"
+        for name in dict.fromkeys(_FLAG.findall(text))
+        if name in module.FLAGS and name not in FLAGS and name not in _OWN_NAMES
+    ]
+    message = _FLAG.sub(lambda flag: f"--{_OWN_NAMES.get(flag[1], flag[1])}", text) + commands
+    if not missing:
+        return message
+    command = cli.command_line(module.__name__, words)
+    rest = "; then run deepduel train and deepduel evaluate" * (module is convert)
+    return f"{message}. deepduel fit does not have {' and '.join(missing)}: give it to {command}{rest}"
 
 
 def _print_result(workdir: pathlib.Path, images: str) -> None:
@@ -158,7 +188,9 @@ def _print_result(workdir: pathlib.Path, images: str) -> None:
     print()
     for axis, task in document["tasks"].items():
         accuracy, count = task["overall"]["accuracy"], task["images"]
-        print(f"{axis}: {accuracy:.2%} of {count:,} validation images of {images} are classified correctly")
+        print(
+            f"{axis}: {accuracy:.2%} of {counted(count, 'validation image')} of {images} classified correctly"
+        )
     print(f"report: {folder / 'report.html'}")
     print(f"predict: {cli.command_line('deepduel.predict', [f'--workdir={workdir}', 'PHOTO.jpg'])}")
 

@@ -35,6 +35,7 @@ from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.images import rgb, signatures
 from tfrecords_tools.images.encoding_options import EncodingOptions
 from tfrecords_tools.listing import candidates
+from tfrecords_tools.progress import counted
 
 if TYPE_CHECKING:  # these load TensorFlow, which --help does without
     from deepduel.evaluation.calibration import Calibration
@@ -203,11 +204,12 @@ def _predict(options: flags.FlagValues) -> None:
         _require_rows(writer, options)
         writer.publish()
     rate = progress.per_second(writer.rows / (time.perf_counter() - started))
-    print(f"{options.output}: {writer.rows:,} images, columns {','.join(columns.header)}, {rate} images/s")
+    images = counted(writer.rows, "image")
+    print(f"{options.output}: {images}, columns {','.join(columns.header)}, {rate} images/s")
     if writer.rejected:
         print(
-            f"deepduel.predict: {writer.rejected:,} files could not be read and have no row; "
-            f"{f'they are listed in {writer.rejected_path}' if writer.rejected_path else 'see above'}",
+            f"deepduel.predict: no row for {counted(writer.rejected, 'file')} that could not be read; "
+            f"{f'listed in {writer.rejected_path}' if writer.rejected_path else 'see above'}",
             file=sys.stderr,
         )
 
@@ -274,8 +276,8 @@ def _write(
 def _require_rows(writer: "submission.Writer | TerminalTable", options: flags.FlagValues) -> None:
     if not writer.rows:
         raise DataError(
-            f"--images={','.join(options.images)}: none of {writer.rejected:,} files is a "
-            f"readable image (the first: {writer.first_reason})"
+            f"--images={','.join(options.images)}: no readable image in "
+            f"{counted(writer.rejected, 'file')} (the first: {writer.first_reason})"
         )
 
 

@@ -21,6 +21,7 @@ from tfrecords_tools.format import manifest as manifests
 from tfrecords_tools.format import records, storage
 from tfrecords_tools.listing import candidates, folder
 from tfrecords_tools.listing.listing import Listing, require_all_classes, require_all_splits
+from tfrecords_tools.progress import counted
 from tfrecords_tools.sources import opening
 from tfrecords_tools.writing import (
     conversion_flags,
@@ -107,13 +108,14 @@ def _planned(
         listing = repair.fresh(listing, options.output_dir, base)
     listing = _curate(listing, chosen, options, base)
     if not len(listing):
-        print(f"{options.output_dir} has all {count:,} images of {options.input_dir}: nothing to append")
+        images = counted(count, "image")
+        print(f"{options.output_dir} has all of {options.input_dir} ({images}): nothing to append")
         return None
     plan = planning.plan(listing, chosen, base=base)
+    images, shards = counted(len(plan.listing), "image"), counted(len(plan.files), "shard")
+    layout = listing.layout.template or "flat"
     print(
-        f"{len(plan.listing):,} images in {options.input_dir}, layout {listing.layout.template or 'flat'}, "
-        f"to {len(plan.files)} shards in {options.output_dir}",
-        flush=True,
+        f"{images} in {options.input_dir}, layout {layout}, to {shards} in {options.output_dir}", flush=True
     )
     return plan
 
@@ -191,9 +193,8 @@ def _repair(listing: Listing, chosen: planning.Options, options: flags.FlagValue
         )
     for name in rebuilt:
         print(f"  rebuilt {name}")
-    print(
-        f"{options.output_dir}: {f'{len(rebuilt)} files rebuilt' if rebuilt else 'sound, nothing to rebuild'}"
-    )
+    result = f"{counted(len(rebuilt), 'file')} rebuilt" if rebuilt else "sound, nothing to rebuild"
+    print(f"{options.output_dir}: {result}")
     print(f"next: {cli.command_line('tfrecords_tools.verify', [f'--data_dir={options.output_dir}'])}")
 
 
@@ -215,9 +216,10 @@ def _write_slice(plan: planning.Plan, part: slices.Slice, options: flags.FlagVal
     if done.complete:
         print(f"{options.output_dir} is complete already")
         return
+    written = counted(done.written, "shard")
     print(
-        f"slice {options.slice}: {done.written} shards written, {done.earlier} were there already; when all "
-        f"slices are done, run the same command without --slice, which completes {options.output_dir}"
+        f"slice {options.slice}: {written} written, {done.earlier} were there already; when "
+        f"all slices are done, run the same command without --slice, which completes {options.output_dir}"
     )
 
 
@@ -229,7 +231,9 @@ def _write(plan: planning.Plan, options: flags.FlagValues) -> writer.Written:
             nonlocal earlier
             earlier = images
             bar.start_from(images)
-            print(f"resuming after {shards} finished shards ({images:,} images)", flush=True)
+            print(
+                f"resuming after {counted(shards, 'finished shard')} ({counted(images, 'image')})", flush=True
+            )
 
         def on_progress(images: int, size: int, rejected: int) -> None:
             rate = size / 1e6 / max(time.monotonic() - start, 1e-9)

@@ -66,7 +66,7 @@ def main(options: flags.FlagValues) -> None:
         for split in manifest.splits:
             writer.write(counted(split))
         words = writer.finish()
-    print(f"{total:,} images in {output}")
+    print(f"{progress.counted(total, 'image')} in {output}")
     source = shlex.quote(f"{_SOURCES[options.format]}{output}")
     print(f"back to shards: python -m tfrecords_tools.convert --input={source} {words}".rstrip())
 

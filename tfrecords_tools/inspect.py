@@ -19,6 +19,7 @@ from tfrecords_tools.errors import UsageError
 from tfrecords_tools.format import cell_counts, storage
 from tfrecords_tools.format import manifest as manifests
 from tfrecords_tools.images import description, signatures
+from tfrecords_tools.progress import counted
 
 FLAGS = flags.FlagValues()
 USUAL = {
@@ -86,7 +87,7 @@ def main(options: flags.FlagValues) -> None:
             sheets = contact_sheets.draw_sheets(
                 manifest, options.data_dir, sheet_dir, per_sheet=options.per_sheet, on_progress=bar.update
             )
-        print(f"{len(sheets)} contact sheets in {sheet_dir}")
+        print(f"{counted(len(sheets), 'contact sheet')} in {sheet_dir}")
         for name, split in manifest.splits.items():
             if len(split.cells) > contact_sheets.MOST_SHEETS:
                 print(
@@ -121,8 +122,9 @@ def _duplicates(manifest: manifests.Manifest, options: flags.FlagValues) -> None
         print(f"within {options.duplicate_distance} bits of 64: {shown.summary}")
     _groups(shown.leaks, "across splits")
     if shown.contradicting:
-        images = sum(map(len, shown.contradicting))
-        print(f"duplicates with different labels: {len(shown.contradicting):,} groups ({images:,} images)")
+        groups = counted(len(shown.contradicting), "group")
+        images = counted(sum(map(len, shown.contradicting)), "image")
+        print(f"duplicates with different labels: {groups} ({images})")
         _groups(shown.contradicting, "with different labels")
     if options.duplicates_csv:
         with published(options.duplicates_csv) as file:
@@ -152,7 +154,7 @@ def _tables(manifest: manifests.Manifest, data_dir: str) -> None:
         means = {cell: f"{mean / 1e3:>10,.1f}" for cell, (_, mean) in cells.items()}
         for shown, images in cell_counts.shown({cell: count for cell, (count, _) in cells.items()}):
             print(f"  {name:<12} {shown:<32} {images:>12} {means.get(shown, '')}".rstrip())
-        print(f"  {name:<12} {'all':<32} {split.records:>12,}   in {len(split.shards)} shards")
+        print(f"  {name:<12} {'all':<32} {split.records:>12,}   in {counted(len(split.shards), 'shard')}")
     total = sum(manifest.image_sizes.values())
     sizes = ", ".join(f"{size} {count / total:.1%}" for size, count in list(manifest.image_sizes.items())[:5])
     print(f"  sizes (height x width), {len(manifest.image_sizes):,} in all: {sizes}")

@@ -134,6 +134,11 @@ def per_second(rate: float) -> str:
     return f"{rate:,.{0 if rate >= 10 else 1}f}"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, such as "1 image" or "2,062 images", for nouns whose plural is in -s."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as people say them: "42 s", "3 min 05 s", "2 h 10 min"."""
     rounded = round(seconds)

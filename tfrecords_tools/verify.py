@@ -15,6 +15,7 @@ from tfrecords_tools import cli, host_cpus, progress
 from tfrecords_tools.checking import audit
 from tfrecords_tools.checking.damage import rebuild_command
 from tfrecords_tools.errors import DataError, UsageError
+from tfrecords_tools.progress import counted
 
 FLAGS = flags.FlagValues()
 USUAL = {"Flags": ("data_dir", "decode", "workers")}
@@ -52,7 +53,7 @@ def main(options: flags.FlagValues) -> None:
     count = sum(split.records for split in manifest.splits.values())
     shards = sum(len(split.shards) for split in manifest.splits.values())
     decoded = ", every image decodes" if options.decode else ""
-    print(f"{options.data_dir}: sound, {count:,} images in {shards} shards{decoded}")
+    print(f"{options.data_dir}: sound, {counted(count, 'image')} in {counted(shards, 'shard')}{decoded}")
 
 
 def entry() -> int:

@@ -11,6 +11,7 @@ from scipy import stats
 from deepduel.evaluation import bootstrap, curves, metrics
 from deepduel.evaluation.saved_evaluation import SavedEvaluation, TaskPredictions
 from tfrecords_tools.errors import DataError, UsageError
+from tfrecords_tools.progress import counted
 
 FORMAT = "deepduel-comparison"
 FORMAT_VERSION = 1
@@ -202,7 +203,7 @@ def table(document: dict) -> str:
     for axis, task in document["tasks"].items():
         (a, b), (low, high) = task["accuracy"], task["interval"]
         lines += [
-            f"{axis}, {task['images']:,} images: A {a:.2%}, B {b:.2%}, "
+            f"{axis}, {counted(task['images'], 'image')}: A {a:.2%}, B {b:.2%}, "
             f"B - A {task['difference'] * 100:+.2f} points (95 %: {low * 100:+.2f} to {high * 100:+.2f})",
             f"  only A correct {task['only_first_right']:,}, only B correct {task['only_second_right']:,}; "
             f"McNemar's exact p = {task['p_value']:.2g}: {verdict(task)}",

@@ -20,6 +20,7 @@ from deepduel.reports import thumbnail
 from deepduel.reports.confusion_matrix import ConfusedPair
 from deepduel.reports.thumbnail import data_url
 from tfrecords_tools.format import records
+from tfrecords_tools.progress import counted
 
 SHOWN = 12  # images per gallery of extremes
 EXPLAINED = 6  # mistakes with a Grad-CAM heat map
@@ -87,8 +88,8 @@ def examples(
 
 def _about_doubts(count: int) -> str:
     return (
-        f"{count:,} labels that confident learning (cleanlab) doubts; doubted_labels.csv lists them. Delete "
-        "its rows of labels that are right, and convert again without the other images:"
+        f"{counted(count, 'label')} that confident learning (cleanlab) doubts; doubted_labels.csv lists "
+        "them. Delete its rows of labels that are right, and convert again without the other images:"
     )
 
 

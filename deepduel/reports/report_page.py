@@ -11,6 +11,7 @@ import markupsafe
 from deepduel.evaluation import metrics
 from deepduel.reports import charts, confusion_matrix
 from tfrecords_tools.format import split_names
+from tfrecords_tools.progress import counted
 
 SHORT = {
     "accuracy": "accuracy",
@@ -82,7 +83,9 @@ def page(template: str, *, script: str = "", **values: Any) -> str:
         loader=jinja2.FunctionLoader(_text),
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"percent": percent, "number": number, "count": count, "figure": figure}
+    environment.filters |= {
+        "percent": percent, "number": number, "count": count, "counted": counted, "figure": figure
+    }  # fmt: skip
     environment.tests["share"] = SHARES.__contains__
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     source = f"'sha256-{digest}'" if script else "'none'"

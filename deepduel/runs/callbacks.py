@@ -13,7 +13,7 @@ import keras
 from deepduel.decoding.split import Split
 from deepduel.training.trainer import MultiTaskTrainer
 from tfrecords_tools import terminal
-from tfrecords_tools.progress import Progress, duration, per_second
+from tfrecords_tools.progress import Progress, counted, duration, per_second
 
 Logs = dict[str, Any]
 
@@ -113,8 +113,10 @@ class Console(keras.callbacks.Callback):
         parts.append(f"{per_second(logs['images_per_second'])} images/s, {duration(logs['seconds'])}")
         counts = {"training": int(logs["left_out"]), "validation": int(logs["val_left_out"])}
         if any(counts.values()):
-            images = " and ".join(f"{count:,} {split} images" for split, count in counts.items() if count)
-            parts.append(f"{images} cannot be decoded and are left out")
+            images = " and ".join(
+                counted(count, f"{split} image") for split, count in counts.items() if count
+            )
+            parts.append(f"left out, as they cannot be decoded: {images}")
         print(terminal.joined(parts), flush=True)
 
     def _numbered(self) -> str:

@@ -21,6 +21,7 @@ from deepduel.networks.run_card import RunCard
 from deepduel.runs import task_flags
 from deepduel.training import devices
 from tfrecords_tools import host_cpus, regular_files
+from tfrecords_tools.progress import counted
 
 CHOSEN = (
     "backbone", "head", "image_size", "augmentation", "batch_size", "epochs", "optimizer", "learning_rate",
@@ -31,6 +32,7 @@ PRETRAINED, WEIGHTS_FILE = "efficientnetv2b0", "efficientnetv2-b0_notop.h5"
 _HOST, _TIMEOUT_SECONDS = ("storage.googleapis.com", 443), 2.0  # from which Keras downloads
 _SMALLEST_FOR_IMAGENET = 96  # pixels; smaller images show less than what ImageNet's networks look for
 _UPDATES = 2000  # from random weights
+_MOST_EPOCHS = 40
 _FEATURE_EPOCHS = 30  # of the head alone, on stored features
 _IMAGE_EPOCHS = 10  # where each epoch runs the network on all images
 _WITHOUT_FEATURES = ("cluster", "data_workers", "fine_tune", "mixup_alpha", "cutmix_alpha")  # if given
@@ -136,7 +138,9 @@ def _for_images(images: int, side: int, axes: list[str], *, features: bool) -> l
             {"augmentation": [f"{axis}={preset}" for axis, preset in presets.items()]},
             "forensic keeps the traces of generators, light suits other labels",
         ),
-        Choice({"batch_size": [str(batch)]}, f"{images:,} images, {steps:,} updates per epoch"),
+        Choice(
+            {"batch_size": [str(batch)]}, f"{counted(images, 'image')}, {counted(steps, 'update')} per epoch"
+        ),
     ]
 
 
@@ -149,8 +153,13 @@ def _small_network(side: int, steps: int, why: str) -> list[Choice]:
     """
     gpu = devices.NVIDIA_DEVICE.exists()
     size = min(max(side // 16 * 16, 16), 128 if gpu else 96)
-    epochs = min(max(round(_UPDATES / steps), 5), 40)
-    machine = "a GPU" if gpu else f"{host_cpus.available()} CPU cores"
+    epochs = min(max(round(_UPDATES / steps), 5), _MOST_EPOCHS)
+    enough = (
+        f"about {_UPDATES:,} are enough"
+        if epochs < _MOST_EPOCHS
+        else "more epochs of so few images help little"
+    )
+    machine = "a GPU" if gpu else counted(host_cpus.available(), "CPU core")
     return [
         Choice({"backbone": ["small_cnn"], "head": ["avg"]}, f"from random weights, since {why}"),
         Choice({"image_size": [str(size)]}, f"the median image has {side} pixels; {machine}"),
@@ -158,7 +167,7 @@ def _small_network(side: int, steps: int, why: str) -> list[Choice]:
             {"optimizer": ["muon"], "learning_rate": ["0.003"], "schedule": ["cosine"]},
             "needs few updates from random weights",
         ),
-        Choice({"epochs": [str(epochs)]}, f"{steps * epochs:,} updates; about {_UPDATES:,} are enough"),
+        Choice({"epochs": [str(epochs)]}, f"{counted(steps * epochs, 'update')}; {enough}"),
     ]
 
 

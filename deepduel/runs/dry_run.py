@@ -14,7 +14,7 @@ from deepduel.runs.options import RunOptions
 from deepduel.training import devices, memory
 from deepduel.training.trainer import MultiTaskTrainer
 from tfrecords_tools.errors import DataError
-from tfrecords_tools.progress import duration
+from tfrecords_tools.progress import counted, duration
 
 _STEPS = 3
 _SECONDS = 60.0  # after which no further step is timed
@@ -45,7 +45,7 @@ def report(
     batches = iter(trainer.on_device(pipeline.eval_batches(validation_split, reading)))
     validate = _timed(trainer.make_test_function(), batches, min(2, validation_steps))
     print(
-        f"{steps:,} steps of {reading.batch_size} images an epoch, {train:.2f} s each; "
+        f"{counted(steps, 'step')} of {reading.batch_size} images an epoch, {train:.2f} s each; "
         f"{validation_steps:,} for validation, {validate:.2f} s each"
     )
     print(f"estimated time of an epoch: {duration(steps * train + validation_steps * validate)}")
@@ -71,7 +71,7 @@ def _report_memory(trainer: MultiTaskTrainer, reading: pipeline.ReadOptions, siz
 def _report_disk(trainer: MultiTaskTrainer, options: RunOptions) -> None:
     epochs, free = options.length.epochs or 1, disk_space.free_bytes(pathlib.Path(options.workdir))
     total = disk_space.whole_run_bytes(trainer, epochs=epochs, keep_epochs=options.keep_epochs)
-    of_what = f"{epochs} epochs" if options.length.epochs else "an epoch"
+    of_what = counted(epochs, "epoch") if options.length.epochs else "an epoch"
     print(
         f"disk: {disk_space.state_bytes(trainer) / 1e9:.3f} GB a state, "
         f"{disk_space.epoch_bytes(trainer) / 1e9:.3f} GB the models of an epoch, up to {total / 1e9:.3f} GB "

@@ -10,6 +10,7 @@ from deepduel.runs import build, data_checks
 from deepduel.runs.options import TaskOptions
 from deepduel.training.task import Task
 from deepduel.training.trainer import MultiTaskTrainer
+from tfrecords_tools.progress import counted
 
 
 def print_plan(
@@ -18,7 +19,7 @@ def print_plan(
     """Prints how many images are read, in which size, and the network of each task."""
     height, width = reading.decoding(train_split).size
     print(
-        f"{len(train_split):,} training and {len(validation_split):,} validation images, "
+        f"{len(train_split):,} training and {counted(len(validation_split), 'validation image')}, "
         f"{height}x{width} pixels, batch {reading.batch_size}, micro-batch {trainer.micro_batch}"
     )
     for task in trainer.tasks:

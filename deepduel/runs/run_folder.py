@@ -24,6 +24,7 @@ from tfrecords_tools import regular_files
 from tfrecords_tools.atomic import published
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format.manifest import Manifest
+from tfrecords_tools.progress import counted
 
 FLAGS_NAME = "train.flags"
 SEARCH_FOLDER = "find_learning_rate"  # may lie there before the run, see rate_search
@@ -147,7 +148,8 @@ def keep_card(card: RunCard, workdir: pathlib.Path, manifest: Manifest) -> None:
         what = f"the same images of {card.data_name}, {_converted(stored, card)}"
     elif stored.data_source in earlier:
         later = manifest.generations[earlier.index(stored.data_source) + 1 :]
-        what = f"{card.data_name} without the {sum(g['images'] for g in later):,} images appended since then"
+        images = counted(sum(generation["images"] for generation in later), "image")
+        what = f"{card.data_name} without the {images} appended since then"
     else:
         what = (
             f"other data ({stored.data_name}, source {stored.data_source[:12]}; now {card.data_name}, source "

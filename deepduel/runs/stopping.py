@@ -16,6 +16,7 @@ from deepduel.runs.training_state import State
 from deepduel.training.task import Task
 from deepduel.training.team import Team
 from deepduel.training.trainer import MultiTaskTrainer
+from tfrecords_tools.progress import counted
 
 _GIVES_UP = 3  # signals, after which nothing is saved
 
@@ -169,7 +170,7 @@ class EarlyStopping(keras.callbacks.Callback):
         self._state.stopped[task.name] = epoch
         self._trainer.stop(task)
         print(
-            f"{task.name}: no improvement of {task.monitor} for {task.patience} epochs, stopped; "
+            f"{task.name}: no improvement of {task.monitor} for {counted(task.patience, 'epoch')}, stopped; "
             f"the best is epoch {best_epoch} ({best_value:.4g})",
             flush=True,
         )

@@ -41,6 +41,7 @@ from deepduel.training.passes import Passes
 from deepduel.training.team import Team
 from deepduel.training.trainer import MultiTaskTrainer
 from tfrecords_tools.errors import DataError
+from tfrecords_tools.progress import counted
 
 FEW_UPDATES = 100  # of the weights in a whole run, below which it warns
 
@@ -154,10 +155,10 @@ def _is_over(session: fit_loop.Session) -> bool:
     """Whether nothing is left to train; says so."""
     state, planned = session.state, session.options.length.planned(session.state.epoch_seconds)
     if len(state.stopped) == len(session.trainer.tasks):
-        print(f"{session.workdir}: all tasks have stopped early, after {state.epoch} epochs")
+        print(f"{session.workdir}: all tasks have stopped early, after {counted(state.epoch, 'epoch')}")
         return True
     if planned and state.epoch >= planned:
-        print(f"{session.workdir} has finished all its {planned} epochs; raise --epochs to train more")
+        print(f"{session.workdir} has finished its {counted(planned, 'epoch')}; raise --epochs to train more")
         return True
     return False
 
@@ -184,8 +185,8 @@ def _print_beginning(
     updates = session.steps_per_epoch * (epochs or FEW_UPDATES)
     if updates < FEW_UPDATES:
         print(
-            f"warning: {updates:,} updates are few to learn from; for {FEW_UPDATES} or more, raise --epochs "
-            f"({epochs}), or use a --batch_size below {reading.batch_size} in another --workdir"
+            f"warning: {counted(updates, 'update')} will teach little; for {FEW_UPDATES} or more, raise "
+            f"--epochs ({epochs}), or use a --batch_size below {reading.batch_size} in another --workdir"
         )
 
 

@@ -259,7 +259,7 @@ def test_images_that_do_not_decode_are_left_out_and_counted(run_folder, toy_shar
     assert "does not decode" in capsys.readouterr().err
     assert not (run / "evaluation").exists()
     assert run_command(evaluate, *words, "--batch_size=17", "--on_error=skip") == 0
-    assert "3 of 54 images cannot be decoded and are left out" in capsys.readouterr().out
+    assert "left out, as they cannot be decoded: 3 of 54 images" in capsys.readouterr().out
     folder = run / "evaluation" / "validation"
     document = _metrics(folder)
     assert (document["records"], document["left_out"]) == (VALIDATION, 3)
@@ -267,7 +267,7 @@ def test_images_that_do_not_decode_are_left_out_and_counted(run_folder, toy_shar
         assert (task["images"], task["unlabelled"]) == (VALIDATION - 3, 0)
         assert np.sum(task["confusion"]) == VALIDATION - 3
     assert [row["key"] for row in _rows(folder)] == [key for n, key in enumerate(keys) if n not in bad]
-    assert "3 images cannot be decoded" in (folder / "report.html").read_text("utf-8")
+    assert "as they cannot be decoded: 3 images" in (folder / "report.html").read_text("utf-8")
 
 
 def test_doubted_labels_are_listed_counted_and_in_the_report(run_folder, toy_shards):

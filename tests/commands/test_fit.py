@@ -24,7 +24,7 @@ def test_a_folder_becomes_a_model_and_new_images_continue_it(tmp_path, capsys):
     output = tmp_path / "my images.deepduel"
     assert run_command(fit, f"{images}/", *NETWORK, "--epochs=1") == 0
     printed = capsys.readouterr().out
-    assert f"of 6 validation images of {images} are classified correctly" in printed
+    assert f"of 6 validation images of {images} classified correctly" in printed
     assert f"report: {output}/run-01/evaluation/validation/report.html" in printed
     assert f"predict: python -m deepduel.predict '--workdir={output}/run-01' PHOTO.jpg" in printed
     assert (output / "run-01" / "evaluation" / "validation" / "report.html").is_file()
@@ -138,6 +138,20 @@ def test_the_default_output_lies_beside_the_images_whatever_they_are(tmp_path, m
     monkeypatch.setattr(os, "access", lambda *arguments: False)  # as beside the data sets of Kaggle
     with pytest.raises(UsageError, match=f"{tmp_path} may not be written to; set --output"):
         fit._default_output(str(tmp_path / "images"))
+
+
+def test_errors_name_flags_that_fit_has_or_the_command_that_has_them(tmp_path):
+    with pytest.raises(DataError, match="there is no such folder; --images names a folder"):
+        fit._convert(str(tmp_path / "none"), tmp_path / "shards")
+    flat = folders.make(tmp_path / "flat", {"": 2})
+    with pytest.raises(DataError, match=r"or pass --layout=") as caught:
+        fit._convert(str(flat), tmp_path / "shards")
+    assert str(caught.value).endswith(
+        "deepduel fit does not have --layout: give it to python -m tfrecords_tools.convert "
+        f"--input_dir={flat} --output_dir={tmp_path}/shards; then run deepduel train and deepduel evaluate"
+    )
+    message = "give another --workdir with --start_from=a, or run python -m deepduel.evaluate --workdir=b"
+    assert fit._explained(message, fit.train, []) == message.replace("--workdir with", "--output with")
 
 
 def test_a_new_class_needs_another_output(tmp_path):

@@ -357,7 +357,7 @@ def test_mistakes_get_one_clear_line(run_folder, toy_folder, toy_shards, tmp_pat
     _fails(capsys, tmp_path, images, out, code=1, says=["no run.json"])
     _fails(capsys, run_folder, tmp_path / "nowhere", out, code=1, says=["nowhere", "no such folder or file"])
     _fails(capsys, run_folder, tmp_path / "empty", out, code=1, says=["no images"])
-    _fails(capsys, run_folder, tmp_path / "bad", out, code=1, says=["none of 1 files", "x.jpg"])
+    _fails(capsys, run_folder, tmp_path / "bad", out, code=1, says=["no readable image in 1 file ", "x.jpg"])
     _fails(capsys, run_folder, images, tmp_path, code=2, says=["is a folder"])
     _fails(capsys, run_folder, images, "/proc/none/out.csv", code=1, says=["cannot be written"])
     _fails(capsys, run_folder, images, out, "--tasks=nope", code=2, says=["'nope'", "category"])
@@ -431,7 +431,7 @@ def test_bad_records_of_shards_are_listed_or_end_it(run_folder, toy_shards, tmp_
     assert "does not decode" in capsys.readouterr().err
     assert not (tmp_path / "out.csv").exists()
     assert _predict(run_folder, shards, tmp_path / "out.csv", "--split=test") == 0
-    assert "2 files could not be read" in capsys.readouterr().err
+    assert "no row for 2 files that could not be read" in capsys.readouterr().err
     listed = _rows(tmp_path / "out.rejected.csv")
     assert sorted(row["image"] for row in listed) == bad
     assert all(row["reason"] for row in listed)

@@ -188,7 +188,7 @@ def test_a_run_leaves_bad_images_out_and_says_how_many_in_each_epoch(spoilt, tmp
     assert "does not decode" in error and "Traceback" not in error
     assert run_command(train, f"--workdir={tmp_path}/run", *words, "--on_error=skip") == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
-    summary = "3 training images and 1 validation images cannot be decoded and are left out"
+    summary = "left out, as they cannot be decoded: 3 training images and 1 validation image"
     assert [line.endswith(summary) for line in lines] == [True, True]
     rows = history_rows(tmp_path / "run")
     assert [(float(row["left_out"]), float(row["val_left_out"])) for row in rows] == [(3, 1), (3, 1)]

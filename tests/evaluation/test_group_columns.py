@@ -44,7 +44,7 @@ def test_figures_by_a_column_are_those_of_its_images(run_folder, toy_shards, tmp
         f"--metadata={path}", "--group_by=generator,size",
     )  # fmt: skip
     assert code == 0
-    assert "18 images have no generator" in capsys.readouterr().out
+    assert "has no generator for 18 images: left out of its groups" in capsys.readouterr().out
     folder = run_folder / "evaluation" / "validation"
     document = json.loads((folder / "metrics.json").read_text("utf-8"))
     assert document["ungrouped"]["generator"] == 18
@@ -66,7 +66,7 @@ def test_figures_by_a_column_are_those_of_its_images(run_folder, toy_shards, tmp
     assert "auc_against_others" not in document["tasks"]["category"]["groups"]["size"]["made"]
     page = (folder / "report.html").read_text("utf-8")
     assert "AUC*" in page
-    assert "By generator" in page and "sd, 1.4" in page and "18 images of the split have no generator" in page
+    assert "By generator" in page and "sd, 1.4" in page and "18 images of the split without generator" in page
 
 
 def test_a_spreadsheet_of_windows_is_read_too(toy_shards, tmp_path):

@@ -88,7 +88,7 @@ def test_planted_mistakes_are_found_shown_and_left_out_by_the_next_conversion(tm
     ) == 0  # fmt: skip
     folder = run / "evaluation" / "validation"
     listed = folder / "doubted_labels.csv"
-    assert f"labels are probably wrong; see {listed}" in capsys.readouterr().out
+    assert f"labels probably wrong; see {listed}" in capsys.readouterr().out
     with listed.open(newline="") as file:
         rows = list(csv.DictReader(file))
     listed_keys = {row["key"] for row in rows}

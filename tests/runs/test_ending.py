@@ -37,7 +37,7 @@ def test_a_run_given_a_time_plans_its_epochs_and_ends_its_cosine_with_them(
     assert rates == pytest.approx([0.001, 0.0005, 0], abs=1e-9)
     assert "epoch 3/3" in capsys.readouterr().out
     assert run_command(train, *words, "--epochs=1min") == 0
-    assert "has finished all its 3 epochs" in capsys.readouterr().out
+    assert "has finished its 3 epochs" in capsys.readouterr().out
 
 
 def test_an_exploding_learning_rate_is_stopped_and_leaves_no_useless_state(toy_shards, tmp_path, capsys):
@@ -67,7 +67,7 @@ def test_a_task_that_gets_no_better_stops_alone_and_stays_stopped(toy_shards, tm
     words += ["--early_stopping=authenticity=1", "--monitor=auc", "--monitor=category=loss"]
     assert run_command(train, *words, "--epochs=3") == 0
     output = capsys.readouterr().out
-    assert "authenticity: no improvement of auc for 1 epochs, stopped; the best is epoch 1" in output
+    assert "authenticity: no improvement of auc for 1 epoch, stopped; the best is epoch 1" in output
     assert run_command(train, *words, "--epochs=4") == 0
     names = {task: len(list((tmp_path / "run" / task).glob("epoch-*"))) for task in TASKS}
     assert names == {"category": 4, "authenticity": 2}

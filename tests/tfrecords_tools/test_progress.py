@@ -83,3 +83,11 @@ def test_a_notebook_keeps_the_last_state_of_one_output(tmp_path):
     text = "epoch 3/10: 1,200 of 1,200 images, 33/s, category 87.9%, authenticity 91.2%"
     assert shown.data["text/plain"] == text
     assert '<progress value="1200" max="1200">' in shown.data["text/html"]
+
+
+def test_one_of_a_thing_is_no_plural():
+    assert [progress.counted(number, "image") for number in (0, 1, 2062)] == [
+        "0 images",
+        "1 image",
+        "2,062 images",
+    ]

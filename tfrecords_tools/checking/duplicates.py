@@ -15,6 +15,7 @@ from tfrecords_tools.checking.hashing import Hashes, StoredImage
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import records, split_names
 from tfrecords_tools.listing.listing import Listing
+from tfrecords_tools.progress import counted
 
 DISTANCE = 4
 BITS = 64
@@ -108,8 +109,8 @@ class Report:
         """One line of text."""
         across, within = (sum(map(len, kind)) for kind in (self.leaks, self.within))
         return (
-            f"{len(self.leaks):,} groups across splits ({across:,} images), "
-            f"{len(self.within):,} within a split ({within:,} images)"
+            f"{counted(len(self.leaks), 'group')} across splits ({counted(across, 'image')}), "
+            f"{len(self.within):,} within a split ({counted(within, 'image')})"
         )
 
 

@@ -8,6 +8,7 @@ from tfrecords_tools.format import records, storage
 from tfrecords_tools.listing.label_file import LabelFile, LabelFileOptions, Row
 from tfrecords_tools.listing.layout import AUTHENTICITY, SPLIT, TRUTH_WORDS
 from tfrecords_tools.listing.table import NO_LABEL, Table
+from tfrecords_tools.progress import counted
 
 NO_ROW = "no row in the CSV file names it"
 
@@ -75,8 +76,8 @@ class _Merger:
             self._require_rows(where)
         if self._rows_without_image or images_without_row:
             return [
-                f"{where}: passed over {self._rows_without_image:,} rows without an image and "
-                f"{images_without_row:,} images without a row"
+                f"{where}: passed over {counted(self._rows_without_image, 'row')} without an image and "
+                f"{counted(images_without_row, 'image')} without a row"
             ]
         return []
 

@@ -10,6 +10,7 @@ from tfrecords_tools.errors import DataError
 from tfrecords_tools.format.manifest import Manifest
 from tfrecords_tools.listing import splitting
 from tfrecords_tools.listing.listing import Listing
+from tfrecords_tools.progress import counted
 from tfrecords_tools.writing.planning import Options
 
 
@@ -73,5 +74,5 @@ def drop_duplicates(
                 f"{listing.root}: no image is left in split {split!r}: other splits have duplicates of all "
                 "of them; convert without --drop_duplicates, or with a smaller --duplicate_distance"
             )
-    print(f"dropped {len(listing) - len(kept):,} images that other splits have too", flush=True)
+    print(f"dropped {counted(len(listing) - len(kept), 'image')} that other splits have too", flush=True)
     return kept

@@ -8,6 +8,7 @@ from tfrecords_tools import cli, progress
 from tfrecords_tools.format import cell_counts
 from tfrecords_tools.format.manifest import cell_name
 from tfrecords_tools.images import description, image
+from tfrecords_tools.progress import counted
 from tfrecords_tools.writing import rejection
 from tfrecords_tools.writing.planning import Plan
 from tfrecords_tools.writing.writer import Written
@@ -18,8 +19,8 @@ def show_plan(plan: Plan) -> None:
     listing = plan.listing
     for split, order in plan.order.items():
         size = int(listing.rows["size"][order].sum())
-        shards = len(plan.shards[split])
-        print(f"  {split}: {len(order):,} images, {shards} shards, {size / 1e6:,.1f} MB of files")
+        images, shards = counted(len(order), "image"), counted(len(plan.shards[split]), "shard")
+        print(f"  {split}: {images}, {shards}, {size / 1e6:,.1f} MB of files")
         cells, counts = np.unique(listing.labels[order], axis=0, return_counts=True)
         by_name = [cell_name(listing.axes, cell) for cell in cells.tolist()]
         _show_cells(dict(zip(by_name, counts.tolist(), strict=True)))
@@ -43,15 +44,16 @@ def show_result(written: Written, output_dir: str) -> None:
     for name, split in manifest.splits.items():
         split_bytes = sum(shard.bytes for shard in split.shards)
         images, size = images + split.records, size + split_bytes
-        print(f"  {name}: {split.records:,} images, {len(split.shards)} shards, {split_bytes / 1e6:,.1f} MB")
+        shards = counted(len(split.shards), "shard")
+        print(f"  {name}: {counted(split.records, 'image')}, {shards}, {split_bytes / 1e6:,.1f} MB")
         _show_cells(split.cells)
     for reason, count in manifest.reencoded.items():
         print(f"  {description.stored(reason)}: {count:,}")
     dark = sum(count for reason, count in manifest.reencoded.items() if reason.endswith(image.DARK))
     if dark:
         print(
-            f"  warning: {dark:,} images use at most {image.FEW_BITS} of their 16 bits, so they are stored "
-            f"dark; --depth=0:{2**image.FEW_BITS - 1} scales such values to 0..255"
+            f"  warning: {counted(dark, 'image')} with at most {image.FEW_BITS} of 16 bits used, "
+            f"which are stored dark; --depth=0:{2**image.FEW_BITS - 1} scales such values to 0..255"
         )
     if manifest.rejected:
         print(f"  rejected images: {manifest.rejected:,}, see {output_dir}/{rejection.FILE_NAME}")
@@ -62,5 +64,5 @@ def show_result(written: Written, output_dir: str) -> None:
         part = "" if written.images == images else f", {written.images:,} of them by this run,"
         speed = progress.per_second(written.images / seconds)
         rate = f"{part} in {progress.duration(seconds)} ({speed} images/s)"
-    print(f"{images:,} images, {size / 1e6:,.1f} MB in {output_dir}{rate}")
+    print(f"{counted(images, 'image')}, {size / 1e6:,.1f} MB in {output_dir}{rate}")
     print(f"next: {cli.command_line('tfrecords_tools.inspect', [f'--data_dir={output_dir}'])}")

@@ -76,7 +76,7 @@ def test_inspect_reports_duplicates_within_and_across_splits(leaky, tmp_path, ca
     words = f"--data_dir={tmp_path}/out", "--per_sheet=0", "--duplicates", f"--duplicates_csv={file}"
     assert run_command(inspect, *words, "--workers=2") == 0
     out = capsys.readouterr().out
-    assert "exact duplicates: 1 groups across splits (2 images), 1 within a split (2 images)" in out
+    assert "exact duplicates: 1 group across splits (2 images), 1 within a split (2 images)" in out
     assert "within 4 bits of 64: 2 groups across splits (4 images), 1 within a split (2 images)" in out
     groups = {}
     for group, _, key, _ in list(csv.reader(file.open(newline="")))[1:]:

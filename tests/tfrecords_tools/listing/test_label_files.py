@@ -199,9 +199,7 @@ def test_rows_without_image_and_images_without_row_are_passed_over_when_asked(tm
     written(tmp_path, "path,class\n1.jpg,a\n3.jpg,b\n4.jpg,b\n")
     actual, notes = labels(tmp_path, missing="skip")
     assert list(actual) == ["1.jpg", "3.jpg"]
-    assert notes == [
-        f"{tmp_path}/metadata.csv: passed over 1 rows without an image and 1 images without a row"
-    ]
+    assert notes == [f"{tmp_path}/metadata.csv: passed over 1 row without an image and 1 image without a row"]
 
 
 def test_an_unknown_column_names_those_that_exist(tmp_path):
