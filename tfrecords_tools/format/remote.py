@@ -119,6 +119,19 @@ class Remote:
             self._files.makedirs(self._name(name).rpartition("/")[0], exist_ok=True)
             self._files.pipe_file(self._name(name), data)
 
+    def create(self, name: str, data: bytes) -> None:
+        """Publishes bytes under a name; an object of that name stays as it is, also one that appears now."""
+        try:
+            self._files.makedirs(self._name(name).rpartition("/")[0], exist_ok=True)
+            self._files.pipe_file(self._name(name), data, mode="create")
+        except FileExistsError:
+            pass
+        except (
+            Exception
+        ):  # of drivers and stores that cannot, each its own: of two at once, the last one wins
+            if self.size(name) is None:
+                self.write(name, data)
+
     def partial(self, name: str) -> pathlib.Path:
         return pathlib.Path(tempfile.gettempdir(), f"{name}.{uuid.uuid4().hex}.partial")
 

@@ -168,12 +168,27 @@ class Local:
 
     def write(self, name: str, data: bytes, *, synced: bool = True) -> None:
         """Publishes bytes under a name; not `synced`, a power cut may leave the file empty."""
+        self._written(name, data, synced=synced).replace(self.path(name))
+
+    def create(self, name: str, data: bytes) -> None:
+        """Publishes bytes under a name; a file of that name stays as it is, also one that appears now."""
+        partial = self._written(name, data)
+        try:
+            os.link(partial, self.path(name))
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links: of two at once, the last one wins
+            if self.size(name) is None:
+                partial.replace(self.path(name))
+        partial.unlink(missing_ok=True)
+
+    def _written(self, name: str, data: bytes, *, synced: bool = True) -> pathlib.Path:
         partial = self.partial(pathlib.PurePosixPath(name).name)
         with partial.open("wb") as file:
             file.write(data)
             if synced:
                 sync(file)
-        partial.replace(self.path(name))
+        return partial
 
     def partial(self, name: str) -> pathlib.Path:
         """Where a file lies until it is published; its own name each time, on any machine."""

@@ -1,5 +1,6 @@
 """Which conversion a data folder belongs to: `.convert/plan.json` says so until the manifest does."""
 
+import contextlib
 import json
 import shlex
 from typing import Any
@@ -83,16 +84,24 @@ def plan_version(output_dir: str) -> int | None:
 
 def require_ours(target: Folder, plan: Plan) -> None:
     """Raises DataError unless the folder is new, empty, or left by a run of this plan."""
-    if target.size(PLAN_FILE) is None:
+    try:
+        existing = _begun(target)
+    except FileNotFoundError:
         if plan.base is None:
             _require_empty(target)
         return
-    require_same(target.root, _begun(target), plan.description)
+    require_same(target.root, existing, plan.description)
 
 
 def claim(target: Folder, plan: Plan) -> None:
-    """Writes plan.json: from now on the folder is this plan's."""
-    target.write(PLAN_FILE, json.dumps(plan.description, indent=1).encode())
+    """Writes plan.json: from now on the folder is this plan's.
+
+    Raises:
+      DataError: it is another plan's, whose conversion began at the same moment.
+    """
+    target.create(PLAN_FILE, json.dumps(plan.description, indent=1).encode())
+    with contextlib.suppress(FileNotFoundError):  # a conversion of this plan has just been finished
+        require_same(target.root, _begun(target), plan.description)
 
 
 def _begun(target: Folder) -> dict[str, Any]:

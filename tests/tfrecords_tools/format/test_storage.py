@@ -1,7 +1,10 @@
+import concurrent.futures
 import os
 import subprocess
+import threading
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from tfrecords_tools.errors import DataError
 from tfrecords_tools.format import storage
@@ -20,6 +23,45 @@ def test_a_place_that_cannot_hold_the_lock_is_an_error(tmp_path):
     (tmp_path / ".convert").write_text("a file")
     with pytest.raises(FileExistsError):
         storage.lock(tmp_path / ".convert" / "lock")
+
+
+def unable(*args, **options):
+    raise OSError("not possible")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_many_files_of_one_name_the_first_stays(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", unable)
+    folder = storage.open_folder(tmp_path)
+    folder.create("a", b"first")
+    folder.create("a", b"second")
+    assert folder.read("a") == b"first"
+    assert folder.names(".convert") == []
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_of_many_objects_of_one_name_the_first_stays(monkeypatch, exclusive):
+    folder = storage.open_folder(f"memory://bucket/{exclusive}")
+    if not exclusive:  # the driver knows no such mode
+        write = MemoryFileSystem.pipe_file
+        monkeypatch.setattr(MemoryFileSystem, "pipe_file", lambda files, path, data: write(files, path, data))
+    folder.create("a", b"first")
+    folder.create("a", b"second")
+    assert folder.read("a") == b"first"
+
+
+def test_of_many_threads_that_create_a_file_one_succeeds(tmp_path):
+    folder = storage.open_folder(tmp_path)
+    start = threading.Barrier(8)
+
+    def create(number: int) -> bytes:
+        start.wait()
+        folder.create("a", b"%d" % number)
+        return folder.read("a")
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(create, range(8)))) == 1
 
 
 def test_a_span_of_a_file_is_read(tmp_path):

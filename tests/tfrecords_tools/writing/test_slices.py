@@ -1,5 +1,6 @@
 """Conversions in slices: the bytes of one machine, whatever is killed, repeated or given other images."""
 
+import json
 import pickle
 import shutil
 import signal
@@ -14,6 +15,7 @@ from tests.helpers import folders
 from tfrecords_tools import convert, planning
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import manifest, storage
+from tfrecords_tools.writing import ownership
 from tfrecords_tools.writing.slices import Slice
 
 
@@ -99,8 +101,24 @@ def test_a_machine_that_lists_other_images_is_refused(words, toy_folder, tmp_pat
     assert "the input's files, sizes or labels (240 images then, 239 now)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("place", ["{tmp_path}/out", "memory://bucket/{tmp_path.name}"])
+def test_of_two_plans_that_find_a_new_folder_at_once_one_is_refused(toy_folder, tmp_path, place):
+    ours, theirs = (
+        planning.plan(input_dir=toy_folder, output_dir=tmp_path / str(seed), seed=seed).shards
+        for seed in range(2)
+    )
+    target = storage.open_folder(place.format(tmp_path=tmp_path))
+    for plan in ours, theirs:
+        ownership.require_ours(target, plan)
+    ownership.claim(target, ours)
+    with pytest.raises(DataError, match=r"differs in seed \(0 there, 1 now\)"):
+        ownership.claim(target, theirs)
+    ownership.claim(target, ours)
+    assert json.loads(target.read(ownership.PLAN_FILE)) == ours.description
+
+
 def test_shards_of_another_plan_are_written_again(words, toy_folder, tmp_path, toy_shards):
-    """Two machines with different images began at the same moment, and one plan.json was lost."""
+    """Two machines with different images began at once, in a place where the last plan.json wins."""
     assert run_command(convert, *words, "--slice=0/1", "--seed=1") == 0
     ours = planning.plan(input_dir=toy_folder, output_dir=tmp_path / "else", num_shards=3)
     (tmp_path / "out" / ".convert" / "plan.json").write_bytes(
