@@ -6,6 +6,8 @@ ram[:SIZE]        memory, by default at most half of what is available
 none              nothing is kept: one request per image
 """
 
+import dataclasses
+import errno
 import hashlib
 import mmap
 import os
@@ -43,14 +45,58 @@ def parse(spec: str) -> tuple[str, int | None]:
     return place, round(float(number) * factor) if number else None
 
 
-def open_file(cache: str, identity: str) -> tuple[int | None, int, pathlib.Path | None]:
-    """(descriptor of the local file, bytes it may take, its path where it is kept)."""
+@dataclasses.dataclass(frozen=True)
+class LocalFile:
+    """A file of blocks.
+
+    Attributes:
+      descriptor: None where nothing is kept.
+      room: bytes it may take.
+      path: where it stays for later runs; None where it goes with the process.
+      reserve: bytes of its disk that it leaves free, however many processes have such a file there.
+    """
+
+    descriptor: int | None
+    room: int
+    path: pathlib.Path | None = None
+    reserve: int = 0
+
+    def write(self, data: bytes, place: int) -> bool:
+        """Writes bytes from `place` on; False where there is no room for them on the disk.
+
+        Raises:
+          OSError: they cannot be written for another reason.
+        """
+        assert self.descriptor is not None
+        if self.reserve:
+            disk = os.fstatvfs(self.descriptor)
+            if disk.f_bavail * disk.f_frsize < self.reserve + len(data):
+                return False
+        rest = memoryview(data)
+        try:
+            while rest:  # a disk that is about to be full takes a part
+                written = os.pwrite(self.descriptor, rest, place)
+                rest, place = rest[written:], place + written
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            return False
+        return True
+
+
+def open_file(cache: str, identity: str) -> LocalFile:
+    """The local file of a cache, as in the module.
+
+    Raises:
+      UsageError: `cache` is none of its values.
+      DataError: the file cannot be made.
+    """
     place, size = parse(cache)
     if place == "none":
-        return None, 0, None
+        return LocalFile(None, 0)
     if place == "ram":
         available = int(host_memory.available_bytes() * _SHARE)
-        return os.memfd_create("deepduel-blocks", os.MFD_CLOEXEC), size or available, None
+        return LocalFile(os.memfd_create("deepduel-blocks", os.MFD_CLOEXEC), size or available)
     folder = pathlib.Path(tempfile.gettempdir() if place == "auto" else place).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -58,13 +104,13 @@ def open_file(cache: str, identity: str) -> tuple[int | None, int, pathlib.Path 
         if place == "auto":
             file, name = tempfile.mkstemp(prefix="deepduel-blocks-", dir=folder)
             os.unlink(name)  # noqa: PTH108, it goes with the process, however that ends
-            return file, int(free * _SHARE), None
+            return LocalFile(file, int(free * _SHARE), reserve=int(free * _SHARE))
         path = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.blocks"
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise DataError(f"remote_cache={cache}: cannot be written ({error.strerror})") from error
     room = os.fstat(file).st_blocks * 512 + free
-    return file, min(size or room, room), path
+    return LocalFile(file, min(size or room, room), path)
 
 
 def open_sums(path: pathlib.Path | None, blocks: int) -> np.ndarray:

@@ -70,15 +70,17 @@ class RemoteShards:
         self._pending: dict[int, concurrent.futures.Future[None]] = {}
         self._pool = concurrent.futures.ThreadPoolExecutor(REQUESTS, "remote-shards")
         weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
-        file, room, name = remote_cache.open_file(
+        self._local = remote_cache.open_file(
             cache, f"{folder.root}:{[(s.file, s.bytes, s.sha256) for s in shards]}"
         )
+        file, room = self._local.descriptor, self._local.room
         self._file = -1 if file is None else file
         if file is not None:
             weakref.finalize(self, os.close, file)
+        self._full = False  # whether the disk has no room for further blocks
         self.kept = int(np.searchsorted(self._firsts + sizes, room, side="right"))
         self._blocks = int(blocks[: self.kept].sum())
-        self._sums = remote_cache.open_sums(name, self._blocks)
+        self._sums = remote_cache.open_sums(self._local.path, self._blocks)
         self._ready = np.zeros(self._blocks, bool)  # in the file, and found sound by this process
         self._next = 0  # all blocks before are requested or ready
         if file is not None and self.kept < len(self._shards):
@@ -121,27 +123,40 @@ class RemoteShards:
           Descriptors, and for each span the number of its descriptor and its place in that file, [N] each.
         """
         shards, starts, sizes = (np.asarray(column, np.int64) for column in (shards, starts, sizes))
-        kept = shards < self.kept
-        numbers, places = np.where(kept, 0, 1), self._firsts[shards] + starts
-        others = np.flatnonzero(~kept)
-        spans = zip(shards[others].tolist(), starts[others].tolist(), sizes[others].tolist(), strict=True)
-        waiting = [self._pool.submit(self._request, *span) for span in spans]
-        self._fetch(shards[kept], starts[kept], sizes[kept])
+        numbers, places = np.zeros(len(shards), np.int64), self._firsts[shards] + starts
+        kept, others = np.flatnonzero(shards < self.kept), np.flatnonzero(shards >= self.kept)
+        waiting = self._request_each(shards[others], starts[others], sizes[others])
+        is_local = self._fetch(shards[kept], starts[kept], sizes[kept])
+        missing = kept[~is_local]
+        waiting += self._request_each(shards[missing], starts[missing], sizes[missing])
         with contextlib.ExitStack() as stack:
             files = [self._file]
             if waiting:
                 encoded = [future.result() for future in waiting]
                 files.append(stack.enter_context(_in_memory_file(encoded)))
                 lengths = [len(part) for part in encoded]
-                places[others] = np.cumsum(lengths) - lengths
+                requested = np.concatenate([others, missing])
+                numbers[requested], places[requested] = 1, np.cumsum(lengths) - lengths
             yield files, numbers, places
 
-    def _fetch(self, shards: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> None:
-        """Waits until the blocks of these spans are in the local file; requests some more."""
+    def _request_each(
+        self, shards: np.ndarray, starts: np.ndarray, sizes: np.ndarray
+    ) -> list[concurrent.futures.Future[bytes]]:
+        spans = zip(shards.tolist(), starts.tolist(), sizes.tolist(), strict=True)
+        return [self._pool.submit(self._request, *span) for span in spans]
+
+    def _fetch(self, shards: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """Waits until the blocks of these spans are in the local file; requests some more.
+
+        Returns:
+          bool [N], False for spans that have no room there.
+        """
         first = self._first_blocks[shards] + starts // self._block
         last = self._first_blocks[shards] + (starts + np.maximum(sizes, 1) - 1) // self._block
         ranges = [range(begin, end + 1) for begin, end in zip(first.tolist(), last.tolist(), strict=True)]
         needed = [block for block in sorted(set().union(*ranges)) if not self._ready[block]]
+        if self._full:
+            needed = [block for block in needed if self._sums[block]]
         requested_before = {block for block in needed if block in self._pending}
         futures = {block: self._start(block) for block in needed}
         self._request_ahead()
@@ -152,11 +167,14 @@ class RemoteShards:
                 if block not in requested_before:
                     raise
                 self._wait(block, self._pool.submit(self._bring, block))
+        if not self._full:
+            return np.ones(len(ranges), bool)
+        return np.array([self._ready[blocks.start : blocks.stop].all() for blocks in ranges], bool)
 
     def _request_ahead(self) -> None:
         ahead: list[int] = []
         with self._lock:  # of several threads each takes other blocks
-            room = min(_AHEAD, REQUESTS - len(self._pending))
+            room = 0 if self._full else min(_AHEAD, REQUESTS - len(self._pending))
             while self._next < self._blocks and len(ahead) < room:
                 if not self._ready[self._next]:
                     ahead.append(self._next)
@@ -189,7 +207,7 @@ class RemoteShards:
                 self._pending.pop(block, None)
 
     def _copy(self, block: int) -> None:
-        """Puts a block into the local file, unless it is there."""
+        """Puts a block into the local file, unless it is there or has no room."""
         shard = int(np.searchsorted(self._first_blocks, block, side="right")) - 1
         start = (block - int(self._first_blocks[shard])) * self._block
         size = min(self._block, self._shards[shard].bytes - start)
@@ -206,7 +224,9 @@ class RemoteShards:
                 "opened; start again, or convert again"
             )
         try:
-            os.pwrite(self._file, data, place)
+            if not self._local.write(data, place):
+                self._warn_that_it_is_full()
+                return
         except OSError as error:
             raise DataError(
                 f"the local copy of {self._url(shard)} cannot be written ({error.strerror}); "
@@ -214,6 +234,17 @@ class RemoteShards:
             ) from error
         self._sums[block] = _PRESENT + google_crc32c.value(data)
         self._ready[block] = True
+
+    def _warn_that_it_is_full(self) -> None:
+        with self._lock:
+            full_before, self._full = self._full, True
+        if not full_before:
+            print(
+                f"warning: {self._folder.root}: the disk has no more room for the local copy of the shards "
+                f"(remote_cache={self.cache}); each image that is not in it takes a request in every epoch; "
+                "set remote_cache to FOLDER:SIZE with room, or reader to sequential",
+                file=sys.stderr,
+            )
 
     def _request(self, shard: int, start: int, size: int) -> bytes:
         """One span from the store; repeated when it fails."""

@@ -3,8 +3,10 @@
 import concurrent.futures
 import errno
 import os
+import shutil
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -138,6 +140,58 @@ def test_shards_without_room_take_a_request_per_image_and_it_is_said(opened, url
     assert shards.read(*places) == encoded
     assert shards.requests == -(-first // BLOCK) + int((places[0] > 0).sum())
     assert next(tmp_path.glob("*.blocks")).stat().st_size <= first
+
+
+def test_a_disk_that_becomes_full_costs_a_request_per_image_and_it_is_said(
+    opened, url, spans, blocks, tmp_path, monkeypatch, capsys
+):
+    """It takes 5 blocks and a part of another."""
+    places, encoded = spans
+    write, room = os.pwrite, 5 * BLOCK + 100
+
+    def until_full(file, data, place):
+        nonlocal room
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = write(file, data[:room], place)
+        room -= written
+        return written
+
+    monkeypatch.setattr(os, "pwrite", until_full)
+    shards = opened(url, str(tmp_path))
+    for _ in range(2):
+        assert shards.read(*places) == encoded
+    assert shards.requests > blocks
+    assert capsys.readouterr().err.count("the disk has no more room for the local copy") == 1
+    monkeypatch.undo()
+    later = opened(url, str(tmp_path))
+    assert later.read(*places) == encoded
+    assert blocks - 6 <= later.requests <= blocks - 4
+
+
+def test_however_many_processes_have_local_copies_half_of_the_free_space_stays_free(
+    opened, url, spans, blocks, monkeypatch, capsys
+):
+    places, encoded = spans
+    stored = sum(shard.bytes for shard in manifest.load(url).splits["train"].shards)
+    free, written, write = int(2.4 * stored), [], os.pwrite  # one copy has room, a second one partly
+
+    def statistics(file):
+        return SimpleNamespace(f_bavail=free - sum(written), f_frsize=1)
+
+    def counted(file, data, place):
+        written.append(len(data))
+        return write(file, data, place)
+
+    monkeypatch.setattr("deepduel.decoding.remote_shards.REQUESTS", 1)  # else many look at once, then write
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    readers = [opened(url, "auto") for _ in range(3)]
+    monkeypatch.setattr(os, "fstatvfs", statistics)
+    monkeypatch.setattr(os, "pwrite", counted)
+    for reader in readers:
+        assert reader.read(*places) == encoded
+    assert free // 2 - BLOCK < sum(written) <= free // 2 + 2 * BLOCK
+    assert capsys.readouterr().err.count("the disk has no more room") == 2
 
 
 def test_a_request_that_fails_is_repeated(opened, url, spans):
