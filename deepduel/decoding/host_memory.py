@@ -1,11 +1,25 @@
 """How much RAM this process may still use, in bytes."""
 
+import contextlib
 import math
 import pathlib
+from collections.abc import Iterator
 
 import psutil
 
 _CGROUP = pathlib.Path("/sys/fs/cgroup")  # of the container that this process may run in
+_processes = 1  # among which the memory is divided
+
+
+@contextlib.contextmanager
+def divided_among(processes: int) -> Iterator[None]:
+    """A block in which `available_bytes` is this process' part of the memory of so many equal processes."""
+    global _processes
+    before, _processes = _processes, processes
+    try:
+        yield
+    finally:
+        _processes = before
 
 
 def available_bytes(cgroup: pathlib.Path = _CGROUP) -> int:
@@ -14,7 +28,7 @@ def available_bytes(cgroup: pathlib.Path = _CGROUP) -> int:
     Args:
       cgroup: folder with the container's limits (cgroup v2).
     """
-    return int(min(psutil.virtual_memory().available, _left_to_container(cgroup)))
+    return int(min(psutil.virtual_memory().available, _left_to_container(cgroup))) // _processes
 
 
 def _left_to_container(cgroup: pathlib.Path) -> float:

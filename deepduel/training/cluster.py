@@ -5,6 +5,7 @@
 --cluster=tf_config                           TF_CONFIG, as Kubernetes or Vertex AI set it
 """
 
+import collections
 import dataclasses
 import itertools
 import json
@@ -50,6 +51,11 @@ class Cluster:
         """How many processes before this one are on the same host: the number of this one's GPU there."""
         host = _host(self.addresses[self.index])
         return sum(_host(address) == host for address in self.addresses[: self.index])
+
+    @property
+    def most_on_a_host(self) -> int:
+        """The largest number of processes on one host."""
+        return max(collections.Counter(map(_host, self.addresses)).values())
 
     def host_and_port(self, index: int) -> tuple[str, int]:
         """Of one process."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from deepduel.decoding import host_memory
 from deepduel.training.channel import UNREACHABLE_SECONDS
 from deepduel.training.cluster import Cluster
 from deepduel.training.meeting import PATIENCE_SECONDS, meet
@@ -57,7 +58,9 @@ def joined(cluster: Cluster | None, *, command: str, patience: float = PATIENCE_
     print(f"{cluster.name(cluster.index)}: waiting for the others", flush=True)
     peers = Peers(cluster, meet(cluster, patience=patience), fail)
     try:
-        yield _JoinedTeam(cluster, peers)
+        # Worker 0 measures a micro-batch for all, so its part is that of a worker where most of them are.
+        with host_memory.divided_among(cluster.most_on_a_host):
+            yield _JoinedTeam(cluster, peers)
         peers.gather(None)  # all have done their work
     except BaseException as error:
         if isinstance(error, tf.errors.OpError) and not isinstance(error, _OWN_ERRORS):

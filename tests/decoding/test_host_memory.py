@@ -23,6 +23,12 @@ def test_without_a_container_the_machines_memory_counts(group):
     assert host_memory.available_bytes(group) == 10**10
 
 
+def test_processes_of_one_machine_divide_its_memory(group):
+    with host_memory.divided_among(4):
+        assert host_memory.available_bytes(group) == 10**10 // 4
+    assert host_memory.available_bytes(group) == 10**10
+
+
 def test_a_container_without_a_limit_does_not_count(group):
     _limit(group, "max")
     assert host_memory.available_bytes(group) == 10**10

@@ -29,6 +29,7 @@ def refusal(cluster, worker="", environment=None) -> str:
 def test_addresses_and_a_number_make_a_worker_of_its_host():
     cluster = from_flags("gpu1:5060,gpu1:5061,gpu2:5060", "1/3", {})
     assert (cluster.worker.index, cluster.worker.count, cluster.local_index) == (1, 3, 1)
+    assert cluster.most_on_a_host == 2
     assert cluster.host_and_port(2) == ("gpu2", 5060)
     assert cluster.name(2) == "worker 2 of 3 (gpu2:5060)"
     assert from_flags("gpu1:5060, gpu2:5060", "0/2", {}).addresses == ("gpu1:5060", "gpu2:5060")

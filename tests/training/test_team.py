@@ -152,9 +152,12 @@ PROGRAM = """
 import sys
 from deepduel.training.cluster import from_flags
 from deepduel.training.joined_team import joined
+from deepduel.decoding import host_memory
 import tensorflow as tf, keras
+free = host_memory.available_bytes()
 with joined(from_flags(sys.argv[1], sys.argv[2], {}), command="test") as team:
     index = team.worker.index
+    assert host_memory.available_bytes() < 0.75 * free  # half of it, and what others take meanwhile
     first, *_ = tf.config.list_logical_devices("CPU")  # the others' are listed too
     assert first.name == f"/job:worker/replica:0/task:{index}/device:CPU:0"
     part = {name: tf.fill([index + 1], index) for name in ("labels", "weight", "records")}
