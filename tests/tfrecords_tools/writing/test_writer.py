@@ -104,6 +104,14 @@ def test_an_interrupted_conversion_into_a_bucket_goes_on(images, shards, bucket,
     }
 
 
+def test_a_bucket_refuses_a_second_object_of_one_name(bucket, monkeypatch):
+    store = storage.open_folder(f"{bucket}/once")
+    monkeypatch.setattr(store, "size", lambda name: None)  # whoever looks first sees nothing
+    store.create("a", b"first")
+    store.create("a", b"second")
+    assert store.read("a") == b"first"
+
+
 def test_a_missing_bucket_and_an_unknown_scheme_are_one_clear_line(images, bucket, tmp_path, capsys):
     assert run_command(convert, "--input_dir=s3://no-such-bucket-here/x", f"--output_dir={tmp_path}/o") == 1
     assert "there is no such folder" in capsys.readouterr().err
