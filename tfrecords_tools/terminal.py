@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 _SHOWN = {"\n", "\r", "\t"}  # control characters of our own output: lines, progress bars, tables
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _NUMBER = re.compile(r"[+-]?[\d.,]+%?\Z")
 
 
@@ -20,7 +20,7 @@ def escaped(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """A text without control characters and line ends, which are made backslash escapes. Letters stay."""
+    """A text without control characters, line ends and halves of characters: backslash escapes for them."""
     return _CONTROLS.sub(lambda match: _escape(match[0]), text)
 
 

@@ -20,6 +20,7 @@ import keras
 
 from tfrecords_tools.atomic import written_beside
 from tfrecords_tools.errors import DataError
+from tfrecords_tools.format import documents
 
 _CONFIG = "config.json"
 # Arguments that layers and initializers have since Keras 3.11, with their defaults.
@@ -68,6 +69,11 @@ def load(path: str | os.PathLike) -> keras.Model:
         ) from error
 
 
+def reason(error: Exception) -> str:
+    """Why a file cannot be loaded, on one line: the first of the error's message, or else its type."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _replace_config(path: pathlib.Path) -> None:
     """Replaces the entry config.json by one without the arguments; the old one's bytes stay, unreferenced."""
     with zipfile.ZipFile(path, "a") as file:
@@ -96,8 +102,8 @@ def _written_by(path: str | os.PathLike) -> str:
     """The version of Keras that wrote the file; "0" where the file does not say."""
     try:
         with zipfile.ZipFile(path) as file:
-            return str(json.loads(file.read("metadata.json"))["keras_version"])
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+            return str(documents.parse(file.read("metadata.json"))["keras_version"])
+    except Exception:  # zipfile raises errors of many kinds for damaged, encrypted and other files
         return "0"
 
 

@@ -152,11 +152,13 @@ def _load_weights(backbone: keras.Model, architecture: Architecture, path: pathl
             backbone.set_weights(_backbone_in(saved, backbone).get_weights())
         else:
             backbone.load_weights(path)
-    except (ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except DataError:
+        raise
+    except Exception as error:  # zipfile, h5py, json and Keras raise errors of their own
         raise DataError(
             f"{architecture.weights}: these are not weights of {architecture.backbone} without its top "
-            f"({reason}); save them with include_top=False, or name the backbone that they belong to"
+            f"({keras_file.reason(error)}); save them with include_top=False, or name the backbone "
+            "that they belong to"
         ) from error
 
 

@@ -28,7 +28,7 @@ def transfer(start: StartModel, model: TaskModel, *, head_only: bool = False) ->
     except DataError:
         raise
     except Exception as error:  # zipfile, h5py, json and Keras raise errors of their own
-        raise DataError(f"{start.path}: cannot be loaded ({str(error).splitlines()[0]})") from error
+        raise DataError(f"{start.path}: cannot be loaded ({keras_file.reason(error)})") from error
     if saved.output_shape[1:] != (len(start.classes),):
         raise DataError(
             f"{start.path}: its output {saved.output_shape[1:]} does not fit the {len(start.classes)} "

@@ -146,7 +146,7 @@ class Predictor:
         except DataError:
             raise
         except Exception as error:  # zipfile, h5py, json and Keras raise errors of their own
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = keras_file.reason(error)
             raise DataError(f"{path}: not a complete Keras model ({reason}); train the run again") from error
         expected = (side, side, 3), (len(self.classes[axis]),)
         if shapes != expected:

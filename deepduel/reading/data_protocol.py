@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfrecords_tools.errors import DataError, UsageError
+from tfrecords_tools.format import documents
 
 DEFAULT_PORT = 5050
 ALIVE_SECONDS = 5.0
@@ -141,7 +142,7 @@ def receive_json(connection: socket.socket) -> dict[str, Any]:
     if kind != JSON or count > _MOST_BYTES:
         raise Lost(f"unexpected message {kind!r}")
     try:
-        document = json.loads(_payload(connection, count))
+        document = documents.parse(_payload(connection, count))
     except ValueError as error:
         raise Lost(f"a message that is not JSON ({error})") from error
     if not isinstance(document, dict):

@@ -23,6 +23,7 @@ from deepduel.runs.settings import Change
 from tfrecords_tools import regular_files
 from tfrecords_tools.atomic import published
 from tfrecords_tools.errors import DataError
+from tfrecords_tools.format import documents
 from tfrecords_tools.format.manifest import Manifest
 from tfrecords_tools.progress import counted
 
@@ -123,7 +124,7 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
 
 def _owner(workdir: pathlib.Path) -> str:
     try:
-        owner = json.loads(regular_files.read_text(workdir / _OWNER, limit=1 << 12))
+        owner = documents.parse(regular_files.read(workdir / _OWNER, limit=1 << 12))
         return f"process {int(owner['process'])} on {owner['host']!s:.64}, since {owner['since']!s:.32},"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

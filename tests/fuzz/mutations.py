@@ -12,8 +12,9 @@ NUMBERS = st.sampled_from(
     [-1, 0, 1, 2**31 - 1, 2**31, 2**32, 2**62, 2**63 - 1, 2**63, 2**64, -(2**63), 10**30, 0.5]
     + [float("nan"), float("inf"), 1e308]
 )  # fmt: skip
+HALVES = st.just("\ud800")  # of a character, which a JSON document can have and no file can
 VALUES = st.recursive(
-    st.none() | st.booleans() | NUMBERS | NAMES,
+    st.none() | st.booleans() | NUMBERS | NAMES | HALVES,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
     max_leaves=6,
 )
@@ -35,7 +36,7 @@ def damaged_documents(draw: Any, document: Any) -> Any:
         elif action == "remove":
             del parent[key]
         elif isinstance(parent, dict):
-            parent[draw(NAMES)] = parent.pop(key)
+            parent[draw(NAMES | HALVES)] = parent.pop(key)
     return document
 
 

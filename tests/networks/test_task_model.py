@@ -165,6 +165,15 @@ def test_weights_of_another_network_are_refused(tmp_path):
         task_model.build("a", Architecture("small_cnn", image_size=16, weights="nowhere.keras"), ("x", "y"))
 
 
+@pytest.mark.parametrize("name", ["best.keras", "x.weights.h5"])
+@pytest.mark.parametrize("data", [b"", b"PK\5\6" + bytes(18), b"\x89HDF\r\n\x1a\n" + bytes(90)])
+def test_weights_that_are_damaged_are_refused_in_one_line(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match="these are not weights of small_cnn") as raised:
+        task_model.build("a", Architecture("small_cnn", weights=str(tmp_path / name)), ("x", "y"))
+    assert "\n" not in str(raised.value)
+
+
 def test_a_failed_download_is_one_line_with_the_remedy(monkeypatch):
     def factory(**kwargs):
         raise Exception("URL fetch failure on https://example.org/x.h5: None -- no route\nmore")

@@ -114,15 +114,30 @@ def test_parquet_files_have_the_features_of_hugging_face(shards, tmp_path):
     assert table.column("image")[0].as_py().keys() == {"bytes", "path"}
 
 
-def test_a_key_that_leads_out_of_the_folder_is_refused(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        (b"../../up.jpg", "its name leads out"),
+        (b"/etc/a\nb.jpg", "the image /etc/a\\nb.jpg: its name is an absolute path"),
+        (b"metadata.csv", "an image has the path metadata.csv"),
+        (b"classes.txt", "an image has the path classes.txt"),
+    ],
+)
+def test_a_key_that_is_no_place_for_an_image_is_refused(tmp_path, monkeypatch, capsys, key, said):
     root = folders.make(tmp_path / "in", {"a": 1, "b": 1})
-    assert convert_to(tmp_path / "shards", root) == 0
+    (tmp_path / "order.txt").write_text("b\na\n")
+    words = f"--class_order={tmp_path}/order.txt", "--allow_missing_classes", "--split=train:0.5,test:0.5"
+    assert convert_to(tmp_path / "shards", root, *words, "--seed=1") == 0
     real = records.parse
-    monkeypatch.setattr(
-        records, "parse", lambda payload: (real(payload)[0], b"../../up.jpg", real(payload)[2])
-    )
+
+    def parse(payload):
+        image, own_key, labels = real(payload)
+        return image, key if own_key == b"a/0.jpg" else own_key, labels
+
+    monkeypatch.setattr(records, "parse", parse)
     assert export_to(tmp_path / "out", tmp_path / "shards", "folder") == 1
-    assert "its name leads out" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists() and not (tmp_path / "up.jpg").exists()
 
 
@@ -149,8 +164,8 @@ def test_a_folder_that_holds_something_is_left_alone(shards, tmp_path, capsys):
 
 def test_a_folder_keeps_any_axis_and_the_order_of_classes(tmp_path, capsys):
     pictures = [odd_images.save(odd_images.picture(9, 8, seed=seed), "PNG") for seed in range(4)]
-    features = {"animal": {"_type": "ClassLabel", "names": ["wolf", "ant"]}}
-    table = pyarrow.table({"image": pictures, "animal": [0, 1, 1, 0], "key": ["a/0", "b/0", "b/1.x", "c"]})
+    features = {"animal": {"_type": "ClassLabel", "names": ["=wolf", "ant"]}}
+    table = pyarrow.table({"image": pictures, "animal": [0, 1, 1, 0], "key": ["a/0", "b/0", "b/1.x", "=c"]})
     table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     assert convert_to(tmp_path / "shards", f"parquet:{tmp_path}/a.parquet", "--name=data") == 0
@@ -161,3 +176,16 @@ def test_a_folder_keeps_any_axis_and_the_order_of_classes(tmp_path, capsys):
         source = source.removeprefix("--input=")
         assert convert_to(tmp_path / f"{kind}-again", source, *others, "--name=data") == 0
         assert shards_of(tmp_path / f"{kind}-again") == shards_of(tmp_path / "shards")
+    assert "./=c,train,'=wolf\n" in (tmp_path / "folder/metadata.csv").read_text()  # spreadsheets compute =
+
+
+def test_a_class_that_a_table_cannot_keep_and_a_label_that_is_none_are_refused(tmp_path, monkeypatch, capsys):
+    root = folders.make(tmp_path / "in", {"a": 1, "a ": 1})
+    words = "--split=train:0.5,test:0.5", "--allow_missing_classes"
+    assert convert_to(tmp_path / "shards", root, *words) == 0
+    assert export_to(tmp_path / "out", tmp_path / "shards", "folder") == 1
+    assert "the class 'a ' of category: a table keeps no spaces" in capsys.readouterr().err
+    real = records.parse
+    monkeypatch.setattr(records, "parse", lambda payload: (*real(payload)[:2], {"category": -2}))
+    assert export_to(tmp_path / "out", tmp_path / "shards", "webdataset") == 1
+    assert "an image has the label -2 on category, which has 2 classes" in capsys.readouterr().err

@@ -8,7 +8,9 @@ import pathlib
 import re
 import shlex
 from collections.abc import Iterable
+from typing import TextIO
 
+from tfrecords_tools import terminal
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.exporting.stored_images import StoredImage
 from tfrecords_tools.format import records
@@ -37,7 +39,7 @@ class ImageFolder:
           DataError: a key is no path inside a folder, or there are two files of one name.
         """
         for image in images:
-            shown = records.key_text(image.key)
+            shown = records.key_shown(image.key)
             key, problem = member_names.to_key(image.key)
             if problem or key != image.key:
                 raise DataError(
@@ -55,9 +57,9 @@ class ImageFolder:
                     "--format=webdataset or parquet"
                 ) from error
             self._directories_say_all &= _agrees(self._layout, image)
-            self._rows.append(
-                [str(path.relative_to(self._folder)), image.split, *(v or "" for v in image.labels.values())]
-            )
+            labels = (terminal.word_cell(name or "") for name in image.labels.values())
+            cell = terminal.path_cell(str(path.relative_to(self._folder)))
+            self._rows.append([cell, image.split, *labels])
 
     def finish(self) -> str:
         """Writes metadata.csv and classes.txt where they are needed.
@@ -78,22 +80,36 @@ class ImageFolder:
             )
             return ""
         (names,) = axes.values()
-        (self._folder / CLASSES).write_text(
-            "".join(f"{name}\n" for name in names), "utf-8", "surrogateescape"
-        )
+        with self._opened(CLASSES) as file:
+            file.writelines(f"{name}\n" for name in names)
         return f"--class_order={shlex.quote(str(self._target / CLASSES))}"
 
     def _labels(self) -> str:
         if self._directories_say_all:
             return f"--layout={shlex.quote(self._layout.template)}"
-        with (self._folder / METADATA).open(
-            "w", encoding="utf-8", errors="surrogateescape", newline=""
-        ) as file:
+        for axis, names in self._manifest.axes.items():
+            for name in names:
+                if name != name.strip() or not name:
+                    raise DataError(
+                        f"the class {name!r} of {axis}: a table keeps no spaces around a name, and no "
+                        "empty one; export with --format=webdataset or parquet"
+                    )
+        with self._opened(METADATA) as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(["image_path", SPLIT, *self._manifest.axes])
             table.writerows(sorted(self._rows))
         columns = ",".join(f"{column}={column}" for column in (SPLIT, *self._manifest.axes))
         return f"--layout= --label_columns={columns}"
+
+    def _opened(self, name: str) -> TextIO:
+        """A new file beside the images. Raises DataError where an image has its name."""
+        try:
+            return (self._folder / name).open("x", encoding="utf-8", errors="surrogateescape", newline="")
+        except FileExistsError as error:
+            raise DataError(
+                f"an image has the path {name}, where the labels have to be written; export with "
+                "--format=webdataset or parquet"
+            ) from error
 
 
 def _layout(manifest: Manifest) -> Layout:

@@ -68,7 +68,7 @@ class Parquet:
             key = image.key.decode()
         except UnicodeDecodeError as error:
             raise DataError(
-                f"the image {records.key_text(image.key)}: its key is not UTF-8, as Parquet needs it; "
+                f"the image {records.key_shown(image.key)}: its key is not UTF-8, as Parquet needs it; "
                 "export with --format=webdataset or folder"
             ) from error
         labels = {

@@ -68,7 +68,10 @@ def class_numbers(manifest: Manifest) -> dict[str, dict[str, int]]:
 
 
 def _name(manifest: Manifest, axis: str, label: int) -> str | None:
-    return None if label < 0 else manifest.axes[axis][label]
+    names = manifest.axes[axis]
+    if not records.NO_LABEL <= label < len(names):
+        raise ValueError(f"an image has the label {label} on {axis}, which has {len(names)} classes")
+    return None if label == records.NO_LABEL else names[label]
 
 
 def _png(pixels: bytes, height: int, width: int) -> bytes:

@@ -6,6 +6,7 @@ path is a `FileName`, an `AxisName` or a `SplitName`: it holds no separator, so 
 
 import json
 import os
+import re
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -30,20 +31,29 @@ Side = Annotated[int, msgspec.Meta(ge=1, le=1 << 14)]  # of an image, in pixels
 Seed = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 
 T = TypeVar("T")
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # of a pair that is one character, as JSON may escape it
 
 
 def parse(data: bytes | str) -> Any:
     """The plain values of a JSON document.
 
     Raises:
-      ValueError: it is no JSON, is nested too deeply, or is larger than `MAX_BYTES`; one line.
+      ValueError: it is no JSON in UTF-8, is nested too deeply, is larger than `MAX_BYTES`, or has half a
+        character, which could be written nowhere; one line.
     """
     if len(data) > MAX_BYTES:
         raise ValueError(f"{len(data):,} bytes, more than the {MAX_BYTES:,} that are read")
+    text = data if isinstance(data, str) else data.decode("utf-8-sig")
     try:
-        return json.loads(data)
+        document = json.loads(text)
+        if _HALF.search(text):
+            json.dumps(document, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except UnicodeEncodeError as error:
+        half = ord(error.object[error.start])
+        raise ValueError(f"has U+{half:04X}, which is only half of a character") from None
+    return document
 
 
 def check(document: Any, kind: type[T]) -> T:

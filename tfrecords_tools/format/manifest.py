@@ -192,6 +192,9 @@ def _from_document(document: dict, path: str) -> Manifest:
         manifest = documents.check(document, Manifest)
     except ValueError as error:
         raise DataError(f"{path}: incomplete or malformed ({error}); convert again") from error
+    for axis, names in manifest.axes.items():
+        if len(set(names)) < len(names):
+            raise DataError(f"{path}: malformed (two classes of {axis} have one name); convert again")
     for split in manifest.splits.values():
         for shard in split.shards:
             if set(shard.sha256) != set(ENDINGS):

@@ -12,6 +12,7 @@ import io
 from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
+from tfrecords_tools import terminal
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.listing.layout import AUTHENTICITY, CATEGORY, SPLIT, TRUTH_WORDS
 
@@ -140,7 +141,10 @@ class LabelFile:
                     )
                 if len(fields) <= max(self._path, *self._columns.values(), 0):
                     raise DataError(f"{where} has only {len(fields)} fields; correct the row")
-                labels = {axis: fields[position].strip() for axis, position in self._columns.items()}
+                labels = {
+                    axis: terminal.plain_word(fields[position].strip())
+                    for axis, position in self._columns.items()
+                }
                 self._require_text(where, labels)
                 yield Row(where, fields[self._path].strip(), labels)
         except csv.Error as error:

@@ -64,7 +64,10 @@ class Keys:
 
     def own(self, value: Any) -> bytes | None:
         """A key that a source gives an image; None for what is none, and for one that comes twice."""
-        key = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+        try:
+            key = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+        except UnicodeEncodeError:  # half a character, which JSON may have
+            return None
         if not isinstance(key, bytes) or member_names.to_key(key) != (key, "") or _hash(key) in self._hashes:
             return None
         self._hashes.add(_hash(key))
@@ -102,7 +105,7 @@ def _hash(key: bytes) -> int:
 
 def _part(value: str) -> bytes:
     """A split or a label as one part of a path."""
-    part = value.replace("/", "_").replace("\0", "_").encode("utf-8", "surrogateescape")
+    part = value.replace("/", "_").replace("\0", "_").encode("utf-8", "backslashreplace")
     return part if part not in (b"", b".", b"..") else b"_"
 
 

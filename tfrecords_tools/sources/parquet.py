@@ -6,12 +6,12 @@ spool.
 """
 
 import itertools
-import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tfrecords_tools.errors import DataError
+from tfrecords_tools.format import documents
 from tfrecords_tools.format.folder import FolderEntry
 from tfrecords_tools.images.image import MAX_FILE_BYTES
 from tfrecords_tools.sources import container_files, labelled
@@ -185,7 +185,7 @@ def _holds_images(field: Any) -> bool:
 def _features(schema: Any) -> dict[str, list[str]]:
     """Column -> class names, from the metadata that Hugging Face's datasets writes."""
     try:
-        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        features = documents.parse((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
     except (KeyError, TypeError, ValueError):
         return {}
     if not isinstance(features, dict):
@@ -202,7 +202,7 @@ def _features(schema: Any) -> dict[str, list[str]]:
 def _own_axes(schema: Any) -> dict[str, str]:
     """Axis -> column of a file that `tfrecords_tools.export` wrote; empty for others."""
     try:
-        axes = json.loads((schema.metadata or {}).get(AXES_METADATA, b"[]"))
+        axes = documents.parse((schema.metadata or {}).get(AXES_METADATA, b"[]"))
     except ValueError:
         return {}
     return {axis: axis for axis in axes if axis in schema.names} if isinstance(axes, list) else {}

@@ -24,6 +24,10 @@ def test_a_sound_document_is_read_and_unknown_fields_are_left_out():
     assert documents.read(text, Document) == Document({"category": ("../a", "b\n")}, {"sizes": {"a.npy": 3}})
 
 
+def test_characters_of_two_halves_and_a_mark_of_the_encoding_are_read():
+    assert documents.parse(b'\xef\xbb\xbf["\\ud83d\\ude00"]') == ["\U0001f600"]
+
+
 @pytest.mark.parametrize("kind", [AxisName, SplitName, FileName, DataName, OptionName])
 @pytest.mark.parametrize(
     "name",
@@ -68,6 +72,9 @@ def test_names_that_conversions_give_are_read(kind, name):
         ("{", "Expecting property name"),
         (b"\xff\xfe{", "decode"),
         ("", "Expecting value"),
+        (r'{"axes": {"a": ["\ud800"]}, "nested": {"sizes": {}}}', r"has U\+D800, which is only half"),
+        (r'{"\uDfff": 1}', r"has U\+DFFF, which is only half"),
+        ('["\udc80"]'.encode("utf-8", "surrogatepass"), "decode"),
         ("[]", r"Expected `object`, got `array`"),
         ('{"axes": {}, "nested": {"sizes": {"a": -1}}}', r"Expected `int` >= 0 - at `\$.nested.sizes"),
         ('{"axes": {}, "nested": {"sizes": {"a": 1e999}}}', r"Expected `int`, got `float`"),

@@ -80,6 +80,12 @@ def test_a_manifest_that_lacks_something_is_incomplete(folder):
         manifest.load(folder)
 
 
+def test_two_classes_of_one_name_are_malformed(folder):
+    rewritten(folder, lambda document: document["axes"].update(category=["a", "b", "a"]))
+    with pytest.raises(DataError, match="two classes of category have one name"):
+        manifest.load(folder)
+
+
 def test_the_same_manifest_is_the_same_bytes():
     assert manifest.dumps(WHOLE) == manifest.dumps(dataclasses.replace(WHOLE))
 

@@ -22,6 +22,7 @@ from tfrecords_tools.listing import folder
 from tfrecords_tools.listing.choice import Choice
 from tfrecords_tools.listing.label_file import LabelFileOptions
 from tfrecords_tools.sources import labelled, opening
+from tfrecords_tools.sources.parquet import AXES_METADATA
 from tfrecords_tools.writing import planning
 
 PICTURES = [odd_images.save(odd_images.picture(16, 16, seed=seed), "JPEG") for seed in range(6)]
@@ -109,6 +110,17 @@ def test_webdataset_documents_give_labels_splits_and_chosen_fields(tmp_path):
     assert chosen["holdout/gan/a.b/1.jpg"] == ("holdout", {"generator": "gan"})
     with pytest.raises(DataError, match="no image has a label"):
         labels_of(f"tar:{path}", labels=LabelFileOptions(label_columns={"category": "label.name"}))
+
+
+def test_halves_of_characters_and_deep_metadata_are_no_labels_that_end_a_conversion(tmp_path):
+    first = {"labels": {"category": "\ud800", "split": "x"}, "split": "\udfff", "key": "\ud800"}
+    path = write_tar(tmp_path / "a.tar", [("1.jpg", PICTURES[0]), ("1.json", json.dumps(first).encode())])
+    assert labels_of(f"tar:{path}") == {"\\udfff/\\ud800/1.jpg": ("_udfff", {"category": "\\ud800"})}
+    path = tmp_path / "a.parquet"
+    table = pyarrow.table({"image": images((PICTURES[0], "1.jpg")), "label": [1]})
+    for key in ("huggingface", AXES_METADATA):
+        pyarrow.parquet.write_table(table.replace_schema_metadata({key: "[" * 100_000}), path)
+        assert labels_of(f"parquet:{path}") == {"train/1/1.jpg": ("train", {"category": "1"})}
 
 
 def test_samples_of_no_or_two_images_and_labels_that_are_none_are_rejected(tmp_path):
