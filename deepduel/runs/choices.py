@@ -154,11 +154,8 @@ def _small_network(side: int, steps: int, why: str) -> list[Choice]:
     gpu = devices.NVIDIA_DEVICE.exists()
     size = min(max(side // 16 * 16, 16), 128 if gpu else 96)
     epochs = min(max(round(_UPDATES / steps), 5), _MOST_EPOCHS)
-    enough = (
-        f"about {_UPDATES:,} are enough"
-        if epochs < _MOST_EPOCHS
-        else "more epochs of so few images help little"
-    )
+    few = steps * _MOST_EPOCHS < _UPDATES
+    enough = "more epochs of so few images help little" if few else f"about {_UPDATES:,} are enough"
     machine = "a GPU" if gpu else counted(host_cpus.available(), "CPU core")
     return [
         Choice({"backbone": ["small_cnn"], "head": ["avg"]}, f"from random weights, since {why}"),
