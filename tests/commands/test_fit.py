@@ -12,6 +12,7 @@ from deepduel import fit
 from deepduel.networks.run_card import RunCard
 from tests.conftest import history_rows, run_command
 from tests.helpers import folders
+from tests.helpers.conversions import convert_to
 from tfrecords_tools.errors import DataError, UsageError
 from tfrecords_tools.format import manifest
 
@@ -177,3 +178,22 @@ def test_mistakes_get_one_clear_line(tmp_path, capsys):
     assert "needs a folder of images" in capsys.readouterr().err
     assert run_command(fit, tmp_path, tmp_path) == 2
     assert "takes a single value of --images" in capsys.readouterr().err
+
+
+def test_images_that_changed_during_an_interrupted_conversion_have_a_remedy(tmp_path):
+    """--append, which the converter offers otherwise, would have nothing to append to."""
+    images, shards = folders.make(tmp_path / "images", {"cats": 2, "dogs": 2}), tmp_path / "out" / "shards"
+    convert_to(shards, images, "--slice=0/2", "--num_shards=2")
+    folders.make(images, {"cats": 3})
+    with pytest.raises(DataError, match=f"or delete {shards}, which holds the unfinished one$"):
+        fit._convert(str(images), shards)
+    shutil.rmtree(shards)
+    fit._convert(str(images), shards)
+    folders.make(images, {"cats": 4})
+    convert_to(shards, images, "--slice=0/2", "--append")
+    folders.make(images, {"cats": 5})
+    with pytest.raises(DataError, match=f"or delete {shards}/.convert, which holds the unfinished one;"):
+        fit._convert(str(images), shards)
+    shutil.rmtree(shards / ".convert")
+    fit._convert(str(images), shards)
+    assert manifest.load(shards).splits["train"].records == 7

@@ -26,8 +26,16 @@ _FLAGS = (
 )
 
 
-def require_same(root: str, existing: dict, wanted: dict, remedy: str = "") -> None:
-    """Raises DataError with what differs between two descriptions, and the remedy."""
+def require_same(root: str, existing: dict, wanted: dict, remedy: str = "", *, discard: str = "") -> None:
+    """Raises DataError with what differs between two descriptions, and the remedy.
+
+    Args:
+      root: the folder.
+      existing: the description of what it holds.
+      wanted: that of what is to be written there.
+      remedy: what to do, whatever differs.
+      discard: how to give up what it holds, if that is unfinished.
+    """
     differing = [
         key for key in wanted if key not in ("source", "images") and existing.get(key) != wanted[key]
     ]
@@ -39,14 +47,14 @@ def require_same(root: str, existing: dict, wanted: dict, remedy: str = "") -> N
         for key in differing
         if existing.get(key) not in (None, "")
     ]
-    usual_remedy = "choose another --output_dir, or delete this one"
+    usual_remedy = discard or "choose another --output_dir, or delete this one"
     if flags and set(differing) <= set(_FLAGS):
         usual_remedy = f"pass {' '.join(flags)} to continue it, {usual_remedy}"
     other_input = wanted["source"] is not None and existing.get("source") != wanted["source"]
     if other_input and (not differences or "shards" in differing):
         counts = f"{existing.get('images')} images then, {wanted['images']} now"
         differences.insert(0, f"the input's files, sizes or labels ({counts})")
-        usual_remedy += "; --append adds images that are new"
+        usual_remedy += "" if discard else "; --append adds images that are new"
     if differences:
         raise DataError(
             f"{root}: holds another conversion, which differs in {'; '.join(differences)}; "
@@ -90,7 +98,9 @@ def require_ours(target: Folder, plan: Plan) -> None:
         if plan.base is None:
             _require_empty(target)
         return
-    require_same(target.root, existing, plan.description)
+    unfinished = target.root if plan.base is None else f"{target.root}/{WORK}"
+    discard = f"choose another --output_dir, or delete {unfinished}, which holds the unfinished one"
+    require_same(target.root, existing, plan.description, discard=discard)
 
 
 def claim(target: Folder, plan: Plan) -> None:

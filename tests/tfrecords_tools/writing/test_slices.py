@@ -98,7 +98,9 @@ def test_a_machine_that_lists_other_images_is_refused(words, toy_folder, tmp_pat
     ]
     (other / "metadata.csv").write_text("".join(present))
     assert run_command(convert, f"--input_dir={other}", *words[1:], "--slice=1/2") == 1
-    assert "the input's files, sizes or labels (240 images then, 239 now)" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "the input's files, sizes or labels (240 images then, 239 now)" in error
+    assert f"or delete {tmp_path}/out, which holds the unfinished one\n" in error
 
 
 @pytest.mark.parametrize("place", ["{tmp_path}/out", "memory://bucket/{tmp_path.name}"])
