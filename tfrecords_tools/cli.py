@@ -56,7 +56,7 @@ def quiet_tensorflow(*, devices: bool = True, log_level: int = 2) -> None:
         os.dup2(log.fileno(), 2)
         try:
             _start_tensorflow(devices)
-        except BaseException:  # Ctrl-C too: what TensorFlow printed is shown, and the error raised again
+        except Exception:  # and not Ctrl-C
             log.seek(0)
             os.write(stderr_copy, log.read())
             raise

@@ -235,6 +235,21 @@ def _seconds_of_children() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+@pytest.mark.parametrize("error, shown", [(ImportError, "chatter"), (KeyboardInterrupt, "")])
+def test_what_tensorflow_logs_is_shown_where_it_fails_to_start(monkeypatch, capfd, error, shown):
+    def start(devices: bool) -> None:
+        os.write(2, b"chatter")
+        raise error
+
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")  # so that what is set below is undone
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
+    monkeypatch.setattr(cli, "_start_tensorflow", start)
+    with pytest.raises(error):
+        cli.quiet_tensorflow()
+    assert capfd.readouterr().err == f"starting TensorFlow\n{shown}"
+
+
 def test_the_memory_of_a_gpu_is_taken_as_needed_unless_the_environment_says_otherwise(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)  # started by somebody else
     monkeypatch.delenv("TF_FORCE_GPU_ALLOW_GROWTH", raising=False)
