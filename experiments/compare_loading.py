@@ -68,10 +68,13 @@ def _ways(predictor: "Predictor", axis: str) -> dict[str, Way]:
 
     model = predictor.models[axis]
     side = model.input_shape[1]
-    serving = serving_model.build(model, predictor.framing(axis), predictor.classes[axis])
+    serving = tf.function(
+        serving_model.build(model, predictor.framing(axis), predictor.classes[axis]), reduce_retracing=True
+    )
+    compiled = tf.function(model, reduce_retracing=True)
 
     def of_pixels(pixels: np.ndarray | tf.Tensor) -> np.ndarray:
-        return np.asarray(model(np.asarray(pixels, np.float32)[None]))[0]
+        return np.asarray(compiled(np.asarray(pixels, np.float32)[None]))[0]
 
     return {
         "load_img(target_size), nearest": lambda image: of_pixels(
