@@ -226,7 +226,7 @@ def _explained(
         if not prediction.reason:
             heat_maps.add(prediction)
         yield prediction
-    print(f"{heat_maps.count:,} heat maps in {folder or 'the folders of the images'}")
+    print(f"{counted(heat_maps.count, 'heat map')} in {folder or 'the folders of the images'}")
 
 
 def load_calibrations(options: flags.FlagValues, predictor: "Predictor") -> "dict[str, Calibration]":

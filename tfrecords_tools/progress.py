@@ -123,7 +123,8 @@ class Progress:
         elapsed = max(self._clock() - self._start, 1e-9)
         rate = (self._done - self._first) / elapsed
         amount = f"{self._done:,}" if self._total is None else f"{self._done:,} of {self._total:,}"
-        words = [f"{self._title}: {amount} {self._unit}", f"{per_second(rate)}/s"]
+        unit = self._unit.removesuffix("s") if (self._total or self._done) == 1 else self._unit
+        words = [f"{self._title}: {amount} {unit}", f"{per_second(rate)}/s"]
         if self._total and rate and self._done < self._total:
             words.append(f"{duration((self._total - self._done) / rate)} left")
         return ", ".join([*words, *([self._note] if self._note else [])])

@@ -31,6 +31,7 @@ from tfrecords_tools.format import manifest, records, storage
 from tfrecords_tools.images import image as images
 from tfrecords_tools.images.encoding_options import KEEP, EncodingOptions
 from tfrecords_tools.listing import candidates
+from tfrecords_tools.progress import counted
 
 _CHUNK = 8  # images per task of the pool: a compromise between overhead and load balance
 
@@ -125,7 +126,7 @@ class Files:
                     )
                 self._names.append(name)
         if not paths:
-            also = f", only {len(self.rejected)} other files" if self.rejected else ""
+            also = f", only {counted(len(self.rejected), 'other file')}" if self.rejected else ""
             raise DataError(f"--images={','.join(patterns)}: there are no images there{also}")
         if not keep_order:
             self._names = sorted(paths)

@@ -6,6 +6,7 @@ import markupsafe
 
 from deepduel.reports import charts
 from deepduel.reports.tables import Table
+from tfrecords_tools.progress import counted
 
 _STYLE = markupsafe.Markup(
     "<style>.deepduel svg{max-width:420px}.deepduel text{font-size:11px;fill:gray}"
@@ -32,9 +33,8 @@ def html(
         parts.append(markupsafe.Markup("<p><b>{}</b>: {}</p>").format(axis, ", ".join(names)))
         parts.append(_accuracy(axis, history))
         if mistakes.get(axis):
-            title = (
-                f"{len(mistakes[axis]):,} validation images are predicted wrongly, the most confident first:"
-            )
+            images = counted(len(mistakes[axis]), "validation image")
+            title = f"{images} predicted wrongly, the most confident first:"
             parts.append(markupsafe.Markup("<p>{}</p>").format(title))
             parts.append(markupsafe.Markup(mistakes[axis]._repr_html_()))
     return f"<div class='deepduel'>{markupsafe.Markup('').join(parts)}</div>"

@@ -14,6 +14,7 @@ from tfrecords_tools.listing.layout import Layout
 from tfrecords_tools.listing.listing import Listing, require_all_classes
 from tfrecords_tools.listing.table import Table
 from tfrecords_tools.listing.walk import Walk
+from tfrecords_tools.progress import counted
 from tfrecords_tools.sources import opening
 from tfrecords_tools.sources.labelled import Labelled
 
@@ -170,4 +171,4 @@ def _nothing(folder: str, walk: Walk) -> str:
     if not others:
         return f"{folder}: the folder is empty; --input_dir names a folder of images"
     shown = f"{records.key_shown(others[0][0])} ({others[0][1]})"
-    return f"{folder}: no images in it, only {len(others)} other files, such as {shown}"
+    return f"{folder}: no images in it, only {counted(len(others), 'other file')}, such as {shown}"

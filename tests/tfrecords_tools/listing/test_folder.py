@@ -175,7 +175,7 @@ def test_links_to_images_and_directories_are_followed(tmp_path):
     ("files", "message"),
     [
         ([], "the folder is empty"),
-        (["a/1.txt"], r"no images in it, only 1 other files, such as a/1.txt"),
+        (["a/1.txt"], r"no images in it, only 1 other file, such as a/1.txt"),
         (["1.jpg"], "no image has a label; put images .* or pass --layout='{category}_"),
         (["1.jpg", "my labels.csv"], "no image has a label; .* or pass '--metadata=my labels.csv'"),
         (["a/1.jpg", "b/1.txt", "b/2.txt"], "the directory b has only 2 other files, such as b/1.txt"),
