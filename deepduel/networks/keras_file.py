@@ -13,6 +13,7 @@ them uses its default, which is the same value. The weights are untouched.
 import json
 import os
 import pathlib
+import re
 import zipfile
 from typing import Any
 
@@ -102,7 +103,8 @@ def _written_by(path: str | os.PathLike) -> str:
     """The version of Keras that wrote the file; "0" where the file does not say."""
     try:
         with zipfile.ZipFile(path) as file:
-            return str(documents.parse(file.read("metadata.json"))["keras_version"])
+            version = str(documents.parse(file.read("metadata.json"))["keras_version"])
+            return version if re.fullmatch(r"[\w.+-]{1,30}", version) else "0"
     except Exception:  # zipfile raises errors of many kinds for damaged, encrypted and other files
         return "0"
 

@@ -100,6 +100,12 @@ def test_a_file_of_a_newer_keras_that_cannot_be_loaded_names_both_versions(tmp_p
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_what_is_no_version_is_not_shown(tmp_path, saved):
+    with pytest.raises(TypeError, match="of_the_future"):
+        keras_file.load(rewritten(tmp_path / "newer.keras", saved, "99.1.0\nsecond line"))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_damaged_file_is_not_put_down_to_its_version(tmp_path, saved):
     with pytest.raises(TypeError, match="of_the_future"):
         keras_file.load(rewritten(tmp_path / "older.keras", saved, "3.8.0"))
