@@ -123,10 +123,14 @@ def test_the_command_prints_a_table_and_where_the_report_is(run_folder, toy_shar
     copy = tmp_path / "run"
     shutil.copytree(run_folder, copy, ignore=shutil.ignore_patterns("evaluation"))
     words = f"--workdir={copy}", f"--data_dir={toy_shards}", "--tasks=category", "--bootstrap=0"
+    folder = copy / "evaluation" / "validation"
+    folder.mkdir(parents=True)
+    (folder / "report.pdf").touch()  # of an earlier evaluation
     assert run_command(evaluate, *words) == 0
     out = capsys.readouterr().out
     assert "category" in out and "authenticity" not in out
-    assert str(copy / "evaluation" / "validation" / "report.html") in out
+    assert str(folder / "report.html") in out
+    assert f"removed {folder / 'report.pdf'}" in out and not (folder / "report.pdf").exists()
 
 
 @pytest.mark.slow
