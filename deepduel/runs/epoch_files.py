@@ -59,10 +59,16 @@ class EpochFiles(keras.callbacks.Callback):
         self._write_history()
 
     def _is_best(self, task: Task, row: dict[str, Any]) -> bool:
-        """Whether the epoch of this row is better than all before it; it is the best one then."""
-        best, value = self._state.best, row[f"val_{task.name}_{task.monitor}"]
+        """Whether the epoch of this row is better than all before it; it is the best one then.
+
+        Of epochs with the same value, which is usual where the validation split is small, the one with the
+        lowest loss is the best.
+        """
+        best, value, loss = self._state.best, row[f"val_{task.name}_{task.monitor}"], f"val_{task.name}_loss"
         if task.name in best and not better(task.monitor, value, best[task.name][0]):
-            return False
+            is_equal = value == best[task.name][0]
+            if not (is_equal and better("loss", row[loss], self._state.value_at_best(task.name, loss))):
+                return False
         best[task.name] = value, row["epoch"]
         return True
 

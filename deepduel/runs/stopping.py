@@ -164,9 +164,10 @@ class EarlyStopping(keras.callbacks.Callback):
             self._trainer.stop_training = True
 
     def _check(self, task: Task, epoch: int) -> None:
-        best_value, best_epoch = self._state.best[task.name]
-        if not task.patience or epoch - best_epoch < task.patience:
+        improved = self._state.last_improvement(task.name, f"val_{task.name}_{task.monitor}")
+        if not task.patience or epoch - improved < task.patience:
             return
+        best_value, best_epoch = self._state.best[task.name]
         self._state.stopped[task.name] = epoch
         self._trainer.stop(task)
         print(

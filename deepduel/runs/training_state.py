@@ -87,6 +87,14 @@ class State:
         _, epoch = self.best[task]
         return next(row[column] for row in self.history if row["epoch"] == epoch)
 
+    def last_improvement(self, task: str, column: str) -> int:
+        """The first epoch, counted from 1, in which the monitored column had its best value.
+
+        The best epoch may be a later one with the same value and a lower loss.
+        """
+        value, epoch = self.best[task]
+        return next((int(row["epoch"]) for row in self.history if row[column] == value), epoch)
+
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:

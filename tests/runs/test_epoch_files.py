@@ -25,13 +25,14 @@ def trainer():
     return types.SimpleNamespace(tasks=tasks, running=list(tasks), averaged=averaged, team=Team())
 
 
-def run_epochs(trainer, folder, values, epochs=None):
+def run_epochs(trainer, folder, values, epochs=None, losses=None):
     state = State()
     files = EpochFiles(trainer, folder, state, epochs=epochs)
     for epoch, value in enumerate(values):
         for task in trainer.tasks:
             task.model.saved_model.layers[-1].set_weights([np.full((1, 1), epoch), np.zeros(1)])
-        files.on_epoch_end(epoch, {"val_category_accuracy": value, "val_authenticity_loss": value})
+        logs = {"val_category_accuracy": value, "val_authenticity_loss": value}
+        files.on_epoch_end(epoch, logs | {"val_category_loss": losses[epoch] if losses else 1.0})
     return state
 
 
@@ -54,6 +55,14 @@ def test_nan_is_never_the_best_once_there_is_a_number(trainer, tmp_path):
 
 def test_a_tie_keeps_the_earlier_epoch(trainer, tmp_path):
     assert run_epochs(trainer, tmp_path, [0.5, 0.5]).best["category"] == (0.5, 1)
+
+
+def test_of_equal_accuracies_the_lowest_loss_is_the_best_and_no_improvement(trainer, tmp_path):
+    losses = [1.0, 0.2, math.nan, 0.1, 0.3, 0.05]
+    state = run_epochs(trainer, tmp_path, [0.5, 0.75, 0.75, 0.75, 0.75, 0.5], losses=losses)
+    assert state.best["category"] == (0.75, 4)
+    assert weight(tmp_path / "category" / "best.keras") == 3
+    assert state.last_improvement("category", "val_category_accuracy") == 2
 
 
 def test_no_partial_file_stays_and_names_have_the_digits_of_the_last_epoch(trainer, tmp_path):
