@@ -67,7 +67,7 @@ def ended(process: int) -> bool:
         try:
             if pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
                 return True
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):  # the latter between opening and reading
             return True
         time.sleep(0.01)
     return False

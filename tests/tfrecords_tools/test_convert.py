@@ -244,7 +244,7 @@ def test_too_many_rejected_is_exit_code_1_and_more_can_be_allowed_later(odd, tmp
     assert "images are rejected, but --max_rejected is a share of 0.01" in error
     assert not (output / "manifest.json").exists() and (output / "rejected.csv").exists()
     assert convert_to(output, odd, "--max_rejected=1") == 0
-    assert "resuming after 1 finished shards" in capsys.readouterr().out
+    assert "resuming after 1 finished shard (" in capsys.readouterr().out
     assert convert_to(tmp_path / "again", odd, "--max_rejected=1") == 0
     assert folders.sums(output) == folders.sums(tmp_path / "again")
 

@@ -109,7 +109,7 @@ def test_duplicates_under_two_labels_are_reported_with_both(tmp_path, capsys):
     listed = tmp_path / "list.csv"
     assert run_command(inspect, f"--data_dir={tmp_path}/out", f"--duplicates_csv={listed}", *words) == 0
     out = capsys.readouterr().out
-    assert "duplicates with different labels: 1 groups (2 images)" in out
+    assert "duplicates with different labels: 1 group (2 images)" in out
     line = next(line for line in out.splitlines() if " = " in line)
     assert sorted(line.strip().split(" = ")) == ["train: cats/0.jpg (cats)", "train: dogs/copy.jpg (dogs)"]
     assert listed.read_text().startswith("group,split,key,labels\n")
