@@ -84,7 +84,8 @@ def test_a_folder_that_may_not_be_written_to_is_one_line_and_stays_as_it_is():
         assert convert_to(root / "shards", images) == 0
         before = folders.sums(root / "shards")
         program = (
-            "import os, sys\nfrom tfrecords_tools import cli, convert\n"
+            # What is imported late, since Python's own folder may be closed to another user.
+            "import os, sys, encodings.utf_8_sig, filelock\nfrom tfrecords_tools import cli, convert\n"
             f"os.setgid({NOBODY}); os.setuid({NOBODY})\nos.environ['HOME'] = '/'\n"
             "sys.exit(cli.run(convert.main, convert.FLAGS, name='convert', argv=['convert', *sys.argv[1:]]))"
         )
