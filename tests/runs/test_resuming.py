@@ -163,14 +163,8 @@ def test_more_epochs_continue_where_a_finished_run_ended(toy_shards, whole_run, 
     assert_same_run(tmp_path / "run", whole_run)
 
 
-@pytest.mark.parametrize(
-    "schedule",
-    [
-        pytest.param("onecycle", marks=pytest.mark.scale),
-        pytest.param("step", marks=pytest.mark.scale),
-        "plateau:1",
-    ],
-)
+@pytest.mark.scale
+@pytest.mark.parametrize("schedule", ["onecycle", "step", "plateau:1"])
 def test_every_schedule_continues_where_it_was(toy_shards, tmp_path, schedule):
     """Nine steps in one session, and in three: one ends after a step, one within the second epoch."""
     weights = []
