@@ -126,9 +126,8 @@ class Remote:
             self._files.pipe_file(self._name(name), data, mode="create")
         except FileExistsError:
             pass
-        except (
-            Exception
-        ):  # of drivers and stores that cannot, each its own: of two at once, the last one wins
+        except Exception:  # drivers and stores that cannot raise errors of their own
+            # Of two that write at once, the last one wins.
             if self.size(name) is None:
                 self.write(name, data)
 
