@@ -27,6 +27,8 @@ from absl import flags
 from tfrecords_tools import terminal
 from tfrecords_tools.errors import DataError, PeerError, UsageError
 
+_command = False  # whether this process runs one of the commands, and nothing of its user's own
+
 
 def quiet_tensorflow(*, devices: bool = True, log_level: int = 2) -> None:
     """Imports TensorFlow and finds its devices, without the start-up chatter, and has it keep its memory.
@@ -78,7 +80,10 @@ def keep_memory() -> None:
 
 
 def _start_tensorflow(devices: bool) -> None:
-    with _hidden("matplotlib", "sklearn"):
+    with contextlib.ExitStack() as stack:
+        if _command:
+            stack.enter_context(_hidden("IPython", "matplotlib", "pandas", "sklearn"))
+            stack.enter_context(_uncollected())
         import tensorflow as tf  # imports Keras
     tf.config.list_physical_devices()  # this and the next line have messages of their own
     if devices:
@@ -86,10 +91,28 @@ def _start_tensorflow(devices: bool) -> None:
 
 
 @contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """What the block makes stays: Python looks for garbage neither in the block nor later in what it made.
+
+    The modules of TensorFlow are hundreds of thousands of objects, and looking through them again and again
+    takes a fifth of their import, and more in the tracing of graphs.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
+
+
+@contextlib.contextmanager
 def _hidden(*packages: str) -> Iterator[None]:
     """Imports of these packages fail in the block, unless they are imported already.
 
-    Keras imports them where they are installed, for wrappers and plots that no command uses: 1.4 seconds.
+    Keras imports them where they are installed, for wrappers, tables and plots that no command uses: up to
+    1.6 seconds.
     """
     absent = [package for package in packages if package not in sys.modules]
     sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None: not importable
@@ -129,6 +152,8 @@ def run(
       words: name of the flag to which words without `--` go, for example "images" in `predict a.jpg b.jpg`.
       usage: what a call needs, such as "--workdir=RUN"; it is printed where there is no argument.
     """
+    global _command
+    _command = True
     with terminal.guarded_streams():
         argv = list(sys.argv if argv is None else argv)
         program = argv[0] if argv[0].startswith("deepduel ") else f"python -m {name}"
