@@ -44,9 +44,16 @@ def batch_arrays(batches: tf.data.Dataset) -> Iterator[list[np.ndarray]]:
         yield [array.numpy() for array in (*(batch[name] for name in names), *batch["labels"].values())]
 
 
-def options() -> tf.data.Options:
-    """The options of every data set: in order, and not divided by distribution strategies."""
+def options(*, own_threads: int = 0) -> tf.data.Options:
+    """The options of every data set: in order, and not divided by distribution strategies.
+
+    Args:
+      own_threads: threads that run this data set's functions; 0 for those that run the operations of all
+        graphs.
+    """
     options = tf.data.Options()
+    if own_threads:
+        options.threading.private_threadpool_size = own_threads
     options.deterministic = True
     # The batches are final: there is nothing for the auto-sharding of a strategy to divide.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF

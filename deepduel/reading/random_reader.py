@@ -72,7 +72,10 @@ def _batches(
     decoder = BatchDecoder(split, decoding, threads=threads, on_error=reading.on_error)
     decode: BatchDecoder | CachedDecoder = decoder
     cache = open_cache(reading.cache, split, decoding)
+    own_threads = 0
     if cache:
+        # Each call copies on a thread of TensorFlow. One more hands the batches on meanwhile.
+        own_threads = threads + 1
         decode = CachedDecoder(split, cache, decoder, decoding.size, threads=threads, callers=parallel)
     axes = list(split.manifest.axes)
 
@@ -105,4 +108,4 @@ def _batches(
 
     size = batch_groups.group_size(batch_bytes)
     batches = batch_groups.batches(numbers, load, specs, arrange, size=size, parallel=parallel)
-    return batches.with_options(options())
+    return batches.with_options(options(own_threads=own_threads))

@@ -162,6 +162,18 @@ def test_native_crops_are_not_cached(mixed_shards, tmp_path):
         pipeline.train_batches(Split(mixed_shards, "train"), reading, order.Position())
 
 
+@pytest.mark.parametrize("cache", ["ram", "decoded:"])
+def test_cached_pixels_are_copied_on_threads_of_the_data_set_and_one_hands_them_on(split, tmp_path, cache):
+    """On TensorFlow's own, of which there are as many as cores, the batches would wait for the next copy."""
+    where = cache if cache == "ram" else f"{cache}{tmp_path}"
+    cached, decoded = (
+        pipeline.train_batches(split, ReadOptions(8, size=(24, 24), threads=2, cache=name), order.Position())
+        for name in (where, "none")
+    )
+    assert cached.options().threading.private_threadpool_size == 3
+    assert decoded.options().threading.private_threadpool_size is None
+
+
 def test_memory_does_not_grow_from_batch_to_batch(split):
     batches = iter(pipeline.train_batches(split, ReadOptions(BATCH, size=(256, 256)), order.Position()))
     resident = []
