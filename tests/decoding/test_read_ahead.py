@@ -1,11 +1,13 @@
 """What the system is asked for before it is read: all shards once, or each batch's images."""
 
 import os
+import threading
+import types
 
 import numpy as np
 import pytest
 
-from deepduel.decoding import host_memory, read_ahead
+from deepduel.decoding import host_memory, read_ahead, worker_pool
 from deepduel.decoding.split import Split
 from deepduel.reading import order, pipeline
 from deepduel.reading.options import ReadOptions
@@ -21,7 +23,9 @@ def asked(monkeypatch) -> list[tuple[str, int, int]]:
         requests.append((os.path.basename(os.readlink(f"/proc/self/fd/{file}")), start, size))  # noqa: PTH115, PTH119, as it is read by eye
 
     monkeypatch.setattr(os, "posix_fadvise", advise)
-    monkeypatch.setattr(read_ahead.threading, "Thread", AtOnce)
+    # In this module alone: the thread that waits for the decoding processes ends only when they do.
+    at_once = types.SimpleNamespace(Thread=AtOnce, Lock=threading.Lock)
+    monkeypatch.setattr(read_ahead, "threading", at_once)
     return requests
 
 
@@ -64,6 +68,7 @@ def test_each_batch_asks_for_its_images_where_it_has_not(toy_shards, asked, monk
 @pytest.mark.parametrize("cache", ["none", "ram"])
 def test_the_reader_asks_before_it_decodes_and_not_for_what_is_cached(toy_shards, asked, monkeypatch, cache):
     monkeypatch.setattr(host_memory, "available_bytes", lambda: 1 if cache == "none" else 1 << 40)
+    monkeypatch.setattr(worker_pool, "STARTS_AFTER", 0)  # as after other tests that have decoded much
     split = Split(toy_shards, "train")
     reading = ReadOptions(56, cache=cache)
     batches = iter(pipeline.train_batches(split, reading, order.Position()))
