@@ -86,8 +86,7 @@ def emptied(images: tf.Tensor, one_size: tuple[int, int] | None) -> tf.Tensor:
     large = pixels * tf.cast(tf.strings.length(images), tf.int64) > decoding_image.SCANS_MATTER
 
     def checked() -> tf.Tensor:
-        few = tf.map_fn(lambda data: _has_few_scans(data, pixels), images, fn_output_signature=tf.bool)
-        return tf.where(few, images, "")
+        return tf.where(_have_few_scans(tf.where(large, images, ""), pixels), images, "")
 
     return tf.cond(tf.reduce_any(large), checked, lambda: images)
 
@@ -108,17 +107,22 @@ def _require_few_scans(data: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
 
 
 def _has_few_scans(data: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
-    """Whether the scans of an image are as few as `jpeg.excessive_scans` wants them.
+    """Whether the scans of an image are few, or it is so small that they do not matter."""
+    large = pixels * tf.cast(tf.strings.length(data), tf.int64) > decoding_image.SCANS_MATTER
+    return tf.cond(large, lambda: _have_few_scans(tf.reshape(data, [1]), pixels)[0], lambda: True)
+
+
+def _have_few_scans(images: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+    """Whether the scans of images [B] are as few as `jpeg.excessive_scans` wants them.
 
     It counts the marker of a scan in baseline files too, which have few.
     """
-
-    def few() -> tf.Tensor:
-        scans = tf.size(tf.strings.split(data, jpeg_format.SCAN), tf.int64) - 1
-        return (scans <= jpeg_format.MAX_SCANS) & (scans * pixels <= jpeg_format.MAX_SCANNED_PIXELS)
-
-    large = pixels * tf.cast(tf.strings.length(data), tf.int64) > decoding_image.SCANS_MATTER
-    return tf.cond(large, few, lambda: True)
+    parts = tf.raw_ops.StringSplitV2(
+        input=images, sep=jpeg_format.SCAN
+    )  # tf.strings.split has more operations
+    count = tf.size(images)
+    scans = tf.math.unsorted_segment_sum(tf.ones_like(parts.indices[:, 0]), parts.indices[:, 0], count) - 1
+    return (scans <= jpeg_format.MAX_SCANS) & (scans * pixels <= jpeg_format.MAX_SCANNED_PIXELS)
 
 
 def _require_small_png(data: tf.Tensor) -> tf.Tensor:
