@@ -17,6 +17,7 @@ import tensorflow as tf
 from deepduel.augmentation import antialias, photometric, warp
 from deepduel.augmentation.draws import draw, draw_pixel_changes
 from deepduel.augmentation.options import Augmentation, check_crop
+from deepduel.augmentation.packed_pixels import PackedPixels
 
 _PIXEL_PARAMETERS = frozenset(("channel_shift_intensity", "brightness", "blur_sigma", "jpeg_quality"))
 _PARAMETERS = warp.WARP_PARAMETERS | warp.EXACT_PARAMETERS | _PIXEL_PARAMETERS
@@ -74,12 +75,19 @@ def apply_transform(
     images = tf.convert_to_tensor(images)
     parameters = {name: value for name, value in parameters.items() if value is not None}
     _check(images, parameters)
-    height, width = images.shape[1:3]
-    frame = (crop_size, crop_size) if crop_size else (height, width)
-    check_crop(crop_size, height, width)
-    size = frame if size is None else as_pair(size)
+    frame, size = _frame_and_size(images, crop_size, size)
     pixels = _move_pixels(images, parameters, frame, size, fill_mode=fill_mode, cval=cval)
     return _change_pixels(pixels, parameters, blur_radius)
+
+
+def _frame_and_size(
+    images: tf.Tensor, crop_size: int, size: int | tuple[int, int] | None
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(height, width) of the crop, or of the images, and of the output."""
+    height, width = images.shape[1:3]
+    check_crop(crop_size, height, width)
+    frame = (crop_size, crop_size) if crop_size else (height, width)
+    return frame, frame if size is None else as_pair(size)
 
 
 def _move_pixels(
@@ -87,9 +95,14 @@ def _move_pixels(
     parameters: Mapping[str, Any],
     frame: tuple[int, int],
     size: tuple[int, int],
+    *,
+    packed: bool = False,
     **fill: Any,
 ) -> tf.Tensor:
-    """The warp, the crop to `frame` and the resize to `size`, in one sampling."""
+    """The warp, the crop to `frame` and the resize to `size`, in one sampling.
+
+    `packed`: whether to sample packed pixels where it pays, see `warp.sample_bilinear`.
+    """
     matrix = warp.inverse_map(parameters, tf.shape(images)[0], frame, size)
     if warp.is_exact(parameters, frame, size):
         return warp.sample_exact(images, matrix, size, **fill)
@@ -97,7 +110,8 @@ def _move_pixels(
     if factors != (1, 1):
         images = warp.shrink(images, factors)
         matrix = _in_blocks(matrix, factors)
-    return warp.sample_bilinear(images, matrix, size, margins=_margins(frame, size), **fill)
+    packed = packed and PackedPixels.pays(images, size)
+    return warp.sample_bilinear(images, matrix, size, margins=_margins(frame, size), packed=packed, **fill)
 
 
 def _change_pixels(pixels: tf.Tensor, parameters: Mapping[str, Any], blur_radius: int) -> tf.Tensor:
@@ -244,18 +258,18 @@ def _warped(augmentation: Augmentation, size: tuple[int, int] | None) -> Callabl
     """Everything up to brightness."""
 
     @_compiled
-    def draw_and_apply(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+    def warped(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        _check(images, {})
         parameters = draw(augmentation, seeds, *images.shape[1:3])
-        return apply_transform(
-            images,
-            {name: value for name, value in parameters.items() if name not in ("blur_sigma", "jpeg_quality")},
-            size=size,
-            crop_size=augmentation.crop_size,
-            fill_mode=augmentation.fill_mode,
-            cval=augmentation.cval,
-        )
+        for later in ("blur_sigma", "jpeg_quality"):
+            parameters.pop(later, None)
+        frame, target = _frame_and_size(images, augmentation.crop_size, size)
+        fill = {"fill_mode": augmentation.fill_mode, "cval": augmentation.cval}
+        packed = not tf.config.list_logical_devices("GPU")
+        pixels = _move_pixels(images, parameters, frame, target, packed=packed, **fill)
+        return _change_pixels(pixels, parameters, blur_radius=0)
 
-    return draw_and_apply
+    return warped
 
 
 # Functions of their own: compiled into one, XLA repeats the warp for every tap of the blur, and the blur for

@@ -9,8 +9,9 @@ it (`is_exact`).
 
 Coordinates are fixed-point int32 and weights are multiples of 1/256. For 8-bit images each operation on
 them is exact in float32, so the result has the same bits eagerly, compiled, on any device and in any batch.
-Pixels are gathered whole, because XLA fuses such gathers into one vectorised loop. TensorFlow's
-`ImageProjectiveTransformV3` cannot be compiled by XLA, and gathers of single numbers are not vectorised.
+Pixels are gathered whole, as three bytes or as one number (`packed_pixels`), because XLA fuses such gathers
+into one vectorised loop. TensorFlow's `ImageProjectiveTransformV3` cannot be compiled by XLA, and gathers of
+single bytes are not vectorised.
 """
 
 import math
@@ -21,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepduel.augmentation.options import MAX_ZOOM
+from deepduel.augmentation.packed_pixels import PackedPixels
 
 _Line = list[Any]  # coefficients of x, y and 1
 MAX_SHIFT = 4.0  # image sides; beyond it fixed-point coordinates could leave their range of 32
@@ -148,6 +150,7 @@ def sample_bilinear(
     fill_mode: str = "nearest",
     cval: float = 0.0,
     margins: tuple[float, float] = (0.0, 0.0),
+    packed: bool = False,
 ) -> tf.Tensor:
     """Interpolates bilinearly between the four pixels around each place.
 
@@ -160,6 +163,8 @@ def sample_bilinear(
         repeats it with a period of one pixel less than the side, "constant" is `cval`.
       cval: grey level outside the image with fill_mode "constant".
       margins: pixels by which the image's edge is extended, down and across, before fill_mode begins.
+      packed: whether to read each pixel as one number, which takes a third less time if XLA compiles it for a
+        CPU. The result is the same. See `PackedPixels`.
 
     Returns:
       float32 [B, h, w, C], for uint8 images exact multiples of 2**-16.
@@ -183,13 +188,16 @@ def sample_bilinear(
     bottom, right = tf.minimum(top + 1, height - 1), tf.minimum(left + 1, width - 1)
     down, across = _weight(row, fraction_bits), _weight(column, fraction_bits)
 
+    pixels = PackedPixels(images, size) if packed else None
+
     def corner(y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-        return tf.cast(_pixels(images, y, x), tf.float32)
+        return pixels.at(y, x) if pixels else tf.cast(_pixels(images, y, x), tf.float32)
 
     upper, lower = corner(top, left), corner(bottom, left)
     upper += (corner(top, right) - upper) * across
     lower += (corner(bottom, right) - lower) * across
     out = upper + (lower - upper) * down
+    out = pixels.fetch_next(out) if pixels else out
     return tf.where(inside[..., None], out, cval) if fill_mode == "constant" else out
 
 
