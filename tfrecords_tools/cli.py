@@ -95,7 +95,7 @@ def _uncollected() -> Iterator[None]:
     """What the block makes stays: Python looks for garbage neither in the block nor later in what it made.
 
     The modules of TensorFlow are hundreds of thousands of objects, and looking through them again and again
-    takes a fifth of their import, and more in the tracing of graphs.
+    takes a fifth of their import.
     """
     enabled = gc.isenabled()
     gc.disable()

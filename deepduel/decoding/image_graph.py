@@ -117,9 +117,8 @@ def _have_few_scans(images: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
 
     It counts the marker of a scan in baseline files too, which have few.
     """
-    parts = tf.raw_ops.StringSplitV2(
-        input=images, sep=jpeg_format.SCAN
-    )  # tf.strings.split has more operations
+    # `tf.strings.split` makes a ragged tensor of the parts, with more operations.
+    parts = tf.raw_ops.StringSplitV2(input=images, sep=jpeg_format.SCAN)
     count = tf.size(images)
     scans = tf.math.unsorted_segment_sum(tf.ones_like(parts.indices[:, 0]), parts.indices[:, 0], count) - 1
     return (scans <= jpeg_format.MAX_SCANS) & (scans * pixels <= jpeg_format.MAX_SCANNED_PIXELS)
