@@ -21,7 +21,7 @@ quickstart: $(VENV)/installed
 	$(BIN)/python -m deepduel.quickstart --output_dir=quickstart
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --durations=15
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --max-worker-restart=0 --durations=15
 
 test-oldest:
 	$(MAKE) test VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt
@@ -43,7 +43,7 @@ OLDER_PROCESSOR = TF_ENABLE_ONEDNN_OPTS=0 ONEDNN_MAX_CPU_ISA=AVX2 XLA_FLAGS=--xl
 	OPENBLAS_CORETYPE=Haswell
 
 test-older-processor: $(VENV)/installed
-	$(OLDER_PROCESSOR) $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --durations=5 -m numeric
+	$(OLDER_PROCESSOR) $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --max-worker-restart=0 --durations=5 -m numeric
 
 KERAS_VERSIONS ?= 3.8.0 3.10.0 3.12.0 newest
 

@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -147,14 +148,15 @@ def test_a_disk_that_becomes_full_costs_a_request_per_image_and_it_is_said(
 ):
     """It takes 5 blocks and a part of another."""
     places, encoded = spans
-    write, room = os.pwrite, 5 * BLOCK + 100
+    write, room, one_at_a_time = os.pwrite, 5 * BLOCK + 100, threading.Lock()
 
     def until_full(file, data, place):
         nonlocal room
-        if not room:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written = write(file, data[:room], place)
-        room -= written
+        with one_at_a_time:
+            if not room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            written = write(file, data[:room], place)
+            room -= written
         return written
 
     monkeypatch.setattr(os, "pwrite", until_full)
