@@ -45,7 +45,7 @@ def batch_arrays(batches: tf.data.Dataset) -> Iterator[list[np.ndarray]]:
 
 
 def options(*, own_threads: int = 0) -> tf.data.Options:
-    """The options of every data set: in order, and not divided by distribution strategies.
+    """The options of every data set: in order, not divided by distribution strategies, and not autotuned.
 
     Args:
       own_threads: threads that run this data set's functions; 0 for those that run the operations of all
@@ -55,6 +55,10 @@ def options(*, own_threads: int = 0) -> tf.data.Options:
     if own_threads:
         options.threading.private_threadpool_size = own_threads
     options.deterministic = True
+    # There is nothing to tune, and an iterator that is deleted waits for the tuning thread. That may miss its
+    # cancellation, and sleep on for as long as the iterator has lived: its callback runs before `IsCancelled`
+    # is true (TensorFlow 2.21: model.cc, `OptimizeLoop`; cancellation.cc, `StartCancel`).
+    options.autotune.enabled = False
     # The batches are final: there is nothing for the auto-sharding of a strategy to divide.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     # A prefetch that TensorFlow adds by itself would keep more batches, and pass each on once more.

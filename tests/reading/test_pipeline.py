@@ -174,6 +174,14 @@ def test_cached_pixels_are_copied_on_threads_of_the_data_set_and_one_hands_them_
     assert decoded.options().threading.private_threadpool_size is None
 
 
+@pytest.mark.parametrize("reader", READERS)
+def test_an_iterator_that_is_deleted_waits_for_no_tuning_thread(split, reader):
+    """Such a thread may sleep on for as long as it has lived: see `batch.options`."""
+    train = pipeline.train_batches(split, ReadOptions(8, reader=reader), order.Position())
+    validation = pipeline.eval_batches(split, ReadOptions(8, reader=reader))
+    assert [batches.options().autotune.enabled for batches in (train, validation)] == [False, False]
+
+
 def test_memory_does_not_grow_from_batch_to_batch(split):
     batches = iter(pipeline.train_batches(split, ReadOptions(BATCH, size=(256, 256)), order.Position()))
     resident = []
@@ -226,8 +234,10 @@ def test_unlabelled_images_weigh_nothing(toy_shards):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize(
+    ("count", "reader"),
+    [(2, "random"), (4, "random"), (2, "sequential"), pytest.param(4, "sequential", marks=pytest.mark.scale)],
+)
 def test_the_workers_batches_joined_are_those_of_one(split, reader, count):
     """168 images: the last batch of an epoch has 8."""
     expected = numpy_batches(
