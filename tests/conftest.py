@@ -1,6 +1,7 @@
 """Image folders and shards that the tests share. Everything is drawn here; nothing is downloaded."""
 
 import csv
+import gc
 import os
 import pathlib
 import subprocess
@@ -33,10 +34,8 @@ _OWN_PROCESS = "DEEPDUEL_TESTS_OWN_PROCESS"
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Runs a test with the mark `own_process` in one, where nothing else counts or collects.
 
-    Such tests have failed in a process that had run many others; the cause is not known. The count of
-    tests/networks/test_compiled.py stayed zero wherever it was tried, after the files of most rooms. There is
-    one known way to fail: gc.collect() returns at once, and collects nothing, while another thread's
-    collection waits in a finalizer.
+    Such tests have failed in a process that had run many others. The one cause that is known: gc.collect()
+    returns at once, and collects nothing, while another thread's collection waits in a finalizer.
     """
     if pyfuncitem.get_closest_marker("own_process") is None or _OWN_PROCESS in os.environ:
         return None
@@ -88,6 +87,12 @@ def tiny_networks(request) -> None:
     from tests.helpers import tiny_network
 
     tiny_network.install()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def frozen_modules(tiny_networks) -> None:
+    """A collection looks through what tests have made, not through the objects of TensorFlow's modules."""
+    gc.freeze()
 
 
 @pytest.fixture

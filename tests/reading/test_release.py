@@ -28,7 +28,17 @@ def come_down(limits, seconds=5.0):
     return files() <= limits[0] and threads() <= limits[1]
 
 
+@pytest.fixture
+def quick_collections():
+    """Without what other tests have left, which takes a second to look through."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_collections")
 @pytest.mark.parametrize("cache", ["none", pytest.param("ram", marks=pytest.mark.scale), "decoded:"])
 def test_data_sets_that_are_dropped_leave_no_descriptor_and_no_thread(toy_shards, tmp_path, cache):
     options = {"cache": f"{cache}{tmp_path}" if cache == "decoded:" else cache}

@@ -164,7 +164,7 @@ class Opened:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("on_error", ["fail", "skip"])
+@pytest.mark.parametrize("on_error", [pytest.param("fail", marks=pytest.mark.scale), "skip"])
 def test_tf_data_service_workers_give_the_same_batches(copy, on_error, capfd):
     if on_error == "skip":
         spoil(copy, 7, 60)

@@ -48,7 +48,7 @@ def weights(tasks) -> list[np.ndarray]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fine_tune", ["none", "last:3", "all"])
+@pytest.mark.parametrize("fine_tune", ["none", pytest.param("last:3", marks=pytest.mark.scale), "all"])
 def test_trains_by_the_sum_of_the_losses_as_in_plain_keras(split, fine_tune):
     fields = {"fine_tune": fine_tune, "batch_norm": "auto" if fine_tune == "none" else "frozen"}
     ours = shared_tasks(split, [keras.optimizers.SGD(0.05), keras.optimizers.SGD(0.05)], **fields)

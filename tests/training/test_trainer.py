@@ -88,7 +88,7 @@ MIXED = Mixing(mixup_alpha=0.4, cutmix_alpha=1.0)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("micro_batch", [1, 16, 64])
+@pytest.mark.parametrize("micro_batch", [pytest.param(1, marks=pytest.mark.scale), 16, 64])
 def test_mixed_images_train_as_plain_keras_with_soft_labels_whatever_the_micro_batch(split, micro_batch):
     ours = make_task("category", split, mixing=MIXED)
     results = fit([ours], split, micro_batch=micro_batch).get_metrics_result()

@@ -294,6 +294,7 @@ print(len(listing), len(plan.files), used() - before)
 
 
 @pytest.mark.slow
+@pytest.mark.scale
 def test_a_million_paths_are_planned_in_less_than_500_mb():
     import subprocess
 
