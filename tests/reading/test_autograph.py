@@ -7,6 +7,8 @@ from tensorflow.python.autograph.impl import api
 from deepduel import evaluate, predict, train
 from deepduel.augment import Augmentation, augment
 from deepduel.augmentation import randaugment, transform
+from deepduel.reading import pipeline
+from deepduel.reading.options import READERS
 from tests.conftest import run_command
 from tests.helpers import tiny_network
 
@@ -40,6 +42,15 @@ def test_nothing_of_a_run_is_converted(converted, monkeypatch, toy_shards, toy_f
     assert run_command(train, data, run, *tiny_network.RUN, *more.split(), "--epochs=1") == 0
     assert run_command(evaluate, data, run, "--split=validation") == 0
     assert run_command(predict, run, f"--images={toy_folder}/test", f"--output={tmp_path}/rows.csv") == 0
+    assert not converted
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_nothing_of_a_data_set_is_converted(converted, toy_shards, reader):
+    options = {"batch_size": 8, "labels": "category", "reader": reader}
+    for on_error in ("fail", "skip"):
+        next(iter(pipeline.make_train(toy_shards, on_error=on_error, **options)))
+    next(iter(pipeline.make_eval(toy_shards, **options)))
     assert not converted
 
 
