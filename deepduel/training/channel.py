@@ -65,8 +65,8 @@ class Channel:
             raise ValueError(f"a message of {size} bytes")
         try:
             message = msgspec.msgpack.decode(self._exactly(size))
-        except RecursionError:
-            raise ValueError("a message of too many levels") from None
+        except (msgspec.DecodeError, RecursionError) as error:  # the first is a ValueError in newer ones
+            raise ValueError(f"no message: {error}") from None
         if not isinstance(message, list) or not message:
             raise ValueError("no message")
         return message
