@@ -14,10 +14,10 @@ import tensorflow as tf
 
 from deepduel.reading.host_calls import HostFunction
 
-_GROUP_BYTES = 48 << 20
-_MOST = 8  # batches; more hardly bring anything
+_DECODED = 48 << 20, 8  # bytes and batches of a group at most; more hardly bring anything
+_COPIED = 96 << 20, 24  # where pixels are only copied, calls weigh more
 _ALIGNED = 64  # bytes: where a slice starts elsewhere, TensorFlow copies it
-_COPIED = 1 << 20  # bytes of a batch that may be copied
+_MISALIGNED = 1 << 20  # bytes of a batch that may be copied for it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,11 +80,12 @@ class BatchGroups:
         return range(start + int(self.epoch[at]), start + int(self.epoch[at + 1]))
 
 
-def group_size(batch_bytes: int) -> int:
-    """How many batches of so many bytes make a group."""
-    if batch_bytes % _ALIGNED and batch_bytes > _COPIED:
+def group_size(batch_bytes: int, *, cached: bool = False) -> int:
+    """How many batches of so many bytes make a group; `cached`: their pixels come from a cache."""
+    if batch_bytes % _ALIGNED and batch_bytes > _MISALIGNED:
         return 1
-    return max(1, min(_GROUP_BYTES // max(batch_bytes, 1), _MOST))
+    most_bytes, most = _COPIED if cached else _DECODED
+    return max(1, min(most_bytes // max(batch_bytes, 1), most))
 
 
 def batches(

@@ -41,9 +41,9 @@ def listed(
     return _batches(records.numbers(), split, reading, records, rows=rows, random_crops=random_crops)
 
 
-def batches_held(batch_bytes: int) -> int:
-    """How many batches of so many bytes are in memory: being decoded, ready, and in use."""
-    return (_under_way(batch_bytes) + 2) * batch_groups.group_size(batch_bytes)
+def batches_held(batch_bytes: int, *, cached: bool) -> int:
+    """How many batches of so many bytes are in memory: being decoded or copied, ready, and in use."""
+    return (_under_way(batch_bytes) + 2) * batch_groups.group_size(batch_bytes, cached=cached)
 
 
 def _under_way(batch_bytes: int) -> int:
@@ -106,6 +106,6 @@ def _batches(
     ) -> dict[str, Any]:
         return as_batch(split, images, labels, seeds, records, weight)
 
-    size = batch_groups.group_size(batch_bytes)
+    size = batch_groups.group_size(batch_bytes, cached=cache is not None)
     batches = batch_groups.batches(numbers, load, specs, arrange, size=size, parallel=parallel)
     return batches.with_options(options(own_threads=own_threads))

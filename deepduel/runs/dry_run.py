@@ -54,7 +54,8 @@ def report(
 
 
 def _report_memory(trainer: MultiTaskTrainer, reading: pipeline.ReadOptions, size: tuple[int, int]) -> None:
-    parts = memory.estimate(trainer, batch_size=reading.batch_size, size=size)
+    cached = reading.cache != "none"
+    parts = memory.estimate(trainer, batch_size=reading.batch_size, size=size, cached=cached)
     total, (available, kind) = sum(parts.values()), devices.available_memory()
     if kind == "free RAM":
         print(f"{devices.peak_memory() / 1e9:8.2f} GB  taken by the process so far, in addition to:")

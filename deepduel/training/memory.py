@@ -13,12 +13,15 @@ from deepduel.training.task import Task
 from deepduel.training.trainer import MultiTaskTrainer
 
 
-def estimate(trainer: MultiTaskTrainer, *, batch_size: int, size: tuple[int, int]) -> dict[str, int]:
+def estimate(
+    trainer: MultiTaskTrainer, *, batch_size: int, size: tuple[int, int], cached: bool = False
+) -> dict[str, int]:
     """{purpose: bytes} on one device, without the runtime's own memory (about a gigabyte on a CPU).
 
     Args:
       batch_size: images per update.
       size: (height, width) of the batch's uint8 images, pixels.
+      cached: whether they come from a cache of decoded pixels, whose own memory is not counted.
     """
     tasks, micro = trainer.tasks, trainer.micro_batch
     weights = _bytes({id(v): v for task in tasks for v in task.model.saved_model.variables}.values())
@@ -30,14 +33,14 @@ def estimate(trainer: MultiTaskTrainer, *, batch_size: int, size: tuple[int, int
     features = sum(2 * batch_size * _feature_bytes(task) for task in tasks if not task.trainable)
     batch_bytes = batch_size * size[0] * size[1] * 3
     on_gpu = devices.only_gpu(trainer.strategy) is not None
-    images = (transfer.AHEAD + 2 if on_gpu else random_reader.batches_held(batch_bytes)) * batch_bytes
+    held = transfer.AHEAD + 2 if on_gpu else random_reader.batches_held(batch_bytes, cached=cached)
     return {
         "weights": weights,
         "gradients": gradients,
         "optimizer": states,
         "activations of a micro-batch": activations,
         "features of the batch": features,
-        "uint8 images in flight": images,
+        "uint8 images in flight": held * batch_bytes,
     }
 
 

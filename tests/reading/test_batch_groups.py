@@ -53,6 +53,11 @@ def test_a_group_is_bounded_in_bytes_and_batches(batch_bytes, size):
     assert batch_groups.group_size(batch_bytes) == size
 
 
+@pytest.mark.parametrize(("batch_bytes", "size"), [(1, 24), (15_360_000, 6), (60 << 20, 1)])
+def test_groups_of_cached_batches_are_larger(batch_bytes, size):
+    assert batch_groups.group_size(batch_bytes, cached=True) == size
+
+
 def test_large_batches_that_tensorflow_would_copy_are_left_alone():
     assert batch_groups.group_size((6 << 20) + 1) == 1
     assert batch_groups.group_size((1 << 20) - 1) == 8

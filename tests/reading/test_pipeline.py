@@ -321,7 +321,7 @@ def test_no_more_batches_are_held_than_planned(toy_shards, monkeypatch, group, l
         return whole(decoder, records, **options)
 
     monkeypatch.setattr(BatchDecoder, "__call__", counting)
-    monkeypatch.setattr(batch_groups, "_GROUP_BYTES", group * 8 * 32 * 32 * 3)
+    monkeypatch.setattr(batch_groups, "_DECODED", (group * 8 * 32 * 32 * 3, 8))
     monkeypatch.setattr(random_reader, "LARGE_BATCH_BYTES", large)
     monkeypatch.setattr(host_cpus, "available", lambda: 2)
     batches = iter(pipeline.train_batches(Split(toy_shards, "train"), ReadOptions(8), order.Position()))

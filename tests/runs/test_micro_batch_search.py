@@ -123,6 +123,8 @@ def test_the_estimate_has_what_the_networks_have(trainer):
     trainer.micro_batch = 1
     parts = memory.estimate(trainer, batch_size=100, size=(32, 32))
     assert parts["uint8 images in flight"] == 4 * 8 * 100 * 32 * 32 * 3  # four groups of eight batches
+    cached = memory.estimate(trainer, batch_size=100, size=(32, 32), cached=True)
+    assert cached["uint8 images in flight"] == 4 * 24 * 100 * 32 * 32 * 3
     parameters = sum(task.model.saved_model.count_params() for task in trainer.tasks)
     parameters += sum(int(np.prod(weight.shape)) for weight in trainer.tasks[1].model.frozen.variables)
     assert parameters * 4 <= parts["weights"] < parameters * 4 + 1000
