@@ -13,8 +13,6 @@ takes longer. A record whose checksum does not fit has an empty image in the str
 read all the same. A shard that is missing or has another size than in the manifest is an error.
 """
 
-from typing import Any
-
 import numpy as np
 import tensorflow as tf
 
@@ -34,7 +32,8 @@ class ShardStream:
         self._counts = counts
         self._firsts = np.cumsum(counts) - counts
         self._bytes = np.array([shard.bytes for shard in split.shards], np.int64)
-        self._table = record_format.table_dtype(len(split.manifest.axes))
+        self._axes = len(split.manifest.axes)
+        self._row = record_format.table_dtype(self._axes).itemsize
 
     def records(self, shards: tf.Tensor, start: tf.Tensor | int, *, side_by_side: int) -> tf.data.Dataset:
         """The stream of `shards` (numbers, int64 [S], each once), from its record `start` on.
@@ -71,8 +70,7 @@ class ShardStream:
         shard = tf.searchsorted(ends, [number], side="right", out_type=tf.int64)[0]
         path, size = tf.gather(self._paths, shard), tf.gather(tf.constant(self._bytes), shard)
         within = number - tf.gather(tf.constant(self._firsts), shard)
-        table = self._columns(path)
-        offset, length = table["offset"][within], table["size"][within]
+        offset, length = tf.unstack(self._table(path, shard)[0][within, :2], 2)
         framing = record_format.LENGTH_BYTES, record_format.FOOTER_BYTES
         payload = _bytes(path, offset + framing[0], length - sum(framing), size).get_single_element()
         feature = {"key": tf.io.FixedLenFeature([], tf.string)}
@@ -87,16 +85,16 @@ class ShardStream:
         """(numbers [n], images [n], labels [n, axes]) of a shard from record `begin` on, n <= `_BLOCK`."""
         path, size = tf.gather(self._paths, shard), tf.gather(tf.constant(self._bytes), shard)
         first, count = (tf.gather(tf.constant(all_), shard) for all_ in (self._firsts, self._counts))
-        table = self._columns(path)
+        places, all_labels = self._table(path, shard)
 
         def complete(at: tf.Tensor, examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             rows = tf.range(at, tf.minimum(at + _BLOCK, count))
-            block = {name: tf.gather(column, rows) for name, column in table.items()}
+            block, labels = tf.gather(places, rows), tf.gather(all_labels, rows)
             examples = tf.cond(
-                tf.size(examples) == tf.size(rows), lambda: examples, lambda: damaged(block["offset"])
+                tf.size(examples) == tf.size(rows), lambda: examples, lambda: damaged(block[:, 0])
             )
             images = _images(tf.ensure_shape(examples, (None,)), block)
-            return first + rows, images, block["labels"]
+            return first + rows, images, labels
 
         def damaged(offsets: tf.Tensor) -> tf.Tensor:
             """The block anew from its own place on, and if that ends early too, record by record."""
@@ -112,35 +110,31 @@ class ShardStream:
 
             return tf.cond(tf.size(again, tf.int64) == count, lambda: again, one_by_one)
 
-        stream = _checked(path, tf.gather(table["offset"], begin), size).batch(_BLOCK)
+        stream = _checked(path, places[begin, 0], size).batch(_BLOCK)
         ended = tf.data.Dataset.from_tensors(tf.zeros([0], tf.string)).repeat()
         starts = tf.data.Dataset.range(begin, count, _BLOCK)
         return tf.data.Dataset.zip(starts, stream.concatenate(ended)).map(complete)
 
-    def _columns(self, path: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The columns of a shard's table that are used here, [N] or [N, axes], as `table_dtype` has them."""
-        table = tf.io.read_file(path + ".npy")
-        length = tf.cast(tf.io.decode_raw(tf.strings.substr(table, 8, 2), tf.uint8), tf.int32)
-        head = 10 + length[0] + 256 * length[1]  # of the .npy format, version 1.0
-        rows = tf.io.decode_raw(tf.strings.substr(table, head, -1), tf.uint8)
-        rows = tf.reshape(rows, (-1, self._table.itemsize))
+    def _table(self, path: tf.Tensor, shard: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """A shard's table: (offset, size, image_offset, image_size) int64 [N, 4], and labels int32 [N, axes].
 
-        fields: Any = self._table.fields
-
-        def column(name: str, dtype: tf.DType) -> tf.Tensor:
-            kind, start = fields[name][:2]
-            cells = rows[:, start : start + kind.itemsize]
-            return tf.bitcast(tf.reshape(cells, (tf.shape(rows)[0], *kind.shape, dtype.size)), dtype)
-
-        numbers = {name: column(name, tf.int64) for name in ("offset", "size", "image_offset", "image_size")}
-        return numbers | {"labels": column("labels", tf.int32)}
+        Its rows are read as whole numbers of four bytes, the first four columns as pairs of them.
+        """
+        words = self._row // 4
+        length = tf.gather(tf.constant(self._counts * self._row), shard)  # of the rows, behind the header
+        rows = tf.io.decode_raw(tf.strings.substr(tf.io.read_file(path + ".npy"), -length, length), tf.int32)
+        rows = tf.reshape(rows, (-1, words))
+        places = tf.bitcast(tf.reshape(rows[:, :8], (-1, 4, 2)), tf.int64)
+        return places, rows[:, words - self._axes :]
 
 
-def _images(examples: tf.Tensor, table: dict[str, tf.Tensor]) -> tf.Tensor:
+def _images(examples: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
     """The encoded images within Examples, by their rows of the table; empty where an Example is."""
-    starts = table["image_offset"] - table["offset"] - record_format.LENGTH_BYTES
-    starts = tf.minimum(starts, tf.cast(tf.strings.length(examples), tf.int64))
-    return tf.strings.substr(examples, starts, table["image_size"])
+    offsets, _, starts, sizes = tf.unstack(places, 4, axis=1)
+    starts = tf.minimum(
+        starts - offsets - record_format.LENGTH_BYTES, tf.cast(tf.strings.length(examples), tf.int64)
+    )
+    return tf.strings.substr(examples, starts, sizes)
 
 
 def _place(counts: tf.Tensor, start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
