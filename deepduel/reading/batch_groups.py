@@ -41,14 +41,21 @@ class BatchRange:
             return None
         return self.epoch - self.first % self.epoch if self.epoch else 0
 
-    def groups(self, size: int) -> "BatchGroups":
-        """The batches in groups of at most `size`; an epoch's last batch is a group of its own."""
+    def groups(self, size: int, later: int | None = None) -> "BatchGroups":
+        """The batches in groups of at most `size`; an epoch's last batch is a group of its own.
+
+        Args:
+          later: the size from the second epoch on, where it differs.
+        """
         if not self.epoch:
             return BatchGroups(np.zeros(1, np.int64), np.zeros(1, np.int64), endless=False)
-        epoch = np.array([*range(0, self.epoch - 1, size), self.epoch - 1, self.epoch], np.int64)
+        epoch, later_epoch = (
+            np.array([*range(0, self.epoch - 1, most), self.epoch - 1, self.epoch], np.int64)
+            for most in (size, later or size)
+        )
         start = self.first // self.epoch * self.epoch
         opening = [self.first, self.first + 1, *(epoch[start + epoch > self.first + 1] + start)]
-        return BatchGroups(np.array(opening, np.int64), epoch, endless=self.endless)
+        return BatchGroups(np.array(opening, np.int64), later_epoch, endless=self.endless)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +102,7 @@ def batches(
     arrange: Callable[..., Any],
     *,
     size: int,
+    later: int | None = None,
     parallel: int,
 ) -> tf.data.Dataset:
     """The batches, in order.
@@ -104,9 +112,10 @@ def batches(
       specs: of one batch's parts; the number of rows may be None.
       arrange: these parts -> what the data set yields, a dict for example.
       size: batches of a group.
+      later: the same from the second epoch on, where it differs.
       parallel: calls of `load` under way at once.
     """
-    groups = numbers.groups(size)
+    groups = numbers.groups(size, later)
 
     def load_group(index: np.ndarray) -> list[np.ndarray]:
         group = groups[int(index)]

@@ -106,6 +106,8 @@ def _batches(
     ) -> dict[str, Any]:
         return as_batch(split, images, labels, seeds, records, weight)
 
-    size = batch_groups.group_size(batch_bytes, cached=cache is not None)
-    batches = batch_groups.batches(numbers, load, specs, arrange, size=size, parallel=parallel)
+    size = batch_groups.group_size(batch_bytes)
+    # The first epoch decodes, and whoever stops it waits for the calls under way.
+    later = batch_groups.group_size(batch_bytes, cached=cache is not None)
+    batches = batch_groups.batches(numbers, load, specs, arrange, size=size, later=later, parallel=parallel)
     return batches.with_options(options(own_threads=own_threads))

@@ -45,6 +45,20 @@ def test_full_groups_begin_at_the_same_batches_wherever_one_starts():
     assert from_2 == [[2], [3], [4, 5, 6, 7], [8], [9], [10, 11, 12, 13]]
 
 
+def test_later_epochs_may_have_larger_groups():
+    groups = BatchRange(1, 8, endless=True).groups(2, later=5)
+    assert [list(groups[index]) for index in range(7)] == [
+        [1],
+        [2, 3],
+        [4, 5],
+        [6],
+        [7],
+        [8, 9, 10, 11, 12],
+        [13, 14],
+    ]
+    assert groups[7] == range(15, 16)
+
+
 @pytest.mark.parametrize(
     ("batch_bytes", "size"),
     [(1, 8), (6 << 20, 8), (10 << 20, 4), (15_360_000, 3), (30 << 20, 1), (1 << 30, 1)],

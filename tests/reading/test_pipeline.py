@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from deepduel.augment import PRESETS, augment
 from deepduel.decoding.batch_decoder import BatchDecoder
+from deepduel.decoding.cached_decoder import CachedDecoder
 from deepduel.decoding.split import Split
 from deepduel.reading import batch_groups, order, pipeline, random_reader
 from deepduel.reading import options as read_options
@@ -329,6 +330,26 @@ def test_no_more_batches_are_held_than_planned(toy_shards, monkeypatch, group, l
         next(batches)
         time.sleep(0.3)
         assert sorted(taken) == rows  # two calls may begin in either order
+
+
+def test_a_cache_is_read_in_larger_groups_from_the_second_epoch_on(toy_shards, monkeypatch):
+    rows, whole = [], CachedDecoder.__call__
+
+    def counting(decoder, records, **options):
+        rows.append(len(records))
+        return whole(decoder, records, **options)
+
+    monkeypatch.setattr(CachedDecoder, "__call__", counting)
+    monkeypatch.setattr(batch_groups, "_DECODED", (1 << 20, 2))
+    monkeypatch.setattr(batch_groups, "_COPIED", (1 << 20, 3))
+    split = Split(toy_shards, "train")
+    epoch = order.steps_per_epoch(len(split), 8)
+    reading = ReadOptions(8, cache="ram", threads=1)
+    for _ in pipeline.train_batches(split, reading, order.Position()).take(2 * epoch):
+        pass
+    calls_of_first = rows[: next(n for n in range(len(rows)) if sum(rows[:n]) == len(split))]
+    assert max(calls_of_first) == 2 * 8
+    assert max(rows[len(calls_of_first) :]) == 3 * 8
 
 
 def test_batches_from_an_object_store_are_those_of_the_local_shards(toy_shards):
